@@ -1,0 +1,69 @@
+"""The nouns of raypipe and one pyarrow schema per artifact.
+
+A row's number in `docs` and `queries` is its index: everything inside the pipeline speaks of indices,
+ids appear only at the edges (candidates, teacher, runs, metrics).
+"""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+_IDS = pa.list_(pa.string())
+
+DOCS = pa.schema([("doc_id", pa.string()), ("text", pa.string())])
+"""One row per document; `text` is title and body joined by one space, never empty."""
+
+QUERIES = pa.schema([("query_id", pa.string()), ("text", pa.string())])
+"""One row per query, `text` never empty."""
+
+QRELS = pa.schema([("query_id", pa.string()), ("doc_id", pa.string()), ("relevance", pa.int32())])
+"""One row per judgement; relevance may be negative in some collections (spam)."""
+
+CANDIDATES = pa.schema(
+    [
+        ("query_id", pa.string()),
+        ("doc_ids", _IDS),
+        ("ranks", pa.list_(pa.int32())),
+        ("scores", pa.list_(pa.float32())),
+        ("sources", _IDS),
+    ]
+)
+"""One row per query, best first; ranks count from 1 and are the order, ties broken by doc_id."""
+
+NEGATIVES = pa.schema(
+    [
+        ("query_id", pa.string()),
+        ("doc_ids", _IDS),
+        ("relevance", pa.list_(pa.int32())),
+        ("ranks", pa.list_(pa.int32())),
+    ]
+)
+"""The documents of one group, positives first; rank 0 marks a document that was not retrieved."""
+
+TEACHER = pa.schema(
+    [("query_id", pa.string()), ("doc_ids", _IDS), ("values", pa.list_(pa.float64()))]
+)
+"""One row per query; `values` are scores (higher is better) or ranks (1 is best), see the manifest."""
+
+GROUPS = pa.schema(
+    [
+        ("query_index", pa.int64()),
+        ("doc_indices", pa.list_(pa.int64())),
+        ("relevance", pa.list_(pa.int32())),
+        ("teacher_values", pa.list_(pa.float64())),
+        ("ranks", pa.list_(pa.int32())),
+    ]
+)
+"""One row per training group; `teacher_values` is null without a teacher, NaN where it said nothing."""
+
+RUN = pa.schema(
+    [
+        ("query_id", pa.string()),
+        ("doc_ids", _IDS),
+        ("scores", pa.list_(pa.float32())),
+    ]
+)
+"""A re-ranked list per query, best first. The order is what counts; the tail has first-stage scores."""
+
+METRICS = pa.schema([("query_id", pa.string()), ("measure", pa.string()), ("value", pa.float64())])
+"""Per query, never a mean alone."""
