@@ -1,1 +1,1 @@
-"""raypipe: from a document collection to trained, evaluated neural rankers, as batch jobs on Ray."""
+"""From a document collection to trained, evaluated neural rankers, as batch jobs on Ray."""

@@ -1,8 +1,8 @@
 """Frozen configuration: YAML recipes, dotted overrides, readable errors, digests.
 
-Every choice of raypipe (loss, sampler, source, teacher) is a subclass of `Config`: typed fields with
-bounds, and one verb. A field marked `NOT_SEMANTIC` changes where or how fast something is computed,
-never what, and so stays out of digests.
+Every choice of raypipe (loss, sampler, source, teacher) is a subclass of `Config`: typed fields
+with bounds, and one verb. A field marked `NOT_SEMANTIC` changes where or how fast something is
+computed, never what, and so stays out of digests.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ C = TypeVar("C", bound="Config")
 
 
 class ConfigError(ValueError):
-    """A recipe or an override is wrong; the message says where, what was expected and what to do."""
+    """A recipe, an override or an input is wrong: where, what was expected, what to do."""
 
 
 class Config(BaseModel):
@@ -37,7 +37,7 @@ class Config(BaseModel):
     )
 
     version: ClassVar[int] = 1
-    """Raised when the behaviour behind the same fields changes, so that old artifacts are not reused."""
+    """Raised when behaviour behind the same fields changes, so that no old artifact is reused."""
 
     def semantic(self) -> dict[str, Any]:
         """The fields that decide the result, as plain JSON values, with class name and version."""
@@ -81,7 +81,7 @@ _Loader.add_implicit_resolver(
 
 def parse_yaml(text: str) -> Any:
     """Safe YAML, with 1e-5 read as a number."""
-    return yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
+    return yaml.load(text, Loader=_Loader)
 
 
 def to_yaml(config: Config) -> str:
@@ -166,7 +166,7 @@ def _override(kind: Any, tree: Any, parts: list[str], value: Any, key: str) -> d
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:
-    """A sentence end that suggests the nearest valid name, or lists the valid ones; may be empty."""
+    """A sentence end that suggests the nearest valid name or lists them all; may be empty."""
     names = sorted({str(v) for v in valid})
     close = difflib.get_close_matches(str(name), names, n=1, cutoff=0.6)
     if close:
@@ -186,13 +186,13 @@ def _explain(cls: type[Config], item: dict[str, Any]) -> str:
         return f"{path}: unknown key {loc[-1]!r}{nearest(loc[-1], valid)}"
     if kind == "union_tag_invalid":
         ctx = item["ctx"]
-        valid = re.findall(r"'([^']*)'", str(ctx["expected_tags"]))
-        return f"{path}.type: unknown value {ctx['tag']!r}{nearest(str(ctx['tag']), valid)}"
+        tags = re.findall(r"'([^']*)'", str(ctx["expected_tags"]))
+        return f"{path}.type: unknown value {ctx['tag']!r}{nearest(str(ctx['tag']), tags)}"
     if kind == "union_tag_not_found":
         return f"{path}: expected a mapping with a `type`{found}"
     if kind in ("literal_error", "enum"):
-        valid = re.findall(r"'([^']*)'", str(item["ctx"]["expected"]))
-        return f"{path}: unknown value {item['input']!r}{nearest(str(item['input']), valid)}"
+        options = re.findall(r"'([^']*)'", str(item["ctx"]["expected"]))
+        return f"{path}: unknown value {item['input']!r}{nearest(str(item['input']), options)}"
     message = item["msg"].removeprefix("Value error, ")
     return f"{path}: {message[0].lower() + message[1:]}{found}"
 

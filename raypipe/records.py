@@ -1,7 +1,7 @@
 """The nouns of raypipe and one pyarrow schema per artifact.
 
-A row's number in `docs` and `queries` is its index: everything inside the pipeline speaks of indices,
-ids appear only at the edges (candidates, teacher, runs, metrics).
+A row's number in `docs` and `queries` is its index: inside the pipeline everything speaks of
+indices, ids appear only at the edges (candidates, teacher, runs, metrics).
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ NEGATIVES = pa.schema(
 TEACHER = pa.schema(
     [("query_id", pa.string()), ("doc_ids", _IDS), ("values", pa.list_(pa.float64()))]
 )
-"""One row per query; `values` are scores (higher is better) or ranks (1 is best), see the manifest."""
+"""One row per query; `values` are scores (higher is better) or ranks (1 is best): see `kind`."""
 
 GROUPS = pa.schema(
     [
@@ -54,7 +54,7 @@ GROUPS = pa.schema(
         ("ranks", pa.list_(pa.int32())),
     ]
 )
-"""One row per training group; `teacher_values` is null without a teacher, NaN where it said nothing."""
+"""One row per group; `teacher_values` is null without a teacher, NaN where it said nothing."""
 
 RUN = pa.schema(
     [
@@ -63,7 +63,7 @@ RUN = pa.schema(
         ("scores", pa.list_(pa.float32())),
     ]
 )
-"""A re-ranked list per query, best first. The order is what counts; the tail has first-stage scores."""
+"""A re-ranked list per query, best first: the order counts; the tail has first-stage scores."""
 
 METRICS = pa.schema([("query_id", pa.string()), ("measure", pa.string()), ("value", pa.float64())])
 """Per query, never a mean alone."""
