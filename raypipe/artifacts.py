@@ -8,55 +8,66 @@ follow the manifest to the winning attempt and read nothing else.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
-import os
 import platform
 import shutil
 import time
 import uuid
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, ClassVar
 
 import pyarrow as pa
 import pyarrow.fs as pafs
+import pyarrow.parquet as pq
 
 from raypipe.config import ConfigError, digest
+from raypipe.files import home, locked, sha256
 
 MANIFEST = "manifest.json"
 _VERSIONED = ("raypipe", "ray", "torch", "transformers", "pyarrow", "numpy", "bm25s")
 
 
-def home() -> Path:
-    """`$RAYPIPE_HOME`, default ~/.raypipe, absolute: storage and tracking default to it."""
-    return Path(os.environ.get("RAYPIPE_HOME") or "~/.raypipe").expanduser().absolute()
-
-
-@dataclass(frozen=True)
 class Step:
-    """What identifies an artifact: pure data, so that a plan needs no work done.
+    """What makes one artifact: pure data that names its content, and the work that fills it.
 
-    Args:
-        kind: first path component, such as "candidates".
-        name: readable part of the path; not in the digest.
-        spec: JSON-able; class, version and semantic fields of whatever computes it.
-        inputs: the steps whose artifacts are read.
+    Subclasses are frozen dataclasses whose fields are configs and other steps. Two steps with the
+    same class, version, `spec` and inputs are the same artifact, so a plan needs no work done.
     """
 
-    kind: str
-    name: str
-    spec: Mapping[str, Any]
-    inputs: Mapping[str, Step] = field(default_factory=dict)
+    kind: ClassVar[str]
+    version: ClassVar[int] = 1
+
+    @property
+    def name(self) -> str:
+        """Readable part of the path; not in the digest."""
+        raise NotImplementedError
+
+    def spec(self) -> Mapping[str, Any]:
+        """JSON-able: whatever decides the content beside the inputs."""
+        return {}
+
+    def inputs(self) -> Mapping[str, Step]:
+        """The steps whose artifacts decide the content."""
+        return {}
+
+    def needs(self) -> Mapping[str, Step]:
+        """Further steps whose artifacts `run` reads, in the digest by what `spec` says of them."""
+        return {}
+
+    def run(self, attempt: Attempt, context: Any) -> Mapping[str, Any]:
+        """Write the files into the attempt; returns counts, drops and repairs among them."""
+        raise NotImplementedError
 
     @cached_property
     def digest(self) -> str:
-        inputs = {name: step.digest for name, step in self.inputs.items()}
-        return digest({"kind": self.kind, "spec": dict(self.spec), "inputs": inputs})
+        inputs = {name: step.digest for name, step in self.inputs().items()}
+        me = [self.kind, type(self).__name__, self.version, dict(self.spec()), inputs]
+        return digest(me)
 
     @property
     def path(self) -> str:
@@ -92,6 +103,12 @@ class Artifact:
     @property
     def files(self) -> list[str]:
         return sorted(self.manifest["files"])
+
+    def table(self) -> pa.Table:
+        """All part-*.parquet files in order, as one table."""
+        folder = self.local()
+        parts = [name for name in self.files if name.endswith(".parquet")]
+        return pa.concat_tables([pq.read_table(folder / name) for name in parts])
 
     def local(self) -> Path:
         """A directory on this machine with the files; copied once per node if storage is remote."""
@@ -198,7 +215,7 @@ class Attempt:
         """Copy every file of a local directory into the attempt."""
         pafs.copy_files(str(folder), self.base, pafs.LocalFileSystem(), self.store.fs)
 
-    def commit(self, counts: Mapping[str, Any], **extra: Any) -> Artifact:
+    def commit(self, counts: Mapping[str, Any]) -> Artifact:
         """Checksum the files and write the manifest; if another attempt stands, that one wins."""
         if (standing := self.store.find(self.step)) is not None:
             self.store.fs.delete_dir(self.base)
@@ -207,7 +224,7 @@ class Attempt:
         files = {
             info.path.removeprefix(self.base).lstrip("/"): {
                 "size": info.size,
-                "sha256": _sha256(self.store.fs.open_input_stream(info.path)),
+                "sha256": sha256(self.store.fs.open_input_stream(info.path)),
             }
             for info in sorted(self.store.fs.get_file_info(selector), key=lambda i: i.path)
             if info.type == pafs.FileType.File
@@ -217,7 +234,8 @@ class Attempt:
             "kind": self.step.kind,
             "name": self.step.name,
             "digest": self.step.digest,
-            "spec": dict(self.step.spec),
+            "step": type(self.step).__name__,
+            "spec": dict(self.step.spec()),
             "attempt": self.name,
             "inputs": {
                 key: {"path": one.step_path, "checksum": one.checksum}
@@ -229,7 +247,6 @@ class Attempt:
             "written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "machine": platform.node(),
             "versions": versions(),
-            **extra,
         }
         target = f"{self.store.root}/{self.step.path}/{MANIFEST}"
         text = json.dumps(manifest, indent=1, sort_keys=True).encode()
@@ -267,7 +284,7 @@ def localize(artifact: Artifact) -> Path:
         return Path(base)
     target: Path = home() / "cache" / artifact.step_path / attempt
     target.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(target.with_suffix(".lock")):
+    with locked(target.with_suffix(".lock")):
         if not target.is_dir():
             need = sum(meta["size"] for meta in artifact.manifest["files"].values())
             free = shutil.disk_usage(target.parent).free
@@ -278,38 +295,42 @@ def localize(artifact: Artifact) -> Path:
             staged.mkdir()
             pafs.copy_files(base, str(staged), store.fs, pafs.LocalFileSystem())
             for name, meta in artifact.manifest["files"].items():
-                if _sha256((staged / name).open("rb")) != meta["sha256"]:
+                if sha256((staged / name).open("rb")) != meta["sha256"]:
                     raise OSError(f"{artifact.uri}/{name} does not have its committed checksum")
             staged.rename(target)
     return target
 
 
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    import fcntl
+@dataclass
+class Builder:
+    """Makes artifacts and what they need, each once; what stands in the store is reused.
 
-    with path.open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
+    Args:
+        context: handed to every `Step.run`.
+        announce: called with a line when a step starts.
+    """
 
+    store: Store
+    context: Any = None
+    announce: Callable[[str], None] = lambda line: None
+    made: set[str] = field(default_factory=set)
+    _done: dict[str, Artifact] = field(default_factory=dict)
 
-def _sha256(stream: Any) -> str:
-    total = hashlib.sha256()
-    with stream:
-        while block := stream.read(1 << 20):
-            total.update(block)
-    return total.hexdigest()
+    def find(self, step: Step) -> Artifact | None:
+        """The artifact if it stands, without making it."""
+        if step.digest not in self._done and (found := self.store.find(step)) is not None:
+            self._done[step.digest] = found
+        return self._done.get(step.digest)
 
-
-def file_checksum(path: Path) -> str:
-    """SHA-256 of a file, remembered in `$RAYPIPE_HOME/cache` by path, size and mtime."""
-    stat = path.stat()
-    key = digest([str(path.absolute()), stat.st_size, stat.st_mtime_ns], 32)
-    memo = home() / "cache" / "checksums" / key
-    with contextlib.suppress(OSError):
-        return memo.read_text()
-    found = _sha256(path.open("rb"))
-    with contextlib.suppress(OSError):  # a home that cannot be written only costs time
-        memo.parent.mkdir(parents=True, exist_ok=True)
-        memo.write_text(found)
-    return found
+    def get(self, step: Step) -> Artifact:
+        """The artifact of `step`, made now, with what it needs, if it does not stand."""
+        if (found := self.find(step)) is not None:
+            return found
+        inputs = {n: self.get(one) for n, one in {**step.inputs(), **step.needs()}.items()}
+        self.announce(f"{step.kind} {step.name}")
+        with self.store.attempt(step, inputs) as attempt:
+            counts = step.run(attempt, self.context)
+            artifact = attempt.commit(counts)
+        self.made.add(step.digest)
+        self._done[step.digest] = artifact
+        return artifact

@@ -1,0 +1,1 @@
+"""Runs, measures, statistics and the comparison printed at the end. No cluster, no model."""

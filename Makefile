@@ -1,0 +1,68 @@
+# Every target makes its own environment in $(VENV); the second call installs nothing.
+#   make test ARGS="-k losses"        arguments for the program behind a target
+#   make demo PYTHON=python3.12       another Python, 3.11 or newer
+
+PYTHON ?= python3
+VENV ?= .venv
+ARGS ?=
+
+# An environment is current when its stamp bears the checksum of what decided its content.
+KEY := $(shell cat pyproject.toml constraints.txt | cksum | cut -d ' ' -f 1)
+DEMO := $(VENV)/.installed-demo-$(KEY)
+TEST := $(VENV)/.installed-test-$(KEY)
+BENCH := $(VENV)/.installed-bench-$(KEY)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-services chaos lint format bench ui clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-15s %s\n", $$1, $$2}' Makefile
+
+demo: $(DEMO) ## mine, train, evaluate and compare on the built-in collection, on this machine
+	$(VENV)/bin/python jobs/sweep.py $(ARGS)
+
+test: $(TEST) ## unit tests, and those on a local Ray cluster
+	$(VENV)/bin/python -m pytest $(ARGS)
+
+test-services: $(TEST) ## tests that need a browser, PostgreSQL, an S3 or an HTTP server
+	$(VENV)/bin/python -m pytest -m services $(ARGS)
+
+chaos: $(TEST) ## tests that end processes on purpose
+	$(VENV)/bin/python -m pytest -m chaos $(ARGS)
+
+lint: $(TEST) ## ruff and mypy, changing nothing
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+format: $(TEST) ## sort imports, fix what ruff can fix, format
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+bench: $(BENCH) ## the benchmark job
+	$(VENV)/bin/python jobs/benchmark.py $(ARGS)
+
+ui: $(DEMO) ## the MLflow UI on the store that jobs write to
+	$(VENV)/bin/python -m raypipe.tracking $(ARGS)
+
+clean: ## remove the environment and the caches, never $RAYPIPE_HOME
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find raypipe jobs tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(DEMO): EXTRAS = demo
+$(TEST): EXTRAS = demo,test
+$(BENCH): EXTRAS = demo,bench
+
+$(DEMO) $(TEST) $(BENCH):
+	@command -v "$(PYTHON)" >/dev/null || { \
+	  echo "$(PYTHON) is not there; install Python 3.11 or newer, or name one: make PYTHON=..."; \
+	  exit 1; } >&2
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "expected Python 3.11 or newer, found `"$(PYTHON)" --version 2>&1`;" \
+	    "name another: make PYTHON=python3.11"; exit 1; } >&2
+	@test -x "$(VENV)/bin/python" || "$(PYTHON)" -m venv "$(VENV)"
+	@echo "installing raypipe[$(EXTRAS)] into $(VENV); the first time takes minutes"
+	@"$(VENV)/bin/python" -m pip install --quiet --disable-pip-version-check \
+	  -c constraints.txt -e '.[$(EXTRAS)]'
+	@rm -f "$(@:$(KEY)=)"*
+	@touch "$@"

@@ -1,0 +1,63 @@
+"""What every data set offers, wherever it is stored: documents, a split's queries and qrels."""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+
+class Dataset(ABC):
+    """One split of a collection. Reading is streamed and repeatable: the same order every time."""
+
+    docs_name: str
+    """Short and file-name safe, equal for all splits of the collection, such as `beir-scifact`."""
+
+    name: str
+    """`docs_name` with the split, such as `beir-scifact-test`."""
+
+    @abstractmethod
+    def check(self, queries: bool = True) -> None:
+        """The checks that read no content: ids, files, split, packages.
+
+        Args:
+            queries: False where only the documents are needed.
+
+        Raises:
+            ConfigError: what was expected, what was found, the nearest valid name.
+        """
+
+    @abstractmethod
+    def docs_identity(self) -> dict[str, Any]:
+        """What decides the documents, as JSON: checksums or versions, never a path or a date."""
+
+    @abstractmethod
+    def identity(self) -> dict[str, Any]:
+        """`docs_identity` with what decides this split's queries and qrels."""
+
+    @abstractmethod
+    def docs(self) -> Iterator[tuple[str, str]]:
+        """(doc_id, text): title and body joined by one space, stripped; may be ""."""
+
+    @abstractmethod
+    def queries(self) -> Iterator[tuple[str, str]]:
+        """(query_id, text) of this split only; the text is stripped and may be ""."""
+
+    @abstractmethod
+    def qrels(self) -> Iterator[tuple[str, str, int]]:
+        """(query_id, doc_id, relevance) of this split."""
+
+    def docs_count(self) -> int | None:
+        """The number of documents before any drop, where that is known without reading them."""
+        return None
+
+    def counts(self) -> Mapping[str, int]:
+        """What the reading itself dropped or merged; complete once `docs()` is used up."""
+        return {}
+
+
+def file_safe(text: str, length: int = 60) -> str:
+    """Letters, digits, single dots, underscores and hyphens only, at most `length` characters."""
+    safe = re.sub(r"[^A-Za-z0-9._]+", "-", text)
+    return re.sub(r"\.{2,}", ".", safe)[:length].strip("-._") or "data"

@@ -1,0 +1,143 @@
+"""Model inputs from stored token ids: special-token templates, truncation, length-sorted batches.
+
+Texts are tokenised once, without special tokens. What the tokenizer would have added around one
+text or between two is read off the tokenizer itself, so this works for every family.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from raypipe.config import Config
+
+Ids = np.ndarray[Any, Any]
+
+
+class LongestFirst(Config):
+    """Cut the longer of query and document until the pair fits, as tokenizers do by default."""
+
+    type: Literal["longest_first"] = "longest_first"
+    max_length: int = Field(256, ge=8)
+    """Tokens of the whole pair, special tokens included."""
+
+    def cut(self, n_query: int, n_doc: int, n_special: int) -> tuple[int, int]:
+        """How many tokens of each remain: the rule of Hugging Face tokenizers, odd ends too."""
+        room = self.max_length - n_special
+        short, long = min(n_query, n_doc), max(n_query, n_doc)
+        long = short if short > room else min(long, max(short, room - short))
+        if short + long > room:
+            short, long = room // 2, room // 2 + room % 2
+        return (short, long) if n_query <= n_doc else (long, short)
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest possible pair."""
+        return self.max_length
+
+
+class Budgets(Config):
+    """A fixed budget for each side."""
+
+    type: Literal["budgets"] = "budgets"
+    query: int = Field(32, ge=1)
+    """Tokens of the query, without special tokens."""
+    doc: int = Field(256, ge=1)
+    """Tokens of the document, without special tokens."""
+
+    def cut(self, n_query: int, n_doc: int, n_special: int) -> tuple[int, int]:
+        """How many tokens of each remain."""
+        return min(n_query, self.query), min(n_doc, self.doc)
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest possible pair, with room for four special tokens."""
+        return self.query + self.doc + 4
+
+
+Truncation = Annotated[LongestFirst | Budgets, Field(discriminator="type")]
+
+
+@dataclass(frozen=True)
+class Template:
+    """The special tokens around and between texts, with the type id of every part."""
+
+    before: tuple[int, ...]
+    between: tuple[int, ...]
+    after: tuple[int, ...]
+    type_ids: tuple[tuple[int, ...], int, tuple[int, ...], int, tuple[int, ...]] | None
+    """before, query, between, document, after; None for models without token types."""
+    pad_id: int
+    pad_type: int
+
+    @classmethod
+    def of(cls, tokenizer: Any, *, pair: bool = True) -> Template:
+        """Read the template off a tokenizer, for pairs or for single texts."""
+        texts = ("a", "b") if pair else ("a",)
+        encoded = tokenizer(*texts, return_token_type_ids=True)
+        ids, types = encoded["input_ids"], encoded["token_type_ids"]
+        sides = encoded.sequence_ids(0)
+        first = [i for i, side in enumerate(sides) if side == 0]
+        last = [i for i, side in enumerate(sides) if side == (1 if pair else 0)]
+        between = slice(first[-1] + 1, last[0]) if pair else slice(0, 0)
+        has_types = "token_type_ids" in tokenizer.model_input_names
+        parts = (
+            tuple(types[: first[0]]),
+            types[first[0]],
+            tuple(types[between]),
+            types[last[0]],
+            tuple(types[last[-1] + 1 :]),
+        )
+        return cls(
+            before=tuple(ids[: first[0]]),
+            between=tuple(ids[between]),
+            after=tuple(ids[last[-1] + 1 :]),
+            type_ids=parts if has_types else None,
+            pad_id=tokenizer.pad_token_id or 0,
+            pad_type=tokenizer.pad_token_type_id,
+        )
+
+    @property
+    def n_special(self) -> int:
+        return len(self.before) + len(self.between) + len(self.after)
+
+    def pad(self, texts: Sequence[tuple[Ids, Ids | None]]) -> dict[str, Ids]:
+        """[batch, longest] int64 arrays as the tokenizer would give; texts are cut already."""
+        extra = self.n_special
+        lengths = [len(a) + (len(b) if b is not None else 0) + extra for a, b in texts]
+        shape = (len(texts), max(lengths))
+        ids = np.full(shape, self.pad_id, dtype=np.int64)
+        mask = np.zeros(shape, dtype=np.int64)
+        types = np.full(shape, self.pad_type, dtype=np.int64)
+        for row, ((first, second), length) in enumerate(zip(texts, lengths, strict=True)):
+            mask[row, :length] = 1
+            parts = (self.before, first, self.between, second, self.after)
+            at = 0
+            for number, part in enumerate(parts):
+                if part is None or not len(part):
+                    continue
+                ids[row, at : at + len(part)] = part
+                if self.type_ids is not None:
+                    types[row, at : at + len(part)] = self.type_ids[number]
+                at += len(part)
+        out = {"input_ids": ids, "attention_mask": mask}
+        return {**out, "token_type_ids": types} if self.type_ids is not None else out
+
+
+def length_batches(lengths: Sequence[int] | Ids, budget: int) -> Iterator[Ids]:
+    """Positions in batches of similar length, longest first, each at most `budget` padded tokens.
+
+    A text longer than the budget is a batch of its own. Sorting matters: padding is 35 % of the
+    tokens of unsorted batches. Equal lengths keep their order, so batches never depend on chance.
+    """
+    order = np.argsort(-np.asarray(lengths), kind="stable")
+    start = 0
+    while start < len(order):
+        longest = max(int(lengths[order[start]]), 1)
+        stop = start + max(budget // longest, 1)
+        yield order[start:stop]
+        start = stop

@@ -1,0 +1,47 @@
+"""Reading a token store: texts tokenised once, memory-mapped, addressed by row number."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+Ids = np.ndarray[Any, Any]
+
+
+def token_table(rows: list[list[int]], vocabulary: int) -> pa.Table:
+    """One shard: token ids per text, uint16 if the vocabulary fits, int32 otherwise."""
+    dtype = pa.uint16() if vocabulary <= 1 << 16 else pa.int32()
+    return pa.table({"tokens": pa.array(rows, type=pa.large_list(dtype))})
+
+
+class TokenReader:
+    """All shards of a token store as one sequence of token-id arrays."""
+
+    def __init__(self, folder: Path) -> None:
+        self._starts: list[int] = []
+        self._shards: list[tuple[Ids, Ids]] = []
+        total = 0
+        for path in sorted(folder.glob("part-*.arrow")):
+            column = pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0).column(0)
+            offsets = column.offsets.to_numpy()
+            self._starts.append(total)
+            self._shards.append((offsets, column.values.to_numpy()))
+            total += len(offsets) - 1
+        self._total = total
+
+    def __len__(self) -> int:
+        return self._total
+
+    def __getitem__(self, row: int) -> Ids:
+        """Token ids of one text: a view into the mapped file."""
+        if not 0 <= row < self._total:
+            raise IndexError(f"row {row} of {self._total}")
+        shard = bisect_right(self._starts, row) - 1
+        offsets, values = self._shards[shard]
+        at = row - self._starts[shard]
+        found: Ids = values[offsets[at] : offsets[at + 1]]
+        return found

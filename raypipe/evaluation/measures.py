@@ -1,0 +1,136 @@
+"""Effectiveness per query. The only module that imports ir_measures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from raypipe.config import nearest
+from raypipe.evaluation.runs import ranking
+from raypipe.records import METRICS
+
+
+def parse_measures(names: Sequence[str]) -> list[Any]:
+    """ir_measures objects for names such as "nDCG@10", "RR(rel=2)@10", "AP", "Judged@10".
+
+    Raises:
+        ValueError: a name that ir_measures does not know, cannot compute here, or that is a count
+            and has no mean over queries.
+    """
+    return [_parse(name) for name in names]
+
+
+def _parse(name: str) -> Any:
+    import ir_measures
+    from ir_measures.measures.base import MeanAgg
+
+    registry: dict[str, Any] = ir_measures.measures.registry
+    pipeline: Any = ir_measures.DefaultPipeline
+    base = name.strip().split("@")[0].split("(")[0]
+    if base not in registry:
+        raise ValueError(f"measure {name!r}: there is no {base!r}{_suggestion(base, registry)}")
+    needs = ", ".join(k for k, v in registry[base].SUPPORTED_PARAMS.items() if v.required)
+    form = (
+        f"expected a form such as nDCG@10 or RR(rel=2)@10{f'; {base} needs {needs}' * bool(needs)}"
+    )
+    try:
+        measure = ir_measures.parse_measure(name)
+        supported = pipeline.supports(measure)
+    except (ValueError, NameError, AssertionError) as error:
+        raise ValueError(f"measure {name!r}: {error}; {form}") from None
+    if measure.params.get("cutoff", 1) < 1:
+        raise ValueError(f"measure {name!r}: expected a cutoff of at least 1")
+    if not isinstance(measure.aggregator(), MeanAgg):
+        raise ValueError(
+            f"measure {name!r} is a count; expected a measure with a mean over queries"
+        )
+    if not supported:
+        raise ValueError(
+            f"measure {name!r}: no installed provider of ir_measures computes it; choose another "
+            "measure, or install its provider (https://ir-measur.es)"
+        )
+    return measure
+
+
+def _suggestion(base: str, registry: dict[str, Any]) -> str:
+    same = [name for name in registry if name.casefold() == base.casefold()]
+    if same:  # ndcg: nDCG rather than the alias NDCG
+        return nearest(registry[same[0]].NAME, [registry[same[0]].NAME])
+    return nearest(base, [name for name in registry if name.isascii()])
+
+
+def evaluate(
+    run: pa.Table, qrels: pa.Table, measures: Sequence[str], positive_relevance: int = 1
+) -> pa.Table:
+    """METRICS of a run: one row per judged query and measure, by query, then measure as given.
+
+    The order of each list is what is judged (ir_measures gets -rank as the score). Every query of
+    `qrels` has a row for every measure: one without results has the measure's default, 0. Queries
+    of the run that have no judgement are left out, see `unjudged_queries`.
+
+    Args:
+        run: RUN or CANDIDATES.
+        measures: names; each stands in the result exactly as given.
+        positive_relevance: the lowest relevance, at least 1, that binary measures (RR, AP, R, P,
+            Success ...) count as relevant where the name itself gives no `rel`.
+
+    Raises:
+        ValueError: an unknown measure, no judgements, two rows of one query, a document twice.
+    """
+    import ir_measures
+
+    if positive_relevance < 1:
+        raise ValueError(f"expected a positive_relevance of at least 1, found {positive_relevance}")
+    judged = _judgements(qrels)
+    names = list(dict.fromkeys(measures))
+    wanted = [_with_relevance(m, positive_relevance) for m in parse_measures(names)]
+    ranked = {
+        query_id: {doc_id: -float(rank) for rank, doc_id in enumerate(doc_ids, start=1)}
+        for query_id, doc_ids in ranking(run).items()
+        if doc_ids and query_id in judged  # ir_measures' Judged divides by the length of the list
+    }
+    metrics = ir_measures.iter_calc(set(wanted), judged, ranked) if wanted else ()
+    values = {(m.query_id, m.measure): float(m.value) for m in metrics}
+    rows = [
+        (query_id, name, values.get((query_id, measure), measure.DEFAULT))
+        for query_id in judged
+        for name, measure in zip(names, wanted, strict=True)
+    ]
+    columns = list(zip(*rows, strict=True)) or [()] * len(METRICS)
+    return pa.table(dict(zip(METRICS.names, columns, strict=True)), schema=METRICS)
+
+
+def unjudged_queries(run: pa.Table, qrels: pa.Table) -> int:
+    """How many queries of the run have no judgement at all; `evaluate` leaves them out."""
+    return len(set(run["query_id"].to_pylist()) - set(qrels["query_id"].to_pylist()))
+
+
+def means(metrics: pa.Table) -> dict[str, float]:
+    """Mean over queries per measure, measures in order of first appearance."""
+    values: dict[str, list[float]] = {}
+    for name, value in zip(
+        metrics["measure"].to_pylist(), metrics["value"].to_pylist(), strict=True
+    ):
+        values.setdefault(name, []).append(value)
+    return {name: math.fsum(v) / len(v) for name, v in values.items()}
+
+
+def _judgements(qrels: pa.Table) -> dict[str, dict[str, int]]:
+    out: dict[str, dict[str, int]] = {}
+    columns = (qrels[name].to_pylist() for name in ("query_id", "doc_id", "relevance"))
+    for query_id, doc_id, relevance in zip(*columns, strict=True):
+        out.setdefault(query_id, {})[doc_id] = relevance
+    if not out:
+        raise ValueError("expected judgements, found empty qrels; choose a split that has them")
+    return out
+
+
+def _with_relevance(measure: Any, positive_relevance: int) -> Any:
+    # A default of 1 marks the binary measures; elsewhere `rel` changes what is measured.
+    parameter = measure.SUPPORTED_PARAMS.get("rel")
+    if parameter is None or parameter.default != 1 or "rel" in measure.params:
+        return measure
+    return measure if positive_relevance == 1 else measure(rel=positive_relevance)

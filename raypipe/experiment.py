@@ -1,0 +1,290 @@
+"""The experiment: the typed root of a recipe, and the steps it stands for.
+
+The methods name steps; they compute nothing. Read them as a paper's method section: candidates,
+groups, teacher, stages, runs, metrics.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from raypipe.artifacts import Step, Store
+from raypipe.config import NOT_SEMANTIC, Config, ConfigError, nearest
+from raypipe.data.groups import Groups
+from raypipe.data.pairs import LongestFirst, Truncation
+from raypipe.data.sets import Collection, Queries, QuerySet
+from raypipe.evaluation.measures import parse_measures
+from raypipe.files import home
+from raypipe.inference.groups import Negatives, TrainingGroups
+from raypipe.inference.metrics import Metrics, OracleRun, TeacherRun
+from raypipe.inference.score import CrossEncoderRun, Reranking
+from raypipe.inference.tokens import Tokens
+from raypipe.models.backbone import Backbone
+from raypipe.models.cross_encoder import CrossEncoder, Precision
+from raypipe.resources import Resources
+from raypipe.sources import Bm25, Source
+from raypipe.teachers import Teacher
+from raypipe.teachers.base import Lists
+from raypipe.train.settings import StageConfig
+from raypipe.train.stage import Stage
+
+Role = Literal["train", "validation", "test"]
+ARROW = "->"
+
+
+class Data(Config):
+    """Three disjoint query sets; test queries are read by the final evaluation only."""
+
+    train: QuerySet
+    validation: QuerySet
+    test: QuerySet
+
+
+class Evaluation(Config):
+    """How runs are judged."""
+
+    depth: int = Field(50, ge=1)
+    """Candidates re-ranked per test query; deeper ones keep their first-stage order behind them."""
+    validation_depth: int = Field(20, ge=1)
+    """The same for validation during training."""
+    measures: tuple[str, ...] = Field(("nDCG@10", "RR@10", "Judged@10"), min_length=1)
+    """Names as in ir-measures."""
+    selection: str = "nDCG@10"
+    """The measure on validation queries by which the best checkpoint is kept."""
+
+
+class Sweep(Config):
+    """What varies between trials."""
+
+    mode: Literal["compare"] = "compare"
+    """compare: every combination, nothing stopped early, significance tests."""
+    space: dict[str, list[Any] | dict[str, Any]] = Field(default_factory=dict)
+    """Dotted key to values: a list, or a mapping from the name in tables to the value."""
+
+
+class Experiment(Config):
+    """One recipe."""
+
+    name: str = Field(min_length=1)
+    """Of the tracked experiment."""
+    data: Data
+    candidates: Source = Bm25()
+    """The first stage: its lists are trained on, validated on and re-ranked."""
+    groups: Groups = Groups()
+    """Training groups of every stage that names none itself."""
+    teacher: Teacher | None = None
+    """Gives the values that distillation losses fit."""
+    model: CrossEncoder
+    truncation: Truncation = LongestFirst()
+    """What the cross-encoder reads of a pair."""
+    stages: dict[str, StageConfig] = Field(min_length=1)
+    """By name, in order."""
+    order: tuple[str, ...] | None = None
+    """Which stages run, such as `contrastive -> distil`; None is all of them in order."""
+    evaluation: Evaluation = Evaluation()
+    reference: str | None = None
+    """The row that every other one is tested against, fixed before the results are known."""
+    seed: int = 1
+    """Of head initialisation, query order and dropout."""
+    precision: Precision = "bf16"
+    """Of matrix products in training and scoring; weights stay float32."""
+    sweep: Sweep = Sweep()
+    resources: Annotated[Resources, NOT_SEMANTIC] = Resources()
+    storage: Annotated[str | None, NOT_SEMANTIC] = None
+    """Directory or URI of the artifacts; None is $RAYPIPE_HOME/storage."""
+    storage_shared: Annotated[bool, NOT_SEMANTIC] = False
+    """A storage directory is the same on every node (NFS)."""
+    tracking: Annotated[str | None, NOT_SEMANTIC] = None
+    """MLflow URI; None is $MLFLOW_TRACKING_URI, or a file under $RAYPIPE_HOME."""
+
+    @field_validator("order", mode="before")
+    @classmethod
+    def _split_order(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return [part.strip() for part in value.split(ARROW)]
+        return value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Experiment:
+        for name in self.order or ():
+            if name not in self.stages:
+                raise ValueError(f"order: there is no stage {name!r}{nearest(name, self.stages)}")
+        if self.evaluation.selection not in self.evaluation.measures:
+            raise ValueError(
+                f"evaluation.selection: {self.evaluation.selection!r} is not measured"
+                f"{nearest(self.evaluation.selection, self.evaluation.measures)}"
+            )
+        for key in ("depth", "validation_depth"):
+            if (depth := getattr(self.evaluation, key)) > self.candidates.depth:
+                raise ValueError(
+                    f"evaluation.{key}: {depth} is more than candidates.depth="
+                    f"{self.candidates.depth}; raise that one"
+                )
+        for name in self.stage_names:
+            self._check_stage(name)
+        return self
+
+    def _check_stage(self, name: str) -> None:
+        loss, groups = self.stages[name].loss, self.groups_of(name)
+        if loss.uses == "teacher":
+            if self.teacher is None:
+                raise ValueError(f"stages.{name}.loss: {loss.type} needs a teacher; set `teacher`")
+            if self.teacher.values not in loss.teacher_kinds:
+                raise ValueError(
+                    f"stages.{name}.loss: {loss.type} cannot use the {self.teacher.type} teacher, "
+                    f"which gives a {self.teacher.values}; it needs "
+                    f"{' or '.join(sorted(loss.teacher_kinds))}"
+                )
+        if loss.needs_positive and groups.positives == "keep_if_retrieved":
+            raise ValueError(
+                f"stages.{name}.loss: {loss.type} needs a positive in every group, but "
+                "groups.positives is keep_if_retrieved; use inject or drop"
+            )
+        if (depth := groups.negatives.depth) and depth > self.candidates.depth:
+            raise ValueError(
+                f"groups.negatives: the window reaches rank {depth}, candidates.depth is "
+                f"{self.candidates.depth}; raise that one"
+            )
+
+    # --- what is named -------------------------------------------------------------------------
+
+    @property
+    def stage_names(self) -> tuple[str, ...]:
+        """The stages of this experiment, in order."""
+        return self.order or tuple(self.stages)
+
+    def groups_of(self, stage: str) -> Groups:
+        """The stage's own groups, or the recipe's."""
+        return self.stages[stage].groups or self.groups
+
+    def store(self) -> Store:
+        return Store(self.storage or str(home() / "storage"))
+
+    def tracking_uri(self) -> str | None:
+        return self.tracking or os.environ.get("MLFLOW_TRACKING_URI")
+
+    def check(self) -> None:
+        """Everything outside the recipe that must be there, before work starts.
+
+        Raises:
+            ConfigError: data set, split, run file, model, measure or storage is not usable.
+        """
+        try:
+            parse_measures(self.evaluation.measures)
+        except ValueError as error:
+            raise ConfigError(f"evaluation.measures: {error}") from None
+        for role in ("train", "validation", "test"):
+            try:
+                getattr(self.data, role).open().check()
+            except ConfigError as error:
+                raise ConfigError(f"data.{role}: {error}") from None
+        self.candidates.check()
+        if self.teacher is not None:
+            self.teacher.check()
+        Backbone(self.model.backbone).spec()
+        self.store().check_writable()
+
+    # --- the method section --------------------------------------------------------------------
+
+    def collection(self, role: Role) -> Collection:
+        return Collection(getattr(self.data, role))
+
+    def queries(self, role: Role) -> Queries:
+        return Queries(getattr(self.data, role), require_positive=role == "train")
+
+    def first_stage(self, role: Role) -> Step:
+        """Candidate lists of the role's queries."""
+        return self.candidates.candidates(self.collection(role), self.queries(role))
+
+    def negatives(self, groups: Groups) -> Negatives:
+        """Positives and sampled negatives of the training queries."""
+        train = (self.first_stage("train"), self.queries("train"), self.collection("train"))
+        return Negatives(*train, groups)
+
+    def teacher_scores(self, role: Role, groups: Groups | None = None) -> Step:
+        """The teacher's values: of the groups' documents too, where groups are given."""
+        assert self.teacher is not None, "checked when the recipe was read"
+        depth = self.evaluation.depth
+        if groups is not None:
+            depth = max(groups.negatives.depth or 0, depth)
+        lists = Lists(
+            self.first_stage(role),
+            self.negatives(groups) if groups is not None else None,
+            self.collection(role),
+            self.queries(role),
+            min(depth, self.candidates.depth),
+        )
+        return self.teacher.scores(lists, self.precision)
+
+    def training_groups(self, groups: Groups) -> TrainingGroups:
+        """What stages train on; with a teacher its values are always there, so that stages with
+        and without distillation share one artifact."""
+        teacher = None if self.teacher is None else self.teacher_scores("train", groups)
+        return TrainingGroups(self.negatives(groups), teacher)
+
+    def reranking(self, role: Role) -> Reranking:
+        """The role's candidate lists with the tokens of this backbone."""
+        backbone = Backbone(self.model.backbone)
+        collection, queries = self.collection(role), self.queries(role)
+        tokens = (Tokens(queries, backbone), Tokens(collection, backbone))
+        return Reranking(self.first_stage(role), queries, collection, *tokens)
+
+    def trained(self) -> Stage:
+        """The last stage; `chain()` gives those before it."""
+        step: Step = Backbone(self.model.backbone)
+        for name in self.stage_names:
+            step = self._stage(name, step)
+        assert isinstance(step, Stage)
+        return step
+
+    def _stage(self, name: str, start: Step) -> Stage:
+        train = self.reranking("train")
+        return Stage(
+            stage_name=name,
+            config=self.stages[name],
+            model=self.model,
+            truncation=self.truncation,
+            start=start,
+            groups=self.training_groups(self.groups_of(name)),
+            query_tokens=train.query_tokens,
+            doc_tokens=train.doc_tokens,
+            validation=self.reranking("validation"),
+            teacher_kind="score" if self.teacher is None else self.teacher.values,
+            measures=self.evaluation.measures,
+            selection=self.evaluation.selection,
+            depth=self.evaluation.validation_depth,
+            seed=self.seed,
+            precision=self.precision,
+        )
+
+    def run_of(self, weights: Step) -> CrossEncoderRun:
+        """Test candidates re-ranked by a trained stage or a backbone that ships a scorer."""
+        return CrossEncoderRun(
+            weights,
+            self.model,
+            self.truncation,
+            self.reranking("test"),
+            self.evaluation.depth,
+            self.precision,
+        )
+
+    def metrics(self, run: Step) -> Metrics:
+        """Per-query metrics of a run on the test queries."""
+        return Metrics(run, self.queries("test"), self.evaluation.measures)
+
+    def oracle(self) -> OracleRun:
+        return OracleRun(self.first_stage("test"), self.queries("test"), self.evaluation.depth)
+
+    def teacher_run(self) -> TeacherRun:
+        """Test candidates in the teacher's order."""
+        assert self.teacher is not None
+        return TeacherRun(
+            self.teacher_scores("test"),
+            self.teacher.values,
+            self.first_stage("test"),
+            self.queries("test"),
+            self.evaluation.depth,
+        )

@@ -1,0 +1,82 @@
+"""Token stores: every text of a collection or query set tokenised once per tokenizer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pyarrow as pa
+
+from raypipe.artifacts import Artifact, Attempt, Step
+from raypipe.data.collection import read_docs
+from raypipe.data.sets import DOCS_FILE, QUERIES_FILE, Collection, Queries
+from raypipe.data.tokens import token_table
+from raypipe.inference.chunks import Counts, Work, run_chunks
+from raypipe.models.backbone import Backbone
+from raypipe.resources import Context
+
+CHUNK = 4096
+
+
+@dataclass(frozen=True)
+class Tokens(Step):
+    """Token ids without special tokens. Models with the same tokenizer share one store."""
+
+    texts: Collection | Queries
+    backbone: Backbone
+
+    kind: ClassVar[str] = "tokens"
+
+    @property
+    def name(self) -> str:
+        return f"{self.texts.name}-{self.backbone.name}"
+
+    def spec(self) -> Mapping[str, Any]:
+        return {"tokenizer": self.backbone.tokenizer_identity}
+
+    def inputs(self) -> Mapping[str, Step]:
+        return {"texts": self.texts}
+
+    def needs(self) -> Mapping[str, Step]:
+        return {"backbone": self.backbone}
+
+    def run(self, attempt: Attempt, context: Context) -> Mapping[str, Any]:
+        file = DOCS_FILE if isinstance(self.texts, Collection) else QUERIES_FILE
+        rows = len(read_docs(attempt.inputs["texts"].local() / file))
+        job = _Tokenise(attempt.inputs["texts"], file, attempt.inputs["backbone"])
+        return run_chunks(job, rows, CHUNK, attempt, context, model=False, suffix="arrow")
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """The fast tokenizer of a local model; special-token strings inside texts stay text."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(
+        folder, trust_remote_code=False, use_fast=True, split_special_tokens=True
+    )
+
+
+@dataclass(frozen=True)
+class _Tokenise:
+    texts: Artifact
+    file: str
+    backbone: Artifact
+
+    def build(self) -> Work:
+        texts = read_docs(self.texts.local() / self.file)
+        tokenizer = load_tokenizer(self.backbone.local())
+
+        def work(chunk: range) -> tuple[pa.Table, Counts]:
+            encoded = tokenizer(
+                texts.texts(chunk),
+                add_special_tokens=False,
+                return_attention_mask=False,
+                return_token_type_ids=False,
+                verbose=False,
+            )
+            rows = encoded["input_ids"]
+            return token_table(rows, len(tokenizer)), {"tokens": sum(map(len, rows))}
+
+        return work

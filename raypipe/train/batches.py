@@ -1,0 +1,155 @@
+"""From groups to model inputs: which queries a step takes, and in what pieces they are computed.
+
+Shapes: Q queries, D documents per group (padded), T pairs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from raypipe.data.groups import GroupReader
+from raypipe.data.pairs import Budgets, LongestFirst, Template, length_batches
+from raypipe.data.tokens import TokenReader
+
+Array = np.ndarray[Any, Any]
+
+
+class QueryOrder:
+    """Which groups every step takes: a function of seed and position only.
+
+    Each epoch is one permutation; steps run across epoch ends, so every step has the same number
+    of queries and every worker the same number of steps.
+    """
+
+    def __init__(self, groups: int, queries_per_step: int, seed: int) -> None:
+        self._groups = groups
+        self._per_step = queries_per_step
+        self._seed = seed
+        self._epoch = -1
+        self._permutation: Array = np.empty(0, dtype=np.int64)
+
+    def rows(self, step: int) -> list[int]:
+        """Group rows of the whole step; worker r of w takes rows[r::w]."""
+        start = step * self._per_step
+        return [self._row(position) for position in range(start, start + self._per_step)]
+
+    def _row(self, position: int) -> int:
+        epoch, place = divmod(position, self._groups)
+        if epoch != self._epoch:
+            self._epoch = epoch
+            rng = np.random.default_rng([self._seed, epoch])
+            self._permutation = rng.permutation(self._groups)
+        return int(self._permutation[place])
+
+
+@dataclass(frozen=True)
+class Block:
+    """Whole groups whose activations live at the same time."""
+
+    batches: list[tuple[Array, dict[str, Array]]]
+    """Positions among the T pairs, and model inputs of similar length."""
+    place_T: tuple[Array, Array]
+    """Row and column of every pair in the [Q, D] score matrix."""
+    targets_QD: Array
+    mask_QD: Array
+    positive_QD: Array
+    tokens: int
+    """Real tokens, without padding."""
+
+    @property
+    def queries(self) -> int:
+        return int(self.mask_QD.shape[0])
+
+    @property
+    def pairs(self) -> int:
+        return len(self.place_T[0])
+
+
+@dataclass(frozen=True)
+class Targets:
+    """How labels and teacher values become what a loss fits."""
+
+    uses: Literal["labels", "teacher"]
+    teacher_kind: Literal["score", "rank"]
+    positive_relevance: int
+
+    def of(self, relevance_D: Array, teacher_D: Array) -> tuple[Array, Array]:
+        """(targets, usable); higher is better, so a rank teacher's ranks are negated."""
+        if self.uses == "teacher":
+            sign = -1.0 if self.teacher_kind == "rank" else 1.0
+            return sign * teacher_D, np.isfinite(teacher_D)
+        positive = relevance_D >= self.positive_relevance
+        return positive.astype(np.float64), positive | (relevance_D <= 0)
+
+
+@dataclass(frozen=True)
+class Batcher:
+    """Cuts a worker's queries into blocks and length-sorted batches.
+
+    Args:
+        budget: padded tokens alive at a time. A block of whole groups fills it; inside, pairs of
+            similar length share a batch of at most a quarter, because padding is 35 % of the tokens
+            of unsorted batches.
+    """
+
+    groups: GroupReader
+    query_tokens: TokenReader
+    doc_tokens: TokenReader
+    template: Template
+    truncation: LongestFirst | Budgets
+    targets: Targets
+    budget: int
+
+    def blocks(self, rows: list[int]) -> Iterator[Block]:
+        """Blocks in order; a group larger than the budget is a block of its own."""
+        members: list[tuple[list[tuple[Array, Array]], Any]] = []
+        tokens = 0
+        for row in rows:
+            group = self.groups[row]
+            pairs = self._pairs(group[0], group[1])
+            size = sum(self._length(pair) for pair in pairs)
+            if members and tokens + size > self.budget:
+                yield self._block(members)
+                members, tokens = [], 0
+            members.append((pairs, group))
+            tokens += size
+        if members:
+            yield self._block(members)
+
+    def _pairs(self, query: int, docs: Array) -> list[tuple[Array, Array]]:
+        query_ids = self.query_tokens[query]
+        out = []
+        for doc in docs:
+            doc_ids = self.doc_tokens[int(doc)]
+            q, d = self.truncation.cut(len(query_ids), len(doc_ids), self.template.n_special)
+            out.append((query_ids[:q], doc_ids[:d]))
+        return out
+
+    def _length(self, pair: tuple[Array, Array]) -> int:
+        return len(pair[0]) + len(pair[1]) + self.template.n_special
+
+    def _block(self, members: list[tuple[list[tuple[Array, Array]], Any]]) -> Block:
+        sizes = [len(pairs) for pairs, _ in members]
+        shape = (len(members), max(sizes))
+        targets, mask = np.zeros(shape), np.zeros(shape, dtype=bool)
+        positive = np.zeros(shape, dtype=bool)
+        for number, (_, (_, _, relevance, teacher)) in enumerate(members):
+            values, usable = self.targets.of(relevance, teacher)
+            targets[number, : len(values)] = values
+            mask[number, : len(values)] = usable
+            positive[number, : len(values)] = relevance >= self.targets.positive_relevance
+        flat = [pair for pairs, _ in members for pair in pairs]
+        lengths = [self._length(pair) for pair in flat]
+        batches = [
+            (chosen, self.template.pad([flat[i] for i in chosen]))
+            for chosen in length_batches(lengths, max(self.budget // 4, 1))
+        ]
+        place = (
+            np.repeat(np.arange(len(sizes)), sizes),
+            np.concatenate([np.arange(n) for n in sizes]),
+        )
+        return Block(batches, place, targets, mask, positive, sum(lengths))

@@ -1,0 +1,60 @@
+"""Validation: re-rank the validation candidates with the model as it is, and measure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import torch.distributed as dist
+from torch import nn
+
+from raypipe.data.tokens import TokenReader
+from raypipe.evaluation.measures import evaluate, means
+from raypipe.evaluation.runs import rerank
+from raypipe.inference.scoring import Pair, PairScorer
+from raypipe.models.cross_encoder import set_scoring
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Everything validation reads; test queries are never among it."""
+
+    candidates: pa.Table
+    qrels: pa.Table
+    query_rows: Sequence[int]
+    """Index of every candidate row's query."""
+    doc_rows: Sequence[Sequence[int]]
+    """Indices of every candidate row's documents, to the depth."""
+    query_tokens: TokenReader
+    doc_tokens: TokenReader
+    measures: Sequence[str]
+    positive_relevance: int
+    depth: int
+
+    def run(self, model: nn.Module, scorer: Callable[[nn.Module], PairScorer]) -> dict[str, float]:
+        """Means of the measures; workers share the queries and all get the same values."""
+        rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+        mine = range(rank, len(self.query_rows), world)
+        set_scoring(model, True)
+        score = scorer(model)
+        scores: dict[str, Any] = {}
+        ids = self.candidates.column("query_id").to_pylist()
+        sizes = [len(self.doc_rows[i]) for i in mine]
+        flat = score([pair for i in mine for pair in self._pairs(i)])
+        at = 0
+        for i, size in zip(mine, sizes, strict=True):
+            scores[ids[i]] = flat[at : at + size]
+            at += size
+        set_scoring(model, False)
+        if world > 1:
+            parts: list[Any] = [None] * world
+            dist.all_gather_object(parts, scores)
+            scores = {key: value for part in parts for key, value in part.items()}
+        run = rerank(self.candidates, scores, self.depth)
+        return means(evaluate(run, self.qrels, self.measures, self.positive_relevance))
+
+    def _pairs(self, row: int) -> list[Pair]:
+        query = self.query_tokens[self.query_rows[row]]
+        return [(query, self.doc_tokens[doc]) for doc in self.doc_rows[row]]
