@@ -85,6 +85,7 @@ def connect(storage_is_local: bool, shared: bool) -> None:
     import ray
 
     if not ray.is_initialized():
+        os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")  # it prints every line twice
         variables = {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
         for name in ("RAYPIPE_HOME", "IR_DATASETS_HOME", "HF_HOME", "MLFLOW_TRACKING_URI"):
             if name in os.environ:
@@ -115,3 +116,8 @@ class Context:
     def device(self) -> str:
         """ "cuda" where models run on GPUs, "cpu" otherwise."""
         return "cuda" if self.resources.use_gpu() else "cpu"
+
+    def batch_tokens(self) -> int:
+        """Padded tokens per forward: all that fits on a GPU, a cache-sized quarter on CPU."""
+        budget = self.resources.micro_batch_tokens
+        return budget if self.device() == "cuda" else max(budget // 4, 1)

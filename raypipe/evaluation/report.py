@@ -6,6 +6,7 @@ A figure is shown with three decimals and without its leading zero, as is the ha
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -198,7 +199,8 @@ def print_table(
     for line, row in zip(lines, body, strict=True):
         style = "bold" if line.name == reference else ""
         table.add_row(*(Text(cell.replace(" [", "\n[", 1), style=style) for cell in row))
-    console = console or Console()
+    # a log file has no width of its own; 80 columns would fold every cell
+    console = console or Console(width=None if sys.stdout.isatty() else 140)
     for title in title_lines:
         console.print(Text(title))
     console.print()

@@ -21,7 +21,7 @@ from raypipe.inference.chunks import Counts, Work, run_chunks
 from raypipe.records import CANDIDATES
 from raypipe.resources import Context
 
-CHUNK = 1024
+CHUNK = 4096
 IDS_ORDER = "ids_order.npy"
 Array = np.ndarray[Any, Any]
 

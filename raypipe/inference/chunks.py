@@ -7,6 +7,7 @@ actors there were or in which order they finished.
 from __future__ import annotations
 
 import json
+import logging
 from collections import Counter
 from collections.abc import Callable
 from typing import Protocol
@@ -82,6 +83,7 @@ def run_chunks(
     data = ray.data.DataContext.get_current()
     data.enable_progress_bars = context.progress_bars
     data.print_on_execution_start = False
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
     starts = range(0, rows, chunk_rows)
     plan = [
         {"chunk_id": number, "start": start, "stop": min(start + chunk_rows, rows)}

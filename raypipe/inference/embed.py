@@ -22,7 +22,7 @@ from raypipe.models.bi_encoder import BiEncoder
 from raypipe.records import TEACHER
 from raypipe.resources import Context
 
-ENCODE_CHUNK = 2048
+ENCODE_CHUNK = 4096
 SCORE_CHUNK = 4096
 Array = np.ndarray[Any, Any]
 
@@ -55,7 +55,7 @@ class Embeddings(Step):
             attempt.inputs["backbone"],
             self.encoder,
             self.precision,
-            context.resources.micro_batch_tokens,
+            context.batch_tokens(),
             context.device(),
         )
         return run_chunks(job, rows, ENCODE_CHUNK, attempt, context, model=True, suffix="arrow")

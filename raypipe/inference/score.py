@@ -76,7 +76,7 @@ class CrossEncoderRun(Step):
             self.truncation,
             self.depth,
             self.precision,
-            context.resources.micro_batch_tokens,
+            context.batch_tokens(),
             context.device(),
         )
         return run_chunks(job, rows, CHUNK, attempt, context, model=True)

@@ -17,7 +17,7 @@ from raypipe.inference.chunks import Counts, Work, run_chunks
 from raypipe.models.backbone import Backbone
 from raypipe.resources import Context
 
-CHUNK = 4096
+CHUNK = 8192
 
 
 @dataclass(frozen=True)

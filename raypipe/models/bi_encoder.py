@@ -41,7 +41,7 @@ class BiEncoder(Config):
             dtype=torch.float32,
             use_safetensors=True,
             trust_remote_code=False,
-            attn_implementation=attention_kernel(device, training=False),
+            attn_implementation=attention_kernel(device),
         )
         return Encoder(model.to(device).eval(), pooling, self.normalize)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import sys
 import traceback
 from collections.abc import Callable
 from typing import Any
@@ -38,10 +39,11 @@ def run(experiment: Experiment, say: Say = print) -> Result:
         RuntimeError: all trials failed.
     """
     plan, builder = plan_of(experiment)
-    store = builder.store
-    connect(store.is_local, experiment.storage_shared)
+    connect(builder.store.is_local, experiment.storage_shared)
     builder.announce = say
-    builder.context = Context(experiment.resources, experiment.precision)
+    builder.context = Context(
+        experiment.resources, experiment.precision, progress_bars=sys.stderr.isatty()
+    )
     for line in plan.summary(lambda step: builder.find(step) is not None):
         say(line)
     tracker = Tracker.open(experiment.tracking_uri(), experiment.name)
@@ -154,18 +156,19 @@ def _tune(
     from raypipe.sweep.search import PlannedSearch
 
     context: Context = builder.context
+    store = builder.store
     slots = context.resources.slots()
     share = max(int(ray.cluster_resources().get("CPU", 1) / slots), 1)
     inner = context.resources.replace(actors=context.resources.actors or share)
     trainable = functools.partial(
         _trainable,
         trials=list(plan.trials),
-        store=builder.store,
+        store=store,
         context=dataclasses.replace(context, resources=inner, progress_bars=False),
         relay=relay,
         parent=run_id,
     )
-    readiness = Readiness(plan, lambda step: builder.store.find(step) is not None, waiting)
+    readiness = Readiness(plan, lambda step: store.find(step) is not None, waiting)
     count = len(waiting)
     results = tune.Tuner(
         # a trial only waits for its training; CPUs would be taken from that
@@ -177,7 +180,7 @@ def _tune(
         ),
         run_config=tune.RunConfig(
             name=f"{plan.trials[0].experiment.name}-{run_id[:8] or 'untracked'}",
-            storage_path=f"{builder.store.uri.rstrip('/')}/.tune",
+            storage_path=f"{store.uri.rstrip('/')}/.tune",
             verbose=0,
         ),
     ).fit()

