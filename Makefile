@@ -25,10 +25,10 @@ test: $(TEST) ## unit tests, and those on a local Ray cluster
 	$(VENV)/bin/python -m pytest $(ARGS)
 
 test-services: $(TEST) ## tests that need a browser, PostgreSQL, an S3 or an HTTP server
-	$(VENV)/bin/python -m pytest -m services $(ARGS)
+	$(VENV)/bin/python -m pytest -m services $(ARGS) || [ $$? -eq 5 ]  # 5: none written yet
 
 chaos: $(TEST) ## tests that end processes on purpose
-	$(VENV)/bin/python -m pytest -m chaos $(ARGS)
+	$(VENV)/bin/python -m pytest -m chaos $(ARGS) || [ $$? -eq 5 ]  # 5: none written yet
 
 lint: $(TEST) ## ruff and mypy, changing nothing
 	$(VENV)/bin/ruff check .

@@ -153,6 +153,8 @@ def _override(kind: Any, tree: Any, parts: list[str], value: Any, key: str) -> d
     out = dict(tree) if isinstance(tree, Mapping) else {}
     head, *rest = parts
     named = _mapping_value(kind)
+    if named is not None and not _models(named):  # free keys, which may hold dots: sweep.space
+        return {**out, ".".join(parts): value}
     if named is not None and head not in out and not isinstance(value, Mapping):
         raise ConfigError(f"{key}: there is no {head!r} here{nearest(head, out)}")
     if rest:
@@ -224,7 +226,7 @@ def _walk(kind: Any, loc: Iterable[Any]) -> tuple[list[type[BaseModel]], list[st
     """Follow a pydantic error path: the models it ends at, and the path without union tags."""
     path: list[str] = []
     for part in loc:
-        models = [m for m in _unwrap(kind) if isinstance(m, type) and issubclass(m, BaseModel)]
+        models = _models(kind)
         tagged = [m for m in models if part in _tags(m) or part == m.__name__]
         if tagged and len(_unwrap(kind)) > 1:
             kind = tagged[0]
@@ -234,8 +236,11 @@ def _walk(kind: Any, loc: Iterable[Any]) -> tuple[list[type[BaseModel]], list[st
         if inner is None and isinstance(part, int):
             inner = next((get_args(o)[0] for o in _unwrap(kind) if get_args(o)), None)
         kind = inner if inner is not None else _field_type(kind, str(part))
-    models = [m for m in _unwrap(kind) if isinstance(m, type) and issubclass(m, BaseModel)]
-    return models, path
+    return _models(kind), path
+
+
+def _models(kind: Any) -> list[type[BaseModel]]:
+    return [m for m in _unwrap(kind) if isinstance(m, type) and issubclass(m, BaseModel)]
 
 
 def _tags(model: type[BaseModel]) -> tuple[Any, ...]:

@@ -17,14 +17,17 @@ class Resources(Config):
 
     workers: int = Field(1, ge=1)
     """Training workers per stage (data parallel); each holds one model."""
-    cpus_per_worker: float = Field(1, gt=0)
-    """CPUs per training worker; on CPU also its number of threads."""
+    cpus_per_worker: float | None = Field(None, gt=0)
+    """CPUs per training worker, on CPU also its number of threads. None shares the cluster's CPUs
+    among the trials: two workers of one thread do more than one of two."""
     gpu: bool | None = None
     """Train and score on GPUs; None uses them if the cluster has any."""
     actors: int | None = Field(None, ge=1)
     """Most actors of a data job; None is what the cluster holds."""
     micro_batch_tokens: int = Field(8192, ge=64)
     """Padded tokens in memory at a time, training and scoring."""
+    price_per_device_hour: float | None = Field(None, ge=0)
+    """Of a GPU, or of a CPU worker without GPUs; turns device seconds into a tracked cost."""
     worker_failures: int = Field(1, ge=0)
     """How often a stage is started again after a worker died."""
 
@@ -41,10 +44,21 @@ class Resources(Config):
             raise ConfigError("resources.gpu: true, but this Ray cluster has no GPU")
         return there if self.gpu is None else self.gpu
 
-    def slots(self) -> int:
-        """How many stages can train at the same time."""
+    def for_trials(self, trials: int) -> Resources:
+        """With `cpus_per_worker` settled for that many trials at once."""
+        if self.cpus_per_worker is not None:
+            return self
         import ray
 
+        node = max(n["Resources"].get("CPU", 1) for n in ray.nodes() if n["Alive"])
+        shared = int(ray.cluster_resources().get("CPU", 1) / (max(trials, 1) * self.workers))
+        return self.replace(cpus_per_worker=max(min(shared, int(node)), 1))
+
+    def slots(self) -> int:
+        """How many stages can train at the same time; `for_trials` comes first."""
+        import ray
+
+        assert self.cpus_per_worker is not None, "settled by for_trials"
         total = ray.cluster_resources()
         per_stage = self.workers * self.cpus_per_worker
         fit = int(total.get("CPU", 1) / per_stage)

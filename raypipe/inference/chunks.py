@@ -84,6 +84,7 @@ def run_chunks(
     data.enable_progress_bars = context.progress_bars
     data.print_on_execution_start = False
     logging.getLogger("ray.data").setLevel(logging.WARNING)
+    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # "bars disabled"
     starts = range(0, rows, chunk_rows)
     plan = [
         {"chunk_id": number, "start": start, "stop": min(start + chunk_rows, rows)}

@@ -115,7 +115,7 @@ class Metrics(Step):
         run: pa.Table = attempt.inputs["run"].table()
         qrels = pq.read_table(attempt.inputs["queries"].local() / QRELS_FILE)
         found = evaluate(run, qrels, self.measures, self.queries.queries.positive_relevance)
-        with attempt.open("part-00000.parquet") as sink:
+        with attempt.open("per_query.parquet") as sink:
             pq.write_table(found, sink)
         text = io.StringIO()
         write_trec_run(text, run, self.name, score_from_rank=True)

@@ -39,6 +39,9 @@ def run(experiment: Experiment, say: Say = print) -> Result:
         RuntimeError: all trials failed.
     """
     plan, builder = plan_of(experiment)
+    for trial in plan.trials:  # an empty split is found before Ray starts
+        for role in ("train", "validation", "test"):
+            builder.get(trial.experiment.queries(role))
     connect(builder.store.is_local, experiment.storage_shared)
     builder.announce = say
     builder.context = Context(
@@ -125,6 +128,9 @@ def _run_trials(
     waiting = [i for i in range(len(plan.trials)) if i not in done]
     if not waiting:
         return {}
+    resources = builder.context.resources.for_trials(len(waiting))
+    resources.slots()  # too little for even one is an error now
+    builder.context = dataclasses.replace(builder.context, resources=resources)
     if len(waiting) == 1:  # Tune would add nothing but its start
         (position,) = waiting
         return _guarded(plan.trials[position], builder, relay, run_id)

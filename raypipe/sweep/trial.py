@@ -32,9 +32,11 @@ def run_trial(trial: Trial, builder: Builder, relay: Relay, parent: str) -> Arti
     facts = [trainer_facts(builder.get(stage)) for stage in last.chain()]
     totals = {k: sum(f[k] for f in facts) for k in ("pairs", "tokens", "seconds", "flops")}
     totals["device_seconds"] = sum(f["seconds"] * f["workers"] for f in facts)
+    if (price := experiment.resources.price_per_device_hour) is not None:
+        totals["cost"] = totals["device_seconds"] / 3600 * price
     relay.send("log", run_id, {**metrics.counts["means"], **totals})
     folder = metrics.local()
-    relay.send("log_artifact", run_id, str(folder / "part-00000.parquet"))
+    relay.send("log_artifact", run_id, str(folder / "per_query.parquet"))
     relay.send("log_artifact", run_id, str(folder / "run.trec"))
     relay.send("finish", run_id)
     return metrics

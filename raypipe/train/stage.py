@@ -85,7 +85,7 @@ class Stage(Step):
         return [*before, self]
 
     def run(self, attempt: Attempt, context: Context) -> Mapping[str, Any]:
-        resources = context.resources
+        resources = context.resources.for_trials(1)
         groups = GroupReader(attempt.inputs["groups"].local())
         self._check(groups, resources.workers)
         from ray.train import FailureConfig, RunConfig, ScalingConfig
