@@ -21,7 +21,8 @@ class Resources(Config):
     """CPUs per training worker, on CPU also its number of threads. None shares the cluster's CPUs
     among the trials: two workers of one thread do more than one of two."""
     gpu: bool | None = None
-    """Train and score on GPUs; None uses them if the cluster has any."""
+    """Train and score on GPUs. None uses them if the cluster has any now; true makes an autoscaling
+    cluster start some."""
     actors: int | None = Field(None, ge=1)
     """Most actors of a data job; None is what the cluster holds."""
     micro_batch_tokens: int = Field(8192, ge=64)
@@ -32,16 +33,10 @@ class Resources(Config):
     """How often a stage is started again after a worker died."""
 
     def use_gpu(self) -> bool:
-        """Whether models run on GPUs here.
-
-        Raises:
-            ConfigError: `gpu: true` on a cluster without one.
-        """
+        """Whether models run on GPUs here."""
         import ray
 
         there = ray.cluster_resources().get("GPU", 0) > 0
-        if self.gpu and not there:
-            raise ConfigError("resources.gpu: true, but this Ray cluster has no GPU")
         return there if self.gpu is None else self.gpu
 
     def for_trials(self, trials: int) -> Resources:
@@ -62,7 +57,7 @@ class Resources(Config):
         total = ray.cluster_resources()
         per_stage = self.workers * self.cpus_per_worker
         fit = int(total.get("CPU", 1) / per_stage)
-        if self.use_gpu():
+        if self.use_gpu() and "GPU" in total:  # else the autoscaler has not started any yet
             fit = min(fit, int(total["GPU"] / self.workers))
         if fit < 1:
             raise ConfigError(
@@ -79,21 +74,22 @@ class Resources(Config):
 
         gpu = model and self.use_gpu()
         total = ray.cluster_resources()
-        fit = int(total.get("GPU", 0)) if gpu else int(total.get("CPU", 1))
+        fit = int(total.get("GPU", 1)) if gpu else int(total.get("CPU", 1))
         most = max(min(chunks, self.actors or fit), 1)
         ask = {"num_gpus": 1.0} if gpu else {"num_cpus": 1.0}
         return ray.data.ActorPoolStrategy(min_size=1, max_size=most), ask
 
 
-def connect(storage_is_local: bool, shared: bool) -> None:
+def connect(resources: Resources, storage_is_local: bool, shared: bool) -> None:
     """Join the cluster of RAY_ADDRESS or of this machine, or start one here.
 
     Raises:
-        ConfigError: several nodes but a storage that only this one sees.
+        ConfigError: several nodes but a storage that only this one sees; GPUs asked for on one
+            machine that has none.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")  # report() waits for it
-    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # Ctrl-C ends the job, at once
     import logging
 
     import ray
@@ -109,6 +105,9 @@ def connect(storage_is_local: bool, shared: bool) -> None:
             runtime_env={"env_vars": variables},
         )
     nodes = [node for node in ray.nodes() if node["Alive"]]
+    alone = len(nodes) == 1 and not os.environ.get("RAY_ADDRESS")
+    if resources.gpu and alone and ray.cluster_resources().get("GPU", 0) == 0:
+        raise ConfigError("resources.gpu: true, but this machine has no GPU that Ray sees")
     if len(nodes) > 1 and storage_is_local and not shared:
         raise ConfigError(
             f"the cluster has {len(nodes)} nodes, but storage is a directory of one machine; set "

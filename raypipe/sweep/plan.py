@@ -41,8 +41,8 @@ class Plan:
         stages, asked = self.stages, sum(len(chain) for chain in self.chains)
         there = sum(standing(stage) for stage in stages.values())
         lines = [
-            f"{len(self.trials)} trials, {len(stages)} distinct stages instead of {asked}"
-            f" ({there} already trained)"
+            f"{_count(len(self.trials), 'trial')}, {_count(len(stages), 'distinct stage')} instead "
+            f"of {asked} ({there} already trained)"
         ]
         for trial, chain in zip(self.trials, self.chains, strict=True):
             marks = " -> ".join(
@@ -79,3 +79,7 @@ class Readiness:
     def finished(self, position: int) -> None:
         """The trial ended, well or not: stages it did not commit are free again."""
         self._owner = {d: p for d, p in self._owner.items() if p != position}
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"

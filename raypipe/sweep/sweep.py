@@ -42,7 +42,7 @@ def run(experiment: Experiment, say: Say = print) -> Result:
     for trial in plan.trials:  # an empty split is found before Ray starts
         for role in ("train", "validation", "test"):
             builder.get(trial.experiment.queries(role))
-    connect(builder.store.is_local, experiment.storage_shared)
+    connect(experiment.resources, builder.store.is_local, experiment.storage_shared)
     builder.announce = say
     builder.context = Context(
         experiment.resources, experiment.precision, progress_bars=sys.stderr.isatty()
