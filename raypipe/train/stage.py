@@ -44,12 +44,9 @@ class Stage(Step):
 
     @property
     def name(self) -> str:
-        return f"{self.start.name}-{self.stage_name}"
-
-    @property
-    def label(self) -> str:
-        """For log lines."""
-        return self.name
+        fresh = not isinstance(self.start, Stage) and self.model.keep_layers
+        layers = f"-{self.model.keep_layers}layers" if fresh else ""
+        return f"{self.start.name}{layers}-{self.stage_name}"
 
     @property
     def positive_relevance(self) -> int:
@@ -97,7 +94,7 @@ class Stage(Step):
             train_loop_config={
                 "stage": self,
                 "attempt": attempt,
-                "budget": resources.micro_batch_tokens,
+                "budget": context.micro_batch_tokens(),
                 "batch_tokens": context.batch_tokens(),
                 "use_gpu": use_gpu,
             },

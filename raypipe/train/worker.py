@@ -67,7 +67,7 @@ def train_worker(config: Mapping[str, Any]) -> None:
 
     def report(row: dict[str, Any]) -> None:
         if rank == 0:
-            print(_line(stage.label, row), flush=True)
+            print(_line(stage.name, row), flush=True)
         ray.train.report(row)
 
     wrapped = prepare_model(model, parallel_strategy_kwargs={"broadcast_buffers": False})
