@@ -155,11 +155,12 @@ def _override(kind: Any, tree: Any, parts: list[str], value: Any, key: str) -> d
     named = _mapping_value(kind)
     if named is not None and not _models(named):  # free keys, which may hold dots: sweep.space
         return {**out, ".".join(parts): value}
-    if named is not None and head not in out and not isinstance(value, Mapping):
+    if named is not None and head not in out and (rest or not isinstance(value, Mapping)):
         raise ConfigError(f"{key}: there is no {head!r} here{nearest(head, out)}")
     if rest:
         child = named if named is not None else _field_type(kind, head)
-        out[head] = _override(child, out.get(head), rest, value, key)
+        inner = out[head] if head in out else _field_default(kind, head)
+        out[head] = _override(child, inner, rest, value, key)
     elif head == "type" and out.get("type") != value:
         out = {"type": value}
     else:
@@ -220,6 +221,15 @@ def _field_type(kind: Any, name: str) -> Any:
     for one in _unwrap(kind):
         if isinstance(one, type) and issubclass(one, BaseModel) and name in one.model_fields:
             return one.model_fields[name].annotation
+    return None
+
+
+def _field_default(kind: Any, name: str) -> Any:
+    """The default of a field that a recipe does not write, so that a part of it can be set."""
+    for model in _models(kind):
+        if name in model.model_fields:
+            default = model.model_fields[name].default
+            return default.model_dump(mode="json") if isinstance(default, Config) else None
     return None
 
 

@@ -204,5 +204,6 @@ def first_stage_scores(row: Mapping[str, Any], doc_ids: list[str]) -> Array:
 
 def zscore(values: Array) -> Array:
     """Zero mean, unit variance; a constant list becomes zeros."""
-    spread = values.std() if len(values) else 0.0
-    return (values - values.mean()) / spread if spread > 0 else np.zeros_like(values)
+    if not len(values) or np.ptp(values) == 0:  # the deviation of equal doubles can be 1e-17
+        return np.zeros_like(values)
+    return (values - values.mean()) / values.std()

@@ -35,10 +35,13 @@ def expand(experiment: Experiment) -> list[Trial]:
     trials = []
     for combination in itertools.product(*axes):
         tree: dict[str, Any] = dict(base)
-        for key, _, value in combination:
-            tree = _set(tree, key, value)
         labels = {key: label for key, label, _ in combination}
         where = "sweep.space: " + ", ".join(f"{k}={v}" for k, v in labels.items())
+        for key, _, value in combination:
+            try:
+                tree = _set(tree, key, value)
+            except ConfigError as error:
+                raise ConfigError(f"{where}: {error}") from None
         one = validate(Experiment, tree, where if labels else "the recipe")
         name = " / ".join(labels.values()) or f" {ARROW} ".join(one.stage_names)
         trials.append(Trial(name, one, labels))

@@ -1,0 +1,264 @@
+"""Which documents a query trains on: never a relevant one as a negative, never by chance."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from raypipe.data.groups import Formed, GroupReader, Groups, form_group
+from raypipe.data.samplers import RandomWindow, TopK, query_rng
+from raypipe.records import GROUPS
+
+DOCS = [f"d{i:02d}" for i in range(1, 21)]
+RANKS = list(range(1, 21))
+
+
+def form(groups: Groups, relevance: dict[str, int], query_id="q", positive=1) -> Formed | str:
+    return form_group(groups, query_id, DOCS, RANKS, relevance, positive)
+
+
+def split(formed: Formed | str, positive=1) -> tuple[list[str], list[str]]:
+    """Positives, negatives."""
+    assert isinstance(formed, Formed)
+    count = sum(value >= positive for value in formed.relevance)
+    return formed.doc_ids[:count], formed.doc_ids[count:]
+
+
+# --- samplers ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("sampler", "ranks", "expected"),
+    [
+        (TopK(count=3), [1, 2, 4, 5], [0, 1, 2]),
+        (TopK(count=3), [4, 9], [0, 1]),
+        (TopK(), [], []),
+        (RandomWindow(count=9, low=2, high=4), [1, 2, 3, 5], [1, 2]),
+        (RandomWindow(count=9, low=5, high=5), [1, 5, 6], [1]),
+        (RandomWindow(count=9, low=5, high=9), [1, 2], []),
+    ],
+)
+def test_samples_that_leave_no_choice(sampler, ranks, expected):
+    assert sampler.sample(ranks, np.random.default_rng(0)) == expected
+
+
+@given(
+    st.integers(1, 9),
+    st.integers(1, 30),
+    st.integers(0, 30),
+    st.sets(st.integers(1, 60)),
+    st.integers(0, 99),
+)
+def test_a_window_holds_its_bounds(count, low, width, ranks, seed):
+    ranks = sorted(ranks)
+    sampler = RandomWindow(count=count, low=low, high=low + width)
+    picked = sampler.sample(ranks, np.random.default_rng(seed))
+    inside = [rank for rank in ranks if low <= rank <= low + width]
+    assert len(picked) == len(set(picked)) == min(count, len(inside))
+    assert picked == sorted(picked) and {ranks[i] for i in picked} <= set(inside)
+
+
+def test_a_window_is_sampled_uniformly():
+    """2,000 queries draw 2 of 4: each is drawn 1,000 times, standard deviation 22."""
+    drawn = np.zeros(6)
+    for query in range(2000):
+        picked = RandomWindow(count=2, low=2, high=5).sample(range(1, 7), query_rng(0, f"q{query}"))
+        drawn[picked] += 1
+    assert drawn[[0, 5]].tolist() == [0, 0]
+    assert (np.abs(drawn[1:5] - 1000) < 5 * 22).all()
+
+
+def test_depth_is_the_deepest_rank():
+    assert RandomWindow(low=3, high=40).depth == 40
+    assert TopK(count=40).depth is None
+
+
+def test_a_generator_depends_on_seed_and_query_only():
+    keys = [(0, "q1"), (0, "q2"), (1, "q1"), (10, "1"), (1, "01"), (0, "q1")]
+    drawn = [query_rng(*key).integers(1 << 60) for key in keys]
+    assert drawn[0] == drawn[5] and len(set(drawn)) == 5
+
+
+# --- forming -------------------------------------------------------------------------------------
+
+
+def test_groups_do_not_depend_on_the_order_of_queries():
+    groups = Groups(negatives=RandomWindow(count=5, low=1, high=20))
+    ids = [f"q{i}" for i in range(20)]
+    forward = {i: form(groups, {"d01": 1}, i) for i in ids}
+    backward = {i: form(groups, {"d01": 1}, i) for i in reversed(ids)}
+    assert forward == backward
+    assert len({tuple(group.doc_ids) for group in forward.values()}) > 15
+    other = {i: form(groups.replace(seed=1), {"d01": 1}, i) for i in ids}
+    assert sum(forward[i] != other[i] for i in ids) > 15
+
+
+def test_positives_first_then_negatives_by_rank():
+    groups = Groups(negatives=TopK(count=3), max_positives=5)
+    formed = form(groups, {"d04": 2, "d02": 1, "zz": 1, "aa": 1, "d01": 0})
+    assert formed == Formed(
+        doc_ids=["d02", "d04", "aa", "zz", "d01", "d03", "d05"],
+        relevance=[1, 2, 1, 1, 0, 0, 0],
+        ranks=[2, 4, 0, 0, 1, 3, 5],
+    )
+
+
+def test_between_zero_and_the_threshold_is_neither():
+    formed = form(
+        Groups(negatives=TopK(count=20), max_positives=20),
+        {"d01": 1, "d02": 2, "d03": 3, "d04": 0, "d05": -2},
+        positive=2,
+    )
+    positives, negatives = split(formed, 2)
+    assert positives == ["d02", "d03"]
+    assert negatives == DOCS[3:]  # not d01; judged not relevant and spam are negatives
+    assert formed.relevance[2:4] == [0, -2]
+
+
+@settings(max_examples=200)
+@given(
+    st.dictionaries(st.sampled_from([*DOCS, "x1", "x2"]), st.integers(-2, 3)),
+    st.integers(1, 3),
+    st.sampled_from(["inject", "drop", "keep_if_retrieved"]),
+    st.integers(1, 3),
+    st.sampled_from([TopK(count=4), RandomWindow(count=4, low=2, high=12)]),
+)
+def test_whatever_the_judgements_are(relevance, positive, policy, most, sampler):
+    groups = Groups(negatives=sampler, positives=policy, max_positives=most)
+    formed = form(groups, relevance, positive=positive)
+    relevant = {d for d, value in relevance.items() if value >= positive}
+    if isinstance(formed, str):
+        assert formed.startswith("queries_with")
+        assert not relevant or policy == "drop" or formed == "queries_without_negatives"
+        return
+    pool = relevant if policy == "inject" else relevant & set(DOCS)
+    chosen = set(formed.doc_ids) & relevant
+    assert chosen <= pool and len(chosen) == min(most, len(pool))
+    negatives = formed.doc_ids[len(chosen) :]
+    assert set(formed.doc_ids[: len(chosen)]) == chosen
+    assert all(relevance.get(doc, 0) <= 0 for doc in negatives)
+    assert 1 <= len(negatives) <= 4 and len(formed.doc_ids) == len(set(formed.doc_ids)) >= 2
+    rank_of = dict(zip(DOCS, RANKS, strict=True))
+    assert formed.ranks == [rank_of.get(doc, 0) for doc in formed.doc_ids]
+    assert formed.relevance == [relevance.get(doc, 0) for doc in formed.doc_ids]
+    if isinstance(sampler, RandomWindow):
+        assert all(2 <= rank <= 12 for rank in formed.ranks[len(chosen) :])
+
+
+@pytest.mark.parametrize(
+    ("policy", "found"),
+    [("inject", ["out"]), ("keep_if_retrieved", []), ("drop", None)],
+)
+def test_a_positive_that_was_not_retrieved(policy, found):
+    formed = form(Groups(negatives=TopK(count=2), positives=policy), {"out": 1})
+    if found is None:
+        assert formed == "queries_with_no_positive_retrieved"
+    else:
+        assert split(formed) == (found, ["d01", "d02"])
+        assert formed.ranks == [0] * len(found) + [1, 2]
+
+
+@pytest.mark.parametrize("policy", ["drop", "keep_if_retrieved"])
+def test_only_retrieved_positives_are_drawn_unless_injected(policy):
+    relevance = {"out1": 1, "out2": 1, "out3": 1, "d05": 1}
+    for query in range(10):
+        formed = form(Groups(positives=policy), relevance, f"q{query}")
+        assert split(formed)[0] == ["d05"]
+    drawn = {split(form(Groups(), relevance, f"q{query}"))[0][0] for query in range(60)}
+    assert drawn == set(relevance)
+
+
+@pytest.mark.parametrize(
+    ("groups", "relevance", "counter"),
+    [
+        (Groups(), {}, "queries_without_positive"),
+        (Groups(), {"d01": 0, "d02": -1}, "queries_without_positive"),
+        (Groups(positives="drop"), {"out": 1}, "queries_with_no_positive_retrieved"),
+        (Groups(), dict.fromkeys(DOCS, 1), "queries_without_negatives"),
+        (
+            Groups(negatives=RandomWindow(low=21, high=30)),
+            {"d01": 1},
+            "queries_without_negatives",
+        ),
+        (
+            Groups(negatives=TopK(count=1), positives="keep_if_retrieved"),
+            {"out": 1},
+            "queries_with_one_document",
+        ),
+    ],
+)
+def test_why_a_query_forms_no_group(groups, relevance, counter):
+    assert form(groups, relevance) == counter
+
+
+def test_a_query_without_candidates():
+    assert form_group(Groups(), "q", [], [], {"d": 1}, 1) == "queries_without_negatives"
+
+
+def test_fewer_candidates_than_count():
+    formed = form_group(Groups(), "q", DOCS[:3], RANKS[:3], {"d02": 1}, 1)
+    assert split(formed) == (["d02"], ["d01", "d03"])
+
+
+# --- reading -------------------------------------------------------------------------------------
+
+ROWS = [
+    {"query_index": 3, "doc_indices": [5, 1, 9], "relevance": [1, 0, -1], "ranks": [0, 1, 2]},
+    {"query_index": 0, "doc_indices": [2, 7], "relevance": [2, 0], "ranks": [4, 1]},
+    {
+        "query_index": 8,
+        "doc_indices": [1, 2, 3, 4],
+        "relevance": [1, 1, 0, 0],
+        "ranks": [1, 2, 3, 4],
+    },
+]
+VALUES = [[0.5, np.nan, -1.0], [2.0, 1.0], [4.0, 3.0, 2.0, 1.0]]
+
+
+def written(folder: Path, parts: list[slice], teacher: bool) -> GroupReader:
+    values = VALUES if teacher else [None] * 3
+    rows = [{**row, "teacher_values": said} for row, said in zip(ROWS, values, strict=True)]
+    for number, part in enumerate(parts):
+        table = pa.Table.from_pylist(rows[part], schema=GROUPS)
+        with pa.ipc.new_file(str(folder / f"part-{number:05d}.arrow"), GROUPS) as writer:
+            writer.write_table(table)
+    return GroupReader(folder)
+
+
+PARTS = pytest.mark.parametrize(
+    "parts",
+    [
+        [slice(0, 3)],
+        [slice(0, 1), slice(1, 3)],
+        [slice(0, 1), slice(1, 1), slice(1, 2), slice(2, 3)],  # one part without groups
+    ],
+    ids=len,
+)
+
+
+@PARTS
+def test_groups_read_as_written(tmp_path, parts):
+    reader = written(tmp_path, parts, teacher=True)
+    assert (len(reader), reader.documents, reader.largest, reader.has_teacher) == (3, 9, 4, True)
+    for row, (expected, values) in enumerate(zip(ROWS, VALUES, strict=True)):
+        query, docs, relevance, teacher = reader[row]
+        assert query == expected["query_index"] and isinstance(query, int)
+        assert docs.tolist() == expected["doc_indices"]
+        assert relevance.tolist() == expected["relevance"]
+        np.testing.assert_array_equal(teacher, values)
+
+
+@PARTS
+def test_without_a_teacher_every_value_is_nan(tmp_path, parts):
+    reader = written(tmp_path, parts, teacher=False)
+    assert not reader.has_teacher and (len(reader), reader.documents) == (3, 9)
+    for row, expected in enumerate(ROWS):
+        _, docs, relevance, teacher = reader[row]
+        assert docs.tolist() == expected["doc_indices"]
+        assert relevance.tolist() == expected["relevance"]
+        assert teacher.shape == docs.shape and np.isnan(teacher).all()
