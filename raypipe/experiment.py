@@ -129,6 +129,11 @@ class Experiment(Config):
 
     def _check_stage(self, name: str) -> None:
         loss, groups = self.stages[name].loss, self.groups_of(name)
+        if (share := self.stages[name].queries_per_step) < self.resources.workers:
+            raise ValueError(
+                f"stages.{name}.queries_per_step: {share} queries cannot be shared by "
+                f"resources.workers={self.resources.workers}; raise the one or lower the other"
+            )
         if loss.uses == "teacher":
             if self.teacher is None:
                 raise ValueError(f"stages.{name}.loss: {loss.type} needs a teacher; set `teacher`")

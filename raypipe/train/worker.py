@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -33,7 +32,6 @@ def train_worker(config: Mapping[str, Any]) -> None:
     import ray.train
     from ray.train.torch import get_device, prepare_model
 
-    logging.getLogger("ray.train").setLevel(logging.WARNING)  # it repeats every report
     stage, attempt = config["stage"], config["attempt"]
     inputs: dict[str, Artifact] = attempt.inputs
     context = ray.train.get_context()

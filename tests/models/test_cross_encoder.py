@@ -1,0 +1,279 @@
+"""Cross-encoders: seeded heads, float32 scores, checkpoints that other libraries open."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from raypipe.config import ConfigError
+from raypipe.data.pairs import LongestFirst, Template
+from raypipe.inference.scoring import PairScorer
+from raypipe.inference.tokens import load_tokenizer
+from raypipe.models.backbone import Backbone
+from raypipe.models.cross_encoder import CrossEncoder, save
+
+LENGTH = 24
+"""Shorter than the longest pairs below, so that both sides are cut."""
+
+
+def load(folder: Path, seed: int = 1, *, training: bool = False, **fields):
+    config = CrossEncoder(backbone=str(folder), **fields)
+    return config.load(folder, seed, training=training, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def pairs(beir_folder) -> list[tuple[str, str]]:
+    """Short pairs, long documents, long queries, both long."""
+    docs = [json.loads(line)["text"] for line in (beir_folder / "corpus.jsonl").open()]
+    queries = [json.loads(line)["text"] for line in (beir_folder / "queries.jsonl").open()]
+    short = list(zip(queries[:6], docs[:6], strict=True))
+    long = " ".join(docs[6:10])
+    return [*short, (queries[0], long), (long, docs[0]), (long, " ".join(docs[10:14]))]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory, tiny_backbone) -> Path:
+    """A saved model with scores far apart: the head of a fresh one is close to zero."""
+    folder = tmp_path_factory.mktemp("saved") / "cross-encoder"
+    model = load(tiny_backbone)
+    with torch.no_grad():
+        model.classifier.weight.mul_(50)
+        model.classifier.bias.fill_(0.25)
+    save(model, folder, tiny_backbone, LENGTH)
+    return folder
+
+
+def columns(pairs: list[tuple[str, str]]) -> tuple[list[str], list[str]]:
+    return [query for query, _ in pairs], [doc for _, doc in pairs]
+
+
+def our_scores(folder: Path, pairs: list[tuple[str, str]], precision: str = "fp32", **fields):
+    tokenizer = load_tokenizer(folder)
+    score = PairScorer(
+        load(folder, seed=99, **fields),
+        Template.of(tokenizer),
+        LongestFirst(max_length=LENGTH),
+        128,
+        precision,
+        "cpu",
+    )
+    sides = [tokenizer(side, add_special_tokens=False)["input_ids"] for side in columns(pairs)]
+    return score([(np.array(q), np.array(d)) for q, d in zip(*sides, strict=True)])
+
+
+def test_the_head_depends_on_the_seed_alone(tiny_backbone):
+    torch.manual_seed(5)
+    first = load(tiny_backbone, 1).classifier.weight
+    torch.manual_seed(6)
+    before = torch.get_rng_state()
+    again = load(tiny_backbone, 1).classifier.weight
+    assert torch.equal(first, again)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert not torch.equal(first, load(tiny_backbone, 2).classifier.weight)
+
+
+def test_a_trained_head_is_not_drawn_again(checkpoint):
+    one, two = (load(checkpoint, seed).state_dict() for seed in (1, 2))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_keep_layers(tiny_backbone, tmp_path):
+    whole, first = load(tiny_backbone), load(tiny_backbone, keep_layers=1)
+    assert len(whole.bert.encoder.layer) == 2 and len(first.bert.encoder.layer) == 1
+    kept = {k: v for k, v in first.state_dict().items() if k.startswith("bert.encoder.layer.0.")}
+    assert kept and all(torch.equal(v, whole.state_dict()[k]) for k, v in kept.items())
+    assert len(load(tiny_backbone, keep_layers=9).bert.encoder.layer) == 2
+    save(first, tmp_path / "saved", tiny_backbone, LENGTH)
+    assert len(load(tmp_path / "saved", keep_layers=1).bert.encoder.layer) == 1
+    assert json.loads((tmp_path / "saved" / "config.json").read_text())["num_hidden_layers"] == 1
+
+
+@pytest.mark.parametrize(
+    ("fields", "hidden", "attention"),
+    [
+        ({}, 0.1, 0.0),
+        ({"attention_dropout": 0.2}, 0.1, 0.2),
+        ({"hidden_dropout": 0.0}, 0.0, 0.0),
+        ({"hidden_dropout": 0.3}, 0.3, 0.0),
+    ],
+)
+def test_dropout_fields(tiny_backbone, fields, hidden, attention):
+    model = load(tiny_backbone, training=True, **fields)
+    assert model.training
+    layer = model.bert.encoder.layer[0]
+    assert layer.output.dropout.p == model.bert.embeddings.dropout.p == model.dropout.p == hidden
+    assert model.config.attention_probs_dropout_prob == attention
+    ids = torch.arange(5, 13)[None]
+    twice = [model(input_ids=ids).logits.item() for _ in range(2)]
+    assert (twice[0] == twice[1]) == (hidden == attention == 0)
+
+
+def test_sentence_transformers_gives_the_same_scores(checkpoint, pairs):
+    from sentence_transformers import CrossEncoder as TheirCrossEncoder
+
+    theirs = TheirCrossEncoder(str(checkpoint), device="cpu")
+    ours = our_scores(checkpoint, pairs)
+    assert np.ptp(ours) > 0.1
+    np.testing.assert_allclose(ours, theirs.predict(pairs), rtol=0, atol=1e-5)
+    shutil.copytree(checkpoint, checkpoint.with_name("longer"))
+    settings = checkpoint.with_name("longer") / "tokenizer_config.json"
+    settings.write_text(json.dumps({**json.loads(settings.read_text()), "model_max_length": 128}))
+    uncut = TheirCrossEncoder(str(checkpoint.with_name("longer")), device="cpu").predict(pairs)
+    assert np.abs(ours - uncut)[-3:].min() > 1e-4  # the long pairs were cut indeed
+
+
+def test_transformers_gives_the_same_scores(checkpoint, pairs):
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    assert tokenizer.model_max_length == LENGTH
+    model = AutoModelForSequenceClassification.from_pretrained(checkpoint).eval()
+    encoded = tokenizer(*columns(pairs), truncation=True, padding=True, return_tensors="pt")
+    with torch.inference_mode():
+        theirs = model(**encoded).logits[:, 0].numpy()
+    np.testing.assert_allclose(our_scores(checkpoint, pairs), theirs, rtol=0, atol=1e-5)
+
+
+def test_a_checkpoint_holds_no_pickles_and_no_bi_encoder_settings(tmp_path, tiny_backbone):
+    source = tmp_path / "source"
+    shutil.copytree(tiny_backbone, source)
+    (source / "modules.json").write_text("[]")
+    (source / "sentence_bert_config.json").write_text("{}")
+    (source / "1_Pooling").mkdir()
+    save(load(source), tmp_path / "saved", source, LENGTH)
+    names = {path.name for path in (tmp_path / "saved").iterdir()}
+    assert names == {
+        "config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    }
+
+
+def test_scores_are_float32_under_bf16(checkpoint, pairs):
+    scores = our_scores(checkpoint, pairs, "bf16")
+    rounded = torch.from_numpy(scores).bfloat16().float().numpy()
+    assert (scores != rounded).sum() >= len(pairs) - 1
+    np.testing.assert_allclose(scores, our_scores(checkpoint, pairs), rtol=0, atol=0.05)
+
+
+FAMILIES = {
+    "RobertaConfig": {"type_vocab_size": 2},
+    "ElectraConfig": {"embedding_size": 32},
+    "DebertaV2Config": {"type_vocab_size": 2, "relative_attention": True},
+    "ModernBertConfig": {},
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_other_families_save_open_and_score_in_float32(family, tmp_path, tiny_backbone, pairs):
+    import transformers
+
+    tokenizer = load_tokenizer(tiny_backbone)
+    fields = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 64,
+        "max_position_embeddings": 130,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    config = getattr(transformers, family)(**{**fields, **FAMILIES[family]})
+    source, folder = tmp_path / "source", tmp_path / "saved"
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        transformers.AutoModel.from_config(config).save_pretrained(source)
+    if family == "ModernBertConfig":
+        tokenizer.model_input_names = ["input_ids", "attention_mask"]
+    tokenizer.save_pretrained(source)
+    model = load(source, keep_layers=1, hidden_dropout=0.0, training=True)
+    tokens = {"input_ids": torch.arange(5, 13)[None]}
+    assert model(**tokens).logits.item() == model(**tokens).logits.item()  # no dropout is left
+    head = getattr(model.classifier, "out_proj", model.classifier)
+    with torch.no_grad():
+        head.weight.mul_(50)
+    save(model, folder, source, LENGTH)
+    scores = our_scores(folder, pairs, "bf16", keep_layers=1)
+    rounded = torch.from_numpy(scores).bfloat16().float().numpy()
+    assert (scores != rounded).sum() >= len(pairs) - 1
+    from sentence_transformers import CrossEncoder as TheirCrossEncoder
+
+    theirs = TheirCrossEncoder(str(folder), device="cpu").predict(pairs)
+    ours = our_scores(folder, pairs, keep_layers=1)
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5)
+    assert np.ptp(ours) > 1e-3
+
+
+# --- backbones ---------------------------------------------------------------------------------
+
+
+def test_a_package_that_is_not_installed():
+    with pytest.raises(ConfigError, match="no_such_model is not installed; pip install no-such-"):
+        Backbone("package:no_such_model/model").spec()
+
+
+def test_a_directory_that_is_not_there_suggests_its_neighbour(tiny_backbone):
+    with pytest.raises(ConfigError, match=r"no directory .*tiny-bort; did you mean 'tiny-bert'\?"):
+        Backbone(str(tiny_backbone.with_name("tiny-bort"))).spec()
+
+
+def test_a_directory_that_is_no_model(tmp_path):
+    with pytest.raises(ConfigError, match=r"has no config\.json, so it is not a model"):
+        Backbone(str(tmp_path)).spec()
+
+
+def test_pickled_weights_are_refused(tmp_path, tiny_backbone):
+    shutil.copy(tiny_backbone / "config.json", tmp_path)
+    (tmp_path / "pytorch_model.bin").write_bytes(b"\x80\x02")
+    with pytest.raises(ConfigError, match=r"no \.safetensors file; .* pickles and are not read"):
+        Backbone(str(tmp_path)).spec()
+
+
+def test_a_hub_that_does_not_answer(monkeypatch):
+    def offline(*args, **kwargs):
+        raise ConnectionError("no route")
+
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", offline)
+    with pytest.raises(ConfigError, match=r"some/model: no such directory.*\(ConnectionError\)"):
+        Backbone("some/model").spec()
+
+
+def test_a_hub_model_is_its_resolved_revision(monkeypatch):
+    asked = []
+
+    def answer(self, name, **kwargs):
+        asked.append(name)
+        return types.SimpleNamespace(sha="c0ffee")
+
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", answer)
+    backbone = Backbone("some/model")
+    assert backbone.spec() == {"hub": "some/model", "revision": "c0ffee"} == backbone.spec()
+    assert asked == ["some/model"]  # a revision that moves within a job would split its artifacts
+
+
+def test_identity_is_content(tiny_backbone, checkpoint, tmp_path):
+    shutil.copytree(tiny_backbone, tmp_path / "copy")
+    here, copy = Backbone(str(tiny_backbone)), Backbone(str(tmp_path / "copy"))
+    assert here.digest == copy.digest and here.tokenizer_identity == copy.tokenizer_identity
+    (tmp_path / "copy" / "model.safetensors").write_bytes(b"other weights")
+    other = Backbone(str(tmp_path / "copy"))
+    assert other.digest != here.digest and other.tokenizer_identity == here.tokenizer_identity
+    (tmp_path / "copy" / "tokenizer.json").write_text("{}")
+    assert Backbone(str(tmp_path / "copy")).tokenizer_identity != here.tokenizer_identity
+
+
+def test_has_scorer(tiny_backbone, checkpoint, tmp_path):
+    from transformers import AutoModelForSequenceClassification
+
+    assert not Backbone(str(tiny_backbone)).has_scorer
+    assert Backbone(str(checkpoint)).has_scorer
+    two = AutoModelForSequenceClassification.from_pretrained(tiny_backbone, num_labels=2)
+    two.save_pretrained(tmp_path / "two")
+    assert not Backbone(str(tmp_path / "two")).has_scorer

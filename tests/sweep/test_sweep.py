@@ -1,0 +1,243 @@
+"""A sweep from recipe to report: two trials that share their first stage, on real Ray and MLflow.
+
+Five starts of Ray Train: three distinct stages, one that fails, one with two workers.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from raypipe.artifacts import Builder
+from raypipe.config import load
+from raypipe.experiment import Experiment
+from raypipe.resources import Context, Resources
+from raypipe.sweep.sweep import run
+from raypipe.train.stage import history
+
+pytestmark = pytest.mark.ray
+
+TRIALS = ["contrastive", "contrastive -> distil"]
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory, write_recipe) -> Path:
+    return write_recipe(tmp_path_factory.mktemp("sweep"))
+
+
+@pytest.fixture(scope="module")
+def said() -> list[str]:
+    return []
+
+
+@pytest.fixture(scope="module")
+def first(cluster, path, said):
+    """The result of the first run of the recipe."""
+    return run(load(Experiment, path), said.append)
+
+
+@pytest.fixture(scope="module")
+def client(first, path):
+    from mlflow import MlflowClient
+
+    return MlflowClient(f"sqlite:///{path.parent}/mlflow.db")
+
+
+@pytest.fixture(scope="module")
+def tracked(client):
+    """All runs below a tracked run, by depth: {name: run}."""
+    (experiment,) = [e for e in client.search_experiments() if e.name == "tiny"]
+    runs = client.search_runs([experiment.experiment_id], max_results=1000)
+
+    def children(parent: str) -> list:
+        return [r for r in runs if r.data.tags.get("mlflow.parentRunId") == parent]
+
+    return children
+
+
+def trained(path: Path, *overrides: str):
+    """The checkpoint artifact of the recipe's last stage, which must stand."""
+    experiment = load(Experiment, path, overrides)
+    found = experiment.store().find(experiment.trained())
+    assert found is not None
+    return found
+
+
+def test_the_table_has_a_row_of_every_kind(first):
+    kinds = {line.name: line.kind for line in first.lines}
+    assert kinds == {
+        "BM25": "first_stage",
+        "teacher: bi-encoder + first stage": "teacher",
+        "oracle": "oracle",
+        **dict.fromkeys(TRIALS, "trained"),
+    }
+    lines = {line.name: line for line in first.lines}
+    assert [lines[name].stages for name in TRIALS] == [("contrastive",), ("contrastive", "distil")]
+    assert not any(lines[name].reused for name in TRIALS)
+    assert first.failed == {}
+    for line in first.lines:
+        assert line.metrics["nDCG@10"] <= lines["oracle"].metrics["nDCG@10"]
+        low, high = line.intervals["nDCG@10"]
+        assert low <= line.metrics["nDCG@10"] <= high
+    pairs = [lines[name].pairs for name in TRIALS]
+    assert pairs == [12 * 6 * 4, (12 + 4) * 6 * 4]
+    assert lines["contrastive"].p_holm["nDCG@10"] is None
+    assert 0 <= lines["contrastive -> distil"].p_holm["nDCG@10"] <= 1
+
+
+def test_each_distinct_stage_is_trained_once(first, path, said):
+    assert first.counts["stages"] == {"distinct": 2, "trained": 2}
+    store = path.parent / "storage"
+    checkpoints = list((store / "checkpoint").iterdir())
+    assert len(checkpoints) == 2
+    for folder in checkpoints:
+        assert (folder / "manifest.json").is_file()
+        assert len([p for p in folder.iterdir() if p.is_dir()]) == 1
+    assert len(list((store / ".train").iterdir())) == 2  # one folder per start of Ray Train
+    assert any("2 distinct stages instead of 3 (0 already trained)" in line for line in said)
+
+
+def test_tracked_runs_are_nested(first, tracked):
+    trials = {run.info.run_name: run for run in tracked(first.tracked_run)}
+    assert sorted(trials) == TRIALS
+    reused = []
+    for name, trial in trials.items():
+        assert trial.info.status == "FINISHED"
+        assert trial.data.tags["raypipe.kind"] == "trial"
+        assert trial.data.params["stages.contrastive.lr"] == "0.003"
+        assert trial.data.params["sweep.order"] == name
+        line = next(line for line in first.lines if line.name == name)
+        assert trial.data.metrics["nDCG_10"] == pytest.approx(line.metrics["nDCG@10"])
+        assert trial.data.metrics["pairs"] == line.pairs
+        stages = {run.info.run_name: run for run in tracked(trial.info.run_id)}
+        assert sorted(stages) == name.split(" -> ")
+        for stage in stages.values():
+            assert stage.data.tags["raypipe.kind"] == "stage"
+            assert stage.data.params["queries_per_step"] == "6"
+        reused += [stage.data.metrics["reused"] for stage in stages.values()]
+    assert sorted(reused) == [0, 0, 1]  # whoever came second took the first stage
+
+
+def test_curves_have_steps(first, tracked, client, path):
+    by_stage = {
+        "contrastive": history(trained(path, "order=contrastive")),
+        "distil": history(trained(path, "order=contrastive -> distil")),
+    }
+    assert [len(rows) for rows in by_stage.values()] == [12 + 2, 4 + 1]
+    checked = 0
+    for trial in tracked(first.tracked_run):
+        for stage in tracked(trial.info.run_id):
+            rows = by_stage[stage.info.run_name]
+            for metric, name in (("loss", "loss"), ("val/nDCG_10", "val/nDCG@10")):
+                curve = client.get_metric_history(stage.info.run_id, metric)
+                expected = [(row["step"], row[name]) for row in rows if name in row]
+                assert sorted((p.step, p.value) for p in curve) == expected
+                checked += 1
+    assert checked == 6
+
+
+def test_artifacts_and_inputs_of_the_tracked_run(first, tracked, client, tmp_path):
+    names = {file.path for file in client.list_artifacts(first.tracked_run)}
+    assert {"report.md", "report.png", "rows.json", "recipe.yaml"} <= names
+    fetched = Path(client.download_artifacts(first.tracked_run, "report.md", str(tmp_path)))
+    assert all(name in fetched.read_text() for name in ("BM25", "oracle", *TRIALS))
+    image = Path(client.download_artifacts(first.tracked_run, "report.png", str(tmp_path)))
+    assert image.read_bytes().startswith(b"\x89PNG")
+    job = client.get_run(first.tracked_run)
+    assert job.info.status == "FINISHED" and job.data.metrics["stages_trained"] == 2
+    contexts = [
+        tag.value for one in job.inputs.dataset_inputs for tag in one.tags if "context" in tag.key
+    ]
+    assert sorted(contexts) == ["test", "training", "validation"]
+    for trial in tracked(first.tracked_run):
+        files = {file.path for file in client.list_artifacts(trial.info.run_id)}
+        assert files == {"per_query.parquet", "run.trec"}
+
+
+def test_the_logged_model_scores_like_the_run(first, path, client, beir_folder, monkeypatch):
+    import mlflow
+    import pandas as pd
+
+    mlflow.set_tracking_uri(f"sqlite:///{path.parent}/mlflow.db")
+    (experiment,) = [e for e in client.search_experiments() if e.name == "tiny"]
+    (logged,) = client.search_logged_models([experiment.experiment_id])
+    model = mlflow.pyfunc.load_model(f"models:/{logged.model_id}")
+    docs, queries = (
+        {row["_id"]: row["text"] for row in map(json.loads, (beir_folder / name).open())}
+        for name in ("corpus.jsonl", "queries.jsonl")
+    )
+    folder = Path(first.artifacts["run"])  # of the best trial, as the model is
+    manifest = json.loads((folder / "manifest.json").read_text())
+    table = pd.read_parquet(folder / manifest["attempt"] / "part-00000.parquet")
+    row = table[table.query_id == "q50"].iloc[0]
+    frame = pd.DataFrame({"query": queries["q50"], "text": [docs[d] for d in row.doc_ids[:10]]})
+    scores = model.predict(frame)["score"]
+    np.testing.assert_allclose(scores, row.scores[:10], rtol=0, atol=1e-4)
+    assert np.ptp(scores) > 0
+
+
+def test_a_second_run_trains_nothing(first, path, tracked):
+    again = run(load(Experiment, path), lambda line: None)
+    assert again.counts["stages"] == {"distinct": 2, "trained": 0}
+    assert len(list((path.parent / "storage" / ".train").iterdir())) == 2
+    lines = {line.name: line for line in again.lines}
+    assert all(lines[name].reused for name in TRIALS)
+    for line in first.lines:
+        other = lines[line.name]
+        assert other.metrics == line.metrics and other.intervals == line.intervals
+        assert other.p_holm == line.p_holm and other.pairs == line.pairs
+    assert again.artifacts == first.artifacts and again.tracked_run != first.tracked_run
+    assert len(tracked(first.tracked_run)) == 2
+
+
+def test_a_failing_trial_does_not_stop_the_others(first, path, client):
+    space = {
+        "stages.distil.loss": {
+            "broken": {"type": "infonce", "temperature": 1e-45},  # every score becomes infinite
+            "ranknet": {"type": "ranknet"},
+        }
+    }
+    overrides = [
+        f"sweep.space={json.dumps(space)}",
+        "order=contrastive -> distil",
+        "reference=ranknet",
+        "resources.worker_failures=0",
+    ]
+    result = run(load(Experiment, path, overrides), lambda line: None)
+    assert list(result.failed) == ["broken"]
+    assert "the loss is" in result.failed["broken"] and "lower lr" in result.failed["broken"]
+    names = [line.name for line in result.lines if line.kind == "trained"]
+    assert names == ["ranknet"]
+    assert result.counts["stages"] == {"distinct": 3, "trained": 1}
+    runs = client.search_runs(
+        [client.get_run(result.tracked_run).info.experiment_id],
+        f"tags.mlflow.parentRunId = '{result.tracked_run}'",
+    )
+    status = {run.info.run_name: run.info.status for run in runs}
+    assert status == {"broken": "FAILED", "ranknet": "FINISHED"}
+    assert client.get_run(result.tracked_run).info.status == "FINISHED"
+    assert client.get_run(result.tracked_run).data.metrics["trials_failed"] == 1
+
+
+def test_two_workers_train_like_one(first, cluster, path, tmp_path):
+    storage = tmp_path / "storage"
+    shutil.copytree(
+        path.parent / "storage", storage, ignore=shutil.ignore_patterns("checkpoint", ".*")
+    )
+    overrides = ["order=contrastive", f"storage={storage}"]
+    experiment = load(Experiment, path, overrides)
+    resources = Resources(workers=2, cpus_per_worker=1)
+    builder = Builder(experiment.store(), Context(resources, "fp32", progress_bars=False))
+    pair = builder.get(experiment.trained())
+    assert pair.counts["workers"] == 2
+    alone = trained(path, "order=contrastive")
+    assert pair.digest == alone.digest and pair.counts["best_step"] == alone.counts["best_step"]
+    for one, two in zip(history(alone), history(pair), strict=True):
+        assert one.keys() == two.keys()
+        for name, value in one.items():
+            tolerance = 0 if name in ("step", "lr", "pairs", "tokens") else 1e-4
+            assert two[name] == pytest.approx(value, rel=tolerance, abs=tolerance), name

@@ -1,0 +1,261 @@
+"""The bare loop: a tiny model, no Ray. Losses must not depend on how the work is cut up."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
+
+from raypipe.data.groups import GroupReader
+from raypipe.data.pairs import LongestFirst, Template
+from raypipe.data.tokens import TokenReader, token_table
+from raypipe.inference.scoring import PairScorer
+from raypipe.inference.tokens import load_tokenizer
+from raypipe.losses import InfoNCE, MarginMSE
+from raypipe.models.cross_encoder import CrossEncoder
+from raypipe.records import CANDIDATES, GROUPS, QRELS
+from raypipe.train.batches import Batcher, Targets
+from raypipe.train.loop import Outcome, train
+from raypipe.train.settings import StageConfig
+from raypipe.train.validation import Validation
+
+CUT = LongestFirst(max_length=48)
+STAGE = StageConfig(loss=InfoNCE(), lr=3e-3, queries_per_step=6, steps=8, validations=2)
+TRAINING, VALIDATION = range(36), range(36, 48)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory, beir_folder, tiny_backbone) -> Path:
+    """Token stores of all texts, and one group per training query, as the jobs write them."""
+    folder = tmp_path_factory.mktemp("groups")
+    tokenizer = load_tokenizer(tiny_backbone)
+    for name in ("corpus", "queries"):
+        texts = [json.loads(line)["text"] for line in (beir_folder / f"{name}.jsonl").open()]
+        rows = tokenizer(texts, add_special_tokens=False)["input_ids"]
+        _write(folder / name, token_table(rows, len(tokenizer)))
+    rng = np.random.default_rng(0)
+    rows = []
+    for i in TRAINING:
+        others = [d for d in rng.permutation(120) if d not in (i, 60 + i)]
+        docs = [i, 60 + i, *others[: 1 + i % 3]]  # three sizes: groups are padded to the largest
+        rows.append(
+            {
+                "query_index": i,
+                "doc_indices": docs,
+                "relevance": [1] + [0] * (len(docs) - 1),
+                "teacher_values": [float(4 - place) for place in range(len(docs))],
+                "ranks": range(1, len(docs) + 1),
+            }
+        )
+    _write(folder / "groups", pa.Table.from_pylist(rows, schema=GROUPS))
+    return folder
+
+
+def _write(folder: Path, table: pa.Table) -> None:
+    folder.mkdir()
+    with pa.ipc.new_file(str(folder / "part-00000.arrow"), table.schema) as writer:
+        writer.write_table(table)
+
+
+def batcher_of(data: Path, backbone: Path, budget: int, uses: str = "labels") -> Batcher:
+    return Batcher(
+        GroupReader(data / "groups"),
+        TokenReader(data / "queries"),
+        TokenReader(data / "corpus"),
+        Template.of(load_tokenizer(backbone)),
+        CUT,
+        Targets(uses, "score", 1),
+        budget,
+    )
+
+
+def fit(
+    data: Path,
+    backbone: Path,
+    stage: StageConfig = STAGE,
+    *,
+    budget: int = 4096,
+    seed: int = 1,
+    dropout: float = 0.0,
+    precision: str = "fp32",
+    validate=lambda model: {"nDCG@10": 0.0},
+    wrap=lambda model: model,
+) -> tuple[Outcome, torch.nn.Module, list[dict]]:
+    """Train the tiny model; returns outcome, bare model and what was reported."""
+    config = CrossEncoder(backbone=str(backbone), hidden_dropout=dropout, attention_dropout=dropout)
+    torch.manual_seed(seed)
+    model = config.load(backbone, seed, training=True, device="cpu")
+    reports: list[dict] = []
+    outcome = train(
+        wrap(model),
+        batcher_of(data, backbone, budget, stage.loss.uses),
+        stage,
+        len(TRAINING),
+        seed=seed,
+        precision=precision,
+        selection="nDCG@10",
+        validate=validate,
+        report=reports.append,
+    )
+    return outcome, model, reports
+
+
+def column(outcome: Outcome, name: str) -> list[float]:
+    return [row[name] for row in outcome.history if name in row]
+
+
+def weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def same(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(one[name], two[name]) for name in one)
+
+
+@pytest.mark.parametrize("loss", [InfoNCE(), MarginMSE()], ids=lambda loss: loss.type)
+def test_losses_do_not_depend_on_the_token_budget(data, tiny_backbone, loss):
+    stage = STAGE.replace(loss=loss)
+    counts = {
+        budget: sum(
+            1 for _ in batcher_of(data, tiny_backbone, budget, loss.uses).blocks([*range(6)])
+        )
+        for budget in (100_000, 128, 64)
+    }
+    assert counts[100_000] == 1 < counts[128] < counts[64] == 6  # one block, some, one per group
+    found = {budget: fit(data, tiny_backbone, stage, budget=budget)[0] for budget in counts}
+    whole = found[100_000]
+    assert len(column(whole, "loss")) == 8 and len(set(column(whole, "loss"))) == 8
+    for budget in (128, 64):
+        for name in ("loss", "grad_norm"):
+            np.testing.assert_allclose(
+                column(found[budget], name), column(whole, name), rtol=0, atol=1e-5
+            )
+        for name in ("pairs", "tokens", "lr"):
+            assert column(found[budget], name) == column(whole, name)
+
+
+def two_workers(rank: int, folder: str, backbone: str, data: str) -> None:
+    """One of two processes, wrapped as raypipe.train.worker does it through Ray Train."""
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2
+    )
+    outcome, model, _ = fit(
+        Path(data),
+        Path(backbone),
+        budget=128,
+        wrap=lambda model: DistributedDataParallel(model, broadcast_buffers=False),
+    )
+    torch.save({"history": outcome.history, "weights": weights(model)}, f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+def test_two_processes_train_like_one(data, tiny_backbone, tmp_path, monkeypatch):
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
+    arguments = (str(tmp_path), str(tiny_backbone), str(data))
+    torch.multiprocessing.spawn(two_workers, arguments, nprocs=2)
+    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
+    assert first["history"] == second["history"]
+    assert same(first["weights"], second["weights"])
+    alone, model, _ = fit(data, tiny_backbone, budget=128)
+    pair = Outcome(first["history"])
+    np.testing.assert_allclose(column(pair, "loss"), column(alone, "loss"), rtol=0, atol=1e-5)
+    np.testing.assert_allclose(column(pair, "grad_norm"), column(alone, "grad_norm"), rtol=1e-4)
+    for name in ("pairs", "tokens", "lr"):
+        assert column(pair, name) == column(alone, name)
+    for name, value in weights(model).items():
+        if name.endswith(("classifier.bias", "key.bias")):
+            continue  # no difference of scores sees them: Adam makes steps of rounding errors
+        torch.testing.assert_close(first["weights"][name], value, rtol=0, atol=1e-4, msg=name)
+
+
+def test_the_best_checkpoint_is_kept(data, tiny_backbone):
+    script, seen = iter([0.1, 0.9, 0.9]), []
+
+    def validate(model):
+        seen.append(weights(model))
+        return {"nDCG@10": next(script), "RR@10": float(len(seen))}
+
+    stage = STAGE.replace(steps=7, validations=3)
+    outcome, model, reports = fit(data, tiny_backbone, stage, validate=validate)
+    assert outcome.best_step == 5 and outcome.best == {"nDCG@10": 0.9, "RR@10": 2.0}
+    assert same(weights(model), seen[1])
+    assert not same(seen[0], seen[1]) and not same(seen[1], seen[2])
+    validated = [row["step"] for row in outcome.history if "val/nDCG@10" in row]
+    assert validated == [3, 5, 7]
+    assert [row for report in reports for row in report["rows"]] == outcome.history
+    assert outcome.pairs == sum(column(outcome, "pairs"))
+    assert outcome.tokens == sum(column(outcome, "tokens"))
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_remedy(data, tiny_backbone):
+    stage = STAGE.replace(loss=InfoNCE(temperature=1e-45))  # any score divided by it is infinite
+    with pytest.raises(FloatingPointError, match=r"lower lr \(0\.003\).*fp32"):
+        fit(data, tiny_backbone, stage)
+
+
+def test_the_same_seed_gives_the_same_bits(data, tiny_backbone):
+    runs = {}
+    for attempt, seed in (("first", 1), ("again", 1), ("other", 2)):
+        outcome, model, _ = fit(data, tiny_backbone, seed=seed, dropout=0.1)
+        runs[attempt] = (column(outcome, "loss"), weights(model))
+    assert runs["first"][0] == runs["again"][0]
+    assert same(runs["first"][1], runs["again"][1])
+    assert runs["first"][0] != runs["other"][0]
+
+
+def validation_of(data: Path, backbone: Path) -> Validation:
+    """Every validation query with its relevant document, the draft, and 18 others."""
+    rng = np.random.default_rng(1)
+    tops = []
+    for i in VALIDATION:
+        others = [d for d in rng.permutation(120) if d not in (i, 60 + i)]
+        tops.append([int(d) for d in rng.permutation([i, 60 + i, *others[:18]])])
+    rows = [
+        {
+            "query_id": f"q{i}",
+            "doc_ids": [f"d{d:03d}" for d in top],
+            "ranks": range(1, 21),
+            "scores": [-float(place) for place in range(20)],
+            "sources": ["test"] * 20,
+        }
+        for i, top in zip(VALIDATION, tops, strict=True)
+    ]
+    qrels = [{"query_id": f"q{i}", "doc_id": f"d{i:03d}", "relevance": 1} for i in VALIDATION]
+    return Validation(
+        pa.Table.from_pylist(rows, schema=CANDIDATES),
+        pa.Table.from_pylist(qrels, schema=QRELS),
+        list(VALIDATION),
+        tops,
+        TokenReader(data / "queries"),
+        TokenReader(data / "corpus"),
+        ("nDCG@10",),
+        1,
+        20,
+    )
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_training_ranks_better(data, tiny_backbone, precision):
+    validation = validation_of(data, tiny_backbone)
+    template = Template.of(load_tokenizer(tiny_backbone))
+
+    def validate(model):
+        return validation.run(model, lambda m: PairScorer(m, template, CUT, 1024, precision, "cpu"))
+
+    config = CrossEncoder(backbone=str(tiny_backbone))
+    fresh = config.load(tiny_backbone, 1, training=False, device="cpu")
+    before = validate(fresh)["nDCG@10"]
+    stage = STAGE.replace(steps=40, validations=4)
+    outcome, model, _ = fit(data, tiny_backbone, stage, validate=validate, precision=precision)
+    after = outcome.best["nDCG@10"]
+    assert after > before + 0.1
+    assert validate(model)["nDCG@10"] == after == max(column(outcome, "val/nDCG@10"))
+    losses = column(outcome, "loss")
+    assert np.mean(losses[-6:]) < 0.8 * np.mean(losses[:6])
