@@ -55,6 +55,8 @@ class CrossEncoder(Config):
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False, num_labels=1)
         if self.keep_layers is not None:
             config.num_hidden_layers = min(self.keep_layers, config.num_hidden_layers)
+            if getattr(config, "layer_types", None):  # ModernBERT: local and global attention
+                config.layer_types = config.layer_types[: config.num_hidden_layers]
         _set_dropout(config, ATTENTION_DROPOUT, self.attention_dropout)
         if self.hidden_dropout is not None:
             _set_dropout(config, HIDDEN_DROPOUT, self.hidden_dropout)
