@@ -61,7 +61,7 @@ def train(
         report: called about 20 times with the new rows of the history.
 
     Raises:
-        FloatingPointError: a loss is NaN or infinite.
+        FloatingPointError: a loss or a gradient is NaN or infinite.
     """
     total = stage.total_steps(groups)
     order = QueryOrder(groups, stage.queries_per_step, seed)
@@ -126,12 +126,13 @@ def _step(
         totals += torch.tensor([float(loss.detach()) * share, block.pairs, block.tokens])
     if world > 1:
         dist.all_reduce(totals)
-    if not math.isfinite(totals[0]):
-        raise FloatingPointError(
-            f"the loss is {float(totals[0])}: lower lr ({stage.lr:g}), raise warmup, or use "
-            "precision=fp32"
-        )
     norm = nn.utils.clip_grad_norm_(model.parameters(), stage.clip)
+    for what, value in (("loss", float(totals[0])), ("norm of the gradient", float(norm))):
+        if not math.isfinite(value):
+            raise FloatingPointError(
+                f"the {what} is {value}: lower lr ({stage.lr:g}), raise warmup or the loss's "
+                "temperature, or use precision=fp32"
+            )
     optimizer.step()
     loss_sum, pairs, tokens = totals.tolist()
     return {"loss": loss_sum, "grad_norm": float(norm), "pairs": pairs, "tokens": tokens}

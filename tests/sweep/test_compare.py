@@ -190,7 +190,7 @@ def test_a_failing_trial_does_not_stop_the_others(first, recipe_file):
     space = {
         "stages.contrastive.loss": {
             "good": {"type": "infonce"},
-            "bad": {"type": "infonce", "temperature": 1e-38},
+            "bad": {"type": "infonce", "temperature": 1e-45},
         },
         "order": {"contrastive": ["contrastive"]},
     }
@@ -200,7 +200,7 @@ def test_a_failing_trial_does_not_stop_the_others(first, recipe_file):
     experiment = experiment.replace(resources=experiment.resources.replace(worker_failures=0))
     result = run(experiment, say=lambda line: None)
     assert set(result.failed) == {"bad / contrastive"}
-    assert "the loss is nan" in result.failed["bad / contrastive"]
+    assert "lower lr" in result.failed["bad / contrastive"]
     rows = by_name(result)
     assert rows["good / contrastive"]["metrics"] == by_name(first)["contrastive"]["metrics"]
     assert "bad / contrastive" not in rows
