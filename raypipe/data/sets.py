@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, ClassVar
 
 import pyarrow as pa
@@ -58,7 +57,7 @@ class Collection(Step):
 
     kind: ClassVar[str] = "collection"
 
-    @cached_property
+    @property  # not cached: a step travels to actors, an open data set cannot
     def _dataset(self) -> Dataset:
         return self.queries.open()
 
@@ -84,7 +83,7 @@ class Queries(Step):
 
     kind: ClassVar[str] = "queries"
 
-    @cached_property
+    @property  # not cached: a step travels to actors, an open data set cannot
     def _dataset(self) -> Dataset:
         return self.queries.open()
 

@@ -14,7 +14,9 @@ from scipy.stats import zscore
 
 from raypipe.artifacts import Builder
 from raypipe.config import ConfigError, load
+from raypipe.data.collection import read_docs
 from raypipe.data.groups import GroupReader, form_group
+from raypipe.data.sets import QUERIES_FILE
 from raypipe.data.tokens import TokenReader
 from raypipe.evaluation.runs import read_trec_run
 from raypipe.experiment import Experiment
@@ -174,10 +176,8 @@ def test_groups_hold_indices_and_teacher_values(builder, experiment, docs):
     reader = GroupReader(builder.get(step).local())
     teacher = rows(builder, step.teacher)
     negatives = rows(builder, experiment.negatives(experiment.groups))
-    order = builder.get(experiment.queries("train")).local() / "queries.arrow"
-    from raypipe.data.collection import read_docs
-
-    query_ids, doc_ids = read_docs(order).ids().to_pylist(), list(docs)
+    folder = builder.get(experiment.queries("train")).local()
+    query_ids, doc_ids = read_docs(folder / QUERIES_FILE).ids().to_pylist(), list(docs)
     assert len(reader) == 36 and reader.has_teacher
     for row in range(36):
         query, members, relevance, values = reader[row]
@@ -272,9 +272,14 @@ def test_bytes_do_not_depend_on_the_number_of_actors(
             }
     for step in parts:
         assert found[1, step.digest] == found[2, step.digest]
-    first, whole = experiment.first_stage("train"), builder.get(experiment.first_stage("train"))
-    assert one.get(first).table().equals(whole.table())
-    assert one.get(first).counts == whole.counts
+    # and what is cut into chunks reads like what is not
+    for step in (experiment.first_stage("train"), training.negatives):
+        assert one.get(step).table().equals(builder.get(step).table())
+        assert one.get(step).counts == builder.get(step).counts
+    cut, whole = (GroupReader(b.get(training).local()) for b in (one, builder))
+    for row in range(36):
+        for left, right in zip(cut[row], whole[row], strict=True):
+            np.testing.assert_allclose(left, right, rtol=0, atol=1e-5)
 
 
 # --- run files as candidates -------------------------------------------------------------------

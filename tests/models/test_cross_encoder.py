@@ -27,6 +27,14 @@ def load(folder: Path, seed: int = 1, *, training: bool = False, **fields):
     return config.load(folder, seed, training=training, device="cpu")
 
 
+def spread(model: torch.nn.Module) -> None:
+    """Larger weights: as drawn, a small model gives all pairs nearly one score."""
+    with torch.no_grad():
+        for value in model.parameters():
+            if value.ndim == 2:
+                value.mul_(6)
+
+
 @pytest.fixture(scope="module")
 def pairs(beir_folder) -> list[tuple[str, str]]:
     """Short pairs, long documents, long queries, both long."""
@@ -39,12 +47,10 @@ def pairs(beir_folder) -> list[tuple[str, str]]:
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory, tiny_backbone) -> Path:
-    """A saved model with scores far apart: the head of a fresh one is close to zero."""
+    """A saved model with scores far apart."""
     folder = tmp_path_factory.mktemp("saved") / "cross-encoder"
     model = load(tiny_backbone)
-    with torch.no_grad():
-        model.classifier.weight.mul_(50)
-        model.classifier.bias.fill_(0.25)
+    spread(model)
     save(model, folder, tiny_backbone, LENGTH)
     return folder
 
@@ -119,7 +125,7 @@ def test_sentence_transformers_gives_the_same_scores(checkpoint, pairs):
 
     theirs = TheirCrossEncoder(str(checkpoint), device="cpu")
     ours = our_scores(checkpoint, pairs)
-    assert np.ptp(ours) > 0.1
+    assert np.ptp(ours) > 0.01
     np.testing.assert_allclose(ours, theirs.predict(pairs), rtol=0, atol=1e-5)
     shutil.copytree(checkpoint, checkpoint.with_name("longer"))
     settings = checkpoint.with_name("longer") / "tokenizer_config.json"
@@ -196,9 +202,7 @@ def test_other_families_save_open_and_score_in_float32(family, tmp_path, tiny_ba
     model = load(source, keep_layers=1, hidden_dropout=0.0, training=True)
     tokens = {"input_ids": torch.arange(5, 13)[None]}
     assert model(**tokens).logits.item() == model(**tokens).logits.item()  # no dropout is left
-    head = getattr(model.classifier, "out_proj", model.classifier)
-    with torch.no_grad():
-        head.weight.mul_(50)
+    spread(model)
     save(model, folder, source, LENGTH)
     scores = our_scores(folder, pairs, "bf16", keep_layers=1)
     rounded = torch.from_numpy(scores).bfloat16().float().numpy()
@@ -208,7 +212,7 @@ def test_other_families_save_open_and_score_in_float32(family, tmp_path, tiny_ba
     theirs = TheirCrossEncoder(str(folder), device="cpu").predict(pairs)
     ours = our_scores(folder, pairs, keep_layers=1)
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5)
-    assert np.ptp(ours) > 1e-3
+    assert np.ptp(ours) > 0.01
 
 
 # --- backbones ---------------------------------------------------------------------------------

@@ -10,12 +10,16 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from raypipe.artifacts import Builder
 from raypipe.config import load
 from raypipe.experiment import Experiment
 from raypipe.resources import Context, Resources
+from raypipe.sweep.plan import Plan, Readiness
+from raypipe.sweep.search import PlannedSearch
+from raypipe.sweep.space import expand
 from raypipe.sweep.sweep import run
 from raypipe.train.stage import history
 
@@ -101,6 +105,35 @@ def test_each_distinct_stage_is_trained_once(first, path, said):
     assert any("2 distinct stages instead of 3 (0 already trained)" in line for line in said)
 
 
+def test_the_summary_is_json_and_names_artifacts_that_stand(first):
+    summary = json.loads(json.dumps(first.summary()))
+    assert summary.keys() == {"tracked_run", "artifacts", "counts", "rows", "failed"}
+    assert [row["name"] for row in summary["rows"]] == [line.name for line in first.lines]
+    for row, line in zip(summary["rows"], first.lines, strict=True):
+        assert row["metrics"] == line.metrics and row["kind"] == line.kind
+    chain = {"backbone", "collection", "queries", "candidates", "negatives", "teacher", "groups"}
+    assert chain | {"tokens", "checkpoint", "run", "metrics"} <= summary["artifacts"].keys()
+    for kind, folder in summary["artifacts"].items():
+        assert json.loads((Path(folder) / "manifest.json").read_text())["kind"] == kind
+    counts = summary["counts"]
+    assert counts["queries/test"]["queries"] == 12
+    assert counts["candidates/test"]["queries_without_candidates"] == 1
+    assert (counts["groups"]["groups"], counts["groups"]["pairs"]) == (36, 36 * 4)
+
+
+def test_metrics_are_those_of_the_stored_run(first):
+    folder = Path(first.artifacts["metrics"])
+    folder /= json.loads((folder / "manifest.json").read_text())["attempt"]
+    lines = [line.split() for line in (folder / "run.trec").read_text().splitlines()]
+    ranks = {query: int(rank) for query, _, doc, rank, *_ in lines if doc == f"d0{query[1:]}"}
+    rows = pq.read_table(folder / "per_query.parquet").to_pylist()
+    found = {row["query_id"]: row["value"] for row in rows if row["measure"] == "RR@10"}
+    assert len(found) == 12 and found["q59"] == 0
+    for query_id, value in found.items():
+        rank = ranks.get(query_id, 11)
+        assert value == pytest.approx(1 / rank if rank <= 10 else 0)
+
+
 def test_tracked_runs_are_nested(first, tracked):
     trials = {run.info.run_name: run for run in tracked(first.tracked_run)}
     assert sorted(trials) == TRIALS
@@ -158,11 +191,20 @@ def test_artifacts_and_inputs_of_the_tracked_run(first, tracked, client, tmp_pat
         assert files == {"per_query.parquet", "run.trec"}
 
 
-def test_the_logged_model_scores_like_the_run(first, path, client, beir_folder, monkeypatch):
+@pytest.fixture
+def mlflow_store(path):
+    """MLflow's own default store, for the functions that take no client."""
+    import mlflow
+
+    mlflow.set_tracking_uri(f"sqlite:///{path.parent}/mlflow.db")
+    yield
+    mlflow.set_tracking_uri(None)
+
+
+def test_the_logged_model_scores_like_the_run(first, client, beir_folder, mlflow_store):
     import mlflow
     import pandas as pd
 
-    mlflow.set_tracking_uri(f"sqlite:///{path.parent}/mlflow.db")
     (experiment,) = [e for e in client.search_experiments() if e.name == "tiny"]
     (logged,) = client.search_logged_models([experiment.experiment_id])
     model = mlflow.pyfunc.load_model(f"models:/{logged.model_id}")
@@ -241,3 +283,14 @@ def test_two_workers_train_like_one(first, cluster, path, tmp_path):
         for name, value in one.items():
             tolerance = 0 if name in ("step", "lr", "pairs", "tokens") else 1e-4
             assert two[name] == pytest.approx(value, rel=tolerance, abs=tolerance), name
+
+
+def test_a_trial_whose_stage_is_being_trained_waits(path):
+    plan = Plan.of(expand(load(Experiment, path, ["seed=77"])))
+    committed: set[str] = set()
+    search = PlannedSearch(Readiness(plan, lambda step: step.digest in committed, [0, 1]))
+    assert search.suggest("a") == {"trial": 0}
+    assert search.suggest("b") is None
+    committed.add(plan.chains[0][0].digest)
+    assert search.suggest("b") == {"trial": 1}
+    assert search.suggest("c") == PlannedSearch.FINISHED

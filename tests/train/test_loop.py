@@ -256,6 +256,7 @@ def test_training_ranks_better(data, tiny_backbone, precision):
     outcome, model, _ = fit(data, tiny_backbone, stage, validate=validate, precision=precision)
     after = outcome.best["nDCG@10"]
     assert after > before + 0.1
+    assert model.training  # validation hands the model back with its dropout
     assert validate(model)["nDCG@10"] == after == max(column(outcome, "val/nDCG@10"))
     losses = column(outcome, "loss")
     assert np.mean(losses[-6:]) < 0.8 * np.mean(losses[:6])
