@@ -112,6 +112,10 @@ class Experiment(Config):
         for name in self.order or ():
             if name not in self.stages:
                 raise ValueError(f"order: there is no stage {name!r}{nearest(name, self.stages)}")
+        try:
+            parse_measures(self.evaluation.measures)
+        except ValueError as error:
+            raise ValueError(f"evaluation.measures: {error}") from None
         if self.evaluation.selection not in self.evaluation.measures:
             raise ValueError(
                 f"evaluation.selection: {self.evaluation.selection!r} is not measured"
@@ -177,10 +181,6 @@ class Experiment(Config):
         Raises:
             ConfigError: data set, split, run file, model, measure or storage is not usable.
         """
-        try:
-            parse_measures(self.evaluation.measures)
-        except ValueError as error:
-            raise ConfigError(f"evaluation.measures: {error}") from None
         for role in ("train", "validation", "test"):
             try:
                 getattr(self.data, role).open().check()

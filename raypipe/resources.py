@@ -106,7 +106,7 @@ def connect(resources: Resources, storage_is_local: bool, shared: bool) -> None:
             runtime_env={"env_vars": variables},
         )
     nodes = [node for node in ray.nodes() if node["Alive"]]
-    alone = len(nodes) == 1 and not os.environ.get("RAY_ADDRESS")
+    alone = len(nodes) == 1 and os.environ.get("RAY_ADDRESS", "") in ("", "local")
     if resources.gpu and alone and ray.cluster_resources().get("GPU", 0) == 0:
         raise ConfigError("resources.gpu: true, but this machine has no GPU that Ray sees")
     if len(nodes) > 1 and storage_is_local and not shared:

@@ -49,6 +49,7 @@ def open_dataset(dataset: str, split: str | None = None) -> Dataset:
     if head == "beir" and colon:
         return BeirFolder(rest, split)
     if split is not None:
+        IrDataset(dataset)  # an id that does not exist is the first thing to say
         raise ConfigError(
             f"dataset {dataset!r} with split {split!r}: an ir_datasets id names its split itself, "
             f"as in {dataset.rstrip('/')}/{split}; leave the split out"

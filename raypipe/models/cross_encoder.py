@@ -24,6 +24,7 @@ HIDDEN_DROPOUT = (
     "embedding_dropout",
     "mlp_dropout",
     "pooler_dropout",
+    "seq_classif_dropout",
 )
 
 Precision = Literal["bf16", "fp32"]
@@ -75,11 +76,6 @@ class CrossEncoder(Config):
         logging.set_verbosity(before)
         _score_in_float32(model)
         return model.to(device).train(training)
-
-    def layers(self, folder: Path) -> int:
-        """How many transformer layers the loaded model has."""
-        depth = json.loads((folder / "config.json").read_text())["num_hidden_layers"]
-        return int(min(depth, self.keep_layers or depth))
 
 
 def attention_kernel(device: str) -> str:

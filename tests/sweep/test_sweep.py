@@ -87,6 +87,8 @@ def test_the_table_has_a_row_of_every_kind(first):
         assert line.metrics["nDCG@10"] <= lines["oracle"].metrics["nDCG@10"]
         low, high = line.intervals["nDCG@10"]
         assert low <= line.metrics["nDCG@10"] <= high
+    # 11 of 12 test queries have a candidate, and every one of those its relevant document
+    assert lines["oracle"].metrics["RR@10"] == pytest.approx(11 / 12)
     pairs = [lines[name].pairs for name in TRIALS]
     assert pairs == [12 * 6 * 4, (12 + 4) * 6 * 4]
     assert lines["contrastive"].p_holm["nDCG@10"] is None
