@@ -211,6 +211,11 @@ class Attempt:
         stream: BinaryIO = self.store.fs.open_output_stream(f"{self.base}/{name}")
         return stream
 
+    def put_table(self, table: pa.Table, name: str = "part-00000.parquet") -> None:
+        """Write a table as one Parquet file; the default name is that of a single part."""
+        with self.open(name) as sink:
+            pq.write_table(table, sink)
+
     def put_directory(self, folder: Path) -> None:
         """Copy every file of a local directory into the attempt."""
         pafs.copy_files(str(folder), self.base, pafs.LocalFileSystem(), self.store.fs)

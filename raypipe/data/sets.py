@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from pydantic import Field
 
 from raypipe.artifacts import Attempt, Step
@@ -109,6 +108,5 @@ class Queries(Step):
             pa.ipc.new_file(sink, chosen.queries.schema) as writer,
         ):
             writer.write_table(chosen.queries)
-        with attempt.open(QRELS_FILE) as sink:
-            pq.write_table(chosen.qrels, sink)
+        attempt.put_table(chosen.qrels, QRELS_FILE)
         return chosen.counts

@@ -40,8 +40,7 @@ class OracleRun(Step):
     def run(self, attempt: Attempt, context: Any) -> Mapping[str, Any]:
         qrels = pq.read_table(attempt.inputs["queries"].local() / QRELS_FILE)
         run = oracle(attempt.inputs["candidates"].table(), qrels, self.depth)
-        with attempt.open("part-00000.parquet") as sink:
-            pq.write_table(run, sink)
+        attempt.put_table(run)
         return {"rows": run.num_rows}
 
 
@@ -85,8 +84,7 @@ class TeacherRun(Step):
                 floor - 1 - place if np.isnan(v) else v for place, v in enumerate(values)
             ]
         run = rerank(candidates, scores, self.depth)
-        with attempt.open("part-00000.parquet") as sink:
-            pq.write_table(run, sink)
+        attempt.put_table(run)
         return {"rows": run.num_rows, "documents_unknown_to_teacher": unknown}
 
 
@@ -115,8 +113,7 @@ class Metrics(Step):
         run: pa.Table = attempt.inputs["run"].table()
         qrels = pq.read_table(attempt.inputs["queries"].local() / QRELS_FILE)
         found = evaluate(run, qrels, self.measures, self.queries.queries.positive_relevance)
-        with attempt.open("per_query.parquet") as sink:
-            pq.write_table(found, sink)
+        attempt.put_table(found, "per_query.parquet")
         text = io.StringIO()
         write_trec_run(text, run, self.name, score_from_rank=True)
         with attempt.open("run.trec") as sink:

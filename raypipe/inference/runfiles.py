@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from raypipe.artifacts import Attempt, Step
 from raypipe.config import ConfigError, nearest
@@ -106,6 +105,5 @@ class RunFileCandidates(Step):
         empty: dict[str, Any] = {"doc_ids": [], "ranks": [], "scores": [], "sources": []}
         ordered = [by_id.get(q, {"query_id": q, **empty}) for q in queries]
         counts["queries_without_candidates"] = sum(not row["doc_ids"] for row in ordered)
-        with attempt.open("part-00000.parquet") as sink:
-            pq.write_table(pa.Table.from_pylist(ordered, schema=CANDIDATES), sink)
+        attempt.put_table(pa.Table.from_pylist(ordered, schema=CANDIDATES))
         return dict(counts)

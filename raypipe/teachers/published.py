@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from pydantic import Field
 
 from raypipe.artifacts import Attempt, Step
@@ -66,6 +65,5 @@ class RunFileRanks(Step):
         out = [
             {"query_id": r["query_id"], "doc_ids": r["doc_ids"], "values": r["ranks"]} for r in rows
         ]
-        with attempt.open("part-00000.parquet") as sink:
-            pq.write_table(pa.Table.from_pylist(out, schema=TEACHER), sink)
+        attempt.put_table(pa.Table.from_pylist(out, schema=TEACHER))
         return {**counts, "queries_without_list": len(queries) - len(rows)}
