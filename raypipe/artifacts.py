@@ -29,7 +29,15 @@ from raypipe.config import ConfigError, digest
 from raypipe.files import home, locked, sha256
 
 MANIFEST = "manifest.json"
-_VERSIONED = ("raypipe", "ray", "torch", "transformers", "pyarrow", "numpy", "bm25s")
+_INPUTS = ".inputs.json"
+_UNFINISHED = ".unfinished-"
+_VERSIONED = (
+    *("raypipe", "ray", "torch", "transformers", "tokenizers", "pyarrow", "numpy", "bm25s"),
+    *("PyStemmer", "faiss-cpu", "vllm"),
+)
+
+
+Claim = Callable[[str, Callable[[], bool]], contextlib.AbstractContextManager[Any]]
 
 
 class Step:
@@ -180,14 +188,18 @@ class Store:
 
     @contextlib.contextmanager
     def attempt(self, step: Step, inputs: Mapping[str, Artifact]) -> Iterator[Attempt]:
-        """A writer's own directory; `commit` makes it the artifact, an error discards it."""
+        """A writer's own directory; `commit` makes it the artifact.
+
+        An error discards it, unless it is resumable: then a later attempt takes over its files.
+        """
         attempt = Attempt(self, step, f"attempt-{uuid.uuid4().hex[:12]}", dict(inputs))
         self.fs.create_dir(attempt.base, recursive=True)
         try:
             yield attempt
         except BaseException:
-            with contextlib.suppress(OSError):
-                self.fs.delete_dir(attempt.base)
+            if not attempt.resumable:
+                with contextlib.suppress(OSError):
+                    self.fs.delete_dir(attempt.base)
             raise
 
 
@@ -200,16 +212,31 @@ class Attempt:
     name: str
     inputs: dict[str, Artifact]
     started: float = field(default_factory=time.time)
+    resumable: bool = False
+    """Set by `resume`: an error leaves the files for the next attempt."""
 
     @property
     def base(self) -> str:
         """On the store's file system."""
         return f"{self.store.root}/{self.step.path}/{self.name}"
 
-    def open(self, name: str) -> BinaryIO:
-        """An output stream to a new file of the attempt."""
-        stream: BinaryIO = self.store.fs.open_output_stream(f"{self.base}/{name}")
-        return stream
+    @contextlib.contextmanager
+    def open(self, name: str) -> Iterator[BinaryIO]:
+        """An output stream to a new file of the attempt, which is there whole or not at all."""
+        target = f"{self.base}/{name}"
+        if not self.store.is_local:  # an object appears when its upload is complete
+            with self.store.fs.open_output_stream(target) as sink:
+                yield sink
+            return
+        staged = Path(f"{self.base}/{_UNFINISHED}{uuid.uuid4().hex[:8]}-{Path(name).name}")
+        Path(target).parent.mkdir(parents=True, exist_ok=True)
+        staged.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with self.store.fs.open_output_stream(str(staged)) as sink:
+                yield sink
+            staged.replace(target)
+        finally:
+            staged.unlink(missing_ok=True)
 
     def put_table(self, table: pa.Table, name: str = "part-00000.parquet") -> None:
         """Write a table as one Parquet file; the default name is that of a single part."""
@@ -220,20 +247,86 @@ class Attempt:
         """Copy every file of a local directory into the attempt."""
         pafs.copy_files(str(folder), self.base, pafs.LocalFileSystem(), self.store.fs)
 
+    def resume(self, accept: Callable[[str, BinaryIO], bool]) -> list[str]:
+        """Take over files that unfinished attempts at this artifact left behind.
+
+        Only attempts that read the same inputs count; their files are linked or copied, never
+        moved, since their writer may still live.
+
+        Args:
+            accept: given a file's name and content, whether it is one of this attempt's files.
+
+        Returns:
+            The names taken over. From now on an error leaves this attempt's files as well.
+        """
+        fs, record = self.store.fs, json.dumps(self._input_checksums()).encode()
+        taken: list[str] = []
+        for other in self._others():
+            try:
+                with fs.open_input_stream(f"{other}/{_INPUTS}") as stream:
+                    same = stream.read() == record
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            for path in _files(fs, other) if same else []:
+                name = path.removeprefix(f"{other}/")
+                if name in taken or Path(name).name.startswith("."):
+                    continue
+                with fs.open_input_file(path) as stream:
+                    good = accept(name, stream)
+                if good:
+                    self._take(path, name)
+                    taken.append(name)
+        with self.open(_INPUTS) as sink:
+            sink.write(record)
+        self.resumable = True
+        return sorted(taken)
+
+    def _take(self, path: str, name: str) -> None:
+        target = f"{self.base}/{name}"
+        if self.store.is_local:
+            with contextlib.suppress(OSError):  # a file system without links gets a copy
+                Path(target).hardlink_to(path)
+                return
+            with self.open(name) as sink, open(path, "rb") as source:
+                shutil.copyfileobj(source, sink)
+        else:
+            self.store.fs.copy_file(path, target)
+
+    def _others(self) -> list[str]:
+        """Directories of other attempts at the same artifact."""
+        selector = pafs.FileSelector(f"{self.store.root}/{self.step.path}")
+        return sorted(
+            info.path
+            for info in self.store.fs.get_file_info(selector)
+            if info.type == pafs.FileType.Directory and not info.path.endswith(f"/{self.name}")
+        )
+
+    def _checksums(self) -> dict[str, dict[str, Any]]:
+        """Size and checksum per file; not our notes, nor what a killed worker left unfinished."""
+        fs, found = self.store.fs, {}
+        for path in _files(fs, self.base):
+            name = path.removeprefix(f"{self.base}/")
+            if not Path(name).name.startswith("."):
+                size = fs.get_file_info(path).size
+                found[name] = {"size": size, "sha256": sha256(fs.open_input_stream(path))}
+        return found
+
+    def _input_checksums(self) -> dict[str, dict[str, str]]:
+        return {
+            key: {"path": one.step_path, "checksum": one.checksum}
+            for key, one in sorted(self.inputs.items())
+        }
+
     def commit(self, counts: Mapping[str, Any]) -> Artifact:
         """Checksum the files and write the manifest; if another attempt stands, that one wins."""
+        try:
+            files = self._checksums()
+        except FileNotFoundError:  # the winner of a race has swept this attempt away
+            files = {}
         if (standing := self.store.find(self.step)) is not None:
-            self.store.fs.delete_dir(self.base)
+            with contextlib.suppress(OSError):
+                self.store.fs.delete_dir(self.base)
             return standing
-        selector = pafs.FileSelector(self.base, recursive=True)
-        files = {
-            info.path.removeprefix(self.base).lstrip("/"): {
-                "size": info.size,
-                "sha256": sha256(self.store.fs.open_input_stream(info.path)),
-            }
-            for info in sorted(self.store.fs.get_file_info(selector), key=lambda i: i.path)
-            if info.type == pafs.FileType.File
-        }
         manifest = {
             "format": 1,
             "kind": self.step.kind,
@@ -242,10 +335,7 @@ class Attempt:
             "step": type(self.step).__name__,
             "spec": dict(self.step.spec()),
             "attempt": self.name,
-            "inputs": {
-                key: {"path": one.step_path, "checksum": one.checksum}
-                for key, one in self.inputs.items()
-            },
+            "inputs": self._input_checksums(),
             "files": files,
             "counts": dict(counts),
             "seconds": round(time.time() - self.started, 3),
@@ -262,7 +352,15 @@ class Attempt:
         else:
             with self.store.fs.open_output_stream(target) as out:
                 out.write(text)
+        for other in self._others():  # a writer that still lives finds the manifest and gives up
+            with contextlib.suppress(OSError):
+                self.store.fs.delete_dir(other)
         return Artifact(self.store, self.step.path, json.loads(text))
+
+
+def _files(fs: pafs.FileSystem, base: str) -> list[str]:
+    infos = fs.get_file_info(pafs.FileSelector(base, recursive=True))
+    return sorted(info.path for info in infos if info.type == pafs.FileType.File)
 
 
 def versions() -> dict[str, str]:
@@ -313,11 +411,14 @@ class Builder:
     Args:
         context: handed to every `Step.run`.
         announce: called with a line when a step starts.
+        claim: held while an artifact is made, so that jobs of one cluster make it once; given the
+            step's path and a function that says whether the artifact stands by now.
     """
 
     store: Store
     context: Any = None
     announce: Callable[[str], None] = lambda line: None
+    claim: Claim = lambda path, stands: contextlib.nullcontext()
     made: set[str] = field(default_factory=set)
     _done: dict[str, Artifact] = field(default_factory=dict)
 
@@ -332,10 +433,13 @@ class Builder:
         if (found := self.find(step)) is not None:
             return found
         inputs = {n: self.get(one) for n, one in {**step.inputs(), **step.needs()}.items()}
-        self.announce(f"{step.kind} {step.name}")
-        with self.store.attempt(step, inputs) as attempt:
-            counts = step.run(attempt, self.context)
-            artifact = attempt.commit(counts)
+        with self.claim(step.path, lambda: self.find(step) is not None):
+            if (found := self.find(step)) is not None:  # another job made it while this one waited
+                return found
+            self.announce(f"{step.kind} {step.name}")
+            with self.store.attempt(step, inputs) as attempt:
+                counts = step.run(attempt, self.context)
+                artifact = attempt.commit(counts)
         self.made.add(step.digest)
         self._done[step.digest] = artifact
         return artifact

@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import os
 import re
 import types
 from collections.abc import Iterable, Mapping
@@ -127,7 +128,37 @@ def load(cls: type[C], path: str | Path, overrides: Iterable[str] = ()) -> C:
             tree = override(cls, tree, key.strip(), parse_yaml(value))
         except yaml.YAMLError:
             raise ConfigError(f"override {text!r}: the value is not valid YAML") from None
-    return validate(cls, tree, str(path))
+    return validate(cls, expand_variables(tree, ""), str(path))
+
+
+_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
+
+
+def expand_variables(tree: Any, where: str) -> Any:
+    """`${NAME}` and `${NAME:-default}` in every string, from the environment of this process.
+
+    A recipe can so name a folder of data without a path of one machine.
+
+    Raises:
+        ConfigError: a variable is not set and has no default.
+    """
+    if isinstance(tree, Mapping):
+        items = {k: expand_variables(v, f"{where}.{k}".lstrip(".")) for k, v in tree.items()}
+        return items
+    if isinstance(tree, list):
+        return [expand_variables(one, where) for one in tree]
+    if not isinstance(tree, str):
+        return tree
+
+    def value(found: re.Match[str]) -> str:
+        name, default = found.groups()
+        if name in os.environ:
+            return os.environ[name]
+        if default is None:
+            raise ConfigError(f"{where}: the environment variable {name} is not set; export {name}")
+        return os.path.expanduser(default)
+
+    return _VARIABLE.sub(value, tree)
 
 
 def validate(cls: type[C], tree: Mapping[str, Any], where: str) -> C:

@@ -1,15 +1,18 @@
-"""Files on this machine: raypipe's home, checksums, locks."""
+"""Files on this machine: raypipe's home, checksums, gzip or not, locks."""
 
 from __future__ import annotations
 
 import contextlib
+import gzip
 import hashlib
+import io
 import os
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from raypipe.config import digest
+from raypipe.config import ConfigError, digest
 
 
 def home() -> Path:
@@ -38,6 +41,40 @@ def file_checksum(path: Path) -> str:
         memo.parent.mkdir(parents=True, exist_ok=True)
         memo.write_text(found)
     return found
+
+
+def checksums(paths: Sequence[str]) -> list[str]:
+    """SHA-256 of every file; `~` is the user's home."""
+    return [file_checksum(Path(path).expanduser()) for path in paths]
+
+
+def packed(path: str | Path) -> bool:
+    """Whether the file is gzipped, whatever its name."""
+    with open(path, "rb") as raw:
+        return raw.read(2) == b"\x1f\x8b"
+
+
+def damaged(path: str | Path, error: Exception) -> ConfigError:
+    """What to say of a gzip file that ends early or cannot be unpacked."""
+    return ConfigError(
+        f"{path}: expected a complete gzip file, found {error}; "
+        "it is truncated or damaged, fetch it again"
+    )
+
+
+@contextlib.contextmanager
+def open_bytes(path: str | Path) -> Iterator[IO[bytes]]:
+    """The file's bytes, unpacked if it is gzipped.
+
+    Raises:
+        ConfigError: the gzip file is truncated or damaged.
+    """
+    zipped = packed(path)
+    with open(path, "rb") as raw:
+        try:
+            yield io.BufferedReader(gzip.GzipFile(fileobj=raw)) if zipped else raw
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise damaged(path, error) from None
 
 
 @contextlib.contextmanager

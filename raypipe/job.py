@@ -13,7 +13,12 @@ import typer
 RECIPES = Path(__file__).resolve().parent.parent / "jobs" / "recipes"
 
 
-def main(work: Callable[[Any, bool], Any], description: str, default: str) -> None:
+def main(
+    work: Callable[[Any, bool], Any],
+    description: str,
+    default: str,
+    export: Callable[[Any, Path], None] | None = None,
+) -> None:
     """Run a job's command line and exit.
 
     Args:
@@ -21,6 +26,7 @@ def main(work: Callable[[Any, bool], Any], description: str, default: str) -> No
             `summary()`, or None.
         description: the first lines of --help.
         default: recipe in jobs/recipes that runs when none is named.
+        export: given the Experiment and a folder, writes the trained model there.
     """
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -46,11 +52,22 @@ def main(work: Callable[[Any, bool], Any], description: str, default: str) -> No
         summary: Annotated[
             Path | None, typer.Option("--summary", help="write the results as JSON to this file")
         ] = None,
+        folder: Annotated[
+            Path | None,
+            typer.Option(
+                "--export",
+                metavar="FOLDER",
+                help="write the trained model with its card to this folder (jobs/train.py)",
+            ),
+        ] = None,
     ) -> None:
         given = arguments or []
         named = bool(given) and (Path(given[0]).is_file() or "=" not in given[0])
         recipe = Path(given[0]) if named else RECIPES / default
-        _run(work, recipe, given[named:], print_config, dry_run, summary)
+        if folder is not None and export is None:
+            raise typer.BadParameter("one model is written by jobs/train.py", param_hint="--export")
+        target = (export, folder) if export is not None and folder is not None else None
+        _run(work, recipe, given[named:], print_config, dry_run, summary, target)
 
     app()
 
@@ -62,6 +79,7 @@ def _run(
     print_config: bool,
     dry_run: bool,
     summary: Path | None,
+    target: tuple[Callable[[Any, Path], None], Path] | None = None,
 ) -> None:
     from raypipe.config import ConfigError, load, to_yaml
     from raypipe.experiment import Experiment
@@ -73,7 +91,12 @@ def _run(
         if print_config:
             print(to_yaml(experiment), end="")
             return
+        if target is not None and target[1].is_dir() and any(target[1].iterdir()):
+            raise ConfigError(f"--export {target[1]}: the folder is not empty; name a new one")
         result = work(experiment, dry_run)
+        if target is not None and result is not None and not result.failed:
+            export, folder = target
+            export(experiment, folder)
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         raise typer.Exit(2) from None

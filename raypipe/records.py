@@ -36,14 +36,27 @@ NEGATIVES = pa.schema(
         ("doc_ids", _IDS),
         ("relevance", pa.list_(pa.int32())),
         ("ranks", pa.list_(pa.int32())),
+        ("sources", _IDS),
     ]
 )
-"""The documents of one group, positives first; rank 0 marks a document that was not retrieved."""
+"""The documents of one group, positives first; rank 0 marks a document that was not retrieved, and
+a source names the list that the rank counts in, `corpus` or `qrels`."""
 
 TEACHER = pa.schema(
     [("query_id", pa.string()), ("doc_ids", _IDS), ("values", pa.list_(pa.float64()))]
 )
 """One row per query; `values` are scores (higher is better) or ranks (1 is best): see `kind`."""
+
+PAIRWISE = pa.schema(
+    [
+        *TEACHER,
+        ("first", pa.list_(pa.int32())),
+        ("second", pa.list_(pa.int32())),
+        ("probabilities", pa.list_(pa.float64())),
+    ]
+)
+"""A pairwise teacher: TEACHER, and the comparisons behind it. `first` and `second` are positions in
+`doc_ids`, the probability in [0, 1] is that the first is the more relevant one."""
 
 GROUPS = pa.schema(
     [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -17,6 +17,9 @@ class Resources(Config):
 
     workers: int = Field(1, ge=1)
     """Training workers per stage (data parallel); each holds one model."""
+    strategy: Literal["ddp", "fsdp"] = "ddp"
+    """How a stage's workers share the model. ddp: each holds all of it. fsdp (FSDP2): each holds a
+    part of weights, gradients and moments, for backbones that do not fit; a third more work."""
     cpus_per_worker: float | None = Field(None, gt=0)
     """CPUs per training worker, on CPU also its number of threads. None shares the cluster's CPUs
     among the trials: two workers of one thread do more than one of two."""
@@ -31,7 +34,8 @@ class Resources(Config):
     price_per_device_hour: float | None = Field(None, ge=0)
     """Of a GPU, or of a CPU worker without GPUs; turns device seconds into a tracked cost."""
     worker_failures: int = Field(1, ge=0)
-    """How often a stage is started again after a worker died."""
+    """How often a stage's workers are started again after one died; they go on from the stage's
+    last checkpoint, as the same command does after the driver died."""
 
     def use_gpu(self) -> bool:
         """Whether models run on GPUs here."""

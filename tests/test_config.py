@@ -25,7 +25,7 @@ from raypipe.data.samplers import RandomWindow, TopK
 from raypipe.experiment import Experiment
 from raypipe.losses import InfoNCE, MarginMSE
 
-RECIPES = sorted((Path(__file__).parents[1] / "jobs" / "recipes").glob("*.yaml"))
+RECIPES = sorted((Path(__file__).parents[1] / "jobs" / "recipes").rglob("*.yaml"))
 DEFAULT = next(path for path in RECIPES if path.name == "default.yaml")
 
 
@@ -81,7 +81,7 @@ def test_every_recipe_loads_and_opens_with_its_command(path):
         ("nmae=x", "nmae", "name"),
         ("candidates.dept=5", "candidates.dept", "depth"),
         ("data.train.datset=pydoc", "data.train.datset", "dataset"),
-        ("stages.distil.learning=1", "stages.distil.learning", None),
+        ("stages.distil.wombats=1", "stages.distil.wombats", None),
         ("stages.distil.warmpu=0.1", "stages.distil.warmpu", "warmup"),
         ("stages.contrastive.loss.temprature=2", "stages.contrastive.loss.temprature", None),
         ("stages.contrastive.loss.temperatur=2", "stages.contrastive.loss.temperatur", None),
@@ -125,7 +125,7 @@ def test_an_unknown_key_inside_the_file(tmp_path):
             "groups.negatives.type: unknown value 'topk'; did you mean 'top_k'?",
         ),
         ("groups.positives=injects", "groups.positives: unknown value 'injects'; did you mean"),
-        ("teacher.type=llm", "teacher.type: unknown value 'llm'; valid: bi_encoder, fusion, run_"),
+        ("teacher.type=llm", "teacher.type: unknown value 'llm'; valid: bi_encoder, cross_"),
         ("sweep.mode=compar", "sweep.mode: unknown value 'compar'"),
         ("stages.distil.lr=2", "stages.distil.lr: input should be less than 1, found 2"),
         ("stages.distil.lr=fast", "stages.distil.lr: input should be a valid number"),
@@ -337,12 +337,28 @@ def test_an_empty_file_names_what_is_required(tmp_path):
     assert lines == [f"{name}: field required" for name in ("name", "data", "model", "stages")]
 
 
+# --- variables of the environment ---------------------------------------------------------------
+
+
+def test_variables_of_the_environment(monkeypatch):
+    monkeypatch.setenv("RAYPIPE_TEST_DATA", "/data")
+    monkeypatch.delenv("RAYPIPE_TEST_NONE", raising=False)
+    recipe = read("data.train.dataset=beir:${RAYPIPE_TEST_DATA}/mine", "data.train.split=train")
+    assert recipe.data.train.dataset == "beir:/data/mine"
+    recipe = read("storage=${RAYPIPE_TEST_NONE:-/else}/x", "name=a$b")
+    assert recipe.storage == "/else/x" and recipe.name == "a$b"
+    home = read("storage=${RAYPIPE_TEST_NONE:-~/x}").storage
+    assert home == str(Path("~/x").expanduser())
+    message = refused("data.train.dataset=beir:${RAYPIPE_TEST_NONE}/mine")
+    assert "data.train.dataset: the environment variable RAYPIPE_TEST_NONE is not set" in message
+
+
 # --- there and back ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_what_is_printed_reads_back_equal(path, tmp_path):
-    recipe = load(Experiment, path, ["seed=9", "candidates.k1=1e-3"])
+    recipe = load(Experiment, path, ["seed=9", "evaluation.validation_depth=7"])
     printed = written(tmp_path / "printed.yaml", to_yaml(recipe))
     assert load(Experiment, printed) == recipe
     assert "storage: null" in printed.read_text()  # defaults are written out

@@ -1,0 +1,99 @@
+"""Claims: jobs of one cluster that want the same artifact make it once.
+
+One named actor remembers who makes what. A claim is a lease that its holder renews, so that a job
+that dies frees it. Claims only save double work: without them, or when the actor is lost, the
+store's manifests still decide (artifacts).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any
+
+LEASE_S = 15.0
+NAME, NAMESPACE = "claims-1", "raypipe"
+
+
+class Registry:
+    """Who holds which key until when; one instance lives in an actor."""
+
+    def __init__(self) -> None:
+        self._held: dict[str, tuple[str, float]] = {}
+
+    def claim(self, key: str, owner: str, lease: float) -> bool:
+        """Take or renew `key` for `lease` seconds; False if another owner holds it."""
+        now = time.monotonic()
+        holder, until = self._held.get(key, (owner, 0.0))
+        if holder != owner and until > now:
+            return False
+        self._held[key] = (owner, now + lease)
+        return True
+
+    def release(self, key: str, owner: str) -> None:
+        """Free `key` if `owner` holds it."""
+        if self._held.get(key, ("", 0.0))[0] == owner:
+            del self._held[key]
+
+
+class Claims:
+    """`Builder.claim` on the cluster that this process is connected to."""
+
+    def __init__(self, announce: Callable[[str], None], lease: float = LEASE_S) -> None:
+        self._announce = announce
+        self._lease = lease
+        self._owner = uuid.uuid4().hex
+        self._actor: Any = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        # another process is another owner, with its own handle
+        return {**vars(self), "_actor": None, "_owner": uuid.uuid4().hex}
+
+    @contextlib.contextmanager
+    def __call__(self, key: str, stands: Callable[[], bool]) -> Iterator[None]:
+        """Hold `key`; waits while another job holds it, until the artifact stands."""
+        waiting = False
+        while not self._call("claim", key, self._owner, self._lease):
+            if stands():
+                yield
+                return
+            if not waiting:
+                self._announce(f"waiting for another job that makes {key}")
+                waiting = True
+            time.sleep(min(self._lease / 4, 1.0))
+        over = threading.Event()
+        renewal = threading.Thread(target=self._renew, args=(key, over), daemon=True)
+        renewal.start()
+        try:
+            yield
+        finally:
+            over.set()
+            self._call("release", key, self._owner)
+
+    def _renew(self, key: str, over: threading.Event) -> None:
+        while not over.wait(self._lease / 3):
+            self._call("claim", key, self._owner, self._lease)
+
+    def _call(self, verb: str, *args: Any) -> Any:
+        import ray
+
+        try:
+            if self._actor is None:
+                self._actor = (
+                    ray.remote(Registry)
+                    .options(
+                        name=NAME,
+                        namespace=NAMESPACE,
+                        lifetime="detached",
+                        get_if_exists=True,
+                        num_cpus=0,
+                    )
+                    .remote()
+                )
+            return ray.get(getattr(self._actor, verb).remote(*args))
+        except ray.exceptions.RayActorError:
+            self._actor = None  # lost with its node: go on without, the manifests decide
+            return True
