@@ -33,15 +33,19 @@ class Loss(Config):
     teacher_kinds: ClassVar[frozenset[TeacherKind]] = frozenset()
     """Teachers whose values it can fit when `uses` is teacher; empty where it never fits one."""
 
-    @property
-    @abstractmethod
-    def uses(self) -> Targets:
-        """The column the training loop hands over as targets."""
+    graded: ClassVar[bool] = False
+    """Labels arrive as relevance grades, 0 for negatives, instead of as 1 and 0."""
 
     @property
-    @abstractmethod
+    def uses(self) -> Targets:
+        """The column that the training loop hands over; overridden where there is a choice."""
+        return "teacher" if self.teacher_kinds else "labels"
+
+    @property
     def needs_positive(self) -> bool:
-        """Whether a group without both a positive and a negative cannot carry it."""
+        """Whether a group without both a positive and a negative cannot carry it: so it is with
+        most losses on labels, and with few on a teacher."""
+        return self.uses == "labels"
 
     @abstractmethod
     def per_query(

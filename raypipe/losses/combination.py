@@ -1,0 +1,99 @@
+"""A weighted sum of losses, and the union of what can be summed.
+
+Shapes: Q queries of the batch, D documents per group.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from raypipe.config import Config
+from raypipe.losses.base import Loss, Targets, TeacherKind
+from raypipe.losses.listwise import KL, InfoNCE, ListMLE, ListNet
+from raypipe.losses.pairwise import Hinge, RankNet
+from raypipe.losses.pointwise import BCE, MSE
+from raypipe.losses.preference import MarginMSE, PairKL
+from raypipe.losses.rank_based import AdrMSE, ApproxNDCG, Lambda
+
+SingleLoss = (
+    BCE
+    | MSE
+    | Hinge
+    | RankNet
+    | MarginMSE
+    | PairKL
+    | InfoNCE
+    | ListNet
+    | KL
+    | ListMLE
+    | AdrMSE
+    | ApproxNDCG
+    | Lambda
+)
+
+
+class Term(Config):
+    """One summand."""
+
+    loss: Annotated[SingleLoss, Field(discriminator="type")]
+    """Any loss but another sum."""
+    weight: float = Field(1.0, gt=0, allow_inf_nan=False)
+    """Multiplies the loss; to switch a term off, leave it out."""
+
+
+class WeightedSum(Loss):
+    """Weighted sum: several objectives at once, on the same documents.
+
+    L_q = sum over terms of weight * L_q(term).
+
+    It fits a teacher as soon as one term does. The training loop hands over one column of targets
+    and one mask, which are then the teacher's: terms on labels read them off the positives, as 1
+    and 0 without grades, and a document without a teacher value is left out of every term. If all
+    terms fit labels, they see the labels as they are.
+
+    Source: the recipes of CADET (arXiv 2505.19274), 0.1 infonce + 1.0 kl, and PairDistill (arXiv
+    2410.01383), kl + 3.0 pair_kl + in-batch cross-entropy (no loss here: it needs other queries).
+    Bounds: the weighted sum of the terms' bounds.
+
+    Example: 0.1 infonce + 1.0 kl at s = (0, ln 3), t = (ln 3, 0), the first is positive. They are
+    ln(1 + 3) and ln(3) / 2, L = 0.1 ln(4) + ln(3) / 2 = 0.68794.
+    """
+
+    type: Literal["weighted_sum"] = "weighted_sum"
+    terms: dict[str, Term] = Field(min_length=1)
+    """By a name of your own, so that `loss.terms.NAME.weight` has a dotted key."""
+
+    @property
+    def teacher_kinds(self) -> frozenset[TeacherKind]:  # type: ignore[override]
+        """Teachers that every term on a teacher can fit; empty if no term fits one."""
+        kinds = [t.loss.teacher_kinds for t in self.terms.values() if t.loss.uses == "teacher"]
+        return frozenset[TeacherKind].intersection(*kinds) if kinds else frozenset()
+
+    @property
+    def uses(self) -> Targets:
+        return "teacher" if any(t.loss.uses == "teacher" for t in self.terms.values()) else "labels"
+
+    @property
+    def needs_positive(self) -> bool:
+        return any(t.loss.needs_positive for t in self.terms.values())
+
+    def per_query(
+        self, scores_QD: Tensor, targets_QD: Tensor, mask_QD: Tensor, positive_QD: Tensor | None
+    ) -> Tensor:
+        total_Q = torch.zeros_like(scores_QD[:, 0])
+        for name, term in self.terms.items():
+            fitted_QD = targets_QD
+            if term.loss.uses != self.uses:
+                if positive_QD is None:
+                    raise ValueError(
+                        f"weighted_sum expected positive_QD for the labels of its term {name!r}, "
+                        "found None; pass it, or sum terms on a teacher alone"
+                    )
+                fitted_QD = positive_QD.to(targets_QD.dtype)
+            value_Q = term.loss.per_query(scores_QD, fitted_QD, mask_QD, positive_QD)
+            total_Q = total_Q + term.weight * value_Q
+        return total_Q

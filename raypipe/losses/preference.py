@@ -1,0 +1,115 @@
+"""Losses over the pairs of one query that fit by how much a teacher prefers one document.
+
+Shapes: Q queries of the batch, D documents per group; QDD holds (i, j) at [q, i, j].
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn.functional import softplus
+from torch.special import entr
+
+from raypipe.losses.base import Loss, TeacherKind, masked_mean
+from raypipe.losses.order import margins, ordered, usable_pairs
+
+
+class MarginMSE(Loss):
+    """MarginMSE: the student's score margins should equal the teacher's.
+
+    L_q = mean over pairs (i, j) of ((s_i - s_j) - scale * (t_i - t_j))^2.
+
+    Every usable document that is not a positive is a negative: documents that are neither arrive
+    masked.
+
+    Source: Hofstaetter et al. 2020, Improving Efficient Neural Ranking Models with
+    Cross-Architecture Knowledge Distillation, arXiv 2010.02666.
+    Bounds: 0, at margins equal to the scaled teacher's, to infinity.
+
+    Example: s = (2, 1, 0), t = (5, 1, 4), the first is positive. Student margins 1 and 2, teacher
+    margins 4 and 1, L = ((1 - 4)^2 + (2 - 1)^2) / 2 = 5; with scale 1/2, (1 + 2.25) / 2 = 1.625.
+    With pairs = all the teacher also orders the third above the second, margins -1 and 3:
+    L = (9 + 1 + 16) / 3 = 26/3.
+    """
+
+    teacher_kinds: ClassVar[frozenset[TeacherKind]] = frozenset({"score"})
+
+    type: Literal["margin_mse"] = "margin_mse"
+    pairs: Literal["positive_negative", "all"] = "positive_negative"
+    """Each positive with each negative, or every pair that the teacher orders, labels unseen."""
+    scale: float = Field(1.0, gt=0, allow_inf_nan=False)
+    """Multiplies the teacher's margins; cosine margins of 0.1 would squash a student's logits."""
+
+    @property
+    def needs_positive(self) -> bool:
+        return self.pairs == "positive_negative"
+
+    def per_query(
+        self, scores_QD: Tensor, targets_QD: Tensor, mask_QD: Tensor, positive_QD: Tensor | None
+    ) -> Tensor:
+        if self.pairs == "all":
+            pairs_QDD = ordered(targets_QD, mask_QD)
+        elif positive_QD is None:
+            raise ValueError(
+                "margin_mse with pairs=positive_negative expected positive_QD, found None; "
+                "pass it or set pairs=all"
+            )
+        else:
+            negative_QD = mask_QD & ~positive_QD
+            pairs_QDD = positive_QD.unsqueeze(2) & negative_QD.unsqueeze(1)
+        error_QDD = margins(scores_QD) - self.scale * margins(targets_QD).float()
+        return masked_mean(error_QDD.square(), pairs_QDD, dim=(1, 2))
+
+
+class PairKL(Loss):
+    """PairKL: the student prefers one document over another with the teacher's probability.
+
+    L_q = mean over pairs i != j of KL(p_ij || sigmoid(s_i - s_j)),
+    KL(p || q) = p ln(p / q) + (1 - p) ln((1 - p) / (1 - q)).
+
+    A pairwise teacher would say p_ij itself, but groups carry one value per document. So
+    p_ij = sigmoid((t_i - t_j) / T), as if a document's score were its strength in a Bradley-Terry
+    model; (i, j) and (j, i) then lose the same. Where p_ij is known, `pairwise_kl` takes it.
+
+    Source: Huang and Chen 2024, PairDistill: Pairwise Relevance Distillation for Dense Retrieval,
+    arXiv 2410.01383.
+    Bounds: 0, at margins equal to the teacher's over T, to infinity.
+
+    Example: s = (0, 0, 0), t = (ln 3, 0, 0). The teacher prefers the first over either other with
+    p = 3/4, KL = 3/4 ln(3/2) + 1/4 ln(1/2) = 0.13081, and is torn between those, KL = 0,
+    L = 2/3 * 0.13081 = 0.08721. At T = 1/2 it is p = 9/10, KL = 0.36806, L = 0.24538.
+    """
+
+    teacher_kinds: ClassVar[frozenset[TeacherKind]] = frozenset({"score"})
+
+    type: Literal["pair_kl"] = "pair_kl"
+    teacher_temperature: float = Field(1.0, gt=0, allow_inf_nan=False)
+    """Divides the teacher's margins; below 1 makes it surer."""
+
+    def per_query(
+        self, scores_QD: Tensor, targets_QD: Tensor, mask_QD: Tensor, positive_QD: Tensor | None
+    ) -> Tensor:
+        probability_QDD = torch.sigmoid(margins(targets_QD) / self.teacher_temperature)
+        same = torch.eye(mask_QD.shape[1], dtype=torch.bool, device=mask_QD.device)
+        return pairwise_kl(scores_QD, probability_QDD, usable_pairs(mask_QD) & ~same)
+
+
+def pairwise_kl(scores_QD: Tensor, probability_QDD: Tensor, pairs_QDD: Tensor) -> Tensor:
+    """Mean over pairs of KL(p_ij || sigmoid(s_i - s_j)), shape Q; 0 for a query without pairs.
+
+    Args:
+        scores_QD: float32, finite everywhere.
+        probability_QDD: that i is better than j, from 0 to 1. A teacher asked both ways round need
+            not answer p_ij = 1 - p_ji.
+        pairs_QDD: True where the teacher compared i with j; elsewhere probabilities may be NaN.
+    """
+    p_QDD = torch.where(pairs_QDD, probability_QDD, 0.5)
+    entropy_QDD = (entr(p_QDD) + entr(1 - p_QDD)).float()
+    p_QDD = p_QDD.float()
+    margins_QDD = margins(scores_QD)
+    # -ln sigmoid(m) = softplus(-m)
+    cross_QDD = p_QDD * softplus(-margins_QDD) + (1 - p_QDD) * softplus(margins_QDD)
+    return masked_mean(cross_QDD - entropy_QDD, pairs_QDD, dim=(1, 2))
