@@ -3,6 +3,7 @@
     any ir_datasets id      beir/scifact/test; split must be absent, the id names it
     beir:/abs/folder        corpus.jsonl[.gz], queries.jsonl[.gz], qrels/SPLIT.tsv
     pydoc, pydoc:PKG,PKG    docstrings of the installed packages; splits train, validation, test
+    pydoc:installed         of every package of the environment
 
 `docstore` stores what is read, `queries` chooses among it; both are named here too.
 """
@@ -15,7 +16,7 @@ from typing import Any
 from raypipe.config import ConfigError, nearest
 from raypipe.data.beir import BeirFolder
 from raypipe.data.dataset import Dataset, file_safe
-from raypipe.data.docstore import DocTable, index_of, read_docs, write_docs
+from raypipe.data.docstore import DocTable, ids_order, index_of, read_docs, write_docs
 from raypipe.data.pydoc import PyDoc
 from raypipe.data.queries import QuerySet, select_queries
 
@@ -24,6 +25,7 @@ __all__ = [
     "DocTable",
     "IrDataset",
     "QuerySet",
+    "ids_order",
     "index_of",
     "open_dataset",
     "read_docs",
@@ -122,6 +124,16 @@ class IrDataset(Dataset):
                     f"expected an integer relevance, found {qrel.relevance!r}"
                 ) from None
 
+    def scoreddocs(self) -> Iterator[tuple[str, str, float]]:
+        """In the library's order; some ids (MS MARCO's top 1000) have no scores, all are 0."""
+        self._check_shipped("scoreddocs", ("query_id", "doc_id", "score"))
+        return ((d.query_id, d.doc_id, float(d.score)) for d in self._data.scoreddocs_iter())
+
+    def docpairs(self) -> Iterator[tuple[str, str, str]]:
+        """In the library's order; document a is the better one."""
+        self._check_shipped("docpairs", ("query_id", "doc_id_a", "doc_id_b"))
+        return ((p.query_id, p.doc_id_a, p.doc_id_b) for p in self._data.docpairs_iter())
+
     def docs_count(self) -> int | None:
         """From the library's own metadata, or None where it has none."""
         metadata = self._data.docs_metadata() or {}
@@ -133,6 +145,16 @@ class IrDataset(Dataset):
             raise ConfigError(
                 f"dataset {self.dataset_id}: expected {kind} with a field {field!r}, found "
                 f"{', '.join(cls._fields)}; write them as a folder for beir:/folder"
+            )
+
+    def _check_shipped(self, kind: str, fields: tuple[str, ...]) -> None:
+        if not self._data.has(kind):
+            raise ConfigError(f"dataset {self.dataset_id} has no {kind}{self._below(kind)}")
+        found = getattr(self._data, f"{kind}_cls")()._fields
+        if missing := set(fields) - set(found):
+            raise ConfigError(
+                f"dataset {self.dataset_id}: expected {kind} with the fields {', '.join(fields)}, "
+                f"found {', '.join(found)}; {', '.join(sorted(missing))} cannot be read"
             )
 
     def _below(self, kind: str, limit: int = 12) -> str:

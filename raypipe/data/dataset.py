@@ -7,6 +7,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from raypipe.config import ConfigError
+
 
 class Dataset(ABC):
     """One split of a collection. Reading is streamed and repeatable: the same order every time."""
@@ -47,6 +49,22 @@ class Dataset(ABC):
     @abstractmethod
     def qrels(self) -> Iterator[tuple[str, str, int]]:
         """(query_id, doc_id, relevance) of this split."""
+
+    def scoreddocs(self) -> Iterator[tuple[str, str, float]]:
+        """(query_id, doc_id, score) of the ranked lists that the data set ships.
+
+        Raises:
+            ConfigError: at the call, before anything is read: there are none.
+        """
+        raise ConfigError(f"dataset {self.name} has no scoreddocs")
+
+    def docpairs(self) -> Iterator[tuple[str, str, str]]:
+        """(query_id, positive doc_id, negative doc_id): training triples that it ships.
+
+        Raises:
+            ConfigError: at the call, before anything is read: there are none.
+        """
+        raise ConfigError(f"dataset {self.name} has no docpairs")
 
     def docs_count(self) -> int | None:
         """The number of documents before any drop, where that is known without reading them."""

@@ -136,3 +136,10 @@ def index_of(
         doc_ids = pa.array(doc_ids, pa.string())
     found = pc.index_in(doc_ids, value_set=ids)
     return pc.fill_null(found, -1).to_numpy(zero_copy_only=False).astype(np.int64)
+
+
+def ids_order(ids: pa.Array | pa.ChunkedArray) -> np.ndarray:
+    """The place of every row's id among all ids in ascending order, int64: what breaks ties."""
+    order = np.empty(len(ids), dtype=np.int64)
+    order[pc.sort_indices(ids).to_numpy()] = np.arange(len(ids))
+    return order

@@ -1,4 +1,4 @@
-"""Model inputs from stored token ids: special-token templates, truncation, length-sorted batches.
+"""Model inputs from stored token ids: special-token templates and length-sorted batches.
 
 Texts are tokenised once, without special tokens. What the tokenizer would have added around one
 text or between two is read off the tokenizer itself, so this works for every family.
@@ -8,58 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import numpy as np
-from pydantic import Field
-
-from raypipe.config import Config
 
 Ids = np.ndarray[Any, Any]
-
-
-class LongestFirst(Config):
-    """Cut the longer of query and document until the pair fits, as tokenizers do by default."""
-
-    type: Literal["longest_first"] = "longest_first"
-    max_length: int = Field(256, ge=8)
-    """Tokens of the whole pair, special tokens included."""
-
-    def cut(self, n_query: int, n_doc: int, n_special: int) -> tuple[int, int]:
-        """How many tokens of each remain: the rule of Hugging Face tokenizers, odd ends too."""
-        room = self.max_length - n_special
-        short, long = min(n_query, n_doc), max(n_query, n_doc)
-        long = short if short > room else min(long, max(short, room - short))
-        if short + long > room:
-            short, long = room // 2, room // 2 + room % 2
-        return (short, long) if n_query <= n_doc else (long, short)
-
-    @property
-    def longest(self) -> int:
-        """Tokens of the longest possible pair."""
-        return self.max_length
-
-
-class Budgets(Config):
-    """A fixed budget for each side."""
-
-    type: Literal["budgets"] = "budgets"
-    query: int = Field(32, ge=1)
-    """Tokens of the query, without special tokens."""
-    doc: int = Field(256, ge=1)
-    """Tokens of the document, without special tokens."""
-
-    def cut(self, n_query: int, n_doc: int, n_special: int) -> tuple[int, int]:
-        """How many tokens of each remain."""
-        return min(n_query, self.query), min(n_doc, self.doc)
-
-    @property
-    def longest(self) -> int:
-        """Tokens of the longest possible pair, with room for four special tokens."""
-        return self.query + self.doc + 4
-
-
-Truncation = Annotated[LongestFirst | Budgets, Field(discriminator="type")]
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,12 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib.metadata
-import importlib.util
 import platform
 import sys
 import sysconfig
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,8 @@ PACKAGES = (
 )
 """The project's dependencies, and four that torch, transformers and mlflow always bring."""
 
+INSTALLED = "installed"
+
 SPLITS = {"train": 0.7, "validation": 0.1, "test": 0.2}
 _RULES = 1  # raised when the rules here or in `docstrings` change: stored collections are then old
 
@@ -41,7 +43,8 @@ class PyDoc(Dataset):
     Args:
         split: train, validation or test, about 70, 10 and 20 % of the queries. It hashes the first
             200 normalised characters of the body, so near-copies stay together.
-        packages: top-level names, standard library modules included; None is `PACKAGES`.
+        packages: top-level names, standard library modules included; None is `PACKAGES`, and
+            `installed` alone is the standard library and every package of the environment.
 
     Raises:
         ConfigError: the split is missing or unknown.
@@ -53,6 +56,8 @@ class PyDoc(Dataset):
             raise ConfigError(f"dataset pydoc {found}{nearest(split or '', SPLITS)}")
         self.split = split
         self.packages = tuple(packages or PACKAGES)
+        if self.packages == (INSTALLED,):
+            self.packages = (STDLIB, *installed())
         parts = ["pydoc", *(packages or ())]
         self.docs_name = file_safe("-".join(parts), 48)
         self.name = f"{self.docs_name}-{split}"
@@ -135,6 +140,19 @@ def _owners() -> Mapping[str, list[str]]:
     return importlib.metadata.packages_distributions()
 
 
+@functools.cache
+def installed() -> tuple[str, ...]:
+    """Every top-level package of a distribution that has Python sources here, sorted."""
+
+    def readable(package: str) -> bool:
+        try:
+            return bool(package.isidentifier() and not package.startswith("_") and locate(package))
+        except (ConfigError, ImportError, ValueError):  # find_spec raises for odd modules
+            return False
+
+    return tuple(package for package in sorted(_owners()) if readable(package))
+
+
 def split_of(body: str) -> str:
     """The split of a docstring, from the first 200 characters of its lower-cased body."""
     hashed = hashlib.sha256(body.lower()[:200].encode()).digest()
@@ -157,7 +175,8 @@ def locate(package: str) -> list[Path]:
         return [stdlib]
     paths = [stdlib / package, stdlib / f"{package}.py"]
     if package not in sys.stdlib_module_names:  # those may be frozen, and then name no file
-        spec = importlib.util.find_spec(package) if package.isidentifier() else None
+        # not importlib.util's: that asks modules which replace themselves when they are imported
+        spec = PathFinder.find_spec(package) if package.isidentifier() else None
         if spec is None:
             valid = {*importlib.metadata.packages_distributions(), *sys.stdlib_module_names, STDLIB}
             near = nearest(package, valid)

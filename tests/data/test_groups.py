@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,24 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raypipe.data.groups import Formed, GroupReader, Groups, form_group
-from raypipe.data.samplers import RandomWindow, TopK, query_rng
+from raypipe.data.groups import (
+    Formed,
+    GroupReader,
+    Groups,
+    Material,
+    form_group,
+    form_groups,
+)
+from raypipe.data.pool import RankedList
+from raypipe.data.samplers import (
+    LogRandom,
+    Mixed,
+    MixedPart,
+    RandomWindow,
+    TopK,
+    Uniform,
+    query_rng,
+)
 from raypipe.records import GROUPS
 
 DOCS = [f"d{i:02d}" for i in range(1, 21)]
@@ -105,6 +122,7 @@ def test_positives_first_then_negatives_by_rank():
         doc_ids=["d02", "d04", "aa", "zz", "d01", "d03", "d05"],
         relevance=[1, 2, 1, 1, 0, 0, 0],
         ranks=[2, 4, 0, 0, 1, 3, 5],
+        sources=["candidates"] * 2 + ["qrels"] * 2 + ["candidates"] * 3,
     )
 
 
@@ -205,6 +223,156 @@ def test_fewer_candidates_than_count():
     assert split(formed) == (["d02"], ["d01", "d03"])
 
 
+# --- several groups per query --------------------------------------------------------------------
+
+EACH = Groups(negatives=TopK(count=3), groups_per_query="each_positive")
+
+
+def form_all(groups: Groups, relevance: dict[str, int], query_id="q", positive=1, **material):
+    counts: Counter[str] = Counter()
+    formed = form_groups(
+        groups,
+        query_id,
+        DOCS,
+        RANKS,
+        relevance,
+        positive,
+        material=Material(**material),
+        counts=counts,
+    )
+    return formed, {name: count for name, count in counts.items() if count}
+
+
+def test_each_positive_has_a_group_of_its_own():
+    formed, counts = form_all(EACH, {"d02": 1, "d04": 2, "out": 1, "d05": 0})
+    assert [one.doc_ids for one in formed] == [
+        ["d02", "d01", "d03", "d05"],
+        ["d04", "d01", "d03", "d05"],
+        ["out", "d01", "d03", "d05"],
+    ]
+    assert [one.ranks[0] for one in formed] == [2, 4, 0]
+    assert [one.sources[0] for one in formed] == ["candidates", "candidates", "qrels"]
+    assert counts == {}
+
+
+def test_groups_of_a_query_draw_for_themselves():
+    """By seed, query and positive: another positive of the query changes nothing."""
+    groups = EACH.replace(negatives=RandomWindow(count=5, low=1, high=20))
+    both, _ = form_all(groups, {"x": 1, "y": 1})
+    assert both[0].doc_ids[1:] != both[1].doc_ids[1:]
+    assert form_all(groups, {"y": 1})[0] == both[1:]
+    assert form_all(groups.replace(seed=1), {"y": 1})[0] != both[1:]
+    assert form_all(groups, {"y": 1}, "q2")[0] != both[1:]
+
+
+@pytest.mark.parametrize(
+    ("policy", "positives"),
+    [("inject", ["d02", "out"]), ("drop", ["d02"]), ("keep_if_retrieved", ["d02"])],
+)
+def test_each_positive_that_the_policy_allows(policy, positives):
+    formed, _ = form_all(EACH.replace(positives=policy), {"d02": 1, "out": 1})
+    assert [one.doc_ids[0] for one in formed] == positives
+    assert all(one.doc_ids[1:] == ["d01", "d03", "d04"] for one in formed)
+
+
+def test_a_query_kept_without_a_positive_has_one_group():
+    formed, counts = form_all(EACH.replace(positives="keep_if_retrieved"), {"out": 1})
+    assert [one.doc_ids for one in formed] == [["d01", "d02", "d03"]] and counts == {}
+
+
+def test_a_query_without_groups_is_counted_once():
+    everything = dict.fromkeys(DOCS, 1)
+    assert form_all(EACH, everything) == ([], {"queries_without_negatives": 1})
+    assert form_all(EACH, {}) == ([], {"queries_without_positive": 1})
+    dropped = form_all(EACH.replace(positives="drop"), {"out": 1})
+    assert dropped == ([], {"queries_with_no_positive_retrieved": 1})
+    assert form_all(Groups(), everything) == ([], {"queries_without_negatives": 1})
+
+
+def test_a_positive_without_a_group_is_counted_beside_those_with_one():
+    groups = EACH.replace(filters=[{"type": "absolute_margin", "margin": 0.1}])
+    scores = {"d02": 0.9, **dict.fromkeys(DOCS[4:], 0.1)}
+    formed, counts = form_all(groups, {"d02": 1, "d04": 1, "out": 1}, scores=scores)
+    assert [one.doc_ids for one in formed] == [["d02", "d05", "d06", "d07"]]
+    assert counts == {"positives_without_group": 2, "candidates_without_teacher_score": 2}
+
+
+def test_one_group_is_what_form_group_says():
+    groups = Groups(negatives=RandomWindow(count=4), max_positives=2)
+    relevance = {"d02": 1, "d04": 1, "d07": 2}
+    assert form_all(groups, relevance)[0] == [form(groups, relevance)]
+
+
+def test_each_positive_has_one():
+    with pytest.raises(ValueError, match="each_positive makes groups of one positive"):
+        Groups(groups_per_query="each_positive", max_positives=2)
+
+
+# --- everything at once --------------------------------------------------------------------------
+
+CORPUS = [*DOCS, *(f"z{i}" for i in range(8)), "x1", "x2"]
+OTHER = RankedList(["z1", "d05", "z2", "x1", "d01"], [1, 2, 3, 4, 5])
+PARTS = {
+    "candidates": MixedPart(share=2, sampler=LogRandom(high=15)),
+    "other": MixedPart(share=1, sampler=TopK()),
+    "corpus": MixedPart(share=1, sampler=Uniform()),
+}
+SAMPLERS = [
+    TopK(count=4),
+    LogRandom(count=4, low=2, high=12),
+    Uniform(count=5),
+    Mixed(count=6, parts=PARTS),
+]
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    relevance=st.dictionaries(st.sampled_from([*CORPUS, "gone"]), st.integers(-1, 3), max_size=12),
+    positive=st.integers(1, 3),
+    policy=st.sampled_from(["inject", "drop", "keep_if_retrieved"]),
+    each=st.sampled_from(["one", "each_positive"]),
+    sampler=st.sampled_from(SAMPLERS),
+    scores=st.dictionaries(st.sampled_from(CORPUS), st.floats(-1, 1)),
+    filtered=st.booleans(),
+)
+def test_no_relevant_document_is_a_negative(
+    relevance, positive, policy, each, sampler, scores, filtered
+):
+    filters = [{"type": "relative_margin"}, {"type": "near_duplicate"}] if filtered else []
+    groups = Groups(
+        negatives=sampler, positives=policy, groups_per_query=each, filters=filters, seed=3
+    )
+    material = {
+        "others": {"other": OTHER},
+        "corpus": CORPUS,
+        "scores": scores,
+        "text": lambda doc_id: "same text" if doc_id in {"d03", "x2"} else f"text of {doc_id}",
+    }
+    formed, counts = form_all(groups, relevance, positive=positive, **material)
+    relevant = {d for d, value in relevance.items() if value >= positive}
+    drops = {n: c for n, c in counts.items() if n.startswith("queries_")}
+    assert (len(formed) > 0) + sum(drops.values()) == 1
+    if each == "each_positive" and formed and relevant & {one.doc_ids[0] for one in formed}:
+        allowed = relevant if policy == "inject" else relevant & set(DOCS)
+        assert len(formed) + counts.get("positives_without_group", 0) == len(allowed)
+    for one in formed:
+        positives = [d for d in one.doc_ids if d in relevant]
+        negatives = one.doc_ids[len(positives) :]
+        assert one.doc_ids[: len(positives)] == positives and len(positives) <= 1
+        assert all(relevance.get(d, 0) <= 0 for d in negatives)
+        assert len(set(one.doc_ids)) == len(one.doc_ids) >= 2
+        assert 1 <= len(negatives) <= sampler.count
+        assert len(one.doc_ids) == len(one.relevance) == len(one.ranks) == len(one.sources)
+        for doc_id, rank, source in zip(one.doc_ids, one.ranks, one.sources, strict=True):
+            lists = {"candidates": DOCS, "other": OTHER.doc_ids}
+            assert lists[source][rank - 1] == doc_id if source in lists else rank == 0
+            if filtered and doc_id in negatives and source != "corpus":
+                lowest = min(scores[d] for d in positives or relevant if d in scores)
+                assert scores[doc_id] <= max(lowest, 0.95 * lowest)
+            if filtered and doc_id in negatives and {"d03", "x2"} & relevant:
+                assert doc_id not in {"d03", "x2"}
+
+
 # --- reading -------------------------------------------------------------------------------------
 
 ROWS = [
@@ -230,7 +398,7 @@ def written(folder: Path, parts: list[slice], teacher: bool) -> GroupReader:
     return GroupReader(folder)
 
 
-PARTS = pytest.mark.parametrize(
+IN_PARTS = pytest.mark.parametrize(
     "parts",
     [
         [slice(0, 3)],
@@ -241,7 +409,7 @@ PARTS = pytest.mark.parametrize(
 )
 
 
-@PARTS
+@IN_PARTS
 def test_groups_read_as_written(tmp_path, parts):
     reader = written(tmp_path, parts, teacher=True)
     assert (len(reader), reader.documents, reader.largest, reader.has_teacher) == (3, 9, 4, True)
@@ -253,7 +421,7 @@ def test_groups_read_as_written(tmp_path, parts):
         np.testing.assert_array_equal(teacher, values)
 
 
-@PARTS
+@IN_PARTS
 def test_without_a_teacher_every_value_is_nan(tmp_path, parts):
     reader = written(tmp_path, parts, teacher=False)
     assert not reader.has_teacher and (len(reader), reader.documents) == (3, 9)

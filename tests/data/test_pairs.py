@@ -17,7 +17,8 @@ from tokenizers.trainers import BpeTrainer, WordPieceTrainer
 from transformers import BertTokenizerFast, PreTrainedTokenizerFast
 
 from raypipe.config import Config, ConfigError, validate
-from raypipe.data.pairs import Budgets, LongestFirst, Template, Truncation, length_batches
+from raypipe.data.pairs import Template, length_batches
+from raypipe.data.truncation import Budgets, LongestFirst, Truncation
 from raypipe.inference.tokens import load_tokenizer
 
 FAMILIES = ["bert", "roberta", "decoder", "minilm"]

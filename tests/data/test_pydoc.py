@@ -240,3 +240,19 @@ def test_nothing_is_imported():
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"
     assert importlib.util.find_spec("bm25s") is not None
+
+
+def test_every_installed_package():
+    data = PyDoc("test", ["installed"])
+    assert data.docs_name == "pydoc-installed"
+    assert {"stdlib", "numpy", "pytest"} <= set(data.packages)
+    assert len(set(data.packages)) == len(data.packages)
+    assert all(locate(package) for package in data.packages)  # none is found and then refused
+    data.check()
+
+
+def test_a_module_that_replaced_itself_is_found(monkeypatch):
+    odd = type(sys)("numpy")
+    odd.__spec__ = None
+    monkeypatch.setitem(sys.modules, "numpy", odd)
+    assert [path.name for path in locate("numpy")] == ["numpy"]

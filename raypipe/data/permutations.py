@@ -1,0 +1,113 @@
+"""A language model's answer about a list, such as "[5] > [18] > [2]", as a permutation.
+
+Answers repeat ids, leave some out, invent others, and wrap them in prose. Every repair is counted,
+so that a file or a model with many can be told from a good one.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+_THINKING = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL | re.IGNORECASE)
+_THINKING_END = re.compile(r".*</think>", re.DOTALL | re.IGNORECASE)
+_BRACKETED = re.compile(r"\[\s*(?:(?:passage|document|doc)\s+)?([0-9]+)\s*\]", re.IGNORECASE)
+_PUNCTUATION = re.compile(r"[\s,;=|]*")
+_GREATER = re.compile(r">|&gt;")
+_JOINT = 60
+"""Characters between two ids of one chain, at most: "[5] > then passage [3]"."""
+_PLAIN = (
+    re.compile(r"[0-9]+(?:\s*(?:>|&gt;)\s*[0-9]+)+"),
+    re.compile(r"[0-9]+(?:\s*,\s*[0-9]+)+"),
+    re.compile(
+        r"^[ \t]*[-*]?[ \t]*[0-9]+[.,;)]?[ \t]*(?:\n\s*[-*]?[ \t]*[0-9]+[.,;)]?[ \t]*)+$", re.M
+    ),
+)
+"""Orders without brackets: joined by > or commas, or one number alone on each line."""
+_THOUSANDS = re.compile(r"[1-9][0-9]{0,2}(?:,[0-9]{3})+")
+
+
+@dataclass(frozen=True)
+class Permutation:
+    """An order of n documents, and what had to be repaired to get it."""
+
+    order: list[int]
+    """Positions from 0, best first: always a permutation of range(n)."""
+    repeats: int
+    """Ids given again; the first place counts."""
+    out_of_range: int
+    """Ids below 1 or above n."""
+    missing: int
+    """Ids not given; they follow in the original order."""
+    parsable: bool
+    """Whether at least one id of the list was found; otherwise the order is the original one and
+    `missing` is n."""
+
+    @property
+    def repaired(self) -> bool:
+        """Whether the answer was understood but was not a permutation."""
+        return self.parsable and bool(self.repeats or self.out_of_range or self.missing)
+
+
+def parse_permutation(text: str, n: int) -> Permutation:
+    """Read ids that count from 1; "[3] > [1]" of three documents is [2, 0, 1] with 1 missing.
+
+    Thinking between <think> and </think> is not part of the answer. Bracketed numbers are read
+    wherever they stand; where a chain with ">" names every id of the answer, the chain alone is
+    read, so that "[3] is off topic: [2] > [1] > [3]" starts with 2. Without a bracketed number,
+    at least two plain ones joined by ">" or "," or alone on their lines are an order.
+
+    Args:
+        n: documents of the list.
+    """
+    answer = _THINKING_END.sub("", _THINKING.sub("", text)).replace("\r", "\n")
+    found = _bracketed(answer) or _plain(answer, n)
+    inside = [i - 1 for i in found if 1 <= i <= n]
+    given = dict.fromkeys(inside)
+    order = [*given, *(i for i in range(n) if i not in given)]
+    return Permutation(
+        order=order,
+        repeats=len(inside) - len(given),
+        out_of_range=len(found) - len(inside),
+        missing=n - len(given),
+        parsable=bool(given),
+    )
+
+
+def _bracketed(answer: str) -> list[int]:
+    """The chain that names every bracketed id, the last of several; otherwise all in order."""
+    marks = list(_BRACKETED.finditer(answer))
+    ids = [_number(mark[1]) for mark in marks]
+    if not ids:
+        return []
+    chains, joined = [[ids[0]]], [False]
+    for before, mark, number in zip(marks, marks[1:], ids[1:], strict=False):
+        between = answer[before.end() : mark.start()]
+        greater = bool(_GREATER.search(between)) and len(between) <= _JOINT and "." not in between
+        if greater or _PUNCTUATION.fullmatch(between):
+            chains[-1].append(number)
+            joined[-1] |= greater
+        else:
+            chains.append([number])
+            joined.append(False)
+    whole = [c for c, yes in zip(chains, joined, strict=True) if yes and set(c) == set(ids)]
+    return whole[-1] if whole else ids
+
+
+def _plain(answer: str, n: int) -> list[int]:
+    """The longest order without brackets, the last of several; "1,234" alone is a number.
+
+    Fewer than two different ids of the list are prose, not an order (one, if n is 1).
+    """
+    for pattern in _PLAIN:
+        texts = [m[0] for m in pattern.finditer(answer) if not _THOUSANDS.fullmatch(m[0])]
+        orders = [[_number(d) for d in re.findall("[0-9]+", text)] for text in texts]
+        orders = [o for o in orders if len({i for i in o if 1 <= i <= n}) >= min(2, n)]
+        if orders:
+            return max(reversed(orders), key=len)
+    return []
+
+
+def _number(digits: str) -> int:
+    """0, which no list has, for more digits than any list needs (int() refuses thousands)."""
+    return int(digits) if len(digits) <= 9 else 0
