@@ -18,7 +18,7 @@ from raypipe.evaluation.significance import RESAMPLES, holm, interval, paired_te
 if TYPE_CHECKING:
     from rich.console import Console
 
-Kind = Literal["first_stage", "zero_shot", "teacher", "oracle", "trained"]
+Kind = Literal["first_stage", "zero_shot", "teacher", "oracle", "trained", "derived"]
 
 _KINDS: dict[Kind, tuple[str, str]] = {  # label, colour; the colours are told apart by everyone
     "first_stage": ("first stage", "#7f7f7f"),
@@ -26,6 +26,7 @@ _KINDS: dict[Kind, tuple[str, str]] = {  # label, colour; the colours are told a
     "teacher": ("teacher", "#cc79a7"),
     "oracle": ("oracle", "#000000"),
     "trained": ("trained", "#0072b2"),
+    "derived": ("no training", "#56b4e9"),
 }
 _NO_VALUE = "–"  # noqa: RUF001 - an en dash, as tables print it
 _MARK = "†"

@@ -1,7 +1,8 @@
 """The runner of every Ray Data job: a planned list of chunks, one row and one file per chunk.
 
 No model batch crosses a chunk, and files have fixed names, so the bytes do not depend on how many
-actors there were or in which order they finished.
+actors there were, in which order they finished, or how often the job was interrupted: a chunk's
+file appears whole, holds its own counters, and is taken over by the next attempt.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Callable
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Any, BinaryIO, Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -21,6 +23,7 @@ from raypipe.resources import Context
 Counts = dict[str, int]
 Work = Callable[[range], tuple[pa.Table, Counts]]
 """Rows of the input to a table of results and counters of drops."""
+_NOTE = b"raypipe.chunk"
 
 
 class Job(Protocol):
@@ -31,21 +34,26 @@ class Job(Protocol):
         ...
 
 
-class _ChunkActor:
-    def __init__(self, job: Job, attempt: Attempt, suffix: str) -> None:
-        self._work = job.build()
-        self._attempt = attempt
-        self._suffix = suffix
+@dataclass(frozen=True)
+class Chunk:
+    """Consecutive input rows whose results are one file."""
 
-    def __call__(self, batch: pa.Table) -> pa.Table:
-        (row,) = batch.to_pylist()
-        counts = self.chunk(row["chunk_id"], range(row["start"], row["stop"]))
-        return pa.table({"chunk_id": [row["chunk_id"]], "counts": [json.dumps(counts)]})
+    number: int
+    start: int
+    stop: int
+    suffix: str
 
-    def chunk(self, chunk_id: int, rows: range) -> Counts:
-        table, counts = self._work(rows)
-        with self._attempt.open(f"part-{chunk_id:05d}.{self._suffix}") as sink:
-            if self._suffix == "arrow":  # one batch per file: memory-mapped without a copy
+    @property
+    def file(self) -> str:
+        return f"part-{self.number:05d}.{self.suffix}"
+
+    def write(self, work: Work, attempt: Attempt) -> Counts:
+        """Do the work and write the file, its counters inside."""
+        table, counts = work(range(self.start, self.stop))
+        note = {"start": self.start, "stop": self.stop, "counts": counts}
+        table = table.replace_schema_metadata({_NOTE: json.dumps(note, sort_keys=True)})
+        with attempt.open(self.file) as sink:
+            if self.suffix == "arrow":  # one batch per file: memory-mapped without a copy
                 table = table.combine_chunks()
                 with pa.ipc.new_file(sink, table.schema) as writer:
                     writer.write_table(table)
@@ -53,9 +61,35 @@ class _ChunkActor:
                 pq.write_table(table, sink)
         return counts
 
+    def counts_in(self, stream: BinaryIO) -> Counts | None:
+        """The counters of a finished file of this chunk, None if it is not one."""
+        try:
+            if self.suffix == "arrow":
+                metadata = pa.ipc.open_file(stream).schema.metadata
+            else:
+                metadata = pq.read_schema(stream).metadata
+            note = json.loads(metadata[_NOTE])
+        except (pa.ArrowException, OSError, KeyError, TypeError, ValueError):
+            return None
+        if (note["start"], note["stop"]) != (self.start, self.stop):
+            return None
+        counts: Counts = note["counts"]
+        return counts
 
-def _one_chunk(job: Job, attempt: Attempt, suffix: str, rows: int) -> Counts:
-    return _ChunkActor(job, attempt, suffix).chunk(0, range(rows))
+
+class _ChunkActor:
+    def __init__(self, job: Job, attempt: Attempt) -> None:
+        self._work = job.build()
+        self._attempt = attempt
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        (row,) = batch.to_pylist()
+        counts = Chunk(**row).write(self._work, self._attempt)
+        return pa.table({"number": [row["number"]], "counts": [json.dumps(counts)]})
+
+
+def _one_chunk(job: Job, attempt: Attempt, chunk: Chunk) -> Counts:
+    return chunk.write(job.build(), attempt)
 
 
 def run_chunks(
@@ -76,8 +110,63 @@ def run_chunks(
         suffix: "parquet", or "arrow" for files that are memory-mapped later.
 
     Returns:
-        The counters of all chunks, added up, with "rows".
+        The counters of all chunks, added up, with "rows", and "chunks_taken_over" if an
+        interrupted attempt had made some.
     """
+    todo, total = _plan(rows, chunk_rows, suffix, attempt)
+    if len(todo) == 1:  # a task finds a warm process, an actor pool starts one: 5 s on 2 cores
+        import ray
+
+        _, ask = context.resources.pool(1, model=model)
+        task = ray.remote(scheduling_strategy="SPREAD", **ask)(_one_chunk)
+        total.update(ray.get(task.remote(job, attempt, todo[0])))
+    elif todo:
+        for counts in _stream(job, todo, attempt, context, model):
+            total.update(counts)
+    return dict(total)
+
+
+def run_chunks_here(
+    work: Work, rows: int, chunk_rows: int, attempt: Attempt, context: Context
+) -> Counts:
+    """The same, one chunk after another in this process: for work that is itself a Ray job."""
+    from rich.progress import track
+
+    todo, total = _plan(rows, chunk_rows, "parquet", attempt)
+    for chunk in track(todo, attempt.step.name, disable=not context.progress_bars):
+        total.update(chunk.write(work, attempt))
+    return dict(total)
+
+
+def _plan(
+    rows: int, chunk_rows: int, suffix: str, attempt: Attempt
+) -> tuple[list[Chunk], Counter[str]]:
+    """The chunks that are still to be done, and the counters of those that stand."""
+    chunks = {
+        chunk.file: chunk
+        for number, start in enumerate(range(0, rows, chunk_rows))
+        for chunk in [Chunk(number, start, min(start + chunk_rows, rows), suffix)]
+    }
+    total: Counter[str] = Counter({"rows": rows})
+
+    def accept(name: str, stream: BinaryIO) -> bool:
+        counts = chunks[name].counts_in(stream) if name in chunks else None
+        total.update(counts or {})
+        return counts is not None
+
+    taken = attempt.resume(accept)
+    if taken:
+        total["chunks_taken_over"] = len(taken)
+        print(
+            f"{attempt.step.kind} {attempt.step.name}: {len(taken)} of {len(chunks)} chunks "
+            "were there",
+            flush=True,
+        )
+    return [chunk for name, chunk in chunks.items() if name not in taken], total
+
+
+def quieten(context: Context) -> None:
+    """Ray Data says what fails, and shows bars where the context wants them; nothing else."""
     import ray
 
     data = ray.data.DataContext.get_current()
@@ -85,27 +174,27 @@ def run_chunks(
     data.print_on_execution_start = False
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # "bars disabled"
-    starts = range(0, rows, chunk_rows)
-    plan = [
-        {"chunk_id": number, "start": start, "stop": min(start + chunk_rows, rows)}
-        for number, start in enumerate(starts)
-    ]
-    compute, ask = context.resources.pool(len(plan), model=model)
-    if len(plan) == 1:  # a task finds a warm process, an actor pool starts one: 5 s on 2 cores
-        task = ray.remote(scheduling_strategy="SPREAD", **ask)(_one_chunk)
-        return {"rows": rows, **ray.get(task.remote(job, attempt, suffix, rows))}
-    results = ray.data.from_items(plan, override_num_blocks=len(plan)).map_batches(
+
+
+def _stream(
+    job: Job, todo: list[Chunk], attempt: Attempt, context: Context, model: bool
+) -> list[dict[str, Any]]:
+    """Run chunks on an actor pool of Ray Data; returns their counters."""
+    import ray
+
+    quieten(context)
+    compute, ask = context.resources.pool(len(todo), model=model)
+    results = ray.data.from_items(
+        [vars(chunk) for chunk in todo], override_num_blocks=len(todo)
+    ).map_batches(
         _ChunkActor,
-        fn_constructor_args=(job, attempt, suffix),
+        fn_constructor_args=(job, attempt),
         batch_size=1,
         batch_format="pyarrow",
         compute=compute,
         **ask,
     )
     done = results.take_all()
-    if len(done) != len(plan):
-        raise RuntimeError(f"{attempt.step.path}: {len(done)} of {len(plan)} chunks came back")
-    total: Counter[str] = Counter({"rows": rows})
-    for row in done:
-        total.update(json.loads(row["counts"]))
-    return dict(total)
+    if len(done) != len(todo):
+        raise RuntimeError(f"{attempt.step.path}: {len(done)} of {len(todo)} chunks came back")
+    return [json.loads(row["counts"]) for row in done]

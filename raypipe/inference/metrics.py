@@ -15,6 +15,11 @@ from raypipe.artifacts import Attempt, Step
 from raypipe.data.sets import QRELS_FILE, Queries
 from raypipe.evaluation.measures import evaluate, means, unjudged_queries
 from raypipe.evaluation.runs import oracle, rerank, write_trec_run
+from raypipe.inference.rows import Rows
+from raypipe.inference.teacher_values import TeacherValues
+
+BLOCK = 1024
+"""Queries whose lists are Python objects at a time."""
 
 
 @dataclass(frozen=True)
@@ -68,24 +73,28 @@ class TeacherRun(Step):
 
     def run(self, attempt: Attempt, context: Any) -> Mapping[str, Any]:
         sign = -1.0 if self.teacher_kind == "rank" else 1.0
-        said = {
-            row["query_id"]: dict(zip(row["doc_ids"], row["values"], strict=True))
-            for row in attempt.inputs["teacher"].table().to_pylist()
-        }
-        candidates = attempt.inputs["candidates"].table()
-        scores, unknown = {}, 0
-        for row in candidates.to_pylist():
-            known = said.get(row["query_id"], {})
-            values = [sign * known.get(d, np.nan) for d in row["doc_ids"][: self.depth]]
-            unknown += int(np.isnan(values).sum())
-            # behind everything the teacher knows, in first-stage order
-            floor = np.nanmin(values) if np.isfinite(values).any() else 0.0
-            scores[row["query_id"]] = [
-                floor - 1 - place if np.isnan(v) else v for place, v in enumerate(values)
-            ]
-        run = rerank(candidates, scores, self.depth)
+        candidates = Rows(attempt.inputs["candidates"])
+        teacher = TeacherValues(attempt.inputs["teacher"])
+        tables, unknown = [], 0
+        for start in range(0, len(candidates), BLOCK):
+            part = candidates.read(range(start, min(start + BLOCK, len(candidates))))
+            said = teacher.of_queries(part["query_id"].to_pylist())
+            scores = {}
+            for row in part.select(["query_id", "doc_ids"]).to_pylist():
+                known = said.get(row["query_id"], {})
+                values = [sign * known.get(d, np.nan) for d in row["doc_ids"][: self.depth]]
+                unknown += int(np.isnan(values).sum())
+                scores[row["query_id"]] = _behind(values)
+            tables.append(rerank(part, scores, self.depth))
+        run = pa.concat_tables(tables)
         attempt.put_table(run)
         return {"rows": run.num_rows, "documents_unknown_to_teacher": unknown}
+
+
+def _behind(values: list[float]) -> list[float]:
+    """NaN becomes less than every known value, in the order given."""
+    floor = np.nanmin(values) if np.isfinite(values).any() else 0.0
+    return [floor - 1 - place if np.isnan(v) else v for place, v in enumerate(values)]
 
 
 @dataclass(frozen=True)

@@ -9,15 +9,14 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
-from raypipe.artifacts import Artifact, Attempt, Step
-from raypipe.data.collection import index_of, read_docs
-from raypipe.data.pairs import Template, Truncation
-from raypipe.data.sets import DOCS_FILE, QUERIES_FILE, Collection, Queries
-from raypipe.data.tokens import TokenReader
+from raypipe.artifacts import Attempt, Step
+from raypipe.data.sets import Collection, Queries
+from raypipe.data.truncation import Truncation
 from raypipe.evaluation.runs import rerank
 from raypipe.inference.chunks import Counts, Work, run_chunks
-from raypipe.inference.scoring import PairScorer
-from raypipe.inference.tokens import Tokens, load_tokenizer
+from raypipe.inference.pair_job import PairJob
+from raypipe.inference.rows import Rows
+from raypipe.inference.tokens import Tokens
 from raypipe.models.cross_encoder import CrossEncoder
 from raypipe.resources import Context
 
@@ -69,7 +68,7 @@ class CrossEncoderRun(Step):
         return {"weights": self.weights, **self.lists.steps()}
 
     def run(self, attempt: Attempt, context: Context) -> Mapping[str, Any]:
-        rows = attempt.inputs["candidates"].table().num_rows
+        rows = len(Rows(attempt.inputs["candidates"]))
         job = _Score(
             dict(attempt.inputs),
             self.model,
@@ -82,43 +81,15 @@ class CrossEncoderRun(Step):
         return run_chunks(job, rows, CHUNK, attempt, context, model=True)
 
 
-@dataclass(frozen=True)
-class _Score:
-    inputs: dict[str, Artifact]
-    model: CrossEncoder
-    truncation: Truncation
-    depth: int
-    precision: str
-    budget: int
-    device: str
-
+class _Score(PairJob):
     def build(self) -> Work:
-        folder = self.inputs["weights"].local()
-        candidates = self.inputs["candidates"].table()
-        known = read_docs(self.inputs["collection"].local() / DOCS_FILE).ids()
-        query_ids = read_docs(self.inputs["queries"].local() / QUERIES_FILE).ids()
-        query_tokens = TokenReader(self.inputs["query_tokens"].local())
-        doc_tokens = TokenReader(self.inputs["doc_tokens"].local())
-        score = PairScorer(
-            self.model.load(folder, 0, training=False, device=self.device),
-            Template.of(load_tokenizer(folder)),
-            self.truncation,
-            self.budget,
-            self.precision,
-            self.device,
-        )
+        scored, candidates = self.open(), Rows(self.inputs["candidates"])
 
         def work(chunk: range) -> tuple[pa.Table, Counts]:
-            part = candidates.slice(chunk.start, len(chunk))
-            top = [ids[: self.depth] for ids in part.column("doc_ids").to_pylist()]
-            query_id = part.column("query_id").to_pylist()
-            queries = np.repeat(index_of(query_id, query_ids), [len(ids) for ids in top])
-            docs = index_of([d for ids in top for d in ids], known)
-            pairs = [(query_tokens[q], doc_tokens[d]) for q, d in zip(queries, docs, strict=True)]
-            flat = score(pairs)
-            splits = np.split(flat, np.cumsum([len(ids) for ids in top])[:-1])
-            table = rerank(part, dict(zip(query_id, splits, strict=True)), self.depth)
-            constant = sum(len(s) > 1 and float(np.ptp(s)) == 0.0 for s in splits)
-            return table, {"pairs": len(pairs), "queries_with_constant_scores": constant}
+            lists, counts = scored(chunk)
+            scores = {one.query_id: values for one, values in lists}
+            table = rerank(candidates.read(chunk), scores, self.depth)
+            constant = sum(len(s) > 1 and float(np.ptp(s)) == 0.0 for s in scores.values())
+            return table, {**counts, "queries_with_constant_scores": constant}
 
         return work

@@ -10,17 +10,18 @@ import numpy as np
 import torch
 from torch import nn
 
-from raypipe.data.pairs import Budgets, LongestFirst, Template, length_batches
+from raypipe.data.pairs import Template, length_batches
+from raypipe.data.truncation import MaxP, Pair, Truncation, expand
 from raypipe.models.bi_encoder import Encoder
 
 Array = np.ndarray[Any, Any]
-Pair = tuple[Array, Array]
 
 
 def autocast(device: str, precision: str) -> torch.autocast:
-    """Mixed precision on `device` if `precision` is bf16, a no-op for fp32."""
+    """Mixed precision on `device` for bf16 and fp16, a no-op for fp32."""
     kind = torch.device(device).type
-    return torch.autocast(kind, dtype=torch.bfloat16, enabled=precision == "bf16")
+    low = torch.float16 if precision == "fp16" else torch.bfloat16
+    return torch.autocast(kind, dtype=low, enabled=precision != "fp32")
 
 
 def to_tensors(inputs: dict[str, Array], device: str) -> dict[str, torch.Tensor]:
@@ -32,6 +33,8 @@ def to_tensors(inputs: dict[str, Array], device: str) -> dict[str, torch.Tensor]
 class PairScorer:
     """Scores lists of (query tokens, document tokens) in length-sorted batches.
 
+    A pair that is read in several passages scores as the best of them.
+
     Args:
         budget: padded tokens per batch.
         precision: "bf16" or "fp32"; the head is float32 either way.
@@ -39,33 +42,46 @@ class PairScorer:
 
     model: nn.Module
     template: Template
-    truncation: LongestFirst | Budgets
+    truncation: Truncation
     budget: int
     precision: str
     device: str
 
-    def cut(self, pair: Pair) -> Pair:
-        """The pair as it will be read."""
-        query, doc = pair
-        q, d = self.truncation.cut(len(query), len(doc), self.template.n_special)
-        return query[:q], doc[:d]
-
     def __call__(self, pairs: Sequence[Pair]) -> Array:
         """[len(pairs)] float32 scores, in the order given."""
-        cut = [self.cut(pair) for pair in pairs]
         extra = self.template.n_special
-        lengths = [len(q) + len(d) + extra for q, d in cut]
-        scores = np.zeros(len(cut), dtype=np.float32)
+        flat, counts = expand(pairs, self.truncation, extra)
+        lengths = [len(q) + len(d) + extra for q, d in flat]
+        scores = np.zeros(len(flat), dtype=np.float32)
         with torch.inference_mode(), autocast(self.device, self.precision):
             for rows in length_batches(lengths, self.budget):
-                inputs = to_tensors(self.template.pad([cut[i] for i in rows]), self.device)
+                inputs = to_tensors(self.template.pad([flat[i] for i in rows]), self.device)
                 scores[rows] = self.model(**inputs).logits[:, 0].float().cpu().numpy()
-        return scores
+        starts = np.cumsum([0, *counts[:-1]]) if counts else np.empty(0, dtype=np.int64)
+        best: Array = np.maximum.reduceat(scores, starts)
+        return best
+
+    def counts(self, pairs: Sequence[Pair]) -> dict[str, int]:
+        """pairs; documents_cut: pairs whose document is not read to its end; with max_p passages.
+
+        A document counts once for every query it is read with.
+        """
+        extra = self.template.n_special
+        read = [self.truncation.passages(len(q), len(d), extra) for q, d in pairs]
+        cut = sum(p[-1][2] < len(d) for p, (_, d) in zip(read, pairs, strict=True))
+        found = {"pairs": len(pairs), "documents_cut": cut}
+        if isinstance(self.truncation, MaxP):
+            found["passages"] = sum(map(len, read))
+        return found
 
 
 @dataclass
 class TextEncoder:
-    """Encodes token-id arrays in length-sorted batches."""
+    """Encodes token-id arrays in length-sorted batches.
+
+    Args:
+        prefix: token ids put before every text.
+    """
 
     encoder: Encoder
     template: Template
@@ -73,11 +89,19 @@ class TextEncoder:
     budget: int
     precision: str
     device: str
+    prefix: Array | None = None
+
+    @property
+    def room(self) -> int:
+        """Tokens of a text that are read: the rest is special tokens and prefix."""
+        prefix = 0 if self.prefix is None else len(self.prefix)
+        return self.max_length - self.template.n_special - prefix
 
     def __call__(self, texts: Sequence[Array]) -> Array:
         """[len(texts), hidden] float32 vectors, in the order given."""
-        room = self.max_length - self.template.n_special
-        cut = [text[:room] for text in texts]
+        cut = [text[: self.room] for text in texts]
+        if self.prefix is not None:
+            cut = [np.concatenate([self.prefix, text]) for text in cut]
         out: Array | None = None
         with torch.inference_mode(), autocast(self.device, self.precision):
             for rows in length_batches(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from raypipe.artifacts import Step
+from raypipe.config import NOT_SEMANTIC
 from raypipe.data.sets import Collection, Queries
-from raypipe.inference.bm25 import Bm25Candidates, Bm25Index, Bm25Options
+from raypipe.inference.bm25 import SHARD_DOCS, Bm25Candidates, Bm25Index, Bm25Options
 
 
 class Bm25(Bm25Options):
@@ -17,13 +18,17 @@ class Bm25(Bm25Options):
     type: Literal["bm25"] = "bm25"
     depth: int = Field(100, ge=1)
     """Candidates per query."""
+    shard_docs: Annotated[int, NOT_SEMANTIC] = Field(SHARD_DOCS, ge=1, lt=2**31)
+    """Most documents per part of the index; parts are built in parallel, each in the memory of one
+    actor (about 20 bytes per distinct term of a document), and give the scores of one index."""
 
     label: ClassVar[str] = "BM25"
 
-    def candidates(self, collection: Collection, queries: Queries) -> Step:
+    def candidates(self, collection: Collection, queries: Queries, precision: str) -> Step:
         """The step that retrieves; all query sets share one index."""
         fields = {name: getattr(self, name) for name in Bm25Options.model_fields}
-        return Bm25Candidates(Bm25Index(collection, Bm25Options(**fields)), queries, self.depth)
+        index = Bm25Index(collection, Bm25Options(**fields), self.shard_docs)
+        return Bm25Candidates(index, queries, self.depth)
 
     def check(self) -> None:
         """Nothing outside the recipe is needed."""

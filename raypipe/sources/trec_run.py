@@ -9,7 +9,7 @@ from pydantic import Field
 from raypipe.artifacts import Step
 from raypipe.config import Config
 from raypipe.data.sets import Collection, Queries
-from raypipe.inference.runfiles import RunFileCandidates, check_files
+from raypipe.inference.files import RunFileCandidates, check_files
 
 
 class TrecRun(Config):
@@ -27,7 +27,7 @@ class TrecRun(Config):
     def label(self) -> str:
         return self.name
 
-    def candidates(self, collection: Collection, queries: Queries) -> Step:
+    def candidates(self, collection: Collection, queries: Queries, precision: str) -> Step:
         """The step that reads the files."""
         return RunFileCandidates(self.paths, self.depth, self.name, collection, queries)
 

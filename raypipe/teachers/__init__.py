@@ -1,13 +1,16 @@
-"""Teachers: configs whose `scores` names the step that gives every document of a list a value."""
+"""Teachers: configs whose `scores` names the step that gives every document of a list a value.
+
+`values` says whether that is a score (higher is better) or a rank (1 is best), `needs_lists`
+whether it depends on the other documents of the list, `check` whether everything is there.
+"""
 
 from typing import Annotated
 
 from pydantic import Field
 
-from raypipe.teachers.model import BiEncoderTeacher, Fusion
-from raypipe.teachers.published import RunFile
+from raypipe.teachers.ensemble import Ensemble, Single
 
-Teacher = Annotated[BiEncoderTeacher | Fusion | RunFile, Field(discriminator="type")]
-"""Adding a teacher: one class with `values`, `scores` and `check`, and its name here."""
+Teacher = Annotated[Single | Ensemble, Field(discriminator="type")]
+"""Adding a teacher: one class with these four, and its name in `ensemble.Single`."""
 
-__all__ = ["BiEncoderTeacher", "Fusion", "RunFile", "Teacher"]
+__all__ = ["Ensemble", "Single", "Teacher"]

@@ -7,11 +7,11 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from raypipe.artifacts import Step
-from raypipe.inference.embed import Embeddings, VectorScores
+from raypipe.inference.dense import Embeddings, VectorScores
+from raypipe.inference.lists import Lists
 from raypipe.inference.tokens import Tokens
 from raypipe.models.backbone import Backbone
 from raypipe.models.bi_encoder import BiEncoder
-from raypipe.teachers.base import Lists
 
 
 class BiEncoderTeacher(BiEncoder):
@@ -21,6 +21,7 @@ class BiEncoderTeacher(BiEncoder):
 
     values: ClassVar[Literal["score", "rank"]] = "score"
     label: ClassVar[str] = "bi-encoder"
+    needs_lists: ClassVar[bool] = False
 
     @property
     def weight_of_first_stage(self) -> float:
@@ -32,16 +33,7 @@ class BiEncoderTeacher(BiEncoder):
         encoder = BiEncoder(**{name: getattr(self, name) for name in BiEncoder.model_fields})
         texts = (lists.collection, lists.queries)
         docs, queries = (Embeddings(Tokens(t, backbone), encoder, precision) for t in texts)
-        return VectorScores(
-            lists.candidates,
-            lists.negatives,
-            lists.collection,
-            lists.queries,
-            docs,
-            queries,
-            lists.depth,
-            self.weight_of_first_stage,
-        )
+        return VectorScores(lists, docs, queries, self.weight_of_first_stage)
 
     def check(self) -> None:
         """Resolve the backbone.
@@ -64,6 +56,7 @@ class Fusion(BiEncoderTeacher):
     """Weight of the first stage; the bi-encoder has the rest."""
 
     label: ClassVar[str] = "bi-encoder + first stage"
+    needs_lists: ClassVar[bool] = True  # a z-score over eight documents says little
 
     @property
     def weight_of_first_stage(self) -> float:

@@ -1,69 +1,135 @@
-"""Teachers that are files: a published re-ranking."""
+"""Teachers that are files: published re-rankings, language models' orders, ranker scores."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
-import pyarrow as pa
 from pydantic import Field
 
-from raypipe.artifacts import Attempt, Step
+from raypipe.artifacts import Step
 from raypipe.config import Config
-from raypipe.data.collection import read_docs
-from raypipe.data.sets import DOCS_FILE, QUERIES_FILE
-from raypipe.files import file_checksum
-from raypipe.inference.runfiles import check_files, read_for
-from raypipe.records import TEACHER
-from raypipe.teachers.base import Lists
+from raypipe.inference.files import check_files
+from raypipe.inference.lists import Lists
+from raypipe.inference.published import PairScores, RankGptOrders, RunFileValues, ScoreFile
 
 
 class RunFile(Config):
-    """The order of a TREC run, such as an LLM's re-ranking; its scores are not used."""
+    """A TREC run, such as an LLM's re-ranking: the order of its rank column, or its scores."""
 
     type: Literal["run_file"] = "run_file"
     paths: tuple[str, ...] = Field(min_length=1)
     """One or more run files, plain or .gz."""
+    column: Literal["rank", "score"] = "rank"
+    """Which column counts; a re-ranking often keeps the scores of the list it re-ranked."""
 
-    values: ClassVar[Literal["score", "rank"]] = "rank"
     label: ClassVar[str] = "run file"
+    needs_lists: ClassVar[bool] = False
+
+    @property
+    def values(self) -> Literal["score", "rank"]:
+        return self.column
 
     def scores(self, lists: Lists, precision: str) -> Step:
         """The step that reads the files."""
-        return RunFileRanks(self.paths, lists)
+        return RunFileValues(self.paths, self.column, lists)
 
     def check(self) -> None:
         """The files exist."""
         check_files(self.paths)
 
 
-@dataclass(frozen=True)
-class RunFileRanks(Step):
-    """Rank of every document of the file, 1 is best; queries without a list have no row."""
+class RankGptFile(Config):
+    """Lists and a language model's answers about them, as RankGPT published them."""
 
-    paths: tuple[str, ...]
-    lists: Lists
+    type: Literal["rankgpt"] = "rankgpt"
+    lists: str
+    """JSON lines: query_id, and retrieved_passages with docid and rank."""
+    permutations: str
+    """A JSON list of strings such as "[5] > [18] > [2]", or one JSON string per line."""
+    unparsable: Literal["drop", "keep"] = "drop"
+    """An answer without any order: no values for the query, or the list as the model saw it."""
 
-    kind: ClassVar[str] = "teacher"
+    values: ClassVar[Literal["score", "rank"]] = "rank"
+    label: ClassVar[str] = "RankGPT"
+    needs_lists: ClassVar[bool] = False
 
-    @property
-    def name(self) -> str:
-        return f"run_file-{self.lists.queries.name}"
+    def scores(self, lists: Lists, precision: str) -> Step:
+        """The step that reads the files."""
+        return RankGptOrders(self.lists, self.permutations, self.unparsable, lists)
 
-    def spec(self) -> Mapping[str, Any]:
-        return {"files": [file_checksum(Path(path).expanduser()) for path in self.paths]}
+    def check(self) -> None:
+        """The files exist."""
+        check_files((self.lists, self.permutations), "rankgpt file")
 
-    def inputs(self) -> Mapping[str, Step]:
-        return {"collection": self.lists.collection, "queries": self.lists.queries}
 
-    def run(self, attempt: Attempt, context: Any) -> Mapping[str, Any]:
-        known = read_docs(attempt.inputs["collection"].local() / DOCS_FILE).ids()
-        queries = read_docs(attempt.inputs["queries"].local() / QUERIES_FILE).ids().to_pylist()
-        rows, counts = read_for(self.paths, set(queries), known, None)
-        out = [
-            {"query_id": r["query_id"], "doc_ids": r["doc_ids"], "values": r["ranks"]} for r in rows
-        ]
-        attempt.put_table(pa.Table.from_pylist(out, schema=TEACHER))
-        return {**counts, "queries_without_list": len(queries) - len(rows)}
+class MonoScores(Config):
+    """A pointwise ranker's scores (monoT5): `query_id doc_id score_true score_false`, tabs.
+
+    The value is log softmax of true. Three columns are `query_id doc_id score`, taken as it is.
+    """
+
+    type: Literal["mono_scores"] = "mono_scores"
+    paths: tuple[str, ...] = Field(min_length=1)
+    """One or more files, plain or .gz."""
+
+    values: ClassVar[Literal["score", "rank"]] = "score"
+    label: ClassVar[str] = "pointwise scores"
+    needs_lists: ClassVar[bool] = False
+
+    def scores(self, lists: Lists, precision: str) -> Step:
+        """The step that reads the files."""
+        return ScoreFile(self.type, self.paths, lists)
+
+    def check(self) -> None:
+        """The files exist."""
+        check_files(self.paths, "mono_scores file")
+
+
+class DuoScores(Config):
+    """A pairwise ranker's probabilities (duoT5): `query_id doc1 doc2 log_p`, parted by tabs.
+
+    log_p is log P(doc1 is more relevant than doc2). A document's value is its probability to win,
+    over all its comparisons (Pradeep et al. 2021, Sym-Sum); the pairs are kept beside it.
+    """
+
+    type: Literal["duo_scores"] = "duo_scores"
+    paths: tuple[str, ...] = Field(min_length=1)
+    """One or more files, plain or .gz."""
+    aggregation: Literal["mean", "sum"] = "mean"
+    """The mean stays comparable where documents have unequal numbers of comparisons."""
+
+    values: ClassVar[Literal["score", "rank"]] = "score"
+    label: ClassVar[str] = "pairwise scores"
+    needs_lists: ClassVar[bool] = True
+
+    def scores(self, lists: Lists, precision: str) -> Step:
+        """The step that reads the files; its table has the pairs too."""
+        return PairScores(self.paths, self.aggregation, lists)
+
+    def check(self) -> None:
+        """The files exist."""
+        check_files(self.paths, "duo_scores file")
+
+
+class EnsembleScores(Config):
+    """Scored triples (Hofstaetter et al. 2020): `pos_score neg_score query_id pos_doc_id
+    neg_doc_id`, parted by tabs.
+
+    Both scores of a row count; a document scored more than once has the mean.
+    """
+
+    type: Literal["ensemble_scores"] = "ensemble_scores"
+    paths: tuple[str, ...] = Field(min_length=1)
+    """One or more files, plain or .gz."""
+
+    values: ClassVar[Literal["score", "rank"]] = "score"
+    label: ClassVar[str] = "ensemble scores"
+    needs_lists: ClassVar[bool] = False
+
+    def scores(self, lists: Lists, precision: str) -> Step:
+        """The step that reads the files."""
+        return ScoreFile(self.type, self.paths, lists)
+
+    def check(self) -> None:
+        """The files exist."""
+        check_files(self.paths, "ensemble_scores file")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import shutil
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -13,8 +15,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from raypipe.artifacts import Attempt, Store
 from raypipe.data.sets import DOCS_FILE
-from raypipe.inference.bm25 import Bm25Options, Search, _build_index
+from raypipe.inference.bm25 import search as bm25_search
+from raypipe.inference.bm25.index import BuildShard
+from raypipe.inference.bm25.search import Search
+from raypipe.inference.bm25.terms import CountTerms
+from raypipe.inference.bm25.vocabulary import Bm25Options, write_vocabulary
+from raypipe.inference.chunks import Chunk, Counts, Job
 from raypipe.records import DOCS
 
 PLAIN = Bm25Options(stemmer=None, stopwords=None)
@@ -22,33 +30,64 @@ WORDS = ["apple", "pear", "plum", "fig", "kiwi", "lime"]
 
 
 @dataclass
-class Folder:
-    """Stands in for the collection's artifact and for the attempt that the index is written to."""
+class Made:
+    """Stands in for a committed artifact."""
 
     path: Path
+    counts: Counts = field(default_factory=dict)
 
     def local(self) -> Path:
         return self.path
 
-    @property
-    def inputs(self) -> dict[str, Folder]:
-        return {"collection": self}
 
-    def put_directory(self, folder: Path) -> None:
-        for source in folder.iterdir():
-            (self.path / source.name).write_bytes(source.read_bytes())
+def in_chunks(job: Job, rows: int, size: int, attempt: Attempt) -> Made:
+    """What `run_chunks` does, in this process."""
+    work, total = job.build(), Counter()
+    for number, start in enumerate(range(0, rows, size)):
+        chunk = Chunk(number, start, min(start + size, rows), "arrow")
+        total.update(chunk.write(work, attempt))
+    return Made(Path(attempt.base), dict(total))
 
 
-def search_of(folder: Path, docs: dict[str, str], options: Bm25Options = PLAIN) -> Search:
-    folder.mkdir(exist_ok=True)
-    for old in folder.iterdir():
-        old.unlink()
+def attempt_at(root: Path, kind: str, **inputs: Made) -> Attempt:
+    return Attempt(Store(str(root)), SimpleNamespace(path=kind, name="tiny"), "attempt", inputs)
+
+
+def terms_of(root: Path, docs: dict[str, str], options: Bm25Options, size: int = 9) -> Made:
+    """Documents and their terms below an emptied `root`."""
+    shutil.rmtree(root, ignore_errors=True)
+    root.mkdir(parents=True)
     table = pa.table([list(docs), list(docs.values())], schema=DOCS)
-    with pa.ipc.new_file(str(folder / DOCS_FILE), DOCS) as writer:
+    with pa.ipc.new_file(str(root / DOCS_FILE), DOCS) as writer:
         writer.write_table(table, max_chunksize=7)
-    counts = _build_index(Folder(folder), options)
+    job = CountTerms(Made(root), options)
+    return in_chunks(job, len(docs), size, attempt_at(root, "terms"))
+
+
+def index_of(
+    root: Path, terms: Made, docs: int, options: Bm25Options, shard_docs: int
+) -> tuple[Made, Counts]:
+    """An index of the terms below `root`, and what its vocabulary counted."""
+    shutil.rmtree(root / "index", ignore_errors=True)
+    attempt = attempt_at(root, "index", collection=Made(root), terms=terms)
+    counts = write_vocabulary(attempt, options)
+    return in_chunks(BuildShard(attempt, options), docs, shard_docs, attempt), counts
+
+
+def search_of(
+    folder: Path, docs: dict[str, str], options: Bm25Options = PLAIN, shard_docs: int = 10_000
+) -> Search:
+    terms = terms_of(folder, docs, options)
+    index, counts = index_of(folder, terms, len(docs), options, shard_docs)
     assert counts["docs"] == len(docs)
-    return Search(folder, options)
+    return Search(index.local(), options)
+
+
+@pytest.fixture(params=["numpy", "numba"])
+def backend(request, monkeypatch) -> str:
+    """Both ways to score, however small the work is."""
+    monkeypatch.setattr(bm25_search, "NUMBA_WORK", 0 if request.param == "numba" else 10**18)
+    return request.param
 
 
 def found(search: Search, docs: dict[str, str], query: str, depth: int) -> dict[str, float]:
@@ -107,7 +146,7 @@ def test_k1_and_b(tmp_path, k1, b):
     assert list(got.values()) == pytest.approx(list(expected.values()), rel=1e-5)
 
 
-def test_ties_are_broken_by_document_id_at_every_depth(tmp_path):
+def test_ties_are_broken_by_document_id_at_every_depth(tmp_path, backend):
     ids = [f"d{i:02d}" for i in np.random.default_rng(0).permutation(60)]
     docs = dict.fromkeys(ids, "fig kiwi") | {"zz": "fig fig fig", "yy": "plum plum"}
     search = search_of(tmp_path / "i", docs)
@@ -115,7 +154,7 @@ def test_ties_are_broken_by_document_id_at_every_depth(tmp_path):
         assert list(found(search, docs, "fig", depth)) == ["zz", *sorted(ids)][:depth]
 
 
-def test_more_ties_than_are_fetched_at_first(tmp_path):
+def test_more_ties_than_are_fetched_at_first(tmp_path, backend):
     """Depth 10 fetches 42, then 168, then all 700: the first ids may be anywhere."""
     ids = [f"d{i:03d}" for i in range(700)][::-1]
     docs = dict.fromkeys(ids, "fig kiwi") | {"other": "plum"}
@@ -126,7 +165,7 @@ def test_more_ties_than_are_fetched_at_first(tmp_path):
     assert results == [list(range(699, 689, -1)), [700], [], list(range(699, 689, -1))]
 
 
-def test_score_zero_is_no_candidate(tmp_path):
+def test_score_zero_is_no_candidate(tmp_path, backend):
     docs = {"a": "fig", "b": "kiwi", "c": "kiwi fig", "d": "lime", "e": "plum"}
     search = search_of(tmp_path / "i", docs)
     assert list(found(search, docs, "kiwi", 5)) == ["b", "c"]
@@ -134,7 +173,7 @@ def test_score_zero_is_no_candidate(tmp_path):
     assert list(found(search, docs, "kiwi", 1)) == ["b"]
 
 
-def test_depth_beyond_the_collection(tmp_path):
+def test_depth_beyond_the_collection(tmp_path, backend):
     docs = {"a": "fig kiwi", "b": "fig"}
     search = search_of(tmp_path / "i", docs)
     assert list(found(search, docs, "fig", 1000)) == ["b", "a"]

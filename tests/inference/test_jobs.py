@@ -20,7 +20,6 @@ from raypipe.data.sets import QUERIES_FILE
 from raypipe.data.tokens import TokenReader
 from raypipe.evaluation.runs import read_trec_run
 from raypipe.experiment import Experiment
-from raypipe.inference import bm25, embed, groups, score
 from raypipe.inference.bm25 import Bm25Options
 from raypipe.models.backbone import Backbone
 from raypipe.models.cross_encoder import CrossEncoder, save
@@ -153,7 +152,7 @@ def test_first_stage_metrics_by_hand(builder, experiment):
 
 
 def test_negatives_are_sampled_per_query(builder, experiment):
-    step = experiment.negatives(experiment.groups)
+    step = experiment.training().negatives()
     candidates = rows(builder, experiment.first_stage("train"))
     found = rows(builder, step)
     assert len(found) == 36
@@ -172,10 +171,10 @@ def test_negatives_are_sampled_per_query(builder, experiment):
 
 
 def test_groups_hold_indices_and_teacher_values(builder, experiment, docs):
-    step = experiment.training_groups(experiment.groups)
+    step = experiment.training().groups()
     reader = GroupReader(builder.get(step).local())
     teacher = rows(builder, step.teacher)
-    negatives = rows(builder, experiment.negatives(experiment.groups))
+    negatives = rows(builder, experiment.training().negatives())
     folder = builder.get(experiment.queries("train")).local()
     query_ids, doc_ids = read_docs(folder / QUERIES_FILE).ids().to_pylist(), list(docs)
     assert len(reader) == 36 and reader.has_teacher
@@ -200,7 +199,7 @@ def test_teachers_against_sentence_transformers(cluster, here, builder, docs, qu
         overrides = [f"teacher.type={kind}", f"teacher.backbone={MINILM}", "teacher.max_length=32"]
         experiment = load(Experiment, here, overrides)
         candidates = rows(builder, experiment.first_stage("validation"))
-        found = rows(builder, experiment.teacher_scores("validation"))
+        found = rows(builder, experiment.teacher_scores("validation", 10))
         assert len(found) == 12
         for query_id, row in found.items():
             first = candidates[query_id]
@@ -212,8 +211,8 @@ def test_teachers_against_sentence_transformers(cluster, here, builder, docs, qu
                 mean = (zscore(cosines) + zscore(first["scores"][:10])) / 2
                 np.testing.assert_allclose(row["values"], mean, rtol=0, atol=1e-3)
         # beside the candidates a training teacher scores the documents of the groups
-        trained = rows(builder, experiment.teacher_scores("train", experiment.groups))
-        negatives = rows(builder, experiment.negatives(experiment.groups))
+        trained = rows(builder, experiment.training().teacher_scores())
+        negatives = rows(builder, experiment.training().negatives())
         assert all(
             set(negatives[q]["doc_ids"]) <= set(row["doc_ids"]) for q, row in trained.items()
         )
@@ -247,11 +246,11 @@ def test_a_run_is_the_head_by_score_and_the_rest_as_it_was(
 def test_bytes_do_not_depend_on_the_number_of_actors(
     cluster, builder, experiment, scorer, monkeypatch, tmp_path
 ):
-    monkeypatch.setattr(bm25, "CHUNK", 12)
-    monkeypatch.setattr(groups, "CHUNK", 12)
-    monkeypatch.setattr(embed, "ENCODE_CHUNK", 50)
-    monkeypatch.setattr(score, "CHUNK", 1)  # the query without candidates is a chunk of its own
-    training = experiment.training_groups(experiment.groups)
+    sizes = {"bm25.candidates": 12, "groups.negatives": 12, "groups.indices": 12}
+    sizes |= {"dense.embeddings": 50, "score": 1}  # the query without candidates is a chunk
+    for module, size in sizes.items():
+        monkeypatch.setattr(f"raypipe.inference.{module}.CHUNK", size)
+    training = experiment.training().groups()
     parts = {
         experiment.first_stage("train"): 3,
         training.negatives: 3,

@@ -1,16 +1,14 @@
-"""The arithmetic of vector teachers: normalisation, the first stage's floor, vectors on disk."""
+"""Lists on one scale, and the first stage's floor of vector teachers."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
-import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raypipe.inference.embed import _merged, first_stage_scores, read_vectors, zscore
+from raypipe.inference.dense.vector_scores import first_stage_scores
+from raypipe.inference.scales import min_max, zscore
 
 
 def test_zscore_by_hand():
@@ -41,11 +39,16 @@ def test_a_constant_list_of_full_doubles_becomes_zeros(size):
     assert zscore(np.full(size, 0.1)).tolist() == [0.0] * size
 
 
-def test_zscore_of_nothing():
-    assert zscore(np.empty(0)).shape == (0,)
+def test_min_max_by_hand():
+    assert min_max(np.array([5.0, 1.0, 9.0])).tolist() == [0.5, 0.0, 1.0]
+    assert min_max(np.full(3, 0.1)).tolist() == [0.0] * 3
 
 
-ROW = {"doc_ids": ["a", "b", "c"], "scores": [9.0, 4.0, 2.5]}
+def test_nothing_stays_nothing():
+    assert zscore(np.empty(0)).shape == min_max(np.empty(0)).shape == (0,)
+
+
+ROW = {"a": 9.0, "b": 4.0, "c": 2.5}
 
 
 def test_what_was_not_retrieved_gets_the_lowest_score():
@@ -58,35 +61,5 @@ def test_the_floor_is_that_of_the_whole_list_not_of_what_is_asked():
 
 
 def test_no_candidates_no_floor():
-    assert first_stage_scores({"doc_ids": [], "scores": []}, ["x", "y"]).tolist() == [0.0, 0.0]
+    assert first_stage_scores({}, ["x", "y"]).tolist() == [0.0, 0.0]
     assert first_stage_scores(ROW, []).shape == (0,)
-
-
-def test_candidates_come_first_and_once():
-    assert _merged(["b", "a"], ["c", "a", "d"]) == ["b", "a", "c", "d"]
-
-
-def vectors(folder: Path, parts: list[np.ndarray]) -> np.ndarray:
-    for number, part in enumerate(parts):
-        column = pa.FixedSizeListArray.from_arrays(part.reshape(-1), part.shape[1])
-        table = pa.table({"vector": column})
-        with pa.ipc.new_file(str(folder / f"part-{number:05d}.arrow"), table.schema) as writer:
-            writer.write_table(table)
-    return read_vectors(folder)
-
-
-@pytest.mark.parametrize("sizes", [(7,), (3, 4), (1,) * 12])
-def test_vectors_of_several_parts_are_one_matrix(tmp_path, sizes):
-    whole = np.random.default_rng(0).standard_normal((sum(sizes), 5)).astype(np.float32)
-    found = vectors(tmp_path, np.split(whole, np.cumsum(sizes)[:-1]))
-    assert found.dtype == np.float32
-    np.testing.assert_array_equal(found, whole)
-
-
-def test_one_part_is_mapped_not_copied(tmp_path):
-    whole = np.ones((1000, 30), dtype=np.float32)
-    vectors(tmp_path, [whole])
-    before = pa.total_allocated_bytes()
-    found = read_vectors(tmp_path)
-    assert found.sum() == 30_000 and not found.flags.writeable
-    assert pa.total_allocated_bytes() - before < 10_000  # of 120,000 bytes

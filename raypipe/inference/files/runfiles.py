@@ -8,30 +8,34 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import pyarrow as pa
 
 from raypipe.artifacts import Attempt, Step
 from raypipe.config import ConfigError, nearest
 from raypipe.data.collection import index_of, read_docs
+from raypipe.data.dataset import file_safe
 from raypipe.data.sets import DOCS_FILE, QUERIES_FILE, Collection, Queries
-from raypipe.evaluation.runs import read_trec_run
-from raypipe.files import file_checksum
-from raypipe.records import CANDIDATES
+from raypipe.evaluation.trec_files import read_lines, read_trec_run
+from raypipe.files import checksums
+from raypipe.inference.files.spill import Spill, spill, write_candidates
 
 
-def check_files(paths: Sequence[str]) -> None:
+def check_files(paths: Sequence[str], what: str = "run file") -> None:
     """Every path is a file; the error names the nearest one beside it."""
     for text in paths:
         path = Path(text).expanduser()
         if not path.is_file():
             beside = [p.name for p in path.parent.glob("*")] if path.parent.is_dir() else []
-            raise ConfigError(f"run file {text}: not there{nearest(path.name, beside)}")
+            raise ConfigError(f"{what} {text}: not there{nearest(path.name, beside)}")
 
 
 def read_for(
     paths: Sequence[str], wanted: set[str], known: pa.Array, depth: int | None
 ) -> tuple[list[dict[str, Any]], Counter[str]]:
     """Rows of the wanted queries, unknown documents dropped and counted, ranks counted anew.
+
+    All of them in memory: for a few thousand queries, such as a published re-ranking has.
 
     Raises:
         ConfigError: no query or no document of the files is known.
@@ -58,10 +62,15 @@ def read_for(
                 "sources": [row["sources"][i] for i in keep],
             }
     counts["candidates"] = sum(len(row["doc_ids"]) for row in rows.values())
+    _check_match(paths, len(wanted), bool(rows), counts)
+    return list(rows.values()), counts
+
+
+def _check_match(paths: Sequence[str], queries: int, found: bool, counts: Counter[str]) -> None:
     names = ", ".join(paths)
-    if not rows:
+    if not found:
         raise ConfigError(
-            f"run file {names}: none of the {len(wanted)} queries is in it; the file's query ids "
+            f"run file {names}: none of the {queries} queries is in it; the file's query ids "
             "must be those of the data set"
         )
     if not counts["candidates"]:
@@ -69,12 +78,14 @@ def read_for(
             f"run file {names}: none of its {counts['unknown_documents']} documents is in the "
             "collection; the file's document ids must be those of the data set"
         )
-    return list(rows.values()), counts
 
 
 @dataclass(frozen=True)
 class RunFileCandidates(Step):
-    """One row per query of the set; a query that the files do not have has no candidates."""
+    """One row per query of the set; a query that the files do not have has no candidates.
+
+    The files may have any number of rows: they are read once, and spilled to local disk.
+    """
 
     paths: tuple[str, ...]
     depth: int
@@ -86,11 +97,10 @@ class RunFileCandidates(Step):
 
     @property
     def name(self) -> str:
-        return f"{self.label}-{self.queries.name}"
+        return f"{file_safe(self.label)}-{self.queries.name}"
 
     def spec(self) -> Mapping[str, Any]:
-        files = [file_checksum(Path(path).expanduser()) for path in self.paths]
-        return {"files": files, "depth": self.depth, "source": self.label}
+        return {"files": checksums(self.paths), "depth": self.depth, "source": self.label}
 
     def inputs(self) -> Mapping[str, Step]:
         return {"collection": self.collection, "queries": self.queries}
@@ -98,12 +108,30 @@ class RunFileCandidates(Step):
     def run(self, attempt: Attempt, context: Any) -> Mapping[str, Any]:
         known = read_docs(attempt.inputs["collection"].local() / DOCS_FILE).ids()
         queries = read_docs(attempt.inputs["queries"].local() / QUERIES_FILE).ids().to_pylist()
-        rows, counts = read_for(self.paths, set(queries), known, self.depth)
-        by_id = {
-            row["query_id"]: {**row, "sources": [self.label] * len(row["doc_ids"])} for row in rows
-        }
-        empty: dict[str, Any] = {"doc_ids": [], "ranks": [], "scores": [], "sources": []}
-        ordered = [by_id.get(q, {"query_id": q, **empty}) for q in queries]
-        counts["queries_without_candidates"] = sum(not row["doc_ids"] for row in ordered)
-        attempt.put_table(pa.Table.from_pylist(ordered, schema=CANDIDATES))
+        with spill() as rows:
+            counts = self._read(rows, queries)
+            counts.update(write_candidates(rows, attempt, queries, known, self.depth, self.label))
+        _check_match(self.paths, len(queries), bool(counts["kept"]), counts)
         return dict(counts)
+
+    def _read(self, rows: Spill, queries: list[str]) -> Counter[str]:
+        number = {query_id: n for n, query_id in enumerate(queries)}
+        file_of = np.full(len(queries), -1)
+        counts: Counter[str] = Counter(lines=0, other_queries=0)
+        for file, path in enumerate(self.paths):
+            try:
+                for lines in read_lines(
+                    Path(path).expanduser(), lambda query_id: number.get(query_id, -1), counts
+                ):
+                    found = np.unique(lines["query"].to_numpy())
+                    earlier = file_of[found]
+                    if len(twice := found[(earlier >= 0) & (earlier != file)]):
+                        query_id = queries[twice[0]]
+                        raise ConfigError(f"run file {path}: query {query_id} is in two files")
+                    file_of[found] = file
+                    rows.add(lines)
+            except ConfigError:
+                raise
+            except ValueError as error:
+                raise ConfigError(str(error)) from None
+        return counts

@@ -1,0 +1,114 @@
+"""Ranked lists with one row per document: sorted, without duplicates, cut, nested to CANDIDATES."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from raypipe.records import CANDIDATES
+
+_NESTED = 8192  # queries nested at a time, so that 32-bit offsets of the ids never overflow
+_SETTLED = 1 << 19  # rows sorted and searched for duplicates at a time: hashing needs the caches
+Array = np.ndarray[Any, Any]
+
+FLAT = pa.schema(
+    [
+        ("query", pa.int32()),
+        ("doc_id", pa.large_string()),
+        ("order", pa.int64()),
+        ("score", pa.float32()),
+    ]
+)
+"""`query` is a number that the reader gives; the smallest `order` is the best."""
+
+
+def settle(flat: pa.Table, depth: int | None) -> tuple[pa.Table, int, int]:
+    """Sorted by query, order, doc_id, with the best row of each document, cut at `depth`.
+
+    Args:
+        flat: FLAT, perhaps with more columns.
+        depth: rows per query; None keeps all.
+
+    Returns:
+        The table, the number of duplicates and the number of rows beyond the depth.
+    """
+    flat = flat.combine_chunks()
+    query = flat["query"].to_numpy()
+    if (query[1:] < query[:-1]).any():
+        by_query = np.argsort(query, kind="stable")
+        flat, query = flat.take(by_query), query[by_query]
+    parts, start = [(flat.slice(0, 0), 0, 0)], 0
+    while start < len(query):
+        last = min(start + _SETTLED, len(query)) - 1
+        stop = int(np.searchsorted(query, query[last], side="right"))
+        parts.append(_settle(flat.slice(start, stop - start).combine_chunks(), depth))
+        start = stop
+    tables, duplicates, beyond = zip(*parts, strict=True)
+    return pa.concat_tables(tables), sum(duplicates), sum(beyond)
+
+
+def _settle(table: pa.Table, depth: int | None) -> tuple[pa.Table, int, int]:
+    table = _in_order(table)
+    query = table["query"].to_numpy().astype(np.int64)
+    pairs = query << 32 | array(table, "doc_id").dictionary_encode().indices.to_numpy()
+    by_pair = np.sort(pairs)
+    duplicates = int((by_pair[1:] == by_pair[:-1]).sum())
+    if duplicates:
+        table = table.take(np.sort(np.unique(pairs, return_index=True)[1]))
+    beyond = 0
+    if depth is not None:
+        query = table["query"].to_numpy()
+        within = np.arange(len(query)) - np.searchsorted(query, query, side="left") < depth
+        beyond = int((~within).sum())
+        table = table.filter(pa.array(within)) if beyond else table
+    return table, duplicates, beyond
+
+
+def _in_order(table: pa.Table) -> pa.Table:
+    """Files are mostly in order within a query: then the ids need not be sorted, which is slow."""
+    query, order = table["query"].to_numpy(), table["order"].to_numpy()
+    if ((query[1:] > query[:-1]) | (order[1:] > order[:-1])).all():
+        return table
+    keys = [(key, "ascending") for key in ("query", "order", "doc_id")]
+    return table.take(pc.sort_indices(table, keys))
+
+
+def nest(flat: pa.Table, query_ids: Sequence[str], sources: pa.Array) -> pa.Table:
+    """CANDIDATES, one row per query id.
+
+    Args:
+        flat: settled; query n belongs to query_ids[n], and some may have no rows.
+        sources: one string per row of `flat`.
+    """
+    bounds = np.searchsorted(flat["query"].to_numpy(), np.arange(len(query_ids) + 1))
+    batches = []
+    for start in range(0, len(query_ids), _NESTED):
+        stop = min(start + _NESTED, len(query_ids))
+        part = flat.slice(bounds[start], bounds[stop] - bounds[start]).combine_chunks()
+        offsets = bounds[start : stop + 1] - bounds[start]
+        values = [
+            array(part, "doc_id").cast(pa.string()),
+            pa.array(places(offsets) + 1, pa.int32()),
+            array(part, "score"),
+            sources.slice(bounds[start], part.num_rows),
+        ]
+        lists = [pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), v) for v in values]
+        ids = pa.array(query_ids[start:stop], pa.string())
+        batches.append(pa.table([ids, *lists], schema=CANDIDATES))
+    return pa.concat_tables(batches) if batches else CANDIDATES.empty_table()
+
+
+def places(offsets: Array) -> Array:
+    """0, 1, 2, ... within each list that the offsets (the first is 0) delimit."""
+    found: Array = np.arange(offsets[-1]) - np.repeat(offsets[:-1], np.diff(offsets))
+    return found
+
+
+def array(table: pa.Table, name: str) -> pa.Array:
+    """A column as one array."""
+    column = table[name].combine_chunks()
+    return column.chunk(0) if isinstance(column, pa.ChunkedArray) else column

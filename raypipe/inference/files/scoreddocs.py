@@ -1,0 +1,89 @@
+"""The ranked lists that an ir_datasets id ships, as candidates."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+
+from raypipe.artifacts import Attempt, Step
+from raypipe.config import ConfigError
+from raypipe.data.collection import Dataset, read_docs
+from raypipe.data.dataset import file_safe
+from raypipe.data.sets import DOCS_FILE, QUERIES_FILE, Collection, Queries, QuerySet
+from raypipe.evaluation.flat import FLAT
+from raypipe.inference.files.spill import spill, write_candidates
+
+BATCH = 1 << 17  # scored documents held as Python objects
+_ORDERED = FLAT.set(FLAT.get_field_index("order"), pa.field("order", pa.float32()))
+
+
+@dataclass(frozen=True)
+class ScoredDocsCandidates(Step):
+    """By score, highest first, ties by doc_id; a query that has none has no candidates."""
+
+    dataset: str | None
+    """An ir_datasets id; None is the query set's own data set."""
+    depth: int
+    label: str
+    collection: Collection
+    queries: Queries
+
+    kind: ClassVar[str] = "candidates"
+
+    @property  # not cached: a step travels to actors, an open data set cannot
+    def _dataset(self) -> Dataset:
+        own = self.queries.queries
+        return own.open() if self.dataset is None else QuerySet(dataset=self.dataset).open()
+
+    @property
+    def name(self) -> str:
+        return f"{file_safe(self.label)}-{self.queries.name}"
+
+    def spec(self) -> Mapping[str, Any]:
+        dataset = self._dataset
+        dataset.scoreddocs()  # whether it has any, before work starts
+        return {"scoreddocs": dataset.identity(), "depth": self.depth, "source": self.label}
+
+    def inputs(self) -> Mapping[str, Step]:
+        return {"collection": self.collection, "queries": self.queries}
+
+    def run(self, attempt: Attempt, context: Any) -> Mapping[str, Any]:
+        known = read_docs(attempt.inputs["collection"].local() / DOCS_FILE).ids()
+        queries = read_docs(attempt.inputs["queries"].local() / QUERIES_FILE).ids().to_pylist()
+        counts: Counter[str] = Counter(scored_docs=0, other_queries=0)
+        with spill(_ORDERED) as rows:
+            for batch in self._batches(queries, counts):
+                rows.add(batch)
+            found = write_candidates(rows, attempt, queries, known, self.depth, self.label)
+        counts.update(found)
+        if not counts["candidates"]:
+            raise ConfigError(
+                f"scoreddocs of {self._dataset.name}: none of them is of a query and a document "
+                f"that are used here; found {dict(counts)}"
+            )
+        return dict(counts)
+
+    def _batches(self, queries: list[str], counts: Counter[str]) -> Iterator[pa.Table]:
+        number = {query_id: n for n, query_id in enumerate(queries)}
+        dataset = self._dataset
+        rows = iter(dataset.scoreddocs())
+        while batch := list(islice(rows, BATCH)):
+            wanted = [(number[q], d, score) for q, d, score in batch if q in number]
+            counts.update(scored_docs=len(batch), other_queries=len(batch) - len(wanted))
+            for n, doc_id, score in wanted:
+                if not math.isfinite(score):
+                    raise ConfigError(
+                        f"scoreddocs of {dataset.name}: query {queries[n]}, document {doc_id}: "
+                        f"expected a finite score, found {score}"
+                    )
+            if wanted:
+                query, doc_ids, values = zip(*wanted, strict=True)
+                score = np.array(values, np.float32)
+                yield pa.table([query, doc_ids, -score, score], schema=_ORDERED)

@@ -1,0 +1,168 @@
+"""Ready-made training triples (query, positive, negative) as groups, however many there are."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from raypipe.artifacts import Attempt, Step
+from raypipe.config import ConfigError
+from raypipe.data.collection import Dataset, index_of, read_docs
+from raypipe.data.dataset import file_safe
+from raypipe.data.sets import DOCS_FILE, QRELS_FILE, QUERIES_FILE, Collection, Queries, QuerySet
+from raypipe.evaluation.columns import read_blocks
+from raypipe.files import file_checksum
+from raypipe.inference.files.triple_groups import Array, Judged, group_parts
+
+FIRST, MOST = 1 << 18, 1 << 21
+"""Triples matched with the collection at a time, doubled from the first: each time the table of
+its ids is hashed anew."""
+
+SCORES = ("pos_score", "neg_score")
+"""Of a published teacher; its values enter through the `ensemble_scores` teacher."""
+
+TRIPLES = pa.schema([(name, pa.string()) for name in ("query_id", "pos_id", "neg_id")])
+
+
+@dataclass(frozen=True)
+class TripleGroups(Step):
+    """One row per group: a positive, then up to `per_group` negatives; all ranks are 0.
+
+    Consecutive triples of one query and positive fill a group; a query may have many groups. Of the
+    triples that qrels contradict (the negative is judged relevant) none is used.
+    """
+
+    dataset: str | None
+    """An ir_datasets id with docpairs, or"""
+    file: str | None
+    """a file of `query_id pos_id neg_id` lines, perhaps behind two scores."""
+    per_group: int
+    limit: int | None
+    label: str
+    collection: Collection
+    queries: Queries
+
+    kind: ClassVar[str] = "negatives"
+
+    @property
+    def name(self) -> str:
+        return f"{file_safe(self.label)}-{self.queries.name}"
+
+    def spec(self) -> Mapping[str, Any]:
+        if self.file is not None:
+            source: Any = file_checksum(Path(self.file).expanduser())
+        else:
+            source = open_docpairs(str(self.dataset)).identity()
+        fields = {"per_group": self.per_group, "limit": self.limit, "source": self.label}
+        return {"triples": source, **fields}
+
+    def inputs(self) -> Mapping[str, Step]:
+        return {"collection": self.collection, "queries": self.queries}
+
+    def run(self, attempt: Attempt, context: Any) -> Mapping[str, Any]:
+        """Counts: `triples` read; those dropped for `unknown_queries`, `unknown_documents`,
+        `negatives_judged_relevant` (more than 0), `repeated_documents` (the negative is the
+        positive, or already stands beside this positive); then `groups`, `pairs`, of the groups
+        the `short_groups`, and `queries_without_group`. With a limit the drops are counted to the
+        end of the batch in which it was reached."""
+        known = read_docs(attempt.inputs["collection"].local() / DOCS_FILE).ids()
+        queries = attempt.inputs["queries"].local()
+        query_ids = read_docs(queries / QUERIES_FILE).ids()
+        names = ("triples", "unknown_queries", "unknown_documents", "negatives_judged_relevant")
+        counts: Counter[str] = Counter(dict.fromkeys((*names, "repeated_documents"), 0))
+        judged = Judged(pq.read_table(queries / QRELS_FILE), query_ids, known)
+        triples = _known(self._blocks(), query_ids, known, counts)
+        parts = group_parts(triples, judged, self.per_group, self.limit, counts)
+        positive = self.queries.queries.positive_relevance
+        has_group = np.zeros(len(query_ids), bool)
+        counts.update(groups=0, pairs=0, short_groups=0)
+        for number, part in enumerate(parts):
+            counts.update(groups=len(part), short_groups=int((part.sizes <= self.per_group).sum()))
+            counts["pairs"] += len(part.docs)
+            has_group[part.queries] = True
+            table = part.table(judged, query_ids, known, self.label, positive)
+            attempt.put_table(table, f"part-{number:05d}.parquet")
+        if not counts["groups"]:
+            raise ConfigError(
+                f"triples {self.file or self.dataset}: no triple is of a query and documents that "
+                f"are used here; found {dict(counts)}"
+            )
+        return {**counts, "queries_without_group": int((~has_group).sum())}
+
+    def _blocks(self) -> Iterator[pa.Table]:
+        if self.file is not None:
+            return _file_blocks(Path(self.file).expanduser())
+        return _dataset_blocks(open_docpairs(str(self.dataset)))
+
+
+def open_docpairs(dataset: str) -> Dataset:
+    """The data set of an id that has docpairs.
+
+    Raises:
+        ConfigError: there is no such id, or it has none.
+    """
+    found = QuerySet(dataset=dataset).open()
+    found.docpairs()
+    return found
+
+
+def _file_blocks(path: Path) -> Iterator[pa.Table]:
+    """Blocks of TRIPLES; two scores may stand before the ids (Hofstaetter et al. 2020)."""
+    columns: list[str] = []
+    try:
+        for block in read_blocks(path):
+            if not columns:
+                first = block.data.split(b"\n", 1)[0].split()
+                columns = [*(SCORES if len(first) == 5 else ()), *TRIPLES.names]
+            table = block.table(columns, dict.fromkeys(columns, pa.string()))
+            if table is None:
+                rows = [[f.decode() for f in fields[-3:]] for _, fields, _ in block.rows(columns)]
+                table = _table(rows)
+            yield table.select(TRIPLES.names)
+    except ValueError as error:
+        raise ConfigError(f"triples {error}") from None
+
+
+def _dataset_blocks(dataset: Dataset) -> Iterator[pa.Table]:
+    pairs = iter(dataset.docpairs())
+    while rows := list(islice(pairs, FIRST)):
+        yield _table(rows)
+
+
+def _table(rows: list[Any]) -> pa.Table:
+    columns = list(zip(*rows, strict=True)) or [()] * len(TRIPLES)
+    return pa.table([pa.array(c, pa.string()) for c in columns], schema=TRIPLES)
+
+
+def _known(
+    blocks: Iterator[pa.Table], query_ids: pa.ChunkedArray, known: pa.ChunkedArray, counts: Any
+) -> Iterator[Array]:
+    """Triples of indices (query, positive, negative) [3, n], the unknown ones left out."""
+    for table in _batches(blocks):
+        query = index_of(table["query_id"], query_ids)
+        table = table.filter(pa.array(query >= 0))
+        both = pa.chunked_array([*table["pos_id"].chunks, *table["neg_id"].chunks], pa.string())
+        docs = index_of(both, known).reshape(2, -1)
+        there = (docs >= 0).all(axis=0)
+        counts.update(triples=len(query), unknown_queries=len(query) - table.num_rows)
+        counts["unknown_documents"] += int((~there).sum())
+        yield np.stack([query[query >= 0], *docs])[:, there]
+
+
+def _batches(blocks: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    size, held = FIRST, TRIPLES.empty_table()
+    for block in blocks:
+        held = pa.concat_tables([held, block])
+        if held.num_rows >= size:
+            yield held
+            size, held = min(2 * size, MOST), TRIPLES.empty_table()
+    if held.num_rows:
+        yield held

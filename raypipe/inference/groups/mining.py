@@ -1,0 +1,186 @@
+"""The work behind negatives: what a query's groups are made from, read from artifacts."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from raypipe.artifacts import Artifact
+from raypipe.data.collection import index_of, read_docs
+from raypipe.data.groups import Formed, Groups, Material, form_groups
+from raypipe.data.pool import RankedList
+from raypipe.data.sets import DOCS_FILE, QRELS_FILE
+from raypipe.inference.chunks import Counts, Work
+from raypipe.inference.rows import Rows
+from raypipe.inference.teacher_values import TeacherValues
+from raypipe.records import NEGATIVES
+
+Judgements = dict[str, dict[str, int]]
+OTHER = "other_"
+"""Before the name of further candidates among a step's inputs."""
+BLOCK = 1024
+"""Queries whose lists are Python objects at a time: 1,000 candidates each are about 150 MB."""
+
+
+def read_qrels(queries: Artifact) -> Judgements:
+    """Judgements by query id, then document id."""
+    table = pq.read_table(queries.local() / QRELS_FILE)
+    found: Judgements = defaultdict(dict)
+    for row in table.to_pylist():
+        found[row["query_id"]][row["doc_id"]] = row["relevance"]
+    return found
+
+
+def readable_qrels(queries: Artifact, collection: Artifact) -> tuple[Judgements, dict[str, int]]:
+    """Judgements of documents with text, and how many others each query has."""
+    qrels = read_qrels(queries)
+    known = read_docs(collection.local() / DOCS_FILE).ids()
+    judged = sorted({doc for docs in qrels.values() for doc in docs})
+    has_text = {d for d, i in zip(judged, index_of(judged, known), strict=True) if i >= 0}
+    readable = {q: {d: r for d, r in docs.items() if d in has_text} for q, docs in qrels.items()}
+    return readable, {q: len(docs) - len(readable[q]) for q, docs in qrels.items()}
+
+
+class _Corpus(Sequence[str]):
+    """The collection's ids by row, and the texts of ids whose row was asked for or announced."""
+
+    def __init__(self, collection: Artifact) -> None:
+        self._docs = read_docs(collection.local() / DOCS_FILE)
+        self._ids = self._docs.ids()
+        self._row_of: dict[str, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._docs)
+
+    def __getitem__(self, row: Any) -> Any:
+        doc_id = self._ids[row].as_py()
+        self._row_of[doc_id] = row
+        return doc_id
+
+    def announce(self, doc_ids: Iterator[str]) -> None:
+        """Look up the rows of many documents at once, since every look-up hashes all ids."""
+        wanted = list(dict.fromkeys(doc_ids))
+        rows = index_of(wanted, self._ids).tolist()
+        self._row_of = dict(zip(wanted, rows, strict=True))
+
+    def text(self, doc_id: str) -> str:
+        return self._docs.text(self._row_of[doc_id])
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The job of `Negatives`: rows of the candidates to groups."""
+
+    inputs: Mapping[str, Artifact]
+    groups: Groups
+    positive_relevance: int
+
+    def build(self) -> Work:
+        miner = _Miner(self)
+
+        def work(chunk: range) -> tuple[pa.Table, Counts]:
+            counts: Counter[str] = Counter()
+            rows = []
+            for query_id, formed in miner.mine(chunk, counts):
+                counts["queries"] += bool(formed)
+                for group in formed:
+                    _tally(group, self.groups.negatives.count, counts)
+                    rows.append({"query_id": query_id, **vars(group)})
+            return pa.Table.from_pylist(rows, schema=NEGATIVES), dict(counts)
+
+        return work
+
+
+def _tally(group: Formed, wanted: int, counts: Counter[str]) -> None:
+    """Count a group; its positives are the members that are relevant to some degree."""
+    positives = sum(value > 0 for value in group.relevance)
+    counts["groups"] += 1
+    counts["pairs"] += len(group.doc_ids)
+    counts["positives"] += positives
+    counts["positives_not_retrieved"] += sum(rank == 0 for rank in group.ranks[:positives])
+    counts["groups_with_fewer_negatives"] += len(group.doc_ids) - positives < wanted
+    for source in group.sources[positives:]:
+        counts[f"negatives_from_{source}"] += 1
+
+
+class _Miner:
+    def __init__(self, job: Sample) -> None:
+        inputs = job.inputs
+        self._job = job
+        self._candidates = Rows(inputs["candidates"])
+        self._qrels, self._unreadable = readable_qrels(inputs["queries"], inputs["collection"])
+        self._others = {
+            name.removeprefix(OTHER): Rows(artifact)
+            for name, artifact in inputs.items()
+            if name.startswith(OTHER)
+        }
+        self._scores = TeacherValues(inputs["scores"]) if "scores" in inputs else None
+        self._corpus = _Corpus(inputs["collection"])
+
+    def mine(self, chunk: range, counts: Counter[str]) -> Iterator[tuple[str, list[Formed]]]:
+        """The groups of every query of the chunk, an empty list where it forms none."""
+        for start in range(chunk.start, chunk.stop, BLOCK):
+            part = self._candidates.read(range(start, min(start + BLOCK, chunk.stop)))
+            rows = part.select(["query_id", "doc_ids", "ranks"]).to_pylist()
+            material = self._material([row["query_id"] for row in rows], counts)
+            self._corpus.announce(self._ids(rows, material))
+            for row in rows:
+                query_id = row["query_id"]
+                counts["judged_documents_without_text"] += self._unreadable.get(query_id, 0)
+                yield (
+                    query_id,
+                    form_groups(
+                        self._job.groups,
+                        query_id,
+                        row["doc_ids"],
+                        row["ranks"],
+                        self._qrels.get(query_id, {}),
+                        self._job.positive_relevance,
+                        material=material[query_id],
+                        counts=counts,
+                    ),
+                )
+
+    def _material(self, query_ids: list[str], counts: Counter[str]) -> dict[str, Material]:
+        further = {name: rows.of_queries(query_ids) for name, rows in self._others.items()}
+        scores = None if self._scores is None else self._scores.of_queries(query_ids)
+        return {
+            query_id: Material(
+                others={
+                    name: _ranked(found.get(query_id, []), f"queries_without_{name}", counts)
+                    for name, found in further.items()
+                },
+                corpus=self._corpus,
+                scores=None if scores is None else _finite(scores.get(query_id, {}), counts),
+                text=self._corpus.text,
+            )
+            for query_id in query_ids
+        }
+
+    def _ids(self, rows: list[dict[str, Any]], material: dict[str, Material]) -> Iterator[str]:
+        """Documents whose text a filter may ask for."""
+        if not self._job.groups.filters_need_texts:
+            return
+        for row in rows:
+            yield from row["doc_ids"]
+            yield from self._qrels.get(row["query_id"], {})
+            for one in material[row["query_id"]].others.values():
+                yield from one.doc_ids
+
+
+def _ranked(rows: list[dict[str, Any]], missing: str, counts: Counter[str]) -> RankedList:
+    doc_ids = [doc_id for row in rows for doc_id in row["doc_ids"]]
+    counts[missing] += not doc_ids
+    return RankedList(doc_ids, [rank for row in rows for rank in row["ranks"]])
+
+
+def _finite(said: dict[str, float], counts: Counter[str]) -> dict[str, float]:
+    finite = {doc_id: value for doc_id, value in said.items() if np.isfinite(value)}
+    counts["teacher_values_not_finite"] += len(said) - len(finite)
+    return finite

@@ -1,0 +1,69 @@
+"""The documents that a filtering teacher scores beside the training candidates."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import pyarrow as pa
+
+from raypipe.artifacts import Attempt, Step
+from raypipe.data.sets import Collection, Queries
+from raypipe.inference.groups.mining import OTHER, readable_qrels
+from raypipe.inference.rows import Rows
+
+POSITIVES = pa.schema([("query_id", pa.string()), ("doc_ids", pa.list_(pa.string()))])
+
+
+@dataclass(frozen=True)
+class Positives(Step):
+    """What a filtering teacher must score beside the training candidates: every query's positives
+    that have text, and the further candidates down to the depth that is sampled."""
+
+    queries: Queries
+    collection: Collection
+    others: tuple[tuple[str, Step], ...] = ()
+    """As in `Negatives`."""
+    reach: tuple[tuple[str, int | None], ...] = ()
+    """Deepest rank by name of `others`; None, or no entry, takes all."""
+
+    kind: ClassVar[str] = "positives"
+
+    @property
+    def name(self) -> str:
+        return self.queries.name
+
+    def spec(self) -> Mapping[str, Any]:
+        return {"reach": dict(self.reach)}
+
+    def inputs(self) -> Mapping[str, Step]:
+        others = {f"{OTHER}{name}": step for name, step in self.others}
+        return {"queries": self.queries, "collection": self.collection, **others}
+
+    def run(self, attempt: Attempt, context: Any) -> Mapping[str, Any]:
+        threshold = self.queries.queries.positive_relevance
+        qrels, missing = readable_qrels(attempt.inputs["queries"], attempt.inputs["collection"])
+        rows = [
+            {"query_id": q, "doc_ids": sorted(d for d, r in docs.items() if r >= threshold)}
+            for q, docs in qrels.items()
+        ]
+        tables = [pa.Table.from_pylist([row for row in rows if row["doc_ids"]], schema=POSITIVES)]
+        counts = {
+            "queries": len(tables[0]),
+            "positives": sum(len(row["doc_ids"]) for row in rows),
+            "judged_documents_without_text": sum(missing.values()),
+        }
+        reach = dict(self.reach)
+        for name, _ in self.others:
+            further = Rows(attempt.inputs[f"{OTHER}{name}"], POSITIVES.names)
+            tables.append(_first(further.read(range(len(further))), reach.get(name)))
+        attempt.put_table(pa.concat_tables(tables))
+        return counts
+
+
+def _first(table: pa.Table, most: int | None) -> pa.Table:
+    if most is None:
+        return table
+    cut = pa.array([ids[:most] for ids in table.column("doc_ids").to_pylist()], POSITIVES[1].type)
+    return pa.table([table.column("query_id"), cut], schema=POSITIVES)

@@ -1,0 +1,90 @@
+"""The documents that a teacher gives values to: candidates, and what training adds to them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from raypipe.artifacts import Artifact, Step
+from raypipe.data.collection import index_of, read_docs
+from raypipe.data.sets import DOCS_FILE, QUERIES_FILE, Collection, Queries
+from raypipe.inference.rows import Rows
+
+
+@dataclass(frozen=True)
+class Lists:
+    """One list per query: the first `depth` candidates, then the documents of `extra`."""
+
+    candidates: Step
+    extra: Step | None
+    """Rows with query_id and doc_ids, any number per query: negatives with their injected
+    positives, or positives alone. None adds nothing."""
+    collection: Collection
+    queries: Queries
+    depth: int
+
+    @property
+    def name(self) -> str:
+        return self.candidates.name
+
+    def inputs(self) -> dict[str, Step]:
+        """For the inputs of a step that scores the lists; `depth` belongs in its spec."""
+        parts: dict[str, Step] = {
+            "candidates": self.candidates,
+            "collection": self.collection,
+            "queries": self.queries,
+        }
+        return {**parts, "extra": self.extra} if self.extra is not None else parts
+
+
+@dataclass(frozen=True)
+class ScoreList:
+    """One query with the documents to be scored."""
+
+    query_id: str
+    query_index: int
+    """Row of the query set."""
+    doc_ids: list[str]
+    """Candidates in rank order, then what `extra` adds; no document twice."""
+    doc_indices: np.ndarray
+    """Rows of the collection, int64."""
+    first_stage: dict[str, float]
+    """Scores of all candidates of the query, also those below the depth."""
+
+
+class ListReader:
+    """The lists by row number, one row per query of the candidates artifact."""
+
+    def __init__(self, inputs: Mapping[str, Artifact], depth: int) -> None:
+        self.depth = depth
+        self._candidates = Rows(inputs["candidates"], ["query_id", "doc_ids", "scores"])
+        self._extra = Rows(inputs["extra"], ["query_id", "doc_ids"]) if "extra" in inputs else None
+        self._doc_ids = read_docs(inputs["collection"].local() / DOCS_FILE).ids()
+        self._query_ids = read_docs(inputs["queries"].local() / QUERIES_FILE).ids()
+
+    def __len__(self) -> int:
+        return len(self._candidates)
+
+    def read(self, rows: range) -> list[ScoreList]:
+        """The lists of consecutive rows; documents without text do not occur in candidates."""
+        part = self._candidates.read(rows).to_pylist()
+        extra = self._extra.of_queries(r["query_id"] for r in part) if self._extra else {}
+        merged = []
+        for row in part:
+            more = [d for one in extra.get(row["query_id"], ()) for d in one["doc_ids"]]
+            merged.append(list(dict.fromkeys([*row["doc_ids"][: self.depth], *more])))
+        flat = index_of([d for one in merged for d in one], self._doc_ids)
+        queries = index_of([r["query_id"] for r in part], self._query_ids)
+        ends = np.cumsum([len(one) for one in merged])
+        return [
+            ScoreList(
+                row["query_id"],
+                int(query),
+                doc_ids,
+                flat[end - len(doc_ids) : end],
+                dict(zip(row["doc_ids"], row["scores"], strict=True)),
+            )
+            for row, query, doc_ids, end in zip(part, queries, merged, ends, strict=True)
+        ]

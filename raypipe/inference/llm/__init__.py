@@ -1,0 +1,14 @@
+"""Language models as teachers: what to ask (tasks), whom (engines), and the step that does it."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from raypipe.inference.llm.http import HttpEngine
+from raypipe.inference.llm.local import TransformersEngine
+from raypipe.inference.llm.vllm import VllmEngine
+
+AnyEngine = Annotated[TransformersEngine | HttpEngine | VllmEngine, Field(discriminator="type")]
+"""Adding an engine: one class with `identity`, `check` and `build` or `open`, and its name here."""
+
+__all__ = ["AnyEngine", "HttpEngine", "TransformersEngine", "VllmEngine"]

@@ -1,0 +1,176 @@
+"""A causal language model on one device: text by greedy decoding, choices by their next token."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from raypipe.config import ConfigError
+from raypipe.data.pairs import length_batches
+from raypipe.inference.llm.base import Answer, Prompt
+from raypipe.inference.llm.causal_load import causal_lm, chat_tokenizer
+from raypipe.inference.llm.chat import Chat
+
+READ_TOKENS = {"cpu": 2_048, "cuda": 32_768}
+"""Per batch where one forward is all: what fits a CPU's cache, or a GPU."""
+WRITE_TOKENS = {"cpu": 16_384, "cuda": 32_768}
+"""Per batch where text is written: each new token reads all weights, so many rows at a time."""
+
+
+class CausalModel:
+    """Answers prompts in length-sorted, left-padded batches, each call by itself.
+
+    A choice's log-probability is that of its first token, with or without a space before it: the
+    two are added. Strings of special tokens within a message stay text. In bf16 the composition of
+    a batch moves log-odds by up to 0.1 (0.05 seen), in fp32 by 1e-4.
+
+    Args:
+        folder: config, tokenizer and safetensors, or `gguf_file` in it.
+        context_tokens: a prompt that is longer with its new tokens is refused, never cut.
+        batch_tokens: padded tokens per batch, or None for the defaults above.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        gguf_file: str | None,
+        context_tokens: int,
+        batch_tokens: int | None,
+        device: str,
+        precision: str,
+    ) -> None:
+        self._tokenizer = chat_tokenizer(folder, gguf_file)
+        self._chat = Chat(self._tokenizer)
+        self._model = causal_lm(folder, gguf_file, precision, self._tokenizer).to(device)
+        longest = getattr(self._model.config, "max_position_embeddings", context_tokens)
+        if context_tokens > longest:
+            raise ConfigError(
+                f"engine transformers: context_tokens {context_tokens} is more than the "
+                f"{longest} that {gguf_file or folder.name} has"
+            )
+        self._context_tokens = context_tokens
+        self._read_tokens = batch_tokens or READ_TOKENS[device]
+        self._write_tokens = batch_tokens or WRITE_TOKENS[device]
+        self._device = device
+
+    def __call__(self, prompts: Sequence[Prompt], max_new_tokens: int) -> list[Answer]:
+        """Answers in order; `text` is the likeliest choice where there are choices."""
+        ids = [self.encode(prompt) for prompt in prompts]
+        room = [self._context_tokens - (1 if p.choices else max_new_tokens) for p in prompts]
+        answers = [
+            Answer(error=f"a prompt of {len(one)} tokens, there is room for {most}")
+            for one, most in zip(ids, room, strict=True)
+        ]
+        fits = [i for i, one in enumerate(ids) if len(one) <= room[i]]
+        asked = [i for i in fits if prompts[i].choices]
+        for batch in _batches(asked, ids, 1, self._read_tokens):
+            logprobs = self.next_token([ids[i] for i in batch])
+            for i, row in zip(batch, logprobs, strict=True):
+                answers[i] = self._chosen(prompts[i].choices, row)
+        told = [i for i in fits if not prompts[i].choices]
+        for batch in _batches(told, ids, max_new_tokens, self._write_tokens):
+            for i, text in zip(
+                batch, self._write([ids[i] for i in batch], max_new_tokens), strict=True
+            ):
+                answers[i] = Answer(text)
+        return answers
+
+    def count_tokens(self, text: str) -> int:
+        """Without special tokens."""
+        return len(self._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+
+    def encode(self, prompt: Prompt) -> list[int]:
+        """Token ids of the chat, ending where the assistant's turn begins."""
+        return self._chat.encode(prompt)
+
+    def next_token(self, rows: Sequence[Sequence[int]]) -> torch.Tensor:
+        """[len(rows), vocabulary] float32 log-probabilities of the token after each row.
+
+        The head runs in float32: bf16 logits near 20 come in steps of 0.125.
+        """
+        input_ids, mask = self._pad(rows)
+        head = self._model.get_output_embeddings()
+        self._model.set_output_embeddings(_Float32Head(head))
+        try:
+            with torch.inference_mode():
+                logits = self._model(
+                    input_ids=input_ids,
+                    attention_mask=mask,
+                    position_ids=(mask.cumsum(-1) - 1).clamp(min=0),
+                    use_cache=False,
+                    logits_to_keep=1,
+                ).logits[:, -1]
+        finally:
+            self._model.set_output_embeddings(head)
+        return torch.log_softmax(logits.float(), dim=-1).cpu()
+
+    def first_tokens(self, choices: Sequence[str]) -> list[list[int]]:
+        """Per choice the ids that begin it, with and without a space.
+
+        Raises:
+            ConfigError: two choices begin with the same token.
+        """
+        found = [
+            sorted({t for text in (choice, f" {choice}") if (t := self._first(text)) is not None})
+            for choice in choices
+        ]
+        every = [token for tokens in found for token in tokens]
+        if len(set(every)) < len(every) or not all(found):
+            raise ConfigError(
+                f"engine transformers: this tokenizer cannot tell {', '.join(choices)} apart by "
+                "the first token; use another model or a listwise teacher"
+            )
+        return found
+
+    def _first(self, text: str) -> int | None:
+        """The first token that is not blank."""
+        ids = self._chat.ids(text)
+        return next((token for token in ids if self._tokenizer.decode([token]).strip()), None)
+
+    def _chosen(self, choices: Sequence[str], logprobs: torch.Tensor) -> Answer:
+        values = {
+            choice: float(torch.logsumexp(logprobs[tokens], 0))
+            for choice, tokens in zip(choices, self.first_tokens(choices), strict=True)
+        }
+        return Answer(max(values, key=lambda choice: values[choice]), values)
+
+    def _write(self, rows: Sequence[Sequence[int]], max_new_tokens: int) -> list[str]:
+        input_ids, mask = self._pad(rows)
+        with torch.inference_mode():
+            out = self._model.generate(
+                input_ids=input_ids, attention_mask=mask, max_new_tokens=max_new_tokens
+            )
+        new = out[:, input_ids.shape[1] :]
+        texts: list[str] = self._tokenizer.batch_decode(new, skip_special_tokens=True)
+        return texts
+
+    def _pad(self, rows: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+        """[rows, longest] ids and mask, padded on the left."""
+        longest = max(map(len, rows))
+        pad = self._model.generation_config.pad_token_id
+        ids = [[pad] * (longest - len(row)) + list(row) for row in rows]
+        mask = [[0] * (longest - len(row)) + [1] * len(row) for row in rows]
+        return torch.tensor(ids, device=self._device), torch.tensor(mask, device=self._device)
+
+
+class _Float32Head(nn.Module):
+    """The output projection of a bf16 model, computed in float32."""
+
+    def __init__(self, head: nn.Linear) -> None:
+        super().__init__()
+        self._head = head
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        bias = None if self._head.bias is None else self._head.bias.float()
+        return nn.functional.linear(hidden.float(), self._head.weight.float(), bias)
+
+
+def _batches(
+    chosen: Sequence[int], ids: Sequence[Sequence[int]], new: int, budget: int
+) -> list[list[int]]:
+    """Indices of `chosen` in batches of similar length, each within `budget` padded tokens."""
+    found = length_batches([len(ids[i]) + new for i in chosen], budget)
+    return [[chosen[k] for k in batch] for batch in found]

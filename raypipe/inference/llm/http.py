@@ -1,0 +1,186 @@
+"""The config of an LLM behind HTTP: any server with OpenAI's chat completions."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
+from urllib.parse import parse_qsl, urlsplit
+
+from pydantic import ConfigDict, Field, model_validator
+
+from raypipe.config import NOT_SEMANTIC, ConfigError
+from raypipe.inference.llm.base import Engine, Generator, Prompt
+from raypipe.inference.llm.http_client import LONGEST_WAIT, Client, Outcome, one_line, shown
+from raypipe.inference.llm.http_generator import HttpGenerator, refused
+from raypipe.models.backbone import Backbone
+
+if TYPE_CHECKING:
+    from raypipe.resources import Context
+
+CHAT = "/chat/completions"
+
+
+class HttpEngine(Engine):
+    """An OpenAI-compatible server: a hosted API, `vllm serve`, llama.cpp, `transformers serve`.
+
+    Proxies of the environment are not used. Redirects are not followed, so that the key stays with
+    the server it was meant for.
+    """
+
+    # An error of pydantic's would show the input, a key pasted into the wrong field included.
+    model_config = ConfigDict(hide_input_in_errors=True)
+
+    type: Literal["http"] = "http"
+    in_actor: ClassVar[bool] = False
+    uses_precision: ClassVar[bool] = False
+
+    url: Annotated[str, NOT_SEMANTIC]
+    """Of /v1/chat/completions; a base such as http://host:8000/v1 is completed."""
+    model: str = Field(min_length=1)
+    """As the server calls it."""
+    api_key_env: Annotated[str | None, NOT_SEMANTIC] = None
+    """Name (in capitals) of the environment variable that holds the key; never the key."""
+    requests_per_second: Annotated[float | None, Field(gt=0), NOT_SEMANTIC] = None
+    """Starts of requests, retries included; None is as many as `concurrency` allows."""
+    concurrency: Annotated[int, Field(ge=1, le=1024), NOT_SEMANTIC] = 8
+    """Prompts in flight; one that waits for its next try counts."""
+    retries: Annotated[int, Field(ge=0, le=20), NOT_SEMANTIC] = 5
+    """Further tries of a request after 408, 429, 5xx, a time-out or a broken connection."""
+    retry_wait_s: Annotated[float, Field(ge=0, le=LONGEST_WAIT), NOT_SEMANTIC] = 1.0
+    """Seconds before the first retry; doubled each time, up to 60. A Retry-After header wins."""
+    timeout_s: Annotated[float, Field(gt=0), NOT_SEMANTIC] = 120.0
+    """Seconds for one try, from the connection to the last byte."""
+    temperature: float | None = Field(0.0, ge=0)
+    """None leaves the field out, for models that refuse it."""
+    top_logprobs: int | None = Field(20, ge=1, le=20)
+    """Alternatives asked for with a prompt that has choices; some servers give at most 5. None
+    asks for words alone, for servers that refuse the question (most just ignore it)."""
+    max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    """OpenAI's reasoning models want the second."""
+    extra_body: dict[str, Any] = Field(default_factory=dict)
+    """Further fields of the request, e.g. `{seed: 1}`; null takes a field out. No secrets here."""
+    tokenizer: str | None = None
+    """Backbone (hub name, directory, package:NAME/folder) whose tokenizer counts tokens. None
+    counts four characters as one."""
+
+    @model_validator(mode="after")
+    def _no_secret(self) -> Self:
+        parts = urlsplit(self.url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("url: expected http://HOST:PORT/v1/chat/completions or https://...")
+        asked = {name.lower() for name, _ in parse_qsl(parts.query, keep_blank_values=True)}
+        if "@" in parts.netloc or any(re.search("key|token|secret|sig", name) for name in asked):
+            raise ValueError(
+                "url: it holds a password or a key, which would be stored with the recipe; take it "
+                "out and name the environment variable that holds the key in api_key_env"
+            )
+        if self.api_key_env is not None and not re.fullmatch("[A-Z_][A-Z0-9_]*", self.api_key_env):
+            raise ValueError(
+                "api_key_env: expected the name of an environment variable in capitals, such as "
+                "OPENAI_API_KEY, found something else (not shown, it could be the key itself)"
+            )
+        return self
+
+    @property
+    def endpoint(self) -> str:
+        """Where requests go."""
+        parts = urlsplit(self.url)
+        path = parts.path.rstrip("/")
+        path = path if path.endswith(CHAT) else path + CHAT
+        return parts._replace(path=path, fragment="").geturl()
+
+    def key(self) -> str | None:
+        """The API key, read now.
+
+        Raises:
+            ConfigError: the variable is not set, or holds what no header can.
+        """
+        if self.api_key_env is None:
+            return None
+        key = os.environ.get(self.api_key_env, "").strip()
+        if not key:
+            raise ConfigError(
+                f"engine http: the environment variable {self.api_key_env} is not set where this "
+                "job's driver runs; export it, or leave api_key_env out for a server without keys"
+            )
+        if not (key.isascii() and key.isprintable()):
+            raise ConfigError(
+                f"engine http: {self.api_key_env} holds a line break or a letter that no header "
+                "can carry; set it again"
+            )
+        return key
+
+    def check(self) -> None:
+        """The key is there and the tokenizer loads.
+
+        Raises:
+            ConfigError: one of them does not.
+        """
+        self.key()
+        if self.tokenizer is not None:
+            self.load_tokenizer()
+
+    def identity(self) -> dict[str, Any]:
+        """Model and sampling; a server names no revision of its model."""
+        counted = Backbone(self.tokenizer).tokenizer_identity if self.tokenizer else None
+        names = ("type", "model", "temperature", "top_logprobs", "extra_body", "context_tokens")
+        return {**{name: getattr(self, name) for name in names}, "tokenizer": counted}
+
+    def body(self, prompt: Prompt, max_new_tokens: int) -> dict[str, Any]:
+        """The request for one prompt.
+
+        Choices do not cut it to one token: a server without log-probabilities answers in words.
+        """
+        body: dict[str, Any] = {
+            "model": self.model,
+            "messages": [{"role": role, "content": text} for role, text in prompt.messages],
+            "temperature": self.temperature,
+            self.max_tokens_field: max_new_tokens,
+        }
+        if prompt.choices and self.top_logprobs is not None:
+            body |= {"logprobs": True, "top_logprobs": self.top_logprobs}
+        return {name: v for name, v in {**body, **self.extra_body}.items() if v is not None}
+
+    def open(self, context: Context) -> Generator:
+        """Knock at the server, then hand out a generator.
+
+        Raises:
+            ConfigError: no server there, a certificate that does not fit, or a key that is refused.
+        """
+        client = Client(self, self.key())
+        base = urlsplit(self.endpoint)
+        models = base._replace(path=base.path.removesuffix(CHAT) + "/models").geturl()
+        found = _now(client.probe(models))
+        if not found["sent"]:
+            raise ConfigError(
+                f"engine http: no connection to {shown(self.endpoint)} ({client.clean(found)}); "
+                "start the server or correct the engine's url"
+            )
+        if found["status"] == 401:
+            raise refused(self, client.clean(found))
+        return HttpGenerator(self, client, context)
+
+    def load_tokenizer(self) -> Any:
+        from transformers import AutoTokenizer
+
+        backbone = Backbone(str(self.tokenizer))
+        pinned = {"revision": backbone.revision} if backbone.folder is None else {}
+        try:
+            return AutoTokenizer.from_pretrained(
+                backbone.folder or backbone.source, trust_remote_code=False, **pinned
+            )
+        except (OSError, ValueError) as error:
+            raise ConfigError(
+                f"engine http: no tokenizer can be loaded from {self.tokenizer}: "
+                f"{one_line(str(error))}; leave `tokenizer` out to count 4 characters as a token"
+            ) from None
+
+
+def _now(work: Coroutine[Any, Any, Outcome]) -> Outcome:
+    """Run to the end, also where an event loop already runs (a notebook)."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, work).result()

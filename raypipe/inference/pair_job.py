@@ -1,0 +1,64 @@
+"""A cross-encoder over lists of candidates: what re-ranking and a cross-encoder teacher share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from raypipe.artifacts import Artifact
+from raypipe.data.pairs import Template
+from raypipe.data.tokens import TokenReader
+from raypipe.data.truncation import Truncation
+from raypipe.inference.chunks import Counts
+from raypipe.inference.lists import ListReader, ScoreList
+from raypipe.inference.scoring import PairScorer
+from raypipe.inference.tokens import load_tokenizer
+from raypipe.models.cross_encoder import CrossEncoder
+
+Array = np.ndarray[Any, Any]
+Scored = list[tuple[ScoreList, Array]]
+"""Lists with a float32 score per document."""
+
+
+@dataclass(frozen=True)
+class PairJob:
+    """Picklable; a job that writes the scores in its own form inherits it and adds `build`."""
+
+    inputs: dict[str, Artifact]
+    """Those of `Lists`, with weights, query_tokens and doc_tokens."""
+    model: CrossEncoder
+    truncation: Truncation
+    depth: int
+    precision: str
+    budget: int
+    device: str
+
+    def open(self) -> Callable[[range], tuple[Scored, Counts]]:
+        """Load the model; the result scores rows of the candidates, and counts what it read."""
+        folder = self.inputs["weights"].local()
+        lists = ListReader(self.inputs, self.depth)
+        query_tokens = TokenReader(self.inputs["query_tokens"].local())
+        doc_tokens = TokenReader(self.inputs["doc_tokens"].local())
+        score = PairScorer(
+            self.model.load(folder, 0, training=False, device=self.device),
+            Template.of(load_tokenizer(folder)),
+            self.truncation,
+            self.budget,
+            self.precision,
+            self.device,
+        )
+
+        def scored(chunk: range) -> tuple[Scored, Counts]:
+            part = lists.read(chunk)
+            pairs = [
+                (query_tokens[one.query_index], doc_tokens[int(d)])
+                for one in part
+                for d in one.doc_indices
+            ]
+            ends = np.cumsum([len(one.doc_ids) for one in part])[:-1]
+            return list(zip(part, np.split(score(pairs), ends), strict=True)), score.counts(pairs)
+
+        return scored

@@ -1,0 +1,46 @@
+"""Teachers that read query and document together: any sequence classifier with one output."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from raypipe.artifacts import Step
+from raypipe.config import Config, ConfigError
+from raypipe.data.truncation import LongestFirst, Truncation
+from raypipe.inference.cross_scores import CrossEncoderScores
+from raypipe.inference.lists import Lists
+from raypipe.models.backbone import Backbone
+
+
+class CrossEncoderTeacher(Config):
+    """Logits of a trained cross-encoder (Hofstaetter et al. 2020), one forward per document."""
+
+    type: Literal["cross_encoder"] = "cross_encoder"
+    backbone: str
+    """Hub name, directory or package of a sequence classifier with one label, such as
+    cross-encoder/ms-marco-MiniLM-L6-v2 or a checkpoint that raypipe trained."""
+    truncation: Truncation = LongestFirst(max_length=512)
+    """What it reads of a pair; it need not be what the student reads."""
+
+    values: ClassVar[Literal["score", "rank"]] = "score"
+    label: ClassVar[str] = "cross-encoder"
+    needs_lists: ClassVar[bool] = False
+
+    def scores(self, lists: Lists, precision: str) -> Step:
+        """The step that scores the lists."""
+        return CrossEncoderScores(lists, Backbone(self.backbone), self.truncation, precision)
+
+    def check(self) -> None:
+        """Resolve the model.
+
+        Raises:
+            ConfigError: it is not there, or a local one has no trained head with one output.
+        """
+        backbone = Backbone(self.backbone)
+        backbone.spec()
+        if backbone.folder is not None and not backbone.has_scorer:
+            found = (backbone.model_config.get("architectures") or ["no architecture"])[0]
+            raise ConfigError(
+                f"teacher.backbone {self.backbone}: expected a sequence classifier with one label, "
+                f"found {found}; a fresh head would teach noise"
+            )
