@@ -19,7 +19,7 @@ from raypipe.artifacts import Attempt, Step
 from raypipe.config import ConfigError, digest, nearest
 from raypipe.files import file_checksum
 
-_PATTERNS = ("*.json", "*.txt", "*.model", "*.safetensors", "1_Pooling/config.json")
+_PATTERNS = ("*.json", "*.txt", "*.jinja", "*.model", "*.safetensors", "1_Pooling/config.json")
 _TOKENIZER = (
     "tokenizer",
     "vocab",
@@ -28,6 +28,7 @@ _TOKENIZER = (
     "added_tokens",
     "spiece",
     "sp.model",
+    "chat_template",
 )
 
 
@@ -102,7 +103,25 @@ class Backbone(Step):
                     "package:NAME/folder, or connect to the hub"
                 ) from None
             self._memo["revision"] = info.sha
+            self._memo["files"] = [one.rfilename for one in getattr(info, "siblings", None) or ()]
         return str(self._memo["revision"])
+
+    def check(self) -> None:
+        """Resolve the name and look for safetensors, before anything is fetched.
+
+        Raises:
+            ConfigError: it is not there, or its weights are pickles only (DeBERTa-v3 on the hub).
+        """
+        self.spec()
+        files = self._memo.get("files")
+        if files and not any(name.endswith(".safetensors") for name in files):
+            weights = [name for name in files if name.endswith((".bin", ".h5", ".msgpack"))]
+            raise ConfigError(
+                f"backbone {self.source}: expected .safetensors files on the hub, found "
+                f"{', '.join(weights) or 'no weights'}; other formats are pickles and are not "
+                "read; convert the model (huggingface.co/spaces/safetensors/convert) and give the "
+                "directory"
+            )
 
     @property
     def model_config(self) -> dict[str, Any]:

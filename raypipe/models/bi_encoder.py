@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+import numpy as np
 import torch
 from pydantic import Field
 from torch import nn
@@ -24,7 +25,11 @@ class BiEncoder(Config):
     normalize: bool = True
     """Unit vectors, so that the dot product is the cosine."""
     max_length: int = Field(256, ge=8)
-    """Tokens per text, special tokens included; longer texts are cut."""
+    """Tokens per text, special tokens and prefix included; longer texts are cut."""
+    query_prefix: str = ""
+    """Put before every query, such as E5's `"query: "`; see `prefix_ids`."""
+    doc_prefix: str = ""
+    """Put before every document, such as E5's `"passage: "`."""
 
     def load(self, folder: Path, device: str) -> Encoder:
         """The encoder in evaluation mode on `device`."""
@@ -44,6 +49,27 @@ class BiEncoder(Config):
             attn_implementation=attention_kernel(device),
         )
         return Encoder(model.to(device).eval(), pooling, self.normalize)
+
+
+def prefix_ids(tokenizer: Any, prefix: str) -> tuple[np.ndarray[Any, Any], bool]:
+    """The prefix's token ids, and whether they can stand before a text's own ids.
+
+    Texts are tokenised once, without a prefix. For WordPiece and SentencePiece models and a prefix
+    that ends in a space or punctuation, ids of the prefix + ids of the text are the ids of both
+    together. They are not where the prefix ends inside a word ("re" + "rank"), nor with byte-level
+    BPE (RoBERTa, ModernBERT) after a space: there the space belongs to the text's first token. A
+    few words are tried both ways; False says that they differ.
+    """
+
+    def ids(text: str) -> list[int]:
+        return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    first = ids(prefix)
+    exact = not prefix or all(ids(prefix + word) == first + ids(word) for word in _PROBES)
+    return np.array(first, dtype=np.int64), exact
+
+
+_PROBES = ("what", "The", "ly", "7", "-")
 
 
 class Encoder(nn.Module):

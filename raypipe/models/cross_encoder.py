@@ -8,13 +8,16 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import MethodType
 from typing import Any, Literal
 
 import torch
 from pydantic import Field
-from torch import nn
+from torch import Tensor, nn
 
 from raypipe.config import Config
+from raypipe.models.backbone import Backbone
+from raypipe.models.weights import keep_layers, read_classifier, sequence_config
 
 ATTENTION_DROPOUT = ("attention_probs_dropout_prob", "attention_dropout")
 HIDDEN_DROPOUT = (
@@ -27,7 +30,7 @@ HIDDEN_DROPOUT = (
     "seq_classif_dropout",
 )
 
-Precision = Literal["bf16", "fp32"]
+Precision = Literal["bf16", "fp16", "fp32"]
 
 
 class CrossEncoder(Config):
@@ -49,42 +52,53 @@ class CrossEncoder(Config):
             folder: a Hugging Face directory with safetensors.
             training: dropout is active.
             device: "cpu" or "cuda[:n]".
-        """
-        from transformers import AutoConfig, AutoModelForSequenceClassification
-        from transformers.utils import logging
 
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=False, num_labels=1)
+        Raises:
+            ConfigError: another architecture, or weights other than the head's are missing, have
+                other shapes or belong to layers that the configuration does not have.
+        """
+        where = f"model.backbone {self.backbone}, read from {folder}"
+        config = sequence_config(folder, where)
         if self.keep_layers is not None:
-            config.num_hidden_layers = min(self.keep_layers, config.num_hidden_layers)
-            if getattr(config, "layer_types", None):  # ModernBERT: local and global attention
-                config.layer_types = config.layer_types[: config.num_hidden_layers]
+            keep_layers(config, self.keep_layers, where)
         _set_dropout(config, ATTENTION_DROPOUT, self.attention_dropout)
         if self.hidden_dropout is not None:
             _set_dropout(config, HIDDEN_DROPOUT, self.hidden_dropout)
-        before = logging.get_verbosity()
-        logging.set_verbosity_error()  # a fresh head and dropped layers are what was asked for
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            model = AutoModelForSequenceClassification.from_pretrained(
+            model = read_classifier(
                 folder,
-                config=config,
-                dtype=torch.float32,
-                use_safetensors=True,
-                trust_remote_code=False,
-                attn_implementation=attention_kernel(device),
+                config,
+                where,
+                kernel=attention_kernel(device, config.model_type),
+                shallower=self.keep_layers is not None,
             )
-        logging.set_verbosity(before)
         _score_in_float32(model)
         return model.to(device).train(training)
 
+    def check(self) -> None:
+        """Resolve the backbone and read its configuration, before work starts.
 
-def attention_kernel(device: str) -> str:
+        Raises:
+            ConfigError: it is not there, or it is another architecture.
+        """
+        backbone = Backbone(self.backbone)
+        backbone.check()
+        revision = None if backbone.folder else backbone.revision
+        where = f"model.backbone {self.backbone}"
+        config = sequence_config(backbone.folder or self.backbone, where, revision)
+        if self.keep_layers is not None:
+            keep_layers(config, self.keep_layers, where)
+
+
+def attention_kernel(device: str, model_type: str = "bert") -> str:
     """The fastest kernel, measured (jobs/benchmark.py).
 
     On CPU in bf16 without attention dropout, eager attention is 1.6 times as fast as sdpa in
-    training and 1.5 times in scoring; on GPU sdpa is.
+    training and 1.5 times in scoring; on GPU sdpa is. DeBERTa has no other than eager: it adds
+    relative positions to the scores.
     """
-    return "eager" if device == "cpu" else "sdpa"
+    return "eager" if device == "cpu" or model_type.startswith("deberta") else "sdpa"
 
 
 def save(model: nn.Module, folder: Path, backbone_folder: Path, max_length: int) -> None:
@@ -114,13 +128,16 @@ def _set_dropout(config: Any, names: tuple[str, ...], value: float) -> None:
 
 
 def _score_in_float32(model: nn.Module) -> None:
-    """bf16 scores have three digits and tie: the head computes in float32 under autocast too."""
+    """bf16 scores have three digits and tie: the head computes in float32 under autocast too.
+
+    A bound method, because `copy.deepcopy` binds it to the copy; a closure would go on reading the
+    weights of the model that was copied.
+    """
     head = getattr(model, "classifier", None) or model.score
-    inner = head.forward
+    head.forward = MethodType(_float32_forward, head)  # type: ignore[method-assign]
 
-    def forward(features: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-        with torch.autocast(features.device.type, enabled=False):
-            scores: torch.Tensor = inner(features.float(), *args, **kwargs)
-        return scores
 
-    head.forward = forward  # type: ignore[method-assign]
+def _float32_forward(head: nn.Module, features: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    with torch.autocast(features.device.type, enabled=False):
+        scores: Tensor = type(head).forward(head, features.float(), *args, **kwargs)
+    return scores

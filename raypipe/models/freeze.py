@@ -1,0 +1,102 @@
+"""What of a model is trained, recomputed and compiled: the same three calls for every family."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from torch import nn
+
+from raypipe.config import ConfigError
+
+_POSITIONS = ("position_embeddings", "embed_positions", "wpe")
+
+
+def freeze(model: nn.Module, *, embeddings: bool, position_embeddings: bool, layers: int) -> int:
+    """Exclude weights from training; returns how many numbers they hold.
+
+    Call it before the optimizer is built and before DDP or FSDP wraps the model. Dropout stays
+    active in frozen layers.
+
+    Args:
+        model: a transformers sequence classifier.
+        embeddings: all tables before the first layer (words, positions, types), their norm, and
+            ELECTRA's projection of them.
+        position_embeddings: the table of absolute positions. ModernBERT (rotary) and DeBERTa-v3
+            (relative) have none: then nothing is frozen and 0 is returned, so that a sweep over
+            backbones can say it for all. DeBERTa's relative table belongs to every layer's
+            attention and is trained.
+        layers: the first n layers; 0 freezes none.
+
+    Raises:
+        ConfigError: the model has fewer layers, or its layers share their weights (ALBERT).
+    """
+    base = _base(model)
+    chosen: dict[int, nn.Parameter] = {}
+    modules: list[nn.Module] = []
+    if embeddings:
+        modules += _embeddings(base)
+    if position_embeddings:
+        modules += _positions(base)
+    if layers:
+        modules += _layers(model, layers)[:layers]
+    for module in modules:
+        for parameter in module.parameters():
+            parameter.requires_grad_(False)
+            chosen[id(parameter)] = parameter
+    return sum(parameter.numel() for parameter in chosen.values())
+
+
+def enable_gradient_checkpointing(model: nn.Module) -> None:
+    """Recompute activations in the backward pass: less memory for one more forward pass.
+
+    Gradients are the same bits on CPU, with dropout too: the random state is restored.
+    """
+    model.gradient_checkpointing_enable(  # type: ignore[operator]
+        gradient_checkpointing_kwargs={"use_reentrant": False, "preserve_rng_state": True}
+    )
+
+
+def compiled(model: nn.Module, backend: str = "inductor") -> nn.Module:
+    """The same model, compiled at its first forward; names in its state dict stay as they are.
+
+    `torch.compile(model)` would wrap it and put `_orig_mod.` before every name. Lengths differ from
+    batch to batch, so shapes are dynamic.
+    """
+    model.compile(backend=backend, dynamic=True)
+    return model
+
+
+def _base(model: nn.Module) -> Any:
+    """The encoder without its head: `model.bert`, `model.deberta`, ModernBERT's `model.model`."""
+    return getattr(model, "base_model", model)
+
+
+def _embeddings(base: Any) -> list[nn.Module]:
+    found = [base.embeddings] if hasattr(base, "embeddings") else [base.get_input_embeddings()]
+    if hasattr(base, "embeddings_project"):
+        found.append(base.embeddings_project)
+    return found
+
+
+def _positions(base: Any) -> Iterator[nn.Module]:
+    for name, module in base.named_modules():
+        if isinstance(module, nn.Embedding) and name.rpartition(".")[2] in _POSITIONS:
+            yield module
+
+
+def _layers(model: Any, wanted: int) -> nn.ModuleList:
+    depth = model.config.num_hidden_layers
+    family = model.config.model_type
+    for module in _base(model).modules():
+        if isinstance(module, nn.ModuleList) and len(module) == depth:
+            if wanted > depth:
+                raise ConfigError(
+                    f"freezing the first {wanted} layers: {family} here has {depth}; "
+                    f"freeze at most {depth}"
+                )
+            return module
+    raise ConfigError(
+        f"freezing the first {wanted} layers: {family} has no list of {depth} layers of its own "
+        "(ALBERT shares one layer's weights); freeze 0 layers"
+    )

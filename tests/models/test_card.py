@@ -1,0 +1,195 @@
+"""Model cards: the text against a golden file, its code blocks against our own scores."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from raypipe.data.pairs import Template
+from raypipe.data.truncation import Budgets, LongestFirst, MaxP
+from raypipe.inference.scoring import PairScorer
+from raypipe.inference.tokens import load_tokenizer
+from raypipe.models.card import CardFacts, GroupFacts, QueryFacts, card, hub_dataset
+from raypipe.models.cross_encoder import CrossEncoder, save
+
+GOLDEN = Path(__file__).parent / "golden" / "card.md"
+TRUNCATIONS = [
+    LongestFirst(max_length=24),
+    Budgets(query=4, doc=12),
+    MaxP(query=4, length=8, stride=4, max_passages=3),
+]
+
+FACTS = CardFacts(
+    name="scifact re-ranker",
+    backbone="MiniLM-L6-H384-uncased",
+    base_model="nreimers/MiniLM-L6-H384-uncased",
+    recipe="name: scifact\nstages:\n  contrastive:\n    loss: {type: infonce}\n    lr: 2e-05\n",
+    stages=("contrastive", "distil"),
+    queries=(
+        QueryFacts("train", "beir/scifact/train", None, 709, 5183),
+        QueryFacts("validation", "beir/scifact/train", None, 100, 5183),
+        QueryFacts("test", "beir:/home/someone/data/own|set/", "test", 300, 12345),
+    ),
+    groups=(
+        GroupFacts(("contrastive",), 709, 5672, "0123456789abcdef"),
+        GroupFacts(("distil",), 709, 35450, "fedcba9876543210"),
+    ),
+    metrics={
+        "validation": {"nDCG@10": 0.71239, "RR@10": 0.7},
+        "test": {"nDCG@10": 0.70006, "RR@10": 0.68, "Judged@10": 0.31},
+        "test, first stage": {"nDCG@10": 0.6863},
+    },
+    truncation={"type": "longest_first", "max_length": 256},
+    reads="pairs of up to 256 tokens",
+    versions={"raypipe": "0.1.0", "torch": "2.13.0"},
+)
+
+
+def head(text: str) -> dict:
+    return yaml.safe_load(text.split("---\n")[1])
+
+
+def blocks(text: str) -> list[str]:
+    return re.findall(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+
+
+def section(text: str, name: str) -> str:
+    return text.split(f"\n## {name}\n")[1].split("\n## ")[0]
+
+
+def test_the_golden_card():
+    assert card(FACTS) == GOLDEN.read_text("utf-8")
+
+
+def test_the_hub_reads_the_head():
+    from huggingface_hub import ModelCard
+
+    data = ModelCard(card(FACTS)).data
+    assert data.library_name == "sentence-transformers" and data.pipeline_tag == "text-ranking"
+    assert data.base_model == "nreimers/MiniLM-L6-H384-uncased"
+    assert data.datasets == ["irds/beir_scifact_train"]
+    assert {"cross-encoder", "reranker"} <= set(data.tags)
+
+
+def test_what_the_hub_cannot_link_to_is_not_in_the_head():
+    queries = (QueryFacts("train", "pydoc", "train", 9, 9), *FACTS.queries[1:])
+    local = dataclasses.replace(FACTS, base_model=None, queries=queries)
+    assert head(card(local)).keys() == {"library_name", "pipeline_tag", "tags"}
+    assert "`MiniLM-L6-H384-uncased`" in card(local)
+
+
+def test_no_folder_of_this_machine_is_published():
+    assert "someone" not in card(FACTS) and "own\\|set" in card(FACTS)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "name"),
+    [
+        ("beir/scifact/train", "irds/beir_scifact_train"),
+        ("msmarco-passage/trec-dl-2019/judged", "irds/msmarco-passage_trec-dl-2019_judged"),
+        ("vaswani", "irds/vaswani"),
+        ("beir:/data/scifact", None),
+        ("pydoc", None),
+        ("pydoc:numpy,torch", None),
+        ("x" * 92, None),
+        ("two words", None),
+    ],
+)
+def test_hub_names_of_data_sets(dataset, name):
+    assert hub_dataset(dataset) == name
+
+
+def test_the_recipe_is_whole_even_with_a_fence_inside():
+    recipe = "name: |\n  ```\n  fenced\n  ```\nseed: 1"
+    text = section(card(dataclasses.replace(FACTS, recipe=recipe)), "Training recipe")
+    assert text.strip() == f"````yaml\n{recipe}\n````"
+
+
+@pytest.mark.parametrize("truncation", TRUNCATIONS, ids=lambda one: one.type)
+def test_limits_say_what_is_read(truncation):
+    facts = dataclasses.replace(
+        FACTS, truncation=truncation.model_dump(mode="json"), reads=truncation.reads
+    )
+    text = section(card(facts), "Limits")
+    assert truncation.reads in text and "Licence: not stated" in text
+    assert ("best passage" in text) == (truncation.type == "max_p")
+    assert ("score differently" in text) == (truncation.type == "budgets")
+
+
+# --- the code blocks ---------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module", params=TRUNCATIONS, ids=lambda one: one.type)
+def checkpoint(request, tmp_path_factory, tiny_backbone) -> tuple[Path, object]:
+    """A checkpoint as a stage writes it, with scores far apart."""
+    truncation, folder = request.param, tmp_path_factory.mktemp("card") / "checkpoint"
+    model = CrossEncoder(backbone=str(tiny_backbone)).load(
+        tiny_backbone, 1, training=False, device="cpu"
+    )
+    with torch.no_grad():
+        for value in model.parameters():
+            if value.ndim == 2:
+                value.mul_(12)
+    model.config.raypipe = {"truncation": truncation.model_dump(mode="json")}
+    save(model, folder, tiny_backbone, truncation.longest)
+    facts = dataclasses.replace(
+        FACTS, truncation=truncation.model_dump(mode="json"), reads=truncation.reads
+    )
+    (folder / "README.md").write_text(card(facts), encoding="utf-8")
+    return folder, truncation
+
+
+@pytest.fixture(scope="module")
+def texts(beir_folder) -> list[str]:
+    return [json.loads(line)["text"] for line in (beir_folder / "corpus.jsonl").open()]
+
+
+def our_scores(folder: Path, truncation, query: str, documents: list[str]) -> np.ndarray:
+    tokenizer = load_tokenizer(folder)
+    model = CrossEncoder(backbone=str(folder)).load(folder, 0, training=False, device="cpu")
+    score = PairScorer(model, Template.of(tokenizer), truncation, 128, "fp32", "cpu")
+    ids = tokenizer([query, *documents], add_special_tokens=False)["input_ids"]
+    return score([(np.array(ids[0]), np.array(one)) for one in ids[1:]])
+
+
+@pytest.fixture(scope="module")
+def tracking(tmp_path_factory) -> str:
+    """One for all: MLflow takes two seconds for a new database."""
+    return f"sqlite:///{tmp_path_factory.mktemp('tracking')}/mlflow.db"
+
+
+def test_the_code_runs_where_the_card_is(checkpoint, texts, tracking, monkeypatch):
+    import mlflow
+
+    folder, truncation = checkpoint
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking)
+    files = {path.name for path in folder.iterdir()}
+    example, *ways = blocks((folder / "README.md").read_text("utf-8"))
+    assert len(ways) == 3
+    short = [" ".join(text.split()[:3]) for text in texts[:3]]
+    long = [" ".join(texts[9 * i : 9 * i + 9]) for i in (1, 2)]
+    try:
+        for code in ways:
+            space: dict[str, Any] = {}
+            exec(example, space)
+            exec(code, space)
+            assert len(space["scores"]) == len(space["documents"]) == 2
+            # again with words that the model knows; plain libraries know one kind of cut only
+            exact = "mlflow" in code or truncation.type == "longest_first"
+            space |= {"query": short[0], "documents": short[1:] + long * exact}
+            exec(code, space)
+            ours = our_scores(folder, truncation, space["query"], space["documents"])
+            assert np.ptp(ours) > 0.01
+            np.testing.assert_allclose(space["scores"], ours, rtol=0, atol=1e-5)
+    finally:
+        mlflow.set_tracking_uri(None)
+    assert {path.name for path in folder.iterdir()} == files
