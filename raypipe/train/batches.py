@@ -1,6 +1,6 @@
 """From groups to model inputs: which queries a step takes, and in what pieces they are computed.
 
-Shapes: Q queries, D documents per group (padded), T pairs.
+Shapes: Q queries, D documents per group (padded), T pairs, P passages (one per pair, or more).
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from typing import Any, Literal
 import numpy as np
 
 from raypipe.data.groups import GroupReader
-from raypipe.data.pairs import Budgets, LongestFirst, Template, length_batches
+from raypipe.data.pairs import Template, length_batches
 from raypipe.data.tokens import TokenReader
+from raypipe.data.truncation import Pair, Truncation, expand
 
 Array = np.ndarray[Any, Any]
 
@@ -51,14 +52,17 @@ class Block:
     """Whole groups whose activations live at the same time."""
 
     batches: list[tuple[Array, dict[str, Array]]]
-    """Positions among the T pairs, and model inputs of similar length."""
+    """Positions among the P passages, and model inputs of similar length."""
+    place_P: tuple[Array, Array]
+    """Row and column of every passage in the [T, most] matrix whose row maxima are the scores of
+    the pairs; a pair's first passage stands in column 0."""
     place_T: tuple[Array, Array]
     """Row and column of every pair in the [Q, D] score matrix."""
     targets_QD: Array
     mask_QD: Array
     positive_QD: Array
     tokens: int
-    """Real tokens, without padding."""
+    """Real tokens of all passages, without padding."""
 
     @property
     def queries(self) -> int:
@@ -66,7 +70,12 @@ class Block:
 
     @property
     def pairs(self) -> int:
+        """Query-document pairs; a document is one, however many passages are read of it."""
         return len(self.place_T[0])
+
+    @property
+    def passages(self) -> int:
+        return len(self.place_P[0])
 
 
 @dataclass(frozen=True)
@@ -76,6 +85,8 @@ class Targets:
     uses: Literal["labels", "teacher"]
     teacher_kind: Literal["score", "rank"]
     positive_relevance: int
+    graded: bool = False
+    """Labels keep their grades, for objectives with gains."""
 
     def of(self, relevance_D: Array, teacher_D: Array) -> tuple[Array, Array]:
         """(targets, usable); higher is better, so a rank teacher's ranks are negated."""
@@ -83,7 +94,12 @@ class Targets:
             sign = -1.0 if self.teacher_kind == "rank" else 1.0
             return sign * teacher_D, np.isfinite(teacher_D)
         positive = relevance_D >= self.positive_relevance
-        return positive.astype(np.float64), positive | (relevance_D <= 0)
+        labels = np.where(positive, relevance_D if self.graded else 1, 0)
+        return labels.astype(np.float64), positive | (relevance_D <= 0)
+
+
+_Member = tuple[list[Pair], list[int], tuple[int, Array, Array, Array]]
+"""A group in a block: its passages, how many each of its pairs has, and its row of the reader."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +107,7 @@ class Batcher:
     """Cuts a worker's queries into blocks and length-sorted batches.
 
     Args:
-        budget: padded tokens alive at a time. A block of whole groups fills it; inside, pairs of
+        budget: padded tokens alive at a time. A block of whole groups fills it; inside, passages of
             similar length share a batch of at most a quarter, because padding is 35 % of the tokens
             of unsorted batches.
     """
@@ -100,56 +116,55 @@ class Batcher:
     query_tokens: TokenReader
     doc_tokens: TokenReader
     template: Template
-    truncation: LongestFirst | Budgets
+    truncation: Truncation
     targets: Targets
     budget: int
 
     def blocks(self, rows: list[int]) -> Iterator[Block]:
         """Blocks in order; a group larger than the budget is a block of its own."""
-        members: list[tuple[list[tuple[Array, Array]], Any]] = []
+        members: list[_Member] = []
         tokens = 0
         for row in rows:
             group = self.groups[row]
-            pairs = self._pairs(group[0], group[1])
-            size = sum(self._length(pair) for pair in pairs)
+            passages, counts = self._read(group[0], group[1])
+            size = sum(self._length(passage) for passage in passages)
             if members and tokens + size > self.budget:
                 yield self._block(members)
                 members, tokens = [], 0
-            members.append((pairs, group))
+            members.append((passages, counts, group))
             tokens += size
         if members:
             yield self._block(members)
 
-    def _pairs(self, query: int, docs: Array) -> list[tuple[Array, Array]]:
+    def _read(self, query: int, docs: Array) -> tuple[list[Pair], list[int]]:
         query_ids = self.query_tokens[query]
-        out = []
-        for doc in docs:
-            doc_ids = self.doc_tokens[int(doc)]
-            q, d = self.truncation.cut(len(query_ids), len(doc_ids), self.template.n_special)
-            out.append((query_ids[:q], doc_ids[:d]))
-        return out
+        pairs = [(query_ids, self.doc_tokens[int(doc)]) for doc in docs]
+        return expand(pairs, self.truncation, self.template.n_special)
 
-    def _length(self, pair: tuple[Array, Array]) -> int:
-        return len(pair[0]) + len(pair[1]) + self.template.n_special
+    def _length(self, passage: Pair) -> int:
+        return len(passage[0]) + len(passage[1]) + self.template.n_special
 
-    def _block(self, members: list[tuple[list[tuple[Array, Array]], Any]]) -> Block:
-        sizes = [len(pairs) for pairs, _ in members]
+    def _block(self, members: list[_Member]) -> Block:
+        sizes = [len(counts) for _, counts, _ in members]
         shape = (len(members), max(sizes))
         targets, mask = np.zeros(shape), np.zeros(shape, dtype=bool)
         positive = np.zeros(shape, dtype=bool)
-        for number, (_, (_, _, relevance, teacher)) in enumerate(members):
+        for number, (*_, (_, _, relevance, teacher)) in enumerate(members):
             values, usable = self.targets.of(relevance, teacher)
             targets[number, : len(values)] = values
             mask[number, : len(values)] = usable
             positive[number, : len(values)] = relevance >= self.targets.positive_relevance
-        flat = [pair for pairs, _ in members for pair in pairs]
-        lengths = [self._length(pair) for pair in flat]
+        flat = [passage for passages, *_ in members for passage in passages]
+        lengths = [self._length(passage) for passage in flat]
         batches = [
             (chosen, self.template.pad([flat[i] for i in chosen]))
             for chosen in length_batches(lengths, max(self.budget // 4, 1))
         ]
-        place = (
-            np.repeat(np.arange(len(sizes)), sizes),
-            np.concatenate([np.arange(n) for n in sizes]),
-        )
-        return Block(batches, place, targets, mask, positive, sum(lengths))
+        passages = _places([n for _, counts, _ in members for n in counts])
+        return Block(batches, passages, _places(sizes), targets, mask, positive, sum(lengths))
+
+
+def _places(sizes: list[int]) -> tuple[Array, Array]:
+    """Row and column of every member, where row i of a ragged matrix has sizes[i] members."""
+    rows = np.repeat(np.arange(len(sizes)), sizes)
+    return rows, np.arange(len(rows)) - np.repeat(np.cumsum([0, *sizes[:-1]]), sizes)

@@ -5,38 +5,33 @@ Dropout 0 makes the sequence of losses independent of the number of workers up t
 
 from __future__ import annotations
 
-import contextlib
+import copy
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, fields
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
-from raypipe.losses.base import Loss
+from raypipe.train.alarms import Alarms, not_finite
 from raypipe.train.batches import Batcher, Block, QueryOrder
-from raypipe.train.optim import build_optimizer, lr_factor
+from raypipe.train.gradients import Gradients, query_losses
+from raypipe.train.optim import build_optimizer, rate, set_rate
+from raypipe.train.outcome import Outcome
+from raypipe.train.parallel import agree, bare, place, sharded, whole
+from raypipe.train.selection import Selection, copy_of
 from raypipe.train.settings import StageConfig
+from raypipe.train.skipping import kept_rows, losses_without_graph
+from raypipe.train.snapshot import Snapshot, restore, take
 
 Validate = Callable[[nn.Module], dict[str, float]]
 Report = Callable[[dict[str, Any]], None]
-
-
-@dataclass
-class Outcome:
-    """What a stage did; the model holds the best weights afterwards."""
-
-    history: list[dict[str, float]] = field(default_factory=list)
-    """One row per step: step, loss, lr, grad_norm, pairs, tokens; validation rows: step, val/..."""
-    best_step: int = 0
-    best: dict[str, float] = field(default_factory=dict)
-    pairs: int = 0
-    tokens: int = 0
-    seconds: float = 0.0
+Save = Callable[[int, Snapshot | None], None]
+SAVE_AFTER_S = 300.0
+"""A stage that says nothing of checkpoints loses at most this and a twentieth of its steps."""
 
 
 def train(
@@ -50,127 +45,265 @@ def train(
     selection: str,
     validate: Validate,
     report: Report,
+    save: Save | None = None,
+    resume: Snapshot | None = None,
+    alarms: Alarms | None = None,
 ) -> Outcome:
     """Train one stage and leave the weights with the best validation value in the model.
 
+    Continued from the snapshot of any step it gives the same bits as without a break, on CPU, with
+    the same number of workers and the same token budget. With another number of workers the data
+    order is the same, dropout is not.
+
     Args:
-        model: possibly wrapped in DistributedDataParallel; every worker calls this.
+        model: possibly wrapped in DistributedDataParallel or sharded; every worker calls this.
         groups: how many groups of the batcher's reader are used.
         selection: the key of `validate`'s result that decides, higher is better.
         validate: given the bare model; every worker calls it and gets the same values.
-        report: called about 20 times with the new rows of the history.
+        report: called about 20 times with the new rows of the history, after a resume with all.
+        save: called on every worker with the step and a snapshot (None on others than rank 0).
+        resume: where to go on; the same on every worker.
 
     Raises:
         FloatingPointError: a loss or a gradient is NaN or infinite.
+        ValueError: a step has fewer queries than there are workers, or the snapshot does not fit.
     """
-    total = stage.total_steps(groups)
-    order = QueryOrder(groups, stage.queries_per_step, seed)
-    optimizer = build_optimizer(model, stage)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: lr_factor(step, total, stage.warmup)
+    _check(model, stage)
+    training = Training(
+        model,
+        batcher,
+        stage,
+        groups,
+        seed=seed,
+        precision=precision,
+        selection=selection,
+        validate=validate,
+        report=report,
+        save=save,
+        alarms=alarms,
     )
-    stops = {math.ceil(total * (i + 1) / stage.validations) for i in range(stage.validations)}
-    outcome, best_weights, started, unsent = Outcome(), None, time.time(), 0
-    for step in range(total):
-        rows = order.rows(step)
-        row = _step(model, batcher, stage, rows, optimizer, precision)
-        outcome.pairs += int(row["pairs"])
-        outcome.tokens += int(row["tokens"])
-        outcome.history.append({"step": step + 1, "lr": schedule.get_last_lr()[0], **row})
-        schedule.step()
-        if step + 1 in stops:
-            values = validate(_bare(model))
-            outcome.history.append({"step": step + 1, **{f"val/{k}": v for k, v in values.items()}})
-            if best_weights is None or values[selection] > outcome.best[selection]:
-                outcome.best_step, outcome.best = step + 1, values
-                best_weights = {k: v.detach().clone() for k, v in _bare(model).state_dict().items()}
-        if step + 1 in stops or (step + 1) % max(total // 20, 1) == 0:
-            seconds = time.time() - started
-            report(
+    if resume is not None:
+        training.restore(resume)
+    return training.run()
+
+
+def _check(model: nn.Module, stage: StageConfig) -> None:
+    world = place()[1]
+    if stage.queries_per_step < world:
+        raise ValueError(
+            f"queries_per_step: {stage.queries_per_step} queries cannot be shared by "
+            f"resources.workers={world}; raise the one or lower the other"
+        )
+    if stage.filtering is not None and sharded(model):
+        raise ValueError(
+            "filtering: leaves workers with unequal work, which resources.strategy=fsdp cannot "
+            "have; use ddp, or train on all groups"
+        )
+
+
+class Training:
+    """One stage between its first step and its last."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        batcher: Batcher,
+        stage: StageConfig,
+        groups: int,
+        *,
+        seed: int,
+        precision: str,
+        selection: str,
+        validate: Validate,
+        report: Report,
+        save: Save | None,
+        alarms: Alarms | None,
+    ) -> None:
+        self.model, self.batcher, self.stage, self.seed = model, batcher, stage, seed
+        self.precision = precision
+        self.validate, self.report, self.save, self.alarms = validate, report, save, alarms
+        self.total = stage.total_steps(groups)
+        self.order = QueryOrder(groups, stage.queries_per_step, seed)
+        self.optimizer = build_optimizer(model, stage)
+        self.device = next(model.parameters()).device
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "fp16")
+        self.gradients = Gradients(model, stage.loss, precision, batcher.budget, self.scaler)
+        self.filter = stage.filtering.build() if stage.filtering is not None else None
+        self.selection = Selection(selection, stage.early_stopping)
+        self.stops = stage.validation_steps(self.total)
+        self.outcome = Outcome()
+        self.unsent = 0
+
+    def run(self) -> Outcome:
+        """The remaining steps."""
+        self.begun = self.saved = time.monotonic()
+        self.before, self.pairs_before = self.outcome.seconds, self.outcome.pairs
+        if self.outcome.steps < self.total:
+            self._settle_reduction()
+        while self.outcome.steps < self.total and not self.selection.exhausted:
+            self._one_step(self.outcome.steps)
+            self._after(self.outcome.steps)
+        outcome, selection = self.outcome, self.selection
+        assert selection.best is not None, "validation runs after the last step"
+        if selection.weights is not None:
+            bare(self.model).load_state_dict(selection.weights)
+        outcome.seconds = self._seconds()
+        if self.alarms is not None:
+            outcome.alarms = self.alarms.messages
+        if self.filter is not None:
+            outcome.filtering = agree(self.filter.summary())
+        return outcome
+
+    def _seconds(self) -> float:
+        return self.before + time.monotonic() - self.begun
+
+    def _after(self, step: int) -> None:
+        """Validation, report and checkpoint after `step` steps, where they are due."""
+        stop = step in self.stops
+        if stop:
+            self._validate(step)
+        ends = step == self.total or self.selection.exhausted
+        told = stop or step % max(self.total // 20, 1) == 0
+        if told:
+            seconds = max(self._seconds() - self.before, 1e-9)
+            self.report(
                 {
-                    "rows": outcome.history[unsent:],
-                    "step": step + 1,
-                    "total": total,
-                    "pairs_per_second": outcome.pairs / seconds,
+                    "rows": self.outcome.history[self.unsent :],
+                    "step": step,
+                    "total": self.total,
+                    "pairs_per_second": (self.outcome.pairs - self.pairs_before) / seconds,
                 }
             )
-            unsent = len(outcome.history)
-    assert best_weights is not None, "validation runs after the last step"
-    _bare(model).load_state_dict(best_weights)
-    outcome.seconds = time.time() - started
-    return outcome
+            self.unsent = len(self.outcome.history)
+        if self.save is not None and not ends and self._due(step, told):
+            self.save(step, self._snapshot(step))
+            self.saved = time.monotonic()
 
+    def _due(self, step: int, told: bool) -> bool:
+        if self.stage.checkpoint_every is not None:
+            return step % self.stage.checkpoint_every == 0
+        return told and bool(agree(time.monotonic() - self.saved >= SAVE_AFTER_S))
 
-def _step(
-    model: nn.Module,
-    batcher: Batcher,
-    stage: StageConfig,
-    rows: list[int],
-    optimizer: torch.optim.Optimizer,
-    precision: str,
-) -> dict[str, float]:
-    """One optimizer step over all workers; returns loss, gradient norm, pairs and tokens."""
-    rank, world = _place()
-    device = next(model.parameters()).device
-    mine = rows[rank::world]
-    totals = torch.zeros(3, dtype=torch.float64)
-    optimizer.zero_grad(set_to_none=True)
-    blocks = list(batcher.blocks(mine))
-    for number, block in enumerate(blocks):
-        last = number == len(blocks) - 1
-        with _without_sync(model, enabled=not last):
-            share = block.queries / len(rows)
-            loss = block_loss(model, block, stage.loss, precision, device)
-            # DDP averages over workers; the mean is over all queries of the step
-            (loss * share * world).backward()
-        totals += torch.tensor([float(loss.detach()) * share, block.pairs, block.tokens])
-    if world > 1:
-        dist.all_reduce(totals)
-    norm = nn.utils.clip_grad_norm_(model.parameters(), stage.clip)
-    for what, value in (("loss", float(totals[0])), ("norm of the gradient", float(norm))):
-        if not math.isfinite(value):
-            raise FloatingPointError(
-                f"the {what} is {value}: lower lr ({stage.lr:g}), raise warmup or the loss's "
-                "temperature, or use precision=fp32"
-            )
-    optimizer.step()
-    loss_sum, pairs, tokens = totals.tolist()
-    return {"loss": loss_sum, "grad_norm": float(norm), "pairs": pairs, "tokens": tokens}
+    def _validate(self, step: int) -> None:
+        values = self.validate(bare(self.model))
+        self.outcome.history.append({"step": step, **{f"val/{k}": v for k, v in values.items()}})
+        self.selection.offer(step, values, self.model)
+        assert self.selection.best is not None
+        self.outcome.best_step, self.outcome.best = self.selection.best_step, self.selection.best
+        if self.alarms is not None:
+            self.alarms.on_validation(step, values)
 
+    # --- one step --------------------------------------------------------------------------------
 
-def block_loss(
-    model: nn.Module, block: Block, loss: Loss, precision: str, device: torch.device
-) -> Tensor:
-    """The mean loss over the block's queries."""
-    scores_T = torch.zeros(block.pairs, device=device)
-    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
-        for chosen, inputs in block.batches:
-            tensors = {name: torch.from_numpy(a).to(device) for name, a in inputs.items()}
-            scores = model(**tensors).logits[:, 0].float()
-            scores_T = scores_T.index_put((torch.from_numpy(chosen).to(device),), scores)
-    rows, columns = (torch.from_numpy(a).to(device) for a in block.place_T)
-    shape = block.mask_QD.shape
-    scores_QD = torch.zeros(shape, device=device).index_put((rows, columns), scores_T)
-    return loss(
-        scores_QD,
-        torch.from_numpy(block.targets_QD).to(device),
-        torch.from_numpy(block.mask_QD).to(device),
-        torch.from_numpy(block.positive_QD).to(device),
-    )
+    def _one_step(self, step: int) -> None:
+        """One optimizer step over all workers; a row of history says what it did."""
+        (rank, world), lr = place(), rate(self.stage, step, self.total)
+        set_rate(self.optimizer, lr)
+        self.optimizer.zero_grad(set_to_none=True)
+        rows, losses = self.order.rows(step), []
+        warm = self.filter is not None and agree(self.filter.threshold is None)
+        kept = rows if self.filter is None or warm else self._filtered(rows)
 
+        def seen(block: Block, scores_QD: Tensor) -> None:
+            if self.alarms is not None:
+                mask_QD = torch.from_numpy(block.mask_QD).to(scores_QD.device)
+                self.alarms.on_scores(step + 1, scores_QD, mask_QD)
+            if warm:
+                losses.extend(query_losses(self.stage.loss, scores_QD, block))
 
-def _bare(model: nn.Module) -> nn.Module:
-    return model.module if isinstance(model, DistributedDataParallel) else model
+        if kept:
+            mine = list(self.batcher.blocks(kept[rank::world]))
+            spare = mine[0] if mine else next(self.batcher.blocks(kept[:1]))
+            totals = self.gradients.add(mine, len(rows), seen, spare)
+        else:
+            totals = torch.zeros(3, dtype=torch.float64)
+        if warm:  # the ordinary step's losses serve
+            assert self.filter is not None
+            kept = kept_rows(rows, self.filter, self.batcher, lambda _: losses)
+        if world > 1:
+            totals = totals.to(self.device)
+            dist.all_reduce(totals)
+        loss, pairs, tokens = totals.tolist()
+        row = {"step": step + 1, "lr": lr, "loss": loss}
+        row |= self._update(step + 1, loss, lr) if kept else {"grad_norm": 0.0}
+        row |= {"pairs": pairs, "tokens": tokens}
+        if self.filter is not None:
+            row["kept"] = len(kept)
+        if self.alarms is not None:
+            self.alarms.on_step(step + 1, loss, row.get("grad_norm", math.inf), lr)
+        self.outcome.steps = step + 1
+        self.outcome.pairs += int(pairs)
+        self.outcome.tokens += int(tokens)
+        self.outcome.history.append(row)
 
+    def _filtered(self, rows: list[int]) -> list[int]:
+        assert self.filter is not None
+        return kept_rows(
+            rows,
+            self.filter,
+            self.batcher,
+            lambda mine: losses_without_graph(
+                bare(self.model), self.batcher, self.stage.loss, self.precision, mine
+            ),
+        )
 
-def _place() -> tuple[int, int]:
-    if dist.is_available() and dist.is_initialized():
-        return dist.get_rank(), dist.get_world_size()
-    return 0, 1
+    def _update(self, step: int, loss: float, lr: float) -> dict[str, float]:
+        """Clip, check and step the optimizer; fp16 leaves a step out whose gradient overflows."""
+        self.scaler.unscale_(self.optimizer)
+        clipped = nn.utils.clip_grad_norm_(self.model.parameters(), self.stage.clip)
+        norm = float(whole(clipped))
+        overflow = self.scaler.is_enabled() and not math.isfinite(norm)
+        searching = overflow and math.isfinite(loss) and self.scaler.get_scale() >= 1
+        problem = None if searching else not_finite(step, loss, norm, lr)
+        if problem is not None:
+            raise FloatingPointError(problem)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        return {"overflow": 1.0} if overflow else {"grad_norm": norm}
 
+    def _settle_reduction(self) -> None:
+        """With three workers or more, let DDP order its buckets before the first step.
 
-def _without_sync(model: nn.Module, enabled: bool) -> contextlib.AbstractContextManager[None]:
-    if enabled and isinstance(model, DistributedDataParallel):
-        context: contextlib.AbstractContextManager[None] = model.no_sync()
-        return context
-    return contextlib.nullcontext()
+        It does so after its first backward pass, and the place in a bucket decides in which order
+        workers' gradients are added: a resumed run would add its first step in another order.
+        """
+        if place()[1] < 3 or sharded(self.model):
+            return
+        block = next(self.batcher.blocks(self.order.rows(0)[:1]))
+        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+            for _ in range(2):  # buckets are rebuilt at the second forward pass
+                totals = self.gradients.add([block], 1, lambda *_: None, block)
+                assert torch.isfinite(totals[1])
+                self.optimizer.zero_grad(set_to_none=True)
+
+    # --- interruption ----------------------------------------------------------------------------
+
+    def _snapshot(self, step: int) -> Snapshot | None:
+        self.outcome.seconds = self._seconds()
+        facts = {
+            "outcome": asdict(self.outcome),
+            "selection": self.selection.state(),
+            "scaler": self.scaler.state_dict(),
+            "alarms": None if self.alarms is None else self.alarms.state(),
+            "filter": None if self.filter is None else self.filter.state(),
+        }
+        best = self.selection.weights if self.selection.best_step != step else None
+        return take(step, self.model, self.optimizer, best, facts)
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Go on after the snapshot's step."""
+        facts = copy.deepcopy(snapshot.facts)  # the history goes on in it
+        best = restore(snapshot, self.model, self.optimizer, self.seed)
+        known = {f.name for f in fields(Outcome)}
+        self.outcome = Outcome(**{k: v for k, v in facts["outcome"].items() if k in known})
+        self.outcome.resumed_from.append(snapshot.step)
+        self.selection.load(facts["selection"])
+        self.selection.weights = best
+        if best is None and self.selection.best is not None:
+            self.selection.weights = copy_of(self.model)
+        if self.scaler.is_enabled():
+            self.scaler.load_state_dict(facts["scaler"])
+        if self.alarms is not None and facts["alarms"] is not None:
+            self.alarms.load(facts["alarms"])
+        if self.filter is not None and facts["filter"] is not None:
+            self.filter.load(facts["filter"])

@@ -2,30 +2,73 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Annotated
 
-from raypipe.config import Config
-from raypipe.data.groups import Groups
+from pydantic import Field, model_validator
+
+from raypipe.config import NOT_SEMANTIC, Config
 from raypipe.losses import AnyLoss
+from raypipe.train.filtering import Filtering
+from raypipe.train.schedules import Linear, Schedule
+from raypipe.training_set import TrainingSet
+
+
+class Freeze(Config):
+    """Weights that a stage leaves as they are; dropout stays active in them."""
+
+    embeddings: bool = False
+    """All tables before the first layer."""
+    position_embeddings: bool = False
+    """The table of absolute positions; nothing where the backbone has none."""
+    layers: int = Field(0, ge=0)
+    """The first n layers."""
+
+
+class EarlyStopping(Config):
+    """End a stage whose validation no longer improves; the best checkpoint is kept either way."""
+
+    patience: int = Field(2, ge=1)
+    """Validations in a row without improvement after which the stage ends."""
+    min_delta: float = Field(0.0, ge=0)
+    """An improvement is more than this above the value that last counted as one."""
 
 
 class StageConfig(Config):
-    """One objective, trained on one groups artifact, with an optimizer of its own."""
+    """One objective, trained on one groups artifact, with an optimizer of its own.
+
+    The optimizer begins anew: moments of another objective's gradients, at another rate, say little
+    about this one's.
+    """
 
     loss: AnyLoss
     """The objective."""
-    groups: Groups | None = None
+    groups: TrainingSet | None = None
     """None: the recipe's `groups`, shared by all stages that do not say otherwise."""
     limit: int | None = Field(None, ge=1)
     """Use only the first n groups; None uses all."""
     lr: float = Field(2e-5, gt=0, lt=1)
     """Highest learning rate."""
+    schedule: Schedule = Linear()
+    """How the rate goes on after the warm-up."""
+    warmup: float = Field(0.1, ge=0, le=1)
+    """Share of the steps over which the rate rises; not used if `warmup_steps` is set."""
+    warmup_steps: int | None = Field(None, ge=0)
+    """Steps over which the rate rises."""
     weight_decay: float = Field(0.01, ge=0)
     """AdamW's, on matrices only."""
-    warmup: float = Field(0.1, ge=0, le=1)
-    """Share of the steps over which the rate rises; afterwards it falls linearly to 0."""
+    betas: tuple[
+        Annotated[float, Field(ge=0, lt=1)],
+        Annotated[float, Field(ge=0, lt=1)],
+    ] = (0.9, 0.999)
+    """AdamW's decay of the mean and of the mean square of the gradients."""
+    eps: float = Field(1e-8, gt=0)
+    """AdamW's, added to the root of the mean square."""
     clip: float = Field(1.0, gt=0)
     """Largest norm of the gradient."""
+    freeze: Freeze = Freeze()
+    """What is not trained."""
+    filtering: Filtering | None = None
+    """Leave out groups that the model already ranks well; None trains on all."""
     queries_per_step: int = Field(16, ge=1)
     """Global batch: queries per optimizer step, over all workers."""
     epochs: float = Field(1.0, gt=0)
@@ -34,7 +77,49 @@ class StageConfig(Config):
     """Optimizer steps."""
     validations: int = Field(3, ge=1)
     """How often validation runs, evenly spread, the last one after the last step."""
+    validate_every: int | None = Field(None, ge=1)
+    """Validate every n steps and after the last one, instead of `validations` times."""
+    early_stopping: EarlyStopping | None = None
+    """None runs all steps. The schedule is that of all steps: stopping early does not shorten it.
+    """
+    checkpoint_every: Annotated[int | None, NOT_SEMANTIC, Field(ge=1)] = None
+    """Save what a restart goes on from every n steps. None saves at the first report (20 per stage)
+    or validation that comes 5 minutes after the one before: a shorter stage is begun again."""
+    checkpoints_kept: Annotated[int, NOT_SEMANTIC, Field(ge=1)] = 2
+    """How many of those remain; a stage that is finished keeps none."""
+    gradient_checkpointing: Annotated[bool, NOT_SEMANTIC] = False
+    """Compute activations again in the backward pass: less memory, about 1.3 times the time."""
+    compile: Annotated[bool, NOT_SEMANTIC] = False
+    """torch.compile the model: equal up to rounding, minutes of start-up."""
+    deterministic: Annotated[bool, NOT_SEMANTIC] = False
+    """On GPUs: only kernels that give the same bits every time, slower; on CPU they always do. A
+    stage that was interrupted then ends with the weights of one that was not."""
+
+    @model_validator(mode="after")
+    def _patience_can_run_out(self) -> StageConfig:
+        stopping = self.early_stopping
+        if stopping is None or self.validate_every is not None:
+            return self
+        if self.validations < stopping.patience + 2:
+            raise ValueError(
+                f"early_stopping.patience: one validation and {stopping.patience} without "
+                f"improvement end no stage of validations={self.validations} early; raise "
+                "validations, lower patience, or set validate_every"
+            )
+        return self
 
     def total_steps(self, groups: int) -> int:
         """Optimizer steps on `groups` groups; batches are always full, a rest begins no step."""
         return self.steps or max(int(self.epochs * groups / self.queries_per_step), 1)
+
+    def rise(self, total: int) -> int:
+        """Steps of the warm-up, of `total` steps."""
+        if self.warmup_steps is not None:
+            return min(self.warmup_steps, total)
+        return int(self.warmup * total)
+
+    def validation_steps(self, total: int) -> set[int]:
+        """After which steps (from 1) validation runs; the last one is always among them."""
+        if self.validate_every is not None:
+            return {*range(self.validate_every, total, self.validate_every), total}
+        return {-(-total * (i + 1) // self.validations) for i in range(self.validations)}

@@ -5,16 +5,21 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+import pyarrow.fs as pafs
+
 from raypipe.artifacts import Artifact, Attempt, Step
+from raypipe.config import ConfigError
 from raypipe.data.groups import GroupReader
-from raypipe.data.pairs import Truncation
+from raypipe.data.truncation import Truncation
 from raypipe.inference.groups import TrainingGroups
 from raypipe.inference.score import Reranking
 from raypipe.inference.tokens import Tokens
 from raypipe.models.cross_encoder import CrossEncoder
 from raypipe.resources import Context
+from raypipe.train.checkpoint import Checkpoints
 from raypipe.train.settings import StageConfig
 from raypipe.train.worker import train_worker
 
@@ -83,18 +88,23 @@ class Stage(Step):
     def run(self, attempt: Attempt, context: Context) -> Mapping[str, Any]:
         resources = context.resources.for_trials(1)
         groups = GroupReader(attempt.inputs["groups"].local())
+        use_gpu = resources.use_gpu()
+        self.check(groups, context.micro_batch_tokens(), use_gpu=use_gpu)
         from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
         from ray.train.torch import TorchTrainer
 
-        use_gpu = resources.use_gpu()
+        checkpoints = self.checkpoints(attempt)
+        _forget_controller(checkpoints)
         TorchTrainer(
             train_worker,
             train_loop_config={
                 "stage": self,
                 "attempt": attempt,
+                "checkpoints": checkpoints,
                 "budget": context.micro_batch_tokens(),
                 "batch_tokens": context.batch_tokens(),
                 "use_gpu": use_gpu,
+                "strategy": resources.strategy,
             },
             scaling_config=ScalingConfig(
                 num_workers=resources.workers,
@@ -103,8 +113,9 @@ class Stage(Step):
                 | ({"GPU": 1} if use_gpu else {}),
             ),
             run_config=RunConfig(
-                name=f"{self.stage_name}-{self.digest}-{attempt.name[-6:]}",
-                storage_path=f"{attempt.store.uri.rstrip('/')}/.train",
+                name=Path(checkpoints.base).name,
+                storage_path=str(Path(checkpoints.base).parent),
+                storage_filesystem=attempt.store.fs,
                 failure_config=FailureConfig(max_failures=resources.worker_failures),
                 logging_config=LoggingConfig(log_level="WARNING"),  # INFO repeats every report
                 callbacks=_callbacks(self.digest, context.on_report),
@@ -114,11 +125,58 @@ class Stage(Step):
             facts = json.loads(stream.read())
         return {**facts, "workers": resources.workers, "groups": len(groups)}
 
+    def check(self, groups: GroupReader, budget: int, *, use_gpu: bool) -> None:
+        """What would fail in the workers, found before they start.
+
+        Raises:
+            ConfigError: no teacher values, a token budget below one pair, fp16 without a GPU.
+        """
+        where, loss = f"stages.{self.stage_name}", self.config.loss
+        if loss.uses == "teacher" and not groups.has_teacher:
+            raise ConfigError(
+                f"{where}.loss: {loss.type} fits a teacher's values, and {self.groups.name} has "
+                "none for some of its groups; set `teacher`, or use a loss on labels"
+            )
+        if budget < self.truncation.longest:
+            raise ConfigError(
+                f"resources.micro_batch_tokens: {budget} are fewer than one pair of the truncation "
+                f"has, {self.truncation.longest}; raise it, or shorten truncation"
+            )
+        if self.precision == "fp16" and not use_gpu:
+            raise ConfigError(
+                "precision: fp16 needs a GPU (on CPU it is 10 times slower than bf16 or fp32); "
+                "use bf16 or fp32"
+            )
+
+    def checkpoints(self, attempt: Attempt) -> Checkpoints:
+        """Where this stage's unfinished training is kept: beside the attempts at its artifact.
+
+        The name is the same for every attempt, so that each finds what the last one left; the
+        commit of the artifact deletes it with the other directories.
+        """
+        return Checkpoints(
+            attempt.store.fs,
+            f"{attempt.store.root}/{self.path}/train-{self.digest}",
+            {name: one.checksum for name, one in sorted(attempt.inputs.items())},
+            self.config.checkpoints_kept,
+        )
+
 
 def history(checkpoint: Artifact) -> list[dict[str, float]]:
     """The rows of a stage's training history, in order."""
     lines = (checkpoint.local() / "history.jsonl").read_text().splitlines()
     return [json.loads(line) for line in lines]
+
+
+def _forget_controller(checkpoints: Checkpoints) -> None:
+    """Delete Ray Train's own notes on the run, which a killed controller may have cut off.
+
+    It would refuse to start with them. Which checkpoint is the newest is read off the checkpoints.
+    """
+    selector = pafs.FileSelector(checkpoints.base, allow_not_found=True)
+    for info in checkpoints.fs.get_file_info(selector):
+        if info.type == pafs.FileType.File:
+            checkpoints.fs.delete_file(info.path)
 
 
 def _callbacks(digest: str, on_report: Callable[[str, dict[str, Any]], None] | None) -> list[Any]:
@@ -127,9 +185,22 @@ def _callbacks(digest: str, on_report: Callable[[str, dict[str, Any]], None] | N
     from ray.train import UserCallback
 
     class Forward(UserCallback):
-        """In the controller process: rank 0's report goes to the tracker."""
+        """In the controller process: rank 0's report goes to the tracker, every row once.
+
+        Workers that were started again report from the first step on.
+        """
+
+        def __init__(self) -> None:
+            self.known: set[tuple[float, bool]] = set()
 
         def after_report(self, run_context: Any, metrics: Any, checkpoint: Any) -> None:
-            on_report(digest, metrics[0])
+            rows = [row for row in metrics[0]["rows"] if _key(row) not in self.known]
+            self.known |= {_key(row) for row in rows}
+            if rows:
+                on_report(digest, {**metrics[0], "rows": rows})
 
     return [Forward()]
+
+
+def _key(row: Mapping[str, float]) -> tuple[float, bool]:
+    return row["step"], "loss" in row

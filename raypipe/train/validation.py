@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import torch.distributed as dist
 from torch import nn
 
+from raypipe.artifacts import Artifact
+from raypipe.data.sets import QRELS_FILE
 from raypipe.data.tokens import TokenReader
 from raypipe.evaluation.measures import evaluate, means
 from raypipe.evaluation.runs import rerank
+from raypipe.inference.lists import ListReader
 from raypipe.inference.scoring import Pair, PairScorer
 
 
@@ -41,7 +45,7 @@ class Validation:
         scores: dict[str, Any] = {}
         ids = self.candidates.column("query_id").to_pylist()
         sizes = [len(self.doc_rows[i]) for i in mine]
-        flat = score([pair for i in mine for pair in self._pairs(i)])
+        flat = score([pair for i in mine for pair in self._pairs(i)]) if sizes else []
         at = 0
         for i, size in zip(mine, sizes, strict=True):
             scores[ids[i]] = flat[at : at + size]
@@ -54,6 +58,38 @@ class Validation:
         run = rerank(self.candidates, scores, self.depth)
         return means(evaluate(run, self.qrels, self.measures, self.positive_relevance))
 
+    def first_stage(self) -> dict[str, float]:
+        """Means of the measures for the candidates as they are, to the same depth."""
+        ids = self.candidates.column("query_id").to_pylist()
+        order = {
+            query: [-float(place) for place in range(len(docs))]
+            for query, docs in zip(ids, self.doc_rows, strict=True)
+        }
+        run = rerank(self.candidates, order, self.depth)
+        return means(evaluate(run, self.qrels, self.measures, self.positive_relevance))
+
     def _pairs(self, row: int) -> list[Pair]:
         query = self.query_tokens[self.query_rows[row]]
         return [(query, self.doc_tokens[doc]) for doc in self.doc_rows[row]]
+
+
+def validation_of(stage: Any, inputs: Mapping[str, Artifact]) -> Validation:
+    """What a stage is validated on, from the artifacts of its inputs."""
+    own = {
+        name.removeprefix("validation_"): artifact
+        for name, artifact in inputs.items()
+        if name.startswith("validation_")
+    }
+    reader = ListReader(own, stage.depth)
+    lists = reader.read(range(len(reader)))
+    return Validation(
+        own["candidates"].table(),
+        pq.read_table(own["queries"].local() / QRELS_FILE),
+        [one.query_index for one in lists],
+        [one.doc_indices.tolist() for one in lists],
+        TokenReader(own["query_tokens"].local()),
+        TokenReader(own["doc_tokens"].local()),
+        stage.measures,
+        stage.validation.queries.queries.positive_relevance,
+        stage.depth,
+    )

@@ -2,106 +2,197 @@
 
 from __future__ import annotations
 
-import json
+import logging
+import os
 import tempfile
-from collections.abc import Mapping
-from dataclasses import asdict
+import threading
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 import torch
 from torch import nn
 
 from raypipe.artifacts import Artifact
-from raypipe.data.collection import index_of, read_docs
 from raypipe.data.groups import GroupReader
 from raypipe.data.pairs import Template
-from raypipe.data.sets import DOCS_FILE, QRELS_FILE, QUERIES_FILE
 from raypipe.data.tokens import TokenReader
 from raypipe.inference.scoring import PairScorer
 from raypipe.inference.tokens import load_tokenizer
-from raypipe.models.cross_encoder import save
+from raypipe.models.freeze import compiled, enable_gradient_checkpointing, freeze
+from raypipe.train.alarms import Alarms, cut_sentence
 from raypipe.train.batches import Batcher, Targets
-from raypipe.train.loop import Outcome, train
-from raypipe.train.validation import Validation
+from raypipe.train.checkpoint import Checkpoints
+from raypipe.train.drift import drift, drift_sentence, snapshot
+from raypipe.train.loop import train
+from raypipe.train.output import documents_cut, write_checkpoint
+from raypipe.train.parallel import agree, load_whole, shard, sharded, whole_state
+from raypipe.train.snapshot import Snapshot
+from raypipe.train.validation import Validation, validation_of
 
 
 def train_worker(config: Mapping[str, Any]) -> None:
     """`train_loop_per_worker` of Ray Train. `config`: see `Stage.run`."""
     import ray.train
-    from ray.train.torch import get_device, prepare_model
+    from ray.train.torch import get_device
 
+    logging.getLogger("ray.train").setLevel(logging.WARNING)  # INFO prints every report's rows
     stage, attempt = config["stage"], config["attempt"]
     inputs: dict[str, Artifact] = attempt.inputs
-    context = ray.train.get_context()
-    rank, world = context.get_world_rank(), context.get_world_size()
+    rank = ray.train.get_context().get_world_rank()
+    if stage.config.deterministic:
+        make_deterministic()
     start = inputs["start"].local()
     device = str(get_device()) if config["use_gpu"] else "cpu"
     torch.manual_seed(stage.seed * 1000 + rank)  # dropout masks differ between workers
     model = stage.model.load(start, stage.seed, training=True, device=device)
-    budget = config["budget"]
+    facts = {"frozen": freeze(model, **stage.config.freeze.model_dump())}
+    wrapped = _prepared(model, stage.config, config["strategy"], device)
+    before = snapshot(model)
     template = Template.of(load_tokenizer(start))
+    validation = validation_of(stage, inputs)
+
+    def say(sentence: str) -> None:
+        if rank == 0:
+            print(f"{stage.name}: {sentence}", flush=True)
+
+    alarms = Alarms(say, stage.selection, validation.first_stage())
+    facts["spacing_share"] = alarms.on_start(model, stage.config.lr)
     groups = GroupReader(inputs["groups"].local())
     used = min(len(groups), stage.config.limit or len(groups))
-    batcher = Batcher(
-        groups,
-        TokenReader(inputs["query_tokens"].local()),
-        TokenReader(inputs["doc_tokens"].local()),
-        template,
-        stage.truncation,
-        Targets(stage.config.loss.uses, stage.teacher_kind, stage.positive_relevance),
-        budget,
-    )
-    validation = _validation(stage, inputs)
-
-    def validate(bare: nn.Module) -> dict[str, float]:
-        return validation.run(
-            bare,
-            lambda m: PairScorer(
-                m, template, stage.truncation, config["batch_tokens"], stage.precision, device
-            ),
-        )
-
-    def report(row: dict[str, Any]) -> None:
-        if rank == 0:
-            print(_line(stage.name, row), flush=True)
-        ray.train.report(row)
-
-    wrapped = prepare_model(model, parallel_strategy_kwargs={"broadcast_buffers": False})
+    batcher = _batcher(stage, inputs, groups, template, config["budget"])
+    cut, seen = documents_cut(batcher, used)
+    facts["documents_cut"] = cut / max(seen, 1)
+    say(cut_sentence(cut, seen, stage.truncation.reads))
+    files: Checkpoints = config["checkpoints"]
+    name = agree(files.newest() if rank == 0 else None)
     outcome = train(
-        wrapped if world > 1 else model,
+        wrapped,
         batcher,
         stage.config,
         used,
         seed=stage.seed,
         precision=stage.precision,
         selection=stage.selection,
-        validate=validate,
-        report=report,
+        validate=_validate(stage, validation, template, start, device, config["batch_tokens"]),
+        report=_reporter(stage.name, rank),
+        save=_saver(files, rank),
+        resume=files.read(name) if name is not None else None,
+        alarms=alarms,
     )
+    moved = drift(before, model)
+    alarms.on_end(moved)
+    say(drift_sentence(moved))
+    weights = whole_state(model) if sharded(model) else None
     if rank == 0:
-        _write(model, start, stage, attempt, outcome)
+        if weights is not None:  # transformers saves a model that is all there
+            model = stage.model.load(start, stage.seed, training=False, device="cpu")
+            load_whole(model, weights)
+        write_checkpoint(model, start, stage, attempt, outcome, {**facts, **moved})
 
 
-def _validation(stage: Any, inputs: dict[str, Artifact]) -> Validation:
-    candidates = inputs["validation_candidates"].table()
-    doc_ids = read_docs(inputs["validation_collection"].local() / DOCS_FILE).ids()
-    folder = inputs["validation_queries"].local()
-    query_ids = read_docs(folder / QUERIES_FILE).ids()
-    tops = [ids[: stage.depth] for ids in candidates.column("doc_ids").to_pylist()]
-    flat = iter(index_of([d for ids in tops for d in ids], doc_ids).tolist())
-    return Validation(
-        candidates,
-        pq.read_table(folder / QRELS_FILE),
-        index_of(candidates.column("query_id").to_pylist(), query_ids).tolist(),
-        [[next(flat) for _ in ids] for ids in tops],
-        TokenReader(inputs["validation_query_tokens"].local()),
-        TokenReader(inputs["validation_doc_tokens"].local()),
-        stage.measures,
-        stage.validation.queries.queries.positive_relevance,
-        stage.depth,
+def make_deterministic() -> None:
+    """Refuse kernels whose result depends on timing; cuBLAS needs its workspace fixed for it."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False
+
+
+def _prepared(model: nn.Module, config: Any, strategy: str, device: str) -> nn.Module:
+    """The model as the loop calls it."""
+    import ray.train
+    from ray.train.torch import prepare_model
+
+    if config.gradient_checkpointing:
+        enable_gradient_checkpointing(model)
+    if config.compile:
+        compiled(model)
+    if ray.train.get_context().get_world_size() == 1:
+        return model
+    if strategy == "fsdp":
+        return shard(model, device)
+    wrapped: nn.Module = prepare_model(model, parallel_strategy_kwargs={"broadcast_buffers": False})
+    return wrapped
+
+
+def _batcher(
+    stage: Any, inputs: dict[str, Artifact], groups: GroupReader, template: Template, budget: int
+) -> Batcher:
+    return Batcher(
+        groups,
+        TokenReader(inputs["query_tokens"].local()),
+        TokenReader(inputs["doc_tokens"].local()),
+        template,
+        stage.truncation,
+        Targets(
+            stage.config.loss.uses,
+            stage.teacher_kind,
+            stage.positive_relevance,
+            stage.config.loss.graded,
+        ),
+        budget,
     )
+
+
+def _validate(
+    stage: Any, validation: Validation, template: Template, start: Path, device: str, tokens: int
+) -> Callable[[nn.Module], dict[str, float]]:
+    def scorer(model: nn.Module) -> PairScorer:
+        return PairScorer(model, template, stage.truncation, tokens, stage.precision, device)
+
+    copies: list[nn.Module] = []
+
+    def validate(bare: nn.Module) -> dict[str, float]:
+        if not sharded(bare):
+            return validation.run(bare, scorer)
+        # workers score unlike numbers of batches, and a sharded forward waits for all of them
+        if not copies:
+            copies.append(stage.model.load(start, stage.seed, training=False, device=device))
+        load_whole(copies[0], whole_state(bare))
+        return validation.run(copies[0], scorer)
+
+    return validate
+
+
+def _reporter(label: str, rank: int) -> Callable[[dict[str, Any]], None]:
+    import ray.train
+    from ray.train import CheckpointUploadMode
+
+    def report(row: dict[str, Any]) -> None:
+        if rank == 0:
+            print(_line(label, row), flush=True)
+        # in its turn behind the checkpoints; a synchronous report would wait for their upload
+        ray.train.report(row, checkpoint_upload_mode=CheckpointUploadMode.ASYNC)
+
+    return report
+
+
+def _saver(files: Checkpoints, rank: int) -> Callable[[int, Snapshot | None], None]:
+    """Hands snapshots to Ray Train, whose thread writes them while training goes on."""
+    import ray.train
+    from ray.train import Checkpoint, CheckpointUploadMode
+
+    one_at_a_time = threading.Semaphore(1)  # else snapshots pile up in memory
+
+    def save_snapshot(step: int, taken: Snapshot | None) -> None:
+        def upload(_: Checkpoint, name: str) -> Checkpoint:
+            try:
+                assert taken is not None, "rank 0 has the snapshot"
+                return Checkpoint(files.write(taken, name), filesystem=files.fs)
+            finally:
+                one_at_a_time.release()
+
+        if rank == 0:
+            one_at_a_time.acquire()
+        ray.train.report(
+            {"rows": [], "step": step},
+            Checkpoint.from_directory(tempfile.mkdtemp()) if rank == 0 else None,
+            files.new_name(step),
+            CheckpointUploadMode.ASYNC,
+            checkpoint_upload_fn=upload,
+        )
+
+    return save_snapshot
 
 
 def _line(label: str, row: Mapping[str, Any]) -> str:
@@ -114,20 +205,3 @@ def _line(label: str, row: Mapping[str, Any]) -> str:
     if losses:
         text += f"  loss {sum(losses) / len(losses):.4f}"
     return f"{text}  {row['pairs_per_second']:.0f} pairs/s"
-
-
-def _write(model: nn.Module, start: Path, stage: Any, attempt: Any, outcome: Outcome) -> None:
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
-        save(model, folder, start, stage.truncation.longest)
-        facts = {key: value for key, value in asdict(outcome).items() if key != "history"}
-        facts["parameters"] = sum(
-            p.numel() for n, p in model.named_parameters() if "embeddings" not in n
-        )
-        facts["flops"] = 6 * facts["parameters"] * outcome.tokens  # forward and backward
-        (folder / "trainer.json").write_text(
-            json.dumps({**facts, "stage": stage.stage_name, "seed": stage.seed}, indent=1)
-        )
-        lines = [json.dumps(row) for row in outcome.history]
-        (folder / "history.jsonl").write_text("\n".join(lines) + "\n")
-        attempt.put_directory(folder)

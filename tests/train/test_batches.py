@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raypipe.data.groups import GroupReader
-from raypipe.data.pairs import LongestFirst, Template
+from raypipe.data.pairs import Template, length_batches
 from raypipe.data.tokens import TokenReader, token_table
+from raypipe.data.truncation import Budgets, LongestFirst
 from raypipe.losses import InfoNCE
 from raypipe.records import GROUPS
 from raypipe.train.batches import Batcher, Block, QueryOrder, Targets
-from raypipe.train.optim import lr_factor
+from raypipe.train.schedules import Linear
 from raypipe.train.settings import StageConfig
 
 CLS, SEP, QUERY, DOC = 1, 2, 1000, 2000
@@ -174,6 +176,38 @@ def test_pairs_are_cut_like_the_truncation_says(folder):
     assert max(inputs["input_ids"].shape[1] for _, inputs in cut.batches) == 8
 
 
+@pytest.mark.parametrize("cut", [LongestFirst(max_length=14), Budgets(query=2, doc=9)])
+@pytest.mark.parametrize("budget", [60, 200, 1 << 20])
+def test_one_passage_per_pair_is_batched_as_pairs_are(folder, cut, budget):
+    """A plain recomputation: cut, pad, sort by length, fill; the bytes must be the same."""
+    batcher = dataclasses.replace(batcher_of(folder, budget), truncation=cut)
+    at = 0
+    for block in batcher.blocks(list(range(12))):
+        assert block.passages == block.pairs == len(np.unique(block.place_P[0]))
+        pairs, place = [], []
+        for number in range(block.queries):
+            query, docs, *_ = batcher.groups[at + number]
+            for column, doc in enumerate(docs):
+                a, b = batcher.query_tokens[query], batcher.doc_tokens[int(doc)]
+                q, d = cut.cut(len(a), len(b), 3)
+                pairs.append((a[:q], b[:d]))
+                place.append((number, column))
+        at += block.queries
+        lengths = [len(q) + len(d) + 3 for q, d in pairs]
+        assert block.tokens == sum(lengths)
+        assert list(zip(*(a.tolist() for a in block.place_T), strict=True)) == place
+        expected = list(length_batches(lengths, budget // 4))
+        assert len(block.batches) == len(expected)
+        for (rows, inputs), wanted in zip(block.batches, expected, strict=True):
+            assert rows.tolist() == wanted.tolist()
+            padded = TEMPLATE.pad([pairs[i] for i in wanted])
+            assert inputs.keys() == padded.keys()
+            for name, array in padded.items():
+                assert inputs[name].dtype == array.dtype
+                assert inputs[name].tobytes() == array.tobytes()
+    assert at == 12
+
+
 # --- targets -------------------------------------------------------------------------------------
 
 RELEVANCE = np.array([3, 1, 0, -1])
@@ -186,6 +220,8 @@ TEACHER = np.array([2.0, np.nan, 1.0, np.inf])
         (Targets("labels", "score", 1), [1, 1, 0, 0], [True, True, True, True]),
         (Targets("labels", "score", 2), [1, 0, 0, 0], [True, False, True, True]),
         (Targets("labels", "rank", 4), [0, 0, 0, 0], [False, False, True, True]),
+        (Targets("labels", "score", 2, graded=True), [3, 0, 0, 0], [True, False, True, True]),
+        (Targets("labels", "score", 1, graded=True), [3, 1, 0, 0], [True, True, True, True]),
         (Targets("teacher", "score", 1), TEACHER, [True, False, True, False]),
         (Targets("teacher", "rank", 1), -TEACHER, [True, False, True, False]),
     ],
@@ -211,19 +247,19 @@ def test_a_blocks_targets_masks_and_positives(folder):
 # --- steps and rates -----------------------------------------------------------------------------
 
 
-def test_lr_factor_by_hand():
-    assert [lr_factor(s, 10, 0.2) for s in range(10)] == [
+def test_the_linear_schedule_by_hand():
+    assert [Linear().factor(s, 10, 2) for s in range(10)] == [
         *(1 / 2, 1),
         *(8 / 8, 7 / 8, 6 / 8, 5 / 8, 4 / 8, 3 / 8, 2 / 8, 1 / 8),
     ]
-    assert [lr_factor(s, 4, 0.0) for s in range(4)] == [1, 0.75, 0.5, 0.25]
-    assert [lr_factor(s, 4, 1.0) for s in range(4)] == [0.25, 0.5, 0.75, 1]
-    assert lr_factor(0, 1, 0.1) == 1
+    assert [Linear().factor(s, 4, 0) for s in range(4)] == [1, 0.75, 0.5, 0.25]
+    assert [Linear().factor(s, 4, 4) for s in range(4)] == [0.25, 0.5, 0.75, 1]
+    assert Linear().factor(0, 1, 0) == 1
 
 
 @given(st.integers(1, 300), st.floats(0, 1))
-def test_lr_factor_rises_then_falls_and_is_never_zero(total, warmup):
-    factors = [lr_factor(step, total, warmup) for step in range(total)]
+def test_the_linear_schedule_rises_then_falls_and_is_never_zero(total, warmup):
+    factors = [Linear().factor(step, total, int(warmup * total)) for step in range(total)]
     assert min(factors) > 0 and max(factors) == 1
     top = factors.index(1)
     assert factors[: top + 1] == sorted(factors[: top + 1])

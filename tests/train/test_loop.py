@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -10,112 +10,23 @@ import pyarrow as pa
 import pytest
 import torch
 import torch.distributed as dist
+from tiny_training import CUT, STAGE, VALIDATION, batcher_of, column, fit, same, weights, write_data
 from torch.nn.parallel import DistributedDataParallel
 
-from raypipe.data.groups import GroupReader
-from raypipe.data.pairs import LongestFirst, Template
-from raypipe.data.tokens import TokenReader, token_table
+from raypipe.data.pairs import Template
+from raypipe.data.tokens import TokenReader
 from raypipe.inference.scoring import PairScorer
 from raypipe.inference.tokens import load_tokenizer
 from raypipe.losses import InfoNCE, MarginMSE
 from raypipe.models.cross_encoder import CrossEncoder
-from raypipe.records import CANDIDATES, GROUPS, QRELS
-from raypipe.train.batches import Batcher, Targets
-from raypipe.train.loop import Outcome, train
-from raypipe.train.settings import StageConfig
+from raypipe.records import CANDIDATES, QRELS
+from raypipe.train.outcome import Outcome
 from raypipe.train.validation import Validation
-
-CUT = LongestFirst(max_length=48)
-STAGE = StageConfig(loss=InfoNCE(), lr=3e-3, queries_per_step=6, steps=8, validations=2)
-TRAINING, VALIDATION = range(36), range(36, 48)
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory, beir_folder, tiny_backbone) -> Path:
-    """Token stores of all texts, and one group per training query, as the jobs write them."""
-    folder = tmp_path_factory.mktemp("groups")
-    tokenizer = load_tokenizer(tiny_backbone)
-    for name in ("corpus", "queries"):
-        texts = [json.loads(line)["text"] for line in (beir_folder / f"{name}.jsonl").open()]
-        rows = tokenizer(texts, add_special_tokens=False)["input_ids"]
-        _write(folder / name, token_table(rows, len(tokenizer)))
-    rng = np.random.default_rng(0)
-    rows = []
-    for i in TRAINING:
-        others = [d for d in rng.permutation(120) if d not in (i, 60 + i)]
-        docs = [i, 60 + i, *others[: 1 + i % 3]]  # three sizes: groups are padded to the largest
-        rows.append(
-            {
-                "query_index": i,
-                "doc_indices": docs,
-                "relevance": [1] + [0] * (len(docs) - 1),
-                "teacher_values": [float(4 - place) for place in range(len(docs))],
-                "ranks": range(1, len(docs) + 1),
-            }
-        )
-    _write(folder / "groups", pa.Table.from_pylist(rows, schema=GROUPS))
-    return folder
-
-
-def _write(folder: Path, table: pa.Table) -> None:
-    folder.mkdir()
-    with pa.ipc.new_file(str(folder / "part-00000.arrow"), table.schema) as writer:
-        writer.write_table(table)
-
-
-def batcher_of(data: Path, backbone: Path, budget: int, uses: str = "labels") -> Batcher:
-    return Batcher(
-        GroupReader(data / "groups"),
-        TokenReader(data / "queries"),
-        TokenReader(data / "corpus"),
-        Template.of(load_tokenizer(backbone)),
-        CUT,
-        Targets(uses, "score", 1),
-        budget,
-    )
-
-
-def fit(
-    data: Path,
-    backbone: Path,
-    stage: StageConfig = STAGE,
-    *,
-    budget: int = 4096,
-    seed: int = 1,
-    dropout: float = 0.0,
-    precision: str = "fp32",
-    validate=lambda model: {"nDCG@10": 0.0},
-    wrap=lambda model: model,
-) -> tuple[Outcome, torch.nn.Module, list[dict]]:
-    """Train the tiny model; returns outcome, bare model and what was reported."""
-    config = CrossEncoder(backbone=str(backbone), hidden_dropout=dropout, attention_dropout=dropout)
-    torch.manual_seed(seed)
-    model = config.load(backbone, seed, training=True, device="cpu")
-    reports: list[dict] = []
-    outcome = train(
-        wrap(model),
-        batcher_of(data, backbone, budget, stage.loss.uses),
-        stage,
-        len(TRAINING),
-        seed=seed,
-        precision=precision,
-        selection="nDCG@10",
-        validate=validate,
-        report=reports.append,
-    )
-    return outcome, model, reports
-
-
-def column(outcome: Outcome, name: str) -> list[float]:
-    return [row[name] for row in outcome.history if name in row]
-
-
-def weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    return {name: value.clone() for name, value in model.state_dict().items()}
-
-
-def same(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> bool:
-    return all(torch.equal(one[name], two[name]) for name in one)
+    return write_data(tmp_path_factory.mktemp("groups"), beir_folder, tiny_backbone)
 
 
 @pytest.mark.parametrize("loss", [InfoNCE(), MarginMSE()], ids=lambda loss: loss.type)
@@ -196,7 +107,7 @@ def test_the_best_checkpoint_is_kept(data, tiny_backbone):
 
 def test_a_loss_that_is_not_finite_stops_with_the_remedy(data, tiny_backbone):
     stage = STAGE.replace(loss=InfoNCE(temperature=1e-45))  # any score divided by it is infinite
-    with pytest.raises(FloatingPointError, match=r"lower lr \(0\.003\).*fp32"):
+    with pytest.raises(FloatingPointError, match=r"the loss is nan.*lower lr.*fp32"):
         fit(data, tiny_backbone, stage)
 
 
@@ -260,3 +171,41 @@ def test_training_ranks_better(data, tiny_backbone, precision):
     assert validate(model)["nDCG@10"] == after == max(column(outcome, "val/nDCG@10"))
     losses = column(outcome, "loss")
     assert np.mean(losses[-6:]) < 0.8 * np.mean(losses[:6])
+
+
+def test_a_worker_without_validation_queries(data, tiny_backbone, monkeypatch):
+    """One query for two workers: the second scores nothing and gets the first one's values."""
+    full = validation_of(data, tiny_backbone)
+    one = dataclasses.replace(
+        full,
+        candidates=full.candidates.slice(0, 1),
+        query_rows=full.query_rows[:1],
+        doc_rows=full.doc_rows[:1],
+    )
+    template = Template.of(load_tokenizer(tiny_backbone))
+    model = CrossEncoder(backbone=str(tiny_backbone)).load(
+        tiny_backbone, 1, training=False, device="cpu"
+    )
+    scored = []
+
+    def scorer(model):
+        def score(pairs):
+            scored.append(len(pairs))
+            return PairScorer(model, template, CUT, 1024, "fp32", "cpu")(pairs)
+
+        return score
+
+    alone = one.run(model, scorer)
+    assert scored == [20]
+    first = [float(20 - place) for place in range(20)]
+
+    def gather(parts, value):
+        parts[:] = [{"q36": first}, value]
+        assert value == {}
+
+    monkeypatch.setattr(dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(dist, "get_rank", lambda: 1)
+    monkeypatch.setattr(dist, "get_world_size", lambda: 2)
+    monkeypatch.setattr(dist, "all_gather_object", gather)
+    assert one.run(model, scorer) == one.first_stage()  # scores that fall along the candidates
+    assert scored == [20] and alone.keys() == one.first_stage().keys()

@@ -1,0 +1,255 @@
+"""What goes wrong in training, each said as one plain sentence with figures and a remedy.
+
+Shapes: Q queries, D documents per group (padded to the longest).
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from raypipe.train.curve import Curve
+from raypipe.train.drift import (
+    drift,
+    drift_sentence,
+    percent,
+    rate_sentence,
+    snapshot,
+    spacing_share,
+)
+
+__all__ = [
+    "Alarms",
+    "cut_sentence",
+    "drift",
+    "drift_sentence",
+    "not_finite",
+    "rate_sentence",
+    "snapshot",
+    "spacing_share",
+]
+
+AGAIN = 10
+"""An alarm is repeated when its figure has become this many times worse."""
+CONSTANT_STEPS = 3
+"""Steps in a row with constant scores: bfloat16 scores of a pair alone tie now and then."""
+WINDOW = 15
+"""Steps whose median is the spread of the scores, so that one odd step decides nothing."""
+COLLAPSE = 20
+"""The spread is collapsed below 1/COLLAPSE of its running maximum."""
+
+
+class Alarms:
+    """Watches one stage. Everything it has said is in `messages`, in order.
+
+    Call per step `on_scores` for every block, then `on_step`; `on_validation` after each
+    validation; `on_start` and `on_end` once. No call changes the training or draws a random number.
+    Every worker may hold one, but only one should speak; it judges the scores of its own queries.
+
+    Args:
+        say: receives each sentence, once.
+        selection: the key of validation values that selects checkpoints; higher is better.
+        first_stage: the same measures of the candidates before re-ranking, or None if not known.
+    """
+
+    def __init__(
+        self,
+        say: Callable[[str], None],
+        selection: str,
+        first_stage: Mapping[str, float] | None,
+    ) -> None:
+        self.messages: list[str] = []
+        self._say, self._selection = say, selection
+        self._first = dict(first_stage or {})
+        self._pending: list[Tensor] = []  # of the blocks of this step, on the model's device
+        self._said: dict[str, float] = {}
+        self._constant = 0
+        self._spreads: list[float] = []
+        self._losses: list[float] = []
+        self._widest: tuple[float, int, float] = (0.0, 0, 0.0)  # spread, its step, loss then
+        self._curve = Curve()
+        self._lr = 0.0
+        self._last: tuple[int, float] | None = None
+        self._best: tuple[int, float] | None = None
+
+    def on_start(self, model: nn.Module, lr: float) -> float:
+        """Before the first step; `lr` is the highest of the schedule. Returns `spacing_share`."""
+        share = spacing_share(model, lr)
+        sentence = rate_sentence(share, lr)
+        if sentence:
+            self._tell("rate", share, sentence)
+        return share
+
+    def on_scores(self, step: int, scores_QD: Tensor, mask_QD: Tensor) -> None:
+        """Detached scores of one block of whole groups; waits for no device."""
+        with torch.no_grad():
+            self._pending.append(_spread_sums(scores_QD.detach().float(), mask_QD.bool()))
+
+    def on_step(self, step: int, loss: float, grad_norm: float, lr: float) -> None:
+        """After the step: its mean loss over all workers, the norm before clipping, the rate."""
+        self._lr = max(self._lr, lr)
+        if math.isfinite(loss):
+            self._curve.add(loss)
+            self._losses = [*self._losses, loss][-WINDOW:]
+        if self._pending:
+            groups, constant, spread = torch.stack(self._pending).sum(0).tolist()
+            self._pending.clear()
+            if groups and math.isfinite(spread):
+                self._on_constant(step, constant / groups)
+                self._on_spread(step, spread / groups)
+
+    def on_validation(self, step: int, values: Mapping[str, float]) -> None:
+        """After a validation; `values` has the selection measure."""
+        value = float(values[self._selection])
+        self._last = (step, value)
+        if self._best is None or value > self._best[1]:
+            self._best = (step, value)
+
+    def on_end(self, moved: Mapping[str, float] | None = None) -> None:
+        """After the last step and validation. `moved` is the result of `drift`."""
+        flat = self._curve.flat()
+        if flat:
+            first, last = flat
+            self._tell(
+                "flat",
+                1.0,
+                f"The loss did not fall over the stage beyond its noise ({first:.4g} in the first "
+                f"quarter, {last:.4g} in the last, highest lr {self._lr:g}): raise lr or train "
+                "longer; if a smaller loss is impossible here, look at the targets.",
+            )
+        below = self._below_first_stage()
+        if below:
+            self._tell("below", 1.0, below)
+        if moved and moved["drift_unchanged_layers"] > 0.5:
+            self._tell("unmoved", 1.0, f"{drift_sentence(moved)} Raise lr or unfreeze layers.")
+
+    def _below_first_stage(self) -> str | None:
+        first = self._first.get(self._selection)
+        if self._last is None or self._best is None or first is None or self._last[1] >= first:
+            return None
+        kept = "the best checkpoint is no better: "
+        if self._best[1] >= first:
+            kept = f"the checkpoint of step {self._best[0]} with {self._best[1]:.4f} is kept; "
+        return (
+            f"Validation {self._selection} is {self._last[1]:.4f} after the last step, below the "
+            f"first stage's {first:.4f}; {kept}train longer, try another lr or a better teacher, "
+            "or interpolate with the first stage."
+        )
+
+    def _on_constant(self, step: int, share: float) -> None:
+        self._constant = self._constant + 1 if share > 0.5 else 0
+        if self._constant >= CONSTANT_STEPS:
+            self._tell(
+                "constant",
+                self._constant,
+                f"Step {step}: all documents of a group have the same score in {share:.0%} of the "
+                f"groups, for {self._constant} steps now: such scores rank nothing and most losses "
+                "have no gradient there; lower lr, start from a sound checkpoint, or look at the "
+                "head and at what the model is given to read.",
+            )
+
+    def _on_spread(self, step: int, spread: float) -> None:
+        self._spreads = [*self._spreads, spread][-WINDOW:]
+        if len(self._spreads) < WINDOW or len(self._losses) < WINDOW:
+            return
+        now, loss = statistics.median(self._spreads), statistics.median(self._losses)
+        if now > self._widest[0]:
+            self._widest = (now, step, loss)
+        most, when, before = self._widest
+        # a model may well calm down, as long as that pays: 2 % is more than noise of a median
+        if now < most / COLLAPSE and loss > before - 0.02 * abs(before):
+            self._tell(
+                "collapse",
+                most / max(now, most * 1e-9),
+                f"Step {step}: the scores within a group have a standard deviation of {now:.2g}, "
+                f"under 1/{COLLAPSE} of the {most:.2g} at step {when}, and the loss has not fallen "
+                f"since ({before:.4g} then, {loss:.4g} now): the scores collapse; lower lr, "
+                "lengthen the warm-up or lower clip.",
+            )
+
+    def _tell(self, name: str, figure: float, sentence: str) -> None:
+        if name in self._said and figure < AGAIN * self._said[name]:
+            return
+        self._said[name] = figure
+        self.messages.append(sentence)
+        self._say(sentence)
+
+    def state(self) -> dict[str, Any]:
+        """Everything it remembers, as JSON values; only between steps."""
+        if self._pending:
+            raise ValueError("expected state() after on_step(), found scores of an unfinished step")
+        return {
+            "messages": list(self.messages),
+            "said": dict(self._said),
+            "constant": self._constant,
+            "spreads": list(self._spreads),
+            "losses": list(self._losses),
+            "widest": list(self._widest),
+            "curve": self._curve.state(),
+            "lr": self._lr,
+            "last": self._last,
+            "best": self._best,
+        }
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Continue from `state`; what was said then is not said again."""
+        self._pending.clear()
+        self.messages = list(state["messages"])
+        self._said = dict(state["said"])
+        self._constant = int(state["constant"])
+        self._spreads, self._losses = list(state["spreads"]), list(state["losses"])
+        spread, step, loss = state["widest"]
+        self._widest = (spread, step, loss)
+        self._curve = Curve(**state["curve"])
+        self._lr = state["lr"]
+        self._last = None if state["last"] is None else (state["last"][0], state["last"][1])
+        self._best = None if state["best"] is None else (state["best"][0], state["best"][1])
+
+
+def _spread_sums(scores_QD: Tensor, mask_QD: Tensor) -> Tensor:
+    """[3] groups of two documents or more, how many are constant, sum of standard deviations."""
+    count_Q = mask_QD.sum(1)
+    many_Q = count_Q >= 2
+    clean_QD = torch.where(mask_QD, scores_QD, 0.0)
+    mean_Q = clean_QD.sum(1) / count_Q.clamp(min=1)
+    square_QD = torch.where(mask_QD, (clean_QD - mean_Q[:, None]) ** 2, 0.0)
+    deviation_Q = (square_QD.sum(1) / count_Q.clamp(min=1)).sqrt()
+    high_Q = torch.where(mask_QD, scores_QD, -math.inf).amax(1)
+    low_Q = torch.where(mask_QD, scores_QD, math.inf).amin(1)
+    size_Q = torch.maximum(high_Q.abs(), low_Q.abs())
+    constant_Q = (high_Q - low_Q) <= size_Q * torch.finfo(torch.float32).eps
+    columns = (many_Q.float(), (many_Q & constant_Q).float(), torch.where(many_Q, deviation_Q, 0.0))
+    return torch.stack([column.sum() for column in columns])
+
+
+def not_finite(step: int, loss: float, grad_norm: float, lr: float) -> str | None:
+    """The text of the exception for a NaN or infinite loss or gradient norm; None if both are fine.
+
+    With fp16 loss scaling an infinite norm is part of the search for a scale: ask after it settled.
+    """
+    for what, value in (("loss", loss), ("norm of the gradient", grad_norm)):
+        if not math.isfinite(value):
+            return (
+                f"Step {step}: the {what} is {value} at lr {lr:.3g}: lower lr, raise warmup or the "
+                "loss's temperature, or use precision=fp32; the last checkpoint is unharmed."
+            )
+    return None
+
+
+def cut_sentence(cut: int, documents: int, reads: str) -> str:
+    """How many of the documents of the groups are longer than what is read of them.
+
+    Args:
+        reads: what is read, as `Truncation.reads` says it.
+    """
+    share = cut / max(documents, 1)
+    text = f"{percent(share)} of the documents ({cut:,} of {documents:,}) are cut: the model reads"
+    remedy = ""
+    if share > 0.2:
+        remedy = "; raise the token limit, or read several passages (truncation.type=max_p)"
+    return f"{text} {reads}{remedy}."

@@ -1,0 +1,146 @@
+"""Snapshots of an unfinished stage as files: written whole or not counted, on any pyarrow.fs.
+
+`<base>/step-00000040-<token>/` holds safetensors and JSON; its manifest is written last. Only
+a directory whose manifest stands and whose files have its checksums is used, so an interrupted
+upload or a full disk costs the steps since the checkpoint before.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import uuid
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+
+from raypipe.files import sha256
+from raypipe.train.snapshot import Snapshot
+
+_MANIFEST, _FACTS = "manifest.json", "facts.json"
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """The checkpoints of one stage. Picklable as far as the file system is."""
+
+    fs: Any
+    """A pyarrow file system."""
+    base: str
+    """Directory on it; need not exist."""
+    origin: Mapping[str, Any]
+    """JSON values that decide what the stage computes beside its digest: the checksums of its
+    inputs. Checkpoints of another origin are not used."""
+    keep: int = 2
+    """How many complete checkpoints remain."""
+
+    def new_name(self, step: int) -> str:
+        """Of the checkpoint after `step` steps; no two writers have the same."""
+        return f"step-{step:08d}-{uuid.uuid4().hex[:8]}"
+
+    def write(self, snapshot: Snapshot, name: str) -> str:
+        """Write a snapshot under `name`, then delete what is too old; returns its path.
+
+        Raises:
+            OSError: the storage does not take it (full, gone); older checkpoints are untouched.
+        """
+        path = f"{self.base}/{name}"
+        try:
+            self.fs.create_dir(path, recursive=True)
+            files = {_FACTS: self._put(f"{path}/{_FACTS}", json.dumps(snapshot.facts).encode())}
+            for part, tensors in snapshot.tensors.items():
+                import safetensors.torch
+
+                data = safetensors.torch.save(tensors)
+                files[f"{part}.safetensors"] = self._put(f"{path}/{part}.safetensors", data)
+            manifest = {
+                "format": _FORMAT,
+                "step": snapshot.step,
+                "origin": dict(self.origin),
+                "files": files,
+            }
+            self._put(f"{path}/{_MANIFEST}", json.dumps(manifest, sort_keys=True).encode())
+        except (OSError, pa.ArrowException) as error:
+            with contextlib.suppress(OSError, pa.ArrowException):
+                self.fs.delete_dir(path)  # the space is needed
+            raise OSError(
+                f"storage: the checkpoint of step {snapshot.step} could not be written to {path} "
+                f"({error}); free space there or set another storage; the same command goes on "
+                f"from {self._last()}"
+            ) from None
+        self.prune()
+        return path
+
+    def newest(self) -> str | None:
+        """Name of the newest complete checkpoint, every file checked; None if there is none."""
+        return next((name for name in self.names() if self._sound(name)), None)
+
+    def read(self, name: str) -> Snapshot:
+        """The snapshot of a name that `newest` gave."""
+        import safetensors.torch
+
+        path, tensors = f"{self.base}/{name}", {}
+        manifest = self._manifest(name)
+        assert manifest is not None, f"{path} is incomplete"
+        for file in manifest["files"]:
+            if file.endswith(".safetensors"):
+                with self.fs.open_input_stream(f"{path}/{file}") as stream:
+                    tensors[file.removesuffix(".safetensors")] = safetensors.torch.load(
+                        stream.read()
+                    )
+        with self.fs.open_input_stream(f"{path}/{_FACTS}") as stream:
+            return Snapshot(manifest["step"], json.loads(stream.read()), tensors)
+
+    def names(self) -> list[str]:
+        """All checkpoint directories, complete or not, latest step first."""
+        infos = self.fs.get_file_info(pafs.FileSelector(self.base, allow_not_found=True))
+        found = [info.base_name for info in infos if info.type == pafs.FileType.Directory]
+        return sorted((name for name in found if name.startswith("step-")), reverse=True)
+
+    def prune(self) -> None:
+        """Delete what is older than the last `keep` complete checkpoints."""
+        complete = 0
+        for name in self.names():
+            if complete >= self.keep:
+                with contextlib.suppress(OSError, pa.ArrowException):  # another writer was faster
+                    self.fs.delete_dir(f"{self.base}/{name}")
+            elif self._manifest(name) is not None:
+                complete += 1
+
+    def _put(self, path: str, data: bytes) -> dict[str, Any]:
+        with self.fs.open_output_stream(path) as sink:
+            sink.write(data)
+        return {"size": len(data), "sha256": sha256(pa.BufferReader(data))}
+
+    def _manifest(self, name: str) -> dict[str, Any] | None:
+        try:
+            with self.fs.open_input_stream(f"{self.base}/{name}/{_MANIFEST}") as stream:
+                found: dict[str, Any] = json.loads(stream.read())
+        except (OSError, ValueError):  # not there, or cut off
+            return None
+        mine = json.loads(json.dumps(dict(self.origin)))
+        same = found.get("format") == _FORMAT and found.get("origin") == mine
+        return found if same else None
+
+    def _sound(self, name: str) -> bool:
+        manifest = self._manifest(name)
+        if manifest is None:
+            return False
+        for file, meta in manifest["files"].items():
+            try:
+                whole = sha256(self.fs.open_input_stream(f"{self.base}/{name}/{file}"))
+            except OSError:
+                whole = ""
+            if whole != meta["sha256"]:
+                warnings.warn(f"{self.base}/{name}/{file} is damaged: not used", stacklevel=2)
+                return False
+        return True
+
+    def _last(self) -> str:
+        name = next((name for name in self.names() if self._manifest(name) is not None), None)
+        return f"step {int(name.split('-')[1])}" if name else "the beginning of the stage"

@@ -1,0 +1,96 @@
+"""How far training moves weights, and whether it can: float spacing against learning rate."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+
+def spacing_share(model: nn.Module, lr: float) -> float:
+    """Share of trainable weights that a step of size `lr` leaves as they are, in their own dtype.
+
+    AdamW moves a weight by about lr at most; w +- lr rounds to w when lr is under half the spacing
+    of floating-point numbers at w. 0 without trainable weights. Under FSDP: of this worker's part.
+    """
+    still = total = 0
+    for _, weight in _trainable(model):
+        still += int(((weight + lr == weight) & (weight - lr == weight)).sum())
+        total += weight.numel()
+    return still / max(total, 1)
+
+
+def rate_sentence(share: float, lr: float) -> str | None:
+    """The alarm for a rate below the spacing of most weights; None if at most half are stuck."""
+    if share <= 0.5:
+        return None
+    return (
+        f"lr {lr:g} cannot move {percent(share)} of the weights: a step of that size is under "
+        "half the floating-point spacing at them, so the stage trains next to nothing; raise lr "
+        "(1e-6 to 1e-4 is usual)."
+    )
+
+
+def snapshot(model: nn.Module) -> dict[str, Tensor]:
+    """A copy of the trainable weights in main memory, the `start` of `drift`."""
+    return {name: weight.to("cpu", copy=True) for name, weight in _trainable(model)}
+
+
+def drift(start: Mapping[str, Tensor], model: nn.Module) -> dict[str, float]:
+    """How far training moved the trainable weights; frozen ones do not count.
+
+    drift: ||now - start|| / ||start|| over all of them together, 0 or more (infinite from zero).
+    drift_unchanged: share of single weights that are equal to the last bit, 0 to 1.
+    drift_unchanged_layers: the same outside the embeddings, whose rows of unseen tokens stay.
+    Under FSDP: of this worker's part, with a `start` taken by the same worker.
+
+    Raises:
+        ValueError: a trainable weight is not in `start`, or has another shape there.
+    """
+    moved = size = 0.0
+    same, total = [0, 0], [0, 0]  # [embeddings, rest]
+    for name, weight in _trainable(model):
+        if name not in start or start[name].shape != weight.shape:
+            found = tuple(start[name].shape) if name in start else "none"
+            raise ValueError(
+                f"drift: expected start weights for {name} of shape {tuple(weight.shape)}, found "
+                f"{found}; take the snapshot from the same model, after freezing"
+            )
+        before = start[name].to(weight.device, weight.dtype)
+        moved += float(torch.linalg.vector_norm(weight - before, dtype=torch.float64)) ** 2
+        size += float(torch.linalg.vector_norm(before, dtype=torch.float64)) ** 2
+        rest = "embeddings" not in name
+        same[rest] += int((weight == before).sum())
+        total[rest] += weight.numel()
+    relative = math.sqrt(moved / size) if size else (math.inf if moved else 0.0)
+    return {
+        "drift": relative,
+        "drift_unchanged": sum(same) / max(sum(total), 1),
+        "drift_unchanged_layers": same[1] / max(total[1], 1),
+    }
+
+
+def drift_sentence(moved: Mapping[str, float]) -> str:
+    """Said of every stage."""
+    return (
+        f"The stage moved the trainable weights by {moved['drift']:.2%} (relative L2 distance); "
+        f"{percent(moved['drift_unchanged'])} of them did not change at all, "
+        f"{percent(moved['drift_unchanged_layers'])} outside the embeddings."
+    )
+
+
+def percent(share: float) -> str:
+    """Never 100 % (or 0 %) of something unless it is all (or nothing) of it."""
+    for digits in range(1, 6):
+        text = f"{100 * share:.{digits}f}"
+        if share in (0.0, 1.0) or float(text) not in (0.0, 100.0):
+            return f"{text} %"
+    return f"{100 * share:.3g} %"
+
+
+def _trainable(model: nn.Module) -> list[tuple[str, Tensor]]:
+    named = [(name, p.detach()) for name, p in model.named_parameters() if p.requires_grad]
+    # an FSDP2 parameter is a DTensor: arithmetic on it would gather
+    return [(name, p.to_local() if hasattr(p, "to_local") else p) for name, p in named]

@@ -1,0 +1,62 @@
+"""What a finished stage leaves: a Hugging Face directory, its history and its facts."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from raypipe.models.cross_encoder import save
+from raypipe.train.batches import Batcher
+from raypipe.train.outcome import Outcome
+
+SAMPLE = 1000
+"""Groups whose documents are looked at for what the token limits cut."""
+
+
+def write_checkpoint(
+    model: nn.Module,
+    start: Path,
+    stage: Any,
+    attempt: Any,
+    outcome: Outcome,
+    facts: dict[str, Any],
+) -> None:
+    """Everything of the stage's checkpoint artifact, into the attempt."""
+    # what the pyfunc of this checkpoint reads of a pair
+    model.config.raypipe = {"truncation": stage.truncation.model_dump(mode="json")}
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        save(model, folder, start, stage.truncation.longest)
+        facts = {**{k: v for k, v in asdict(outcome).items() if k != "history"}, **facts}
+        facts["parameters"] = sum(
+            p.numel() for n, p in model.named_parameters() if "embeddings" not in n
+        )
+        facts["flops"] = 6 * facts["parameters"] * outcome.tokens  # forward and backward
+        (folder / "trainer.json").write_text(
+            json.dumps({**facts, "stage": stage.stage_name, "seed": stage.seed}, indent=1)
+        )
+        lines = [json.dumps(row) for row in outcome.history]
+        (folder / "history.jsonl").write_text("\n".join(lines) + "\n")
+        attempt.put_directory(folder)
+
+
+def documents_cut(batcher: Batcher, groups: int) -> tuple[int, int]:
+    """(documents of the groups that are not read to their end, documents looked at).
+
+    A document counts in every group that has it; of many groups, evenly spread ones are looked at.
+    """
+    cut = seen = 0
+    for row in range(0, groups, max(groups // SAMPLE, 1)):
+        query, docs, *_ = batcher.groups[row]
+        asked = len(batcher.query_tokens[query])
+        for doc in docs:
+            length = len(batcher.doc_tokens[int(doc)])
+            read = batcher.truncation.passages(asked, length, batcher.template.n_special)
+            cut += read[-1][2] < length
+            seen += 1
+    return cut, seen

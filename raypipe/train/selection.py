@@ -1,0 +1,62 @@
+"""Which weights of a stage are kept, and when it is not worth going on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from raypipe.train.parallel import bare
+from raypipe.train.settings import EarlyStopping
+
+
+@dataclass
+class Selection:
+    """The best validation so far with its weights, and the patience that is left."""
+
+    key: str
+    """The measure that decides, higher is better."""
+    stopping: EarlyStopping | None
+    best_step: int = 0
+    best: dict[str, float] | None = None
+    weights: dict[str, Tensor] | None = None
+    """Copies on the model's device, spread as the model is."""
+    mark: float = -math.inf
+    """The value that last counted as an improvement."""
+    stale: int = 0
+    """Validations since then."""
+
+    def offer(self, step: int, values: Mapping[str, float], model: nn.Module) -> None:
+        """One more validation; the first of equal values is kept."""
+        value = values[self.key]
+        if self.best is None or value > self.best[self.key]:
+            self.best_step, self.best = step, dict(values)
+            self.weights = copy_of(model)
+        delta = 0.0 if self.stopping is None else self.stopping.min_delta
+        if value > self.mark + delta:
+            self.mark, self.stale = value, 0
+        else:
+            self.stale += 1
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether early stopping ends the stage now."""
+        return self.stopping is not None and self.stale >= self.stopping.patience
+
+    def state(self) -> dict[str, Any]:
+        """Everything but the weights, as JSON values."""
+        mark = None if self.best is None else self.mark
+        return {"best_step": self.best_step, "best": self.best, "mark": mark, "stale": self.stale}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Continue from `state`; `weights` are set by who has them."""
+        self.best_step, self.best, self.stale = state["best_step"], state["best"], state["stale"]
+        self.mark = -math.inf if state["mark"] is None else state["mark"]
+
+
+def copy_of(model: nn.Module) -> dict[str, Tensor]:
+    """A copy of the state dict on its device."""
+    return {name: value.detach().clone() for name, value in bare(model).state_dict().items()}

@@ -1,0 +1,398 @@
+"""Each alarm is heard when it should be, once, and a healthy run stays silent."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from raypipe.losses import InfoNCE
+from raypipe.train.alarms import (
+    Alarms,
+    cut_sentence,
+    drift,
+    drift_sentence,
+    not_finite,
+    rate_sentence,
+    snapshot,
+    spacing_share,
+)
+from raypipe.train.curve import Curve
+
+FIRST = {"nDCG@10": 0.45}
+
+
+def new(first=FIRST) -> tuple[Alarms, list[str]]:
+    said: list[str] = []
+    return Alarms(said.append, "nDCG@10", first), said
+
+
+def scores(rng, spread: float, queries: int = 16, docs: int = 8) -> torch.Tensor:
+    return torch.from_numpy(spread * rng.standard_normal((queries, docs))).float()
+
+
+def feed(alarms: Alarms, step: int, scores_QD: torch.Tensor, loss: float, lr: float = 1e-5):
+    alarms.on_scores(step, scores_QD, torch.ones_like(scores_QD, dtype=torch.bool))
+    alarms.on_step(step, loss, 1.0, lr)
+
+
+class Ranker(nn.Module):
+    """Scores a document by a linear function of its features."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = nn.Linear(12, 1)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return self.layer(inputs).squeeze(-1)
+
+
+def train(lr: float, steps: int = 200, noise: bool = False) -> tuple[Alarms, list[str], nn.Module]:
+    """A real loop: 1 positive and 7 negatives that differ in a hidden direction."""
+    alarms, said = new()
+    model, loss_of = Ranker(), InfoNCE()
+    rng = torch.Generator().manual_seed(1)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=lr)
+    start = snapshot(model)
+    alarms.on_start(model, lr)
+    targets = torch.zeros(16, 8)
+    targets[:, 0] = 1
+    mask = torch.ones(16, 8, dtype=torch.bool)
+    for step in range(1, steps + 1):
+        inputs = torch.randn(16, 8, 12, generator=rng)
+        if not noise:
+            inputs[:, 0, :4] += 1.0
+        scores_QD = model(inputs)
+        loss = loss_of(scores_QD, targets, mask)
+        optimizer.zero_grad()
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        alarms.on_scores(step, scores_QD.detach(), mask)
+        alarms.on_step(step, float(loss.detach()), float(norm), lr)
+    alarms.on_validation(steps, {"nDCG@10": 0.5})
+    alarms.on_end(drift(start, model))
+    return alarms, said, model
+
+
+def test_a_healthy_real_loop_is_silent():
+    alarms, said, _ = train(lr=0.03)
+    assert said == [] and alarms.messages == []
+
+
+def test_the_published_rate_of_6e_12_is_named_before_and_after():
+    alarms, said, _ = train(lr=6e-12)
+    assert len(said) == 3
+    assert said[0].startswith("lr 6e-12 cannot move 100.0 % of the weights")
+    assert said[1].startswith("The loss did not fall over the stage")
+    assert "highest lr 6e-12" in said[1]
+    assert said[2].startswith("The stage moved the trainable weights by 0.00%")
+    assert alarms.messages == said
+
+
+def test_nothing_to_learn_gives_a_flat_loss_only():
+    _, said, _ = train(lr=1e-4, noise=True)
+    assert len(said) == 1 and said[0].startswith("The loss did not fall over the stage")
+
+
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("kind", ["infonce", "fast", "second stage", "pairs", "one list"])
+def test_no_false_alarm_on_runs_like_those_of_minilm(seed: int, kind: str):
+    """Losses and spreads with the shape and noise of real runs; 100 of them in all."""
+    rng = np.random.default_rng(seed)
+    alarms, said = new()
+    queries, docs = {"pairs": (1, 2), "one list": (1, 50)}.get(kind, (16, 8))
+    total = 400
+    for step in range(1, total + 1):
+        part = step / total
+        level, spread = {
+            "infonce": (0.5 + 1.6 * math.exp(-4 * part), 0.05 + 2.5 * (1 - math.exp(-5 * part))),
+            "fast": (0.3 + 1.8 * math.exp(-100 * part), 0.02 + 3 * (1 - math.exp(-60 * part))),
+            # large logits of stage 1, which a distillation on cosine margins calms down a lot
+            "second stage": (0.1 + 0.5 * math.exp(-3 * part), 0.1 + 6 * math.exp(-6 * part)),
+            "pairs": (0.2 + 0.5 * math.exp(-4 * part), 0.05 + 4 * part),
+            "one list": (0.4 + 0.3 * math.exp(-4 * part), 0.05 + 4 * part),
+        }[kind]
+        loss = level * (1 + rng.standard_normal() * 0.8 / math.sqrt(queries * docs))
+        scores_QD = scores(rng, spread, queries, docs).bfloat16()  # as autocast gives them
+        feed(alarms, step, scores_QD, max(loss, 1e-4))
+    alarms.on_validation(200, {"nDCG@10": 0.44})  # below the first stage, but not at the end
+    alarms.on_validation(400, {"nDCG@10": 0.46})
+    alarms.on_end({"drift": 0.02, "drift_unchanged": 0.4, "drift_unchanged_layers": 0.0})
+    assert said == []
+
+
+def test_constant_scores_after_three_steps_and_again_after_thirty():
+    alarms, said = new()
+    for step in range(1, 31):
+        feed(alarms, step, torch.full((4, 8), 0.7), 2.079)
+        assert len(said) == (0 if step < 3 else 1 if step < 30 else 2)
+    assert said[0].startswith("Step 3: all documents of a group have the same score in 100% of")
+    assert "for 30 steps now" in said[1]
+
+
+def test_constant_means_within_the_spacing_of_float32_in_most_groups():
+    one = torch.nextafter(torch.tensor(1.0), torch.tensor(2.0))
+    near = torch.tensor([[1.0, 1.0, float(one)], [3.0, 3.0, 3.0], [1.0, 2.0, 3.0]])
+    far = torch.tensor([[1.0, 1.0, 1.0 + 1e-6], [3.0, 3.0, 3.0], [1.0, 2.0, 3.0]])
+    for value, heard in ((near, 1), (far, 0)):
+        alarms, said = new()
+        for step in (1, 2, 3):
+            feed(alarms, step, value, 1.0)
+        assert len(said) == heard
+    alarms, said = new()
+    for step in range(1, 5):  # a step in between is sound
+        feed(alarms, step, far if step == 3 else near, 1.0)
+    assert said == []
+
+
+def test_masked_documents_and_groups_of_one_do_not_count():
+    alarms, said = new()
+    value = torch.tensor([[1.0, 1.0, math.nan], [2.0, 9.0, -9.0]])
+    mask = torch.tensor([[True, True, False], [True, False, False]])
+    for step in (1, 2, 3):
+        alarms.on_scores(step, value, mask)
+        alarms.on_step(step, 1.0, 1.0, 1e-5)
+    assert len(said) == 1 and "in 100% of the groups" in said[0]  # the first group alone
+    alarms, said = new()
+    for step in (1, 2, 3):
+        alarms.on_scores(step, value[1:], mask[1:])
+        alarms.on_step(step, 1.0, 1.0, 1e-5)
+    assert said == []
+
+
+def test_blocks_of_a_step_count_together():
+    alarms, said = new()
+    for step in (1, 2, 3):
+        for block in (torch.ones(2, 3), torch.arange(9.0).reshape(3, 3)):  # 2 of 5 constant
+            alarms.on_scores(step, block, torch.ones_like(block, dtype=torch.bool))
+        alarms.on_step(step, 1.0, 1.0, 1e-5)
+    assert said == []
+
+
+def collapse(factor: float, loss_after: float) -> list[str]:
+    rng, (alarms, said) = np.random.default_rng(0), new()
+    for step in range(1, 101):
+        early = step <= 50
+        feed(alarms, step, scores(rng, 1.0 if early else factor), 1.0 if early else loss_after)
+    return said
+
+
+def test_score_collapse_needs_a_small_spread_and_a_loss_that_did_not_fall():
+    said = collapse(1 / 40, 2.079)
+    assert len(said) == 1
+    assert "under 1/20 of the" in said[0] and "(1 then, 2.079 now): the scores collapse" in said[0]
+    assert collapse(1 / 40, 0.5) == []
+    assert collapse(1 / 10, 2.079) == []
+    assert len(collapse(1 / 1000, 2.079)) == 1
+
+
+def test_a_deeper_collapse_is_said_again():
+    rng, (alarms, said) = np.random.default_rng(0), new()
+    for step in range(1, 121):
+        spread = 1.0 if step <= 40 else 1 / 30 if step <= 80 else 1 / 900
+        feed(alarms, step, scores(rng, spread), 1.0)
+    assert len(said) == 2
+
+
+def test_one_odd_step_is_no_collapse():
+    rng, (alarms, said) = np.random.default_rng(0), new()
+    for step in range(1, 101):
+        feed(alarms, step, scores(rng, 500.0 if step == 30 else 1e-4 if step == 60 else 1.0), 1.0)
+    assert said == []
+
+
+def test_validation_below_the_first_stage_counts_at_the_end_only():
+    alarms, said = new()
+    alarms.on_validation(10, {"nDCG@10": 0.30})
+    alarms.on_validation(20, {"nDCG@10": 0.40})
+    assert said == []
+    alarms.on_end()
+    assert said[0].startswith(
+        "Validation nDCG@10 is 0.4000 after the last step, below the first stage's 0.4500; the "
+        "best checkpoint is no better"
+    )
+    alarms, said = new()
+    alarms.on_validation(10, {"nDCG@10": 0.47})
+    alarms.on_validation(20, {"nDCG@10": 0.40})
+    alarms.on_end()
+    assert "the checkpoint of step 10 with 0.4700 is kept" in said[0]
+    for first, value in ((FIRST, 0.45), (None, 0.1), ({"RR@10": 0.9}, 0.1)):
+        alarms, said = new(first)
+        alarms.on_validation(10, {"nDCG@10": value})
+        alarms.on_end()
+        assert said == []
+
+
+def test_the_loss_curve_by_hand():
+    curve = Curve()
+    for value in [4.0] * 8 + [2.0] * 8:
+        curve.add(value)
+    assert curve.flat() is None  # no noise but one jump: 4 / 30 = .365 squared; the fall is 2
+    curve = Curve()
+    for value in [2.0] * 15:
+        curve.add(value)
+    assert curve.flat() is None  # too short
+    curve.add(2.0)
+    assert curve.flat() == (2.0, 2.0)
+    rising = Curve()
+    for step in range(100):
+        rising.add(1 + step / 100)
+    first, last = rising.flat()
+    assert first < last
+
+
+def test_the_curve_keeps_at_most_64_means_of_equally_many_steps():
+    rng = np.random.default_rng(0)
+    values = rng.standard_normal(1000)
+    curve = Curve()
+    for value in values:
+        curve.add(float(value))
+    state = curve.state()
+    assert state["size"] == 16 and len(state["means"]) == 62 and len(state["part"]) == 8
+    whole = values[: 62 * 16].reshape(62, 16).mean(1)
+    assert state["means"] == pytest.approx(whole.tolist())
+
+
+def test_flat_is_rarely_missed_and_rarely_wrong():
+    """Level noise is called flat, the same noise with a fall of two standard deviations is not."""
+    rng = np.random.default_rng(3)
+    right = {"flat": 0, "falling": 0}
+    for _ in range(200):
+        noise = rng.standard_normal(300) * 0.3
+        for name, fall in (("flat", 0.0), ("falling", 0.6)):
+            curve = Curve()
+            for step, value in enumerate(noise):
+                curve.add(2 + float(value) - fall * step / 300)
+            right[name] += (curve.flat() is not None) == (name == "flat")
+    assert right["flat"] >= 190 and right["falling"] >= 195
+
+
+def test_not_finite_names_the_step_the_figure_and_the_remedy():
+    assert not_finite(3, 0.5, 1.0, 1e-5) is None
+    assert not_finite(3, math.nan, 1.0, 1e-5).startswith("Step 3: the loss is nan at lr 1e-05: ")
+    text = not_finite(3, 0.5, math.inf, 1e-5)
+    assert "norm of the gradient is inf" in text and "precision=fp32" in text
+
+
+def test_a_loss_that_is_not_finite_leaves_the_statistics_alone():
+    alarms, _ = new()
+    before = json.dumps(alarms.state())
+    alarms.on_step(1, math.nan, math.nan, 0.0)
+    assert json.dumps(alarms.state()) == before
+
+
+def weights_of(values: torch.Tensor, dtype=torch.float32) -> nn.Module:
+    model = nn.Module()
+    model.layer = nn.Parameter(values.to(dtype))
+    return model
+
+
+def test_spacing_share_by_hand():
+    # half the spacing at 1 is 6e-8 upwards, 3e-8 downwards; at .25 a quarter of it
+    model = weights_of(torch.tensor([1.0, 0.25, 0.0, -1.5]))
+    assert spacing_share(model, 1e-9) == 0.75  # zero always moves
+    assert spacing_share(model, 2.9e-8) == 0.5
+    assert spacing_share(model, 4e-8) == 0.25  # 1.0 moves downwards
+    assert spacing_share(model, 7e-8) == 0.0
+    model.layer.requires_grad_(False)
+    assert spacing_share(model, 1e-9) == 0.0
+
+
+@pytest.mark.parametrize("lr", [6e-12, 1e-9, 3e-8])
+def test_spacing_share_is_that_of_nextafter(lr: float):
+    w = torch.from_numpy(np.random.default_rng(0).standard_normal(5000) * 0.02).float()
+    towards_zero = w.abs() - torch.nextafter(w.abs(), torch.tensor(0.0))
+    expected = float((lr < towards_zero.double() / 2).double().mean())
+    assert spacing_share(weights_of(w), lr) == pytest.approx(expected, abs=1e-12)
+
+
+def test_no_weight_above_1_in_10000_moves_at_6e_12_and_a_usual_rate_is_fine():
+    w = torch.from_numpy(np.random.default_rng(0).standard_normal(50_000) * 0.04).float()
+    share = spacing_share(weights_of(w), 6e-12)
+    assert 0.995 < share < 1.0
+    sentence = rate_sentence(share, 6e-12)
+    assert sentence.startswith("lr 6e-12 cannot move 99.8 % of the weights: ")
+    assert rate_sentence(spacing_share(weights_of(w), 1e-6), 1e-6) is None
+    # the spacing is that of the weights' own type
+    assert spacing_share(weights_of(w, torch.bfloat16), 1e-6) > 0.9
+
+
+def test_drift_by_hand():
+    model = nn.Module()
+    model.embeddings = nn.Parameter(torch.tensor([3.0, 0.0]))
+    model.layer = nn.Parameter(torch.tensor([4.0, 0.0]))
+    model.frozen = nn.Parameter(torch.tensor([100.0]), requires_grad=False)
+    start = snapshot(model)
+    assert drift(start, model) == {
+        "drift": 0.0,
+        "drift_unchanged": 1.0,
+        "drift_unchanged_layers": 1.0,
+    }
+    with torch.no_grad():
+        model.layer += torch.tensor([0.3, 0.4])
+    moved = drift(start, model)
+    assert moved["drift"] == pytest.approx(0.1)  # .5 / 5
+    assert (moved["drift_unchanged"], moved["drift_unchanged_layers"]) == (0.5, 0.0)
+    assert drift_sentence(moved) == (
+        "The stage moved the trainable weights by 10.00% (relative L2 distance); 50.0 % of them "
+        "did not change at all, 0.0 % outside the embeddings."
+    )
+
+
+def test_drift_refuses_weights_it_has_no_start_of():
+    model = weights_of(torch.ones(2))
+    with pytest.raises(ValueError, match="expected start weights for layer of shape"):
+        drift({}, model)
+    with pytest.raises(ValueError, match=r"found \(3,\)"):
+        drift({"layer": torch.ones(3)}, model)
+
+
+def test_cut_sentence():
+    few = cut_sentence(2, 1000, "pairs of up to 256 tokens")
+    assert few == (
+        "0.2 % of the documents (2 of 1,000) are cut: the model reads pairs of up to 256 tokens."
+    )
+    many = cut_sentence(620, 2000, "pairs of up to 256 tokens")
+    assert many.startswith("31.0 % of the documents (620 of 2,000)") and "max_p" in many
+    assert cut_sentence(1, 1_000_000, "x").startswith("0.0001 % of")
+    assert cut_sentence(0, 0, "x").startswith("0.0 % of the documents (0 of 0)")
+
+
+def test_resumed_alarms_say_what_uninterrupted_ones_say():
+    rng = np.random.default_rng(0)
+    steps = [
+        (step, scores(rng, 1.0 if step < 60 else 0.01 if step < 90 else 0.0), 1.0 + 0.01 * step)
+        for step in range(1, 121)
+    ]
+    whole, _ = new()
+    for step in steps:
+        feed(whole, *step)
+    whole.on_validation(120, {"nDCG@10": 0.1})
+    whole.on_end()
+    for cut in (1, 14, 75, 91, 119):
+        first, _ = new()
+        for step in steps[:cut]:
+            feed(first, *step)
+        state = json.loads(json.dumps(first.state()))
+        second, said = new()
+        second.load(state)
+        for step in steps[cut:]:
+            feed(second, *step)
+        second.on_validation(120, {"nDCG@10": 0.1})
+        second.on_end()
+        assert second.messages == whole.messages and len(whole.messages) >= 4
+        assert json.dumps(second.state()) == json.dumps(whole.state())
+        assert said == whole.messages[len(first.messages) :]
+
+
+def test_state_within_a_step_is_refused():
+    alarms, _ = new()
+    alarms.on_scores(1, torch.ones(1, 2), torch.ones(1, 2, dtype=torch.bool))
+    with pytest.raises(ValueError, match="unfinished step"):
+        alarms.state()

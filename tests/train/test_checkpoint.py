@@ -1,0 +1,148 @@
+"""Checkpoints are there whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import json
+from pathlib import Path
+
+import pyarrow.fs as pafs
+import pytest
+import torch
+
+from raypipe.train.checkpoint import Checkpoints
+from raypipe.train.snapshot import Snapshot
+
+LOCAL = pafs.LocalFileSystem()
+
+
+def files(folder: Path, fs=LOCAL, keep: int = 2, origin: str = "abc") -> Checkpoints:
+    return Checkpoints(fs, str(folder / "train"), {"groups": origin}, keep)
+
+
+def snapshot(step: int) -> Snapshot:
+    weights = {
+        "w": torch.full((3, 2), float(step)),
+        "scalar": torch.tensor(step, dtype=torch.int64),
+    }
+    rng = {"0|cpu": torch.arange(16, dtype=torch.uint8)}
+    return Snapshot(step, {"world": 1, "loss": 0.1 * step}, {"weights": weights, "rng": rng})
+
+
+def write(one: Checkpoints, step: int) -> Path:
+    return Path(one.write(snapshot(step), one.new_name(step)))
+
+
+def test_what_is_written_is_read(tmp_path):
+    one = files(tmp_path)
+    assert one.newest() is None and one.names() == []
+    path = write(one, 40)
+    assert one.newest() == path.name and path.name.startswith("step-00000040-")
+    found, expected = one.read(path.name), snapshot(40)
+    assert found.step == 40 and found.facts == expected.facts
+    assert found.tensors.keys() == expected.tensors.keys()
+    for part, tensors in expected.tensors.items():
+        for name, value in tensors.items():
+            assert torch.equal(found.tensors[part][name], value)
+            assert found.tensors[part][name].dtype == value.dtype
+
+
+def test_the_last_ones_are_kept(tmp_path):
+    one = files(tmp_path)
+    for step in (5, 10, 15, 100):
+        write(one, step)
+    assert [name[:13] for name in one.names()] == ["step-00000100", "step-00000015"]
+    assert one.read(one.newest()).step == 100
+
+
+def test_an_interrupted_upload_is_not_used(tmp_path):
+    one = files(tmp_path)
+    good = write(one, 10)
+    cut = write(one, 20)
+    (cut / "manifest.json").unlink()  # it is written last
+    assert one.newest() == good.name
+    half = write(one, 30)
+    text = (half / "manifest.json").read_text()
+    (half / "manifest.json").write_text(text[: len(text) // 2])
+    assert one.newest() == good.name
+    assert good.is_dir()  # incomplete ones count for nothing when old ones are deleted
+    for step in (40, 50):
+        write(one, step)
+    assert [name[:13] for name in one.names()] == ["step-00000050", "step-00000040"]
+
+
+@pytest.mark.parametrize("file", ["weights.safetensors", "rng.safetensors", "facts.json"])
+@pytest.mark.parametrize("how", ["changed", "missing"])
+def test_a_damaged_file_is_not_used(tmp_path, file, how):
+    one = files(tmp_path)
+    good, bad = write(one, 10), write(one, 20)
+    if how == "missing":
+        (bad / file).unlink()
+    else:
+        data = bytearray((bad / file).read_bytes())
+        data[-1] ^= 1  # same size
+        (bad / file).write_bytes(bytes(data))
+    with pytest.warns(UserWarning, match=f"{file} is damaged: not used"):
+        assert one.newest() == good.name
+
+
+def test_other_inputs_are_another_training(tmp_path):
+    write(files(tmp_path), 10)
+    assert files(tmp_path, origin="xyz").newest() is None
+    assert files(tmp_path).newest() is not None
+
+
+class Full:
+    """A local file system whose disk is full after `room` bytes."""
+
+    def __init__(self, room: int) -> None:
+        self.room = room
+
+    def __getattr__(self, name):
+        return getattr(LOCAL, name)
+
+    def open_output_stream(self, path):
+        disk, sink = self, LOCAL.open_output_stream(path)
+
+        class Sink:
+            def __enter__(self):
+                return self
+
+            def __exit__(self, *error):
+                sink.close()
+
+            def write(self, data):
+                disk.room -= len(data)
+                sink.write(data[: max(disk.room + len(data), 0)])
+                if disk.room < 0:
+                    raise OSError(errno.ENOSPC, "No space left on device")
+
+        return Sink()
+
+
+@pytest.mark.parametrize("room", [0, 100, 300, 600])
+def test_a_full_disk_names_the_storage_and_spares_the_last_checkpoint(tmp_path, room):
+    good = write(files(tmp_path), 10)
+    full = files(tmp_path, Full(room))
+    with pytest.raises(OSError, match=r"storage: the checkpoint of step 20.*No space.*step 10"):
+        write(full, 20)
+    assert full.names() == [good.name] and files(tmp_path).read(good.name).step == 10
+
+
+def test_a_full_disk_before_the_first_checkpoint(tmp_path):
+    with pytest.raises(OSError, match=r"goes on from the beginning of the stage"):
+        write(files(tmp_path, Full(0)), 20)
+
+
+def test_two_writers_of_one_step_do_not_meet(tmp_path):
+    one = files(tmp_path)
+    assert write(one, 10) != write(one, 10)
+    assert len(one.names()) == 2
+
+
+def test_the_manifest_is_plain(tmp_path):
+    path = write(files(tmp_path), 10)
+    manifest = json.loads((path / "manifest.json").read_text())
+    assert manifest["step"] == 10 and manifest["origin"] == {"groups": "abc"}
+    assert set(manifest["files"]) == {p.name for p in path.iterdir()} - {"manifest.json"}
+    assert {p.suffix for p in path.iterdir()} == {".json", ".safetensors"}  # nothing is pickled

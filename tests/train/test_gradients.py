@@ -1,0 +1,192 @@
+"""A step's gradient does not depend on how its blocks are computed."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+from tiny_training import STAGE, batcher_of, column, fit, same, weights, write_data
+from torch.nn.parallel import DistributedDataParallel
+
+from raypipe.losses import InfoNCE, MarginMSE
+from raypipe.models.cross_encoder import CrossEncoder
+from raypipe.train.gradients import Gradients, query_losses
+from raypipe.train.parallel import load_whole, shard, sharded, whole_state
+
+ROWS = [0, 1, 2, 3, 4, 5]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory, beir_folder, tiny_backbone) -> Path:
+    return write_data(tmp_path_factory.mktemp("groups"), beir_folder, tiny_backbone)
+
+
+def gradient(data, backbone, *, budget, limit, dropout, loss, precision="fp32"):
+    """(totals, gradients, random state after it, scores seen) of one step of six groups.
+
+    Blocks are cut for `budget`, and computed as if `limit` tokens fitted into memory.
+    """
+    config = CrossEncoder(backbone=str(backbone), hidden_dropout=dropout, attention_dropout=dropout)
+    model = config.load(backbone, 1, training=True, device="cpu")
+    batcher = batcher_of(data, backbone, budget, loss.uses)
+    scaler = torch.amp.GradScaler("cpu", enabled=precision == "fp16")
+    seen: list[torch.Tensor] = []
+    torch.manual_seed(7)
+    blocks = list(batcher.blocks(ROWS))
+    totals = Gradients(model, loss, precision, limit, scaler).add(
+        blocks, len(ROWS), lambda block, scores: seen.append(scores), blocks[0]
+    )
+    found = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+    return totals, found, torch.get_rng_state(), seen
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+@pytest.mark.parametrize("loss", [InfoNCE(), MarginMSE()], ids=lambda loss: loss.type)
+def test_a_large_group_is_computed_in_pieces(data, tiny_backbone, loss, dropout):
+    """Same batches, with dropout the same masks: only what is kept in memory differs."""
+    given = {"budget": 64, "dropout": dropout, "loss": loss}
+    whole = gradient(data, tiny_backbone, limit=10_000, **given)
+    pieces = gradient(data, tiny_backbone, limit=1, **given)
+    torch.testing.assert_close(pieces[0], whole[0], rtol=1e-6, atol=1e-6)
+    assert pieces[1].keys() == whole[1].keys() and len(whole[1]) > 30
+    for name, value in whole[1].items():
+        torch.testing.assert_close(pieces[1][name], value, rtol=1e-4, atol=1e-6, msg=name)
+    assert torch.equal(pieces[2], whole[2])  # the next step draws the same dropout
+    for one, two in zip(pieces[3], whole[3], strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-5, atol=1e-6)
+
+
+def test_only_blocks_above_the_budget_are_computed_twice(data, tiny_backbone, monkeypatch):
+    passes = []
+    original = Gradients._without_graph
+
+    def counted(self, block):
+        passes.append(block.tokens)
+        return original(self, block)
+
+    monkeypatch.setattr(Gradients, "_without_graph", counted)
+    loss = InfoNCE()
+    sizes = [b.tokens for b in batcher_of(data, tiny_backbone, 1).blocks(ROWS)]
+    middle = sorted(sizes)[3]
+    given = {"dropout": 0.0, "loss": loss}
+    gradient(data, tiny_backbone, budget=4096, limit=4096, **given)
+    assert passes == []
+    gradient(data, tiny_backbone, budget=middle, limit=middle, **given)
+    assert passes == [size for size in sizes if size > middle] and passes
+
+
+def test_dropout_off_every_budget_gives_the_unsplit_gradient(data, tiny_backbone):
+    given = {"dropout": 0.0, "loss": InfoNCE()}
+    whole = gradient(data, tiny_backbone, budget=100_000, limit=100_000, **given)
+    for budget in (40, 90, 200):
+        _, found, _, _ = gradient(data, tiny_backbone, budget=budget, limit=budget, **given)
+        for name, value in whole[1].items():
+            torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_the_loss_of_each_query(data, tiny_backbone):
+    config = CrossEncoder(backbone=str(tiny_backbone), hidden_dropout=0.0)
+    model = config.load(tiny_backbone, 1, training=True, device="cpu")
+    (block,) = batcher_of(data, tiny_backbone, 100_000).blocks(ROWS)
+    from raypipe.train.gradients import block_loss, block_scores
+
+    scores = block_scores(model, block, "fp32", torch.device("cpu"))
+    losses = query_losses(InfoNCE(), scores, block)
+    mean = block_loss(model, block, InfoNCE(), "fp32", torch.device("cpu"))
+    assert len(losses) == 6 and len(set(losses)) == 6
+    assert np.mean(losses) == pytest.approx(float(mean), rel=1e-6)
+
+
+def test_fp16_scales_and_leaves_overflows_out(data, tiny_backbone, monkeypatch):
+    """The first scale is 65536; tiny models bear it, so one is made that does not."""
+    outcome, _, _ = fit(data, tiny_backbone, STAGE, precision="fp16")
+    full, _, _ = fit(data, tiny_backbone, STAGE, precision="fp32")
+    np.testing.assert_allclose(column(outcome, "loss"), column(full, "loss"), rtol=0.02)
+    real = torch.amp.GradScaler
+    monkeypatch.setattr(torch.amp, "GradScaler", lambda *a, **k: real(*a, init_scale=1e38, **k))
+    outcome, model, _ = fit(data, tiny_backbone, STAGE, precision="fp16")
+    overflows = column(outcome, "overflow")
+    assert 0 < len(overflows) <= 8 and len(column(outcome, "grad_norm")) == 8 - len(overflows)
+    assert all(torch.isfinite(p).all() for p in model.parameters())
+
+
+# --- weights spread over two processes -----------------------------------------------------------
+
+
+def two_workers(rank: int, folder: str, backbone: str, data: str) -> None:
+    """DDP, FSDP2, and FSDP2 with a break, on unequal work: one of two processes."""
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2
+    )
+    found, saved = {}, {}
+    stage = STAGE.replace(queries_per_step=5, steps=6, checkpoint_every=1)
+    plain: list[torch.nn.Module] = []
+
+    def validate(bare):
+        if not sharded(bare):
+            return {"nDCG@10": float(sum(p.detach().sum() for p in bare.parameters()))}
+        load_whole(plain[0], whole_state(bare))
+        return validate(plain[0])
+
+    def spread(model):
+        plain[:] = [copy.deepcopy(model)]
+        return shard(model, "cpu")
+
+    def keep(step, snapshot):
+        if snapshot is not None:
+            saved[step] = snapshot
+
+    for name in ("ddp", "fsdp", "again"):
+        box = [saved.get(3)]
+        if name == "again":
+            dist.broadcast_object_list(box, src=0)
+        torch.manual_seed(rank)
+        outcome, model, _ = fit(
+            Path(data),
+            Path(backbone),
+            stage,
+            budget=100,
+            validate=validate,
+            wrap=spread
+            if name != "ddp"
+            else lambda model: DistributedDataParallel(model, broadcast_buffers=False),
+            save=keep if name == "fsdp" else None,
+            resume=box[0] if name == "again" else None,
+        )
+        found[name] = {"history": outcome.history, "weights": whole_state(model)}
+    parts = sum(p.to_local().numel() for p in model.parameters())
+    found["share"] = parts / sum(p.numel() for p in model.parameters())
+    torch.save(found, f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+def test_fsdp_trains_like_ddp(data, tiny_backbone, tmp_path, monkeypatch):
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
+    arguments = (str(tmp_path), str(tiny_backbone), str(data))
+    torch.multiprocessing.spawn(two_workers, arguments, nprocs=2)
+    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
+    assert first["fsdp"]["history"] == second["fsdp"]["history"]
+    assert same(first["fsdp"]["weights"], second["fsdp"]["weights"])
+    assert 0.4 < first["share"] < 0.6 and first["share"] + second["share"] == pytest.approx(1)
+    for one, two in zip(first["ddp"]["history"], first["fsdp"]["history"], strict=True):
+        assert one == pytest.approx(two, rel=1e-4, abs=1e-4)
+    for name, value in first["ddp"]["weights"].items():
+        if not name.endswith(("classifier.bias", "key.bias")):
+            other = first["fsdp"]["weights"][name]
+            torch.testing.assert_close(other, value, rtol=0, atol=2e-4, msg=name)
+    assert first["again"]["history"] == first["fsdp"]["history"]
+    assert same(first["again"]["weights"], first["fsdp"]["weights"])
+
+
+def test_weights_of_another_model_are_refused(tiny_backbone):
+    config = CrossEncoder(backbone=str(tiny_backbone))
+    model = config.load(tiny_backbone, 1, training=False, device="cpu")
+    state = weights(model)
+    state["classifier.weight"] = torch.zeros(2, 2)
+    with pytest.raises(ValueError, match=r"classifier\.weight do not fit"):
+        load_whole(model, state)

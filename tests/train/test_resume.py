@@ -1,0 +1,257 @@
+"""n steps == k steps + restart + the rest, to the last bit."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pyarrow.fs as pafs
+import pytest
+import torch
+import torch.distributed as dist
+from tiny_training import STAGE, column, fit, same, weights, write_data
+from torch.nn.parallel import DistributedDataParallel
+
+from raypipe.train.alarms import Alarms
+from raypipe.train.checkpoint import Checkpoints
+from raypipe.train.filtering import Filtering
+from raypipe.train.settings import EarlyStopping, Freeze
+from raypipe.train.snapshot import Snapshot
+
+LONG = STAGE.replace(steps=12, validate_every=1, checkpoint_every=1)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory, beir_folder, tiny_backbone) -> Path:
+    return write_data(tmp_path_factory.mktemp("groups"), beir_folder, tiny_backbone)
+
+
+def falling(model) -> dict[str, float]:
+    """A validation that depends on the weights alone and is best early."""
+    return {"nDCG@10": -float(sum(p.detach().abs().sum() for p in model.parameters()))}
+
+
+def erratic(model) -> dict[str, float]:
+    """Depends on the weights alone; its best comes late here, but not last."""
+    return {"nDCG@10": -1e4 * falling(model)["nDCG@10"] % 1}
+
+
+def validation_of(stage):
+    if stage.early_stopping is not None:
+        return falling
+    if stage.freeze.layers:
+        return lambda model: {"nDCG@10": -falling(model)["nDCG@10"]}  # best after the last step
+    return erratic
+
+
+def checkpoints(folder: Path, keep: int = 99) -> Checkpoints:
+    return Checkpoints(pafs.LocalFileSystem(), str(folder), {"groups": "abc"}, keep)
+
+
+class Killed(Exception):  # noqa: N818
+    pass
+
+
+def run(data, backbone, stage, files: Checkpoints, kill_at: int | None = None, **more):
+    """Train from the newest checkpoint, saving as the stage says; killed after a step's save."""
+    name = files.newest()
+    alarms = Alarms(lambda sentence: None, "nDCG@10", None)
+
+    def save(step: int, snapshot: Snapshot | None) -> None:
+        assert snapshot is not None
+        files.write(snapshot, files.new_name(step))
+        if step == kill_at:
+            raise Killed
+
+    return fit(
+        data,
+        backbone,
+        stage,
+        dropout=0.1,
+        validate=validation_of(stage),
+        save=save,
+        resume=None if name is None else files.read(name),
+        alarms=alarms,
+        **more,
+    )
+
+
+STAGES = {
+    "plain": LONG,
+    "stopped early": LONG.replace(early_stopping=EarlyStopping(patience=2), validate_every=2),
+    "frozen, cosine": LONG.replace(
+        freeze=Freeze(embeddings=True, layers=1), schedule={"type": "cosine"}, warmup_steps=5
+    ),
+    "filtered": LONG.replace(
+        filtering=Filtering(mode="backward_forward", warmup_queries=18, window=8, memory=32)
+    ),
+}
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_a_restart_after_any_step_changes_no_bit(data, tiny_backbone, tmp_path, name):
+    stage = STAGES[name]
+    whole, model, _ = run(data, tiny_backbone, stage, checkpoints(tmp_path / "whole"))
+    assert 0 < whole.best_step <= whole.steps and whole.resumed_from == []
+    assert whole.steps == (6 if name == "stopped early" else 12)
+    assert name == "stopped early" or whole.best_step > 5, "the best weights are of before a break"
+    for kill_at in (1, 2, 4, 5) if name == "plain" else (3, 5):
+        files = checkpoints(tmp_path / str(kill_at))
+        with pytest.raises(Killed):
+            run(data, tiny_backbone, stage, files, kill_at)
+        torch.manual_seed(999)  # a new process
+        again, other, told = run(data, tiny_backbone, stage, files)
+        assert same(weights(model), weights(other))
+        assert again.history == whole.history
+        assert (again.best, again.best_step) == (whole.best, whole.best_step)
+        assert (again.steps, again.pairs, again.tokens) == (whole.steps, whole.pairs, whole.tokens)
+        assert again.alarms == whole.alarms
+        assert again.filtering == pytest.approx(whole.filtering, nan_ok=True, rel=0, abs=0)
+        assert again.resumed_from == [kill_at]
+        rows = [row for report in told for row in report["rows"]]
+        assert rows == whole.history  # told from the beginning: the tracker may be another
+
+
+def test_two_interruptions(data, tiny_backbone, tmp_path):
+    _, model, _ = run(data, tiny_backbone, LONG, checkpoints(tmp_path / "whole"))
+    files = checkpoints(tmp_path / "broken")
+    for kill_at in (3, 8):
+        with pytest.raises(Killed):
+            run(data, tiny_backbone, LONG, files, kill_at)
+    again, other, _ = run(data, tiny_backbone, LONG, files)
+    assert again.resumed_from == [3, 8] and same(weights(model), weights(other))
+
+
+def test_what_the_comparison_sees(data, tiny_backbone, tmp_path):
+    """Dropout's random state matters here: without it the weights differ."""
+    _, model, _ = run(data, tiny_backbone, LONG, checkpoints(tmp_path / "whole"))
+    files = checkpoints(tmp_path / "broken")
+    with pytest.raises(Killed):
+        run(data, tiny_backbone, LONG, files, 4)
+    snapshot = files.read(files.newest())
+    rng = {"0|cpu": torch.Generator().manual_seed(1).get_state()}
+    shifted = dataclasses.replace(snapshot, tensors={**snapshot.tensors, "rng": rng})
+    assert shifted.tensors["rng"]["0|cpu"].shape == snapshot.tensors["rng"]["0|cpu"].shape
+    outcome, other, _ = fit(
+        data, tiny_backbone, LONG, dropout=0.1, validate=erratic, resume=shifted
+    )
+    assert outcome.steps == 12 and not same(weights(model), weights(other))
+
+
+def test_a_stage_that_was_complete_is_only_written(data, tiny_backbone, tmp_path):
+    """Killed between its last step and its commit, having saved the step before."""
+    stage = LONG.replace(steps=6)
+    _, model, _ = run(data, tiny_backbone, stage, checkpoints(tmp_path / "a"))
+    files = checkpoints(tmp_path / "a")
+    assert files.read(files.newest()).step == 5  # the last step is committed, not saved
+    again, other, _ = run(data, tiny_backbone, stage, files)
+    assert again.resumed_from == [5] and same(weights(model), weights(other))
+
+
+def test_short_stages_write_no_checkpoint(data, tiny_backbone):
+    saved = []
+    stage = STAGE.replace(validations=8)
+    fit(data, tiny_backbone, stage, save=lambda step, snapshot: saved.append(step))
+    assert saved == []
+
+
+def test_long_stages_save_at_reports(data, tiny_backbone, monkeypatch):
+    monkeypatch.setattr("raypipe.train.loop.SAVE_AFTER_S", 0.0)
+    saved = []
+    stage = STAGE.replace(steps=60, validations=2)
+    _, _, reports = fit(data, tiny_backbone, stage, save=lambda step, snapshot: saved.append(step))
+    assert saved == [report["step"] for report in reports][:-1] and len(saved) == 19
+
+
+def test_another_model_is_refused(data, tiny_backbone, tmp_path):
+    files = checkpoints(tmp_path)
+    with pytest.raises(Killed):
+        run(data, tiny_backbone, LONG, files, 2)
+    snapshot = files.read(files.newest())
+    del snapshot.tensors["weights"]["classifier.weight"]
+    with pytest.raises(ValueError, match=r"another model: classifier\.weight"):
+        fit(data, tiny_backbone, LONG, resume=snapshot)
+
+
+# --- several processes ---------------------------------------------------------------------------
+
+
+def worker(rank: int, world: int, folder: str, backbone: str, data: str, kill_at: int) -> None:
+    """Trains whole, then with a restart; one of `world` processes."""
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=world
+    )
+    files, found = checkpoints(Path(folder) / "files"), {}
+
+    def save(step: int, snapshot: Snapshot | None) -> None:
+        assert (snapshot is not None) == (rank == 0)
+        if step == kill_at:
+            if snapshot is not None:
+                files.write(snapshot, files.new_name(step))
+            raise Killed
+
+    def once(label: str, **more) -> None:
+        torch.manual_seed(rank)
+        try:
+            outcome, model, _ = fit(
+                Path(data),
+                Path(backbone),
+                LONG.replace(steps=8),
+                seed=5,
+                budget=128,
+                dropout=0.1,
+                validate=erratic,
+                wrap=lambda model: DistributedDataParallel(model, broadcast_buffers=False),
+                **more,
+            )
+            found[label] = {"loss": column(outcome, "loss"), "weights": weights(model)}
+        except Killed:
+            pass
+
+    once("whole")
+    once("killed", save=save)
+    dist.barrier()
+    once("again", resume=files.read(files.newest()))
+    torch.save(found, f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_processes_go_on_with_their_own_random_state(
+    data, tiny_backbone, tmp_path, monkeypatch, world
+):
+    """With three, the order in which gradients are added depends on DDP's buckets as well."""
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
+    arguments = (world, str(tmp_path), str(tiny_backbone), str(data), 4)
+    torch.multiprocessing.spawn(worker, arguments, nprocs=world)
+    found = [torch.load(tmp_path / f"{rank}.pt") for rank in range(world)]
+    for one in found:
+        assert "killed" not in one
+        assert one["again"]["loss"] == one["whole"]["loss"] == found[0]["whole"]["loss"]
+        assert same(one["again"]["weights"], found[0]["whole"]["weights"])
+        assert same(one["whole"]["weights"], found[0]["whole"]["weights"])
+
+
+def test_another_number_of_workers_keeps_the_data_order(data, tiny_backbone, tmp_path):
+    """A snapshot of two workers, continued by one: the same groups, another dropout."""
+    files = checkpoints(tmp_path)
+    with pytest.raises(Killed):
+        run(data, tiny_backbone, LONG, files, 4)
+    snapshot = files.read(files.newest())
+    of_two = dataclasses.replace(snapshot, facts={**snapshot.facts, "world": 2})
+    same_size, _, _ = fit(data, tiny_backbone, LONG, dropout=0.1, validate=erratic, resume=snapshot)
+    resized, _, _ = fit(data, tiny_backbone, LONG, dropout=0.1, validate=erratic, resume=of_two)
+    for name in ("pairs", "tokens", "lr"):
+        assert column(resized, name) == column(same_size, name)
+    assert column(resized, "loss")[:4] == column(same_size, "loss")[:4]
+    assert column(resized, "loss")[4:] != column(same_size, "loss")[4:]
+
+
+def test_facts_are_json(data, tiny_backbone, tmp_path):
+    files = checkpoints(tmp_path)
+    with pytest.raises(Killed):
+        run(data, tiny_backbone, STAGES["filtered"], files, 5)
+    facts = files.read(files.newest()).facts
+    assert facts == json.loads(json.dumps(facts)) and facts["outcome"]["steps"] == 5

@@ -1,0 +1,159 @@
+"""A stage through Ray Train: a worker that dies changes no bit, and FSDP2 saves what it trained.
+
+Three starts of Ray Train.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import shutil
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+from raypipe.artifacts import Builder
+from raypipe.config import ConfigError, load
+from raypipe.data.pairs import Template
+from raypipe.experiment import Experiment
+from raypipe.inference.scoring import PairScorer
+from raypipe.inference.tokens import load_tokenizer
+from raypipe.losses import InfoNCE
+from raypipe.resources import Context, Resources
+from raypipe.train.stage import Stage, _callbacks, history
+from raypipe.train.validation import validation_of
+
+OVERRIDES = ("order=contrastive", "model.hidden_dropout=0.1", "stages.contrastive.steps=10")
+
+
+class DiesOnce(InfoNCE):
+    """InfoNCE that ends its process at its n-th call, unless the marker file is there."""
+
+    marker: str
+    calls: int
+
+    def per_query(self, *arguments):
+        import os
+        import signal
+
+        count = int(os.environ.get("RAYPIPE_TEST_CALLS", "0")) + 1
+        os.environ["RAYPIPE_TEST_CALLS"] = str(count)  # of this process
+        if count == self.calls and not Path(self.marker).exists():
+            Path(self.marker).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().per_query(*arguments)
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory, write_recipe) -> Path:
+    return write_recipe(tmp_path_factory.mktemp("stage"))
+
+
+def stage_of(path: Path, folder: Path, *overrides: str) -> tuple[Stage, Experiment]:
+    experiment = load(Experiment, path, [*OVERRIDES, f"storage={folder}", *overrides])
+    return experiment.trained(), experiment
+
+
+def build(experiment: Experiment, stage: Stage, **resources):
+    given = Resources(workers=2, cpus_per_worker=1, **resources)
+    context = Context(given, "fp32", progress_bars=False)
+    return Builder(experiment.store(), context).get(stage)
+
+
+@pytest.mark.ray
+def test_a_worker_that_dies_changes_no_bit(cluster, path, tmp_path):
+    import ray
+
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers know no tests
+    marker = tmp_path / "died"
+    found = {}
+    for name in ("broken", "whole"):  # the second finds the marker
+        folder = tmp_path / name
+        stage, experiment = stage_of(path, folder, "stages.contrastive.checkpoint_every=2")
+        loss = DiesOnce(marker=str(marker), calls=8)
+        stage = dataclasses.replace(stage, config=stage.config.model_copy(update={"loss": loss}))
+        if name == "whole":
+            shutil.copytree(
+                tmp_path / "broken", folder, ignore=shutil.ignore_patterns("checkpoint", ".*")
+            )
+        artifact = build(experiment, stage, worker_failures=1)
+        weights = (artifact.local() / "model.safetensors").read_bytes()
+        found[name] = (artifact, hashlib.sha256(weights).hexdigest())
+        directories = [p for p in artifact.local().parent.iterdir() if p.is_dir()]
+        assert directories == [artifact.local()]  # no checkpoint of an unfinished stage remains
+    broken, whole = found["broken"], found["whole"]
+    assert len(broken[0].counts["resumed_from"]) == 1 and whole[0].counts["resumed_from"] == []
+    assert 2 <= broken[0].counts["resumed_from"][0] <= 7  # not from the beginning
+    assert broken[1] == whole[1]
+    assert history(broken[0]) == history(whole[0])
+
+
+@pytest.mark.ray
+def test_fsdp_saves_a_whole_model(cluster, path, tmp_path):
+    """What is saved has every weight, and ranks as well as its validation said."""
+    stage, experiment = stage_of(path, tmp_path, "stages.contrastive.checkpoint_every=4")
+    artifact = build(experiment, stage, strategy="fsdp")
+    losses = [row["loss"] for row in history(artifact) if "loss" in row]
+    assert len(losses) == len(set(losses)) == 10
+    assert artifact.counts["drift"] > 0 and artifact.counts["workers"] == 2
+    builder = Builder(experiment.store())
+    inputs = {name: builder.get(step) for name, step in stage.inputs().items()}
+    folder = artifact.local()
+    model = stage.model.load(folder, 99, training=False, device="cpu")
+    template = Template.of(load_tokenizer(folder))
+    values = validation_of(stage, inputs).run(
+        model, lambda m: PairScorer(m, template, stage.truncation, 2048, "fp32", "cpu")
+    )
+    assert values == pytest.approx(artifact.counts["best"], abs=1e-6)
+
+
+# --- before Ray starts ---------------------------------------------------------------------------
+
+
+def groups(has_teacher: bool) -> types.SimpleNamespace:
+    return types.SimpleNamespace(has_teacher=has_teacher)
+
+
+def test_groups_without_teacher_values(path, tmp_path):
+    experiment = load(Experiment, path, ["order=distil", f"storage={tmp_path}"])
+    stage = experiment.trained()
+    stage.check(groups(True), 4096, use_gpu=False)
+    with pytest.raises(ConfigError, match=r"stages\.distil\.loss: margin_mse.*set `teacher`"):
+        stage.check(groups(False), 4096, use_gpu=False)
+
+
+def test_a_budget_below_one_pair(path, tmp_path):
+    stage, _ = stage_of(path, tmp_path, "truncation.max_length=300")
+    stage.check(groups(True), 300, use_gpu=False)
+    with pytest.raises(ConfigError, match=r"resources\.micro_batch_tokens: 299 are fewer.*300"):
+        stage.check(groups(True), 299, use_gpu=False)
+
+
+def test_fp16_needs_a_gpu(path, tmp_path):
+    stage, _ = stage_of(path, tmp_path, "precision=fp16")
+    stage.check(groups(True), 4096, use_gpu=True)
+    with pytest.raises(ConfigError, match=r"precision: fp16 needs a GPU"):
+        stage.check(groups(True), 4096, use_gpu=False)
+
+
+def test_what_changes_no_result_is_not_in_the_digest(path, tmp_path):
+    plain, _ = stage_of(path, tmp_path)
+    for key in ("checkpoint_every=5", "checkpoints_kept=4", "compile=true", "deterministic=true"):
+        assert stage_of(path, tmp_path, f"stages.contrastive.{key}")[0].digest == plain.digest
+    assert stage_of(path, tmp_path, "resources.strategy=fsdp")[0].digest == plain.digest
+    for key in ("eps=1e-6", "warmup_steps=2", "freeze.layers=1", "schedule.type=cosine"):
+        assert stage_of(path, tmp_path, f"stages.contrastive.{key}")[0].digest != plain.digest
+
+
+def test_reports_are_forwarded_once():
+    told = []
+    (forward,) = _callbacks("abc", lambda digest, metrics: told.append((digest, metrics["rows"])))
+    rows = [{"step": 1, "loss": 2.0}, {"step": 1, "val/nDCG@10": 0.5}, {"step": 2, "loss": 1.0}]
+    forward.after_report(None, [{"rows": rows[:2]}], None)
+    forward.after_report(None, [{"rows": []}], None)  # of a checkpoint
+    forward.after_report(None, [{"rows": rows}], None)  # of workers that were started again
+    assert told == [("abc", rows[:2]), ("abc", rows[2:])]
+    assert json.dumps(told)
