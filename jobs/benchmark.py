@@ -2,9 +2,11 @@
 """Measure what raypipe's choices are worth on this machine, as ratios within one run.
 
     python jobs/benchmark.py [--seconds 6]
+    python jobs/benchmark.py --mining
 
 Needs the extra `bench`. Every row is one kind of work, done twice in turns: as raypipe does it and
-as stated. Both sides read the same pairs of the built-in collection.
+as stated. Both sides read the same pairs of the built-in collection. --mining runs jobs/mine.py on
+every installed package and a plain script with bm25s on the same work, in processes of their own.
 """
 
 from __future__ import annotations
@@ -27,7 +29,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=6.0, help="per side and round")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--mining", action="store_true", help="measure mining, nothing else")
     options = parser.parse_args()
+    if options.mining:
+        mining()
+        return
     from raypipe.models.backbone import Backbone
 
     folder = Backbone(PACKAGE).folder
@@ -93,6 +99,68 @@ def measure(
     return best[0], best[1]
 
 
+PLAIN = """
+import bm25s, Stemmer
+from raypipe.data.collection import open_dataset, select_queries
+data = open_dataset("pydoc:installed", "train")
+ids, texts = zip(*data.docs())
+queries = select_queries(data, 5000).queries["text"].to_pylist()
+stem = Stemmer.Stemmer("english")
+index = bm25s.BM25()
+index.index(bm25s.tokenize(texts, stopwords="en", stemmer=stem, show_progress=False),
+            show_progress=False)
+asked = bm25s.tokenize(queries, stopwords="en", stemmer=stem, return_ids=False,
+                       show_progress=False)
+found, scores = index.retrieve(asked, k=100, show_progress=False)
+print(len(ids), found.shape)
+"""
+
+
+def mining() -> None:
+    """Wall time and peak memory (all processes, shared pages once) of both ways."""
+    import sys
+    import tempfile
+
+    root = Path(__file__).resolve().parent
+    recipe = str(root / "recipes" / "pydoc-installed.yaml")
+    print(
+        "| 5,000 queries, depth 100, every installed package | seconds | peak MB |\n|---|---|---|"
+    )
+    with tempfile.TemporaryDirectory() as home:
+        job = [sys.executable, str(root / "mine.py"), recipe]
+        for name, command in (
+            ("plain bm25s, one process: candidates only", [sys.executable, "-c", PLAIN]),
+            ("jobs/mine.py: collection, candidates, negatives, groups, 3 query sets", job),
+            ("jobs/mine.py again", job),
+        ):
+            seconds, peak = watched(command, home)
+            print(f"| {name} | {seconds:.1f} | {peak / 1e6:,.0f} |", flush=True)
+
+
+def watched(command: list[str], home: str) -> tuple[float, int]:
+    """Seconds of a command, and the most memory (PSS) that it and its children held together."""
+    import contextlib
+    import os
+    import subprocess
+
+    import psutil
+
+    env = os.environ | {"RAYPIPE_HOME": home}
+    started, peak = time.perf_counter(), 0
+    quiet: Any = subprocess.DEVNULL
+    process = psutil.Popen(command, env=env, stdout=quiet, stderr=quiet)
+    while process.poll() is None:
+        held = 0
+        for one in [process, *process.children(recursive=True)]:
+            with contextlib.suppress(psutil.Error):
+                held += one.memory_full_info().pss
+        peak = max(peak, held)
+        time.sleep(0.5)
+    if process.returncode:
+        raise SystemExit(f"{command}: exit {process.returncode}")
+    return time.perf_counter() - started, peak
+
+
 def _texts() -> list[tuple[str, str]]:
     from raypipe.data.pydoc import PyDoc
 
@@ -105,7 +173,8 @@ def _texts() -> list[tuple[str, str]]:
 def _tokens(folder: Path, texts: list[tuple[str, str]]) -> tuple[Any, list[Any]]:
     import numpy as np
 
-    from raypipe.data.pairs import LongestFirst, Template
+    from raypipe.data.pairs import Template
+    from raypipe.data.truncation import LongestFirst
     from raypipe.inference.tokens import load_tokenizer
 
     tokenizer = load_tokenizer(folder)
@@ -122,7 +191,7 @@ def _tokens(folder: Path, texts: list[tuple[str, str]]) -> tuple[Any, list[Any]]
 
 
 def _scoring(folder: Path, texts: list[tuple[str, str]]) -> Callable[[], int]:
-    from raypipe.data.pairs import LongestFirst
+    from raypipe.data.truncation import LongestFirst
     from raypipe.inference.scoring import PairScorer
     from raypipe.models.cross_encoder import CrossEncoder
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from raypipe.job import main
@@ -10,11 +11,9 @@ from raypipe.job import main
 
 def work(experiment: Any, dry_run: bool) -> Any:
     """Run the recipe as it stands, without its sweep, or print the plan."""
-    from raypipe.experiment import Sweep
     from raypipe.sweep.sweep import plan_of, run
 
-    trained = " -> ".join(experiment.stage_names)
-    experiment = experiment.replace(sweep=Sweep(), reference=trained)
+    experiment = alone(experiment)
     if not dry_run:
         return run(experiment)
     plan, builder = plan_of(experiment)
@@ -22,5 +21,24 @@ def work(experiment: Any, dry_run: bool) -> Any:
     return None
 
 
+def alone(experiment: Any) -> Any:
+    """The recipe without its sweep; its only trained row is the reference."""
+    from raypipe.experiment import Sweep
+
+    trained = " -> ".join(experiment.stage_names)
+    return experiment.replace(sweep=Sweep(), reference=trained)
+
+
+def export(experiment: Any, folder: Path) -> None:
+    """Write the trained checkpoint with a model card."""
+    from raypipe.artifacts import Builder
+    from raypipe.sweep.export import export as write
+    from raypipe.sweep.space import expand
+
+    (trial,) = expand(alone(experiment))
+    write(trial, Builder(experiment.store()), folder)
+    print(f"model and card: {folder}")
+
+
 if __name__ == "__main__":
-    main(work, __doc__ or "", "default.yaml")
+    main(work, __doc__ or "", "default.yaml", export)

@@ -13,12 +13,11 @@ from pydantic import Field, field_validator, model_validator
 
 from raypipe.artifacts import Step, Store
 from raypipe.config import NOT_SEMANTIC, Config, ConfigError, nearest
-from raypipe.data.groups import Groups
-from raypipe.data.pairs import LongestFirst, Truncation
 from raypipe.data.sets import Collection, Queries, QuerySet
+from raypipe.data.truncation import LongestFirst, Truncation
 from raypipe.evaluation.measures import parse_measures
 from raypipe.files import home
-from raypipe.inference.groups import Negatives, TrainingGroups
+from raypipe.inference.lists import Lists
 from raypipe.inference.metrics import Metrics, OracleRun, TeacherRun
 from raypipe.inference.score import CrossEncoderRun, Reranking
 from raypipe.inference.tokens import Tokens
@@ -27,9 +26,9 @@ from raypipe.models.cross_encoder import CrossEncoder, Precision
 from raypipe.resources import Resources
 from raypipe.sources import Bm25, Source
 from raypipe.teachers import Teacher
-from raypipe.teachers.base import Lists
 from raypipe.train.settings import StageConfig
 from raypipe.train.stage import Stage
+from raypipe.training_set import TrainingData, TrainingSet
 
 Role = Literal["train", "validation", "test"]
 ARROW = "->"
@@ -54,6 +53,9 @@ class Evaluation(Config):
     """Names as in ir-measures."""
     selection: str = "nDCG@10"
     """The measure on validation queries by which the best checkpoint is kept."""
+    ensembles: tuple[Literal["seeds", "average", "interpolation"], ...] = ()
+    """Rows that cost no training: the mean of the z-scores of all seeds, the mean of their weights,
+    and scores mixed with the first stage's by a weight chosen on validation queries."""
 
 
 class Sweep(Config):
@@ -73,8 +75,8 @@ class Experiment(Config):
     data: Data
     candidates: Source = Bm25()
     """The first stage: its lists are trained on, validated on and re-ranked."""
-    groups: Groups = Groups()
-    """Training groups of every stage that names none itself."""
+    groups: TrainingSet = TrainingSet()
+    """What every stage trains on that names no groups itself."""
     teacher: Teacher | None = None
     """Gives the values that distillation losses fit."""
     model: CrossEncoder
@@ -132,31 +134,27 @@ class Experiment(Config):
         return self
 
     def _check_stage(self, name: str) -> None:
-        loss, groups = self.stages[name].loss, self.groups_of(name)
+        loss, data = self.stages[name].loss, self.training(name)
         if (share := self.stages[name].queries_per_step) < self.resources.workers:
             raise ValueError(
                 f"stages.{name}.queries_per_step: {share} queries cannot be shared by "
                 f"resources.workers={self.resources.workers}; raise the one or lower the other"
             )
         if loss.uses == "teacher":
-            if self.teacher is None:
+            if data.teacher is None:
                 raise ValueError(f"stages.{name}.loss: {loss.type} needs a teacher; set `teacher`")
-            if self.teacher.values not in loss.teacher_kinds:
+            if data.teacher.values not in loss.teacher_kinds:
                 raise ValueError(
-                    f"stages.{name}.loss: {loss.type} cannot use the {self.teacher.type} teacher, "
-                    f"which gives a {self.teacher.values}; it needs "
+                    f"stages.{name}.loss: {loss.type} cannot use the {data.teacher.type} teacher, "
+                    f"which gives a {data.teacher.values}; it needs "
                     f"{' or '.join(sorted(loss.teacher_kinds))}"
                 )
-        if loss.needs_positive and groups.positives == "keep_if_retrieved":
+        if loss.needs_positive and not data.training_set.every_group_has_a_positive:
             raise ValueError(
                 f"stages.{name}.loss: {loss.type} needs a positive in every group, but "
-                "groups.positives is keep_if_retrieved; use inject or drop"
+                f"groups.positives is {data.training_set.positives}; use inject or drop"
             )
-        if (depth := groups.negatives.depth) and depth > self.candidates.depth:
-            raise ValueError(
-                f"groups.negatives: the window reaches rank {depth}, candidates.depth is "
-                f"{self.candidates.depth}; raise that one"
-            )
+        data.problems("groups" if self.stages[name].groups is None else f"stages.{name}.groups")
 
     # --- what is named -------------------------------------------------------------------------
 
@@ -165,9 +163,32 @@ class Experiment(Config):
         """The stages of this experiment, in order."""
         return self.order or tuple(self.stages)
 
-    def groups_of(self, stage: str) -> Groups:
-        """The stage's own groups, or the recipe's."""
+    def groups_of(self, stage: str) -> TrainingSet:
+        """The stage's own training set, or the recipe's."""
         return self.stages[stage].groups or self.groups
+
+    def training(self, stage: str | None = None) -> TrainingData:
+        """The training set of a stage, or the recipe's own, with every default filled in."""
+        one = self.groups if stage is None else self.groups_of(stage)
+        return TrainingData(
+            one,
+            one.queries or self.data.train,
+            one.candidates or self.candidates,
+            one.teacher or self.teacher,
+            self.precision,
+            self.evaluation.depth,
+        )
+
+    def training_sets(self) -> dict[str, TrainingData]:
+        """The distinct training sets of this experiment's stages, by the stages that use them."""
+        users: dict[str, list[str]] = {}
+        sets: dict[str, TrainingData] = {}
+        for name in self.stage_names:
+            data = self.training(name)
+            key = data.training_set.model_dump_json()
+            users.setdefault(key, []).append(name)
+            sets[key] = data
+        return {", ".join(names): sets[key] for key, names in users.items()}
 
     def store(self) -> Store:
         return Store(self.storage or str(home() / "storage"))
@@ -175,8 +196,11 @@ class Experiment(Config):
     def tracking_uri(self) -> str | None:
         return self.tracking or os.environ.get("MLFLOW_TRACKING_URI")
 
-    def check(self) -> None:
+    def check(self, *, model: bool = True) -> None:
         """Everything outside the recipe that must be there, before work starts.
+
+        Args:
+            model: the backbone too; mining needs none.
 
         Raises:
             ConfigError: data set, split, run file, model, measure or storage is not usable.
@@ -189,7 +213,13 @@ class Experiment(Config):
         self.candidates.check()
         if self.teacher is not None:
             self.teacher.check()
-        Backbone(self.model.backbone).spec()
+        for stages, data in self.training_sets().items():
+            try:
+                data.check()
+            except ConfigError as error:
+                raise ConfigError(f"groups of {stages}: {error}") from None
+        if model:
+            self.model.check()
         self.store().check_writable()
 
     # --- the method section --------------------------------------------------------------------
@@ -200,35 +230,23 @@ class Experiment(Config):
     def queries(self, role: Role) -> Queries:
         return Queries(getattr(self.data, role), require_positive=role == "train")
 
+    def query_sets(self) -> list[Queries]:
+        """Every set of queries that is read: for training, validation and test."""
+        roles: tuple[Role, ...] = ("validation", "test")
+        training = [data.queries() for data in self.training_sets().values()]
+        return [*training, *(self.queries(role) for role in roles)]
+
     def first_stage(self, role: Role) -> Step:
         """Candidate lists of the role's queries."""
-        return self.candidates.candidates(self.collection(role), self.queries(role))
+        return self.candidates.candidates(self.collection(role), self.queries(role), self.precision)
 
-    def negatives(self, groups: Groups) -> Negatives:
-        """Positives and sampled negatives of the training queries."""
-        train = (self.first_stage("train"), self.queries("train"), self.collection("train"))
-        return Negatives(*train, groups)
-
-    def teacher_scores(self, role: Role, groups: Groups | None = None) -> Step:
-        """The teacher's values: of the groups' documents too, where groups are given."""
+    def teacher_scores(self, role: Role, depth: int) -> Step:
+        """The recipe's teacher on the candidates of an evaluation."""
         assert self.teacher is not None, "checked when the recipe was read"
-        depth = self.evaluation.depth
-        if groups is not None:
-            depth = max(groups.negatives.depth or 0, depth)
         lists = Lists(
-            self.first_stage(role),
-            self.negatives(groups) if groups is not None else None,
-            self.collection(role),
-            self.queries(role),
-            min(depth, self.candidates.depth),
+            self.first_stage(role), None, self.collection(role), self.queries(role), depth
         )
         return self.teacher.scores(lists, self.precision)
-
-    def training_groups(self, groups: Groups) -> TrainingGroups:
-        """What stages train on; with a teacher its values are always there, so that stages with
-        and without distillation share one artifact."""
-        teacher = None if self.teacher is None else self.teacher_scores("train", groups)
-        return TrainingGroups(self.negatives(groups), teacher)
 
     def reranking(self, role: Role) -> Reranking:
         """The role's candidate lists with the tokens of this backbone."""
@@ -246,18 +264,18 @@ class Experiment(Config):
         return step
 
     def _stage(self, name: str, start: Step) -> Stage:
-        train = self.reranking("train")
+        data, backbone = self.training(name), Backbone(self.model.backbone)
         return Stage(
             stage_name=name,
             config=self.stages[name],
             model=self.model,
             truncation=self.truncation,
             start=start,
-            groups=self.training_groups(self.groups_of(name)),
-            query_tokens=train.query_tokens,
-            doc_tokens=train.doc_tokens,
+            groups=data.groups(),
+            query_tokens=Tokens(data.queries(), backbone),
+            doc_tokens=Tokens(data.collection(), backbone),
             validation=self.reranking("validation"),
-            teacher_kind="score" if self.teacher is None else self.teacher.values,
+            teacher_kind="score" if data.teacher is None else data.teacher.values,
             measures=self.evaluation.measures,
             selection=self.evaluation.selection,
             depth=self.evaluation.validation_depth,
@@ -265,13 +283,13 @@ class Experiment(Config):
             precision=self.precision,
         )
 
-    def run_of(self, weights: Step) -> CrossEncoderRun:
-        """Test candidates re-ranked by a trained stage or a backbone that ships a scorer."""
+    def run_of(self, weights: Step, role: Role = "test") -> CrossEncoderRun:
+        """The role's candidates re-ranked by a trained stage or a backbone that ships a scorer."""
         return CrossEncoderRun(
             weights,
             self.model,
             self.truncation,
-            self.reranking("test"),
+            self.reranking(role),
             self.evaluation.depth,
             self.precision,
         )
@@ -287,7 +305,7 @@ class Experiment(Config):
         """Test candidates in the teacher's order."""
         assert self.teacher is not None
         return TeacherRun(
-            self.teacher_scores("test"),
+            self.teacher_scores("test", self.evaluation.depth),
             self.teacher.values,
             self.first_stage("test"),
             self.queries("test"),

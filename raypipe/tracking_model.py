@@ -1,7 +1,9 @@
 """The pyfunc that MLflow stores with a tracked cross-encoder: re-ranks a table of pairs.
 
 MLflow copies this one file into the logged model and runs it there ("models from code"), so it
-imports nothing of raypipe: the model opens wherever its pinned requirements are installed.
+imports nothing of raypipe: the model opens wherever its pinned requirements are installed. What is
+read of a pair is the recipe's truncation, if the checkpoint's config.json names it as
+`{"raypipe": {"truncation": {...}}}`; otherwise the longer side is cut to the tokenizer's limit.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 import mlflow
+import numpy as np
 import pandas as pd
 from mlflow.pyfunc import PythonModel
 
@@ -39,6 +42,7 @@ class Reranker(PythonModel):
         self.model = model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
         positions = getattr(model.config, "max_position_embeddings", None)
         self.max_length = min(self.tokenizer.model_max_length, positions or 512)
+        self.windows = _windows((getattr(model.config, "raypipe", None) or {}).get("truncation"))
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: Any = None) -> pd.DataFrame:
         """Column `score`, float32, one row per input row in the same order; higher is better."""
@@ -51,18 +55,62 @@ class Reranker(PythonModel):
         return pd.DataFrame({"score": scores.to_numpy()}, index=model_input.index)
 
     def _score(self, queries: list[str], texts: list[str]) -> Any:
+        if self.windows is not None:
+            return self._score_passages(queries, texts)
+        return self._forward(
+            self.tokenizer(
+                queries,
+                texts,
+                truncation="longest_first",
+                max_length=self.max_length,
+                padding=True,
+                return_tensors="pt",
+            )
+        )
+
+    def _score_passages(self, queries: list[str], texts: list[str]) -> Any:
+        """The best passage's score of every pair."""
+        rows, passages = [], []
+        plain = {"add_special_tokens": False, "verbose": False}
+        sides = [self.tokenizer(side, **plain).encodings for side in (queries, texts)]
+        for row, (query, text) in enumerate(zip(*sides, strict=True)):
+            passages += self._passages(query, text)
+            rows += [row] * (len(passages) - len(rows))
+        best = np.full(len(texts), -np.inf, dtype=np.float32)
+        for start in range(0, len(rows), _BATCH):
+            some = slice(start, start + _BATCH)
+            inputs = self.tokenizer.pad(passages[some], return_tensors="pt")
+            np.maximum.at(best, rows[some], self._forward(inputs))
+        return best
+
+    def _passages(self, query: Any, text: Any) -> list[dict[str, list[int]]]:
+        """Model inputs of the text's passages, each with the query, as raypipe's own jobs cut."""
+        cut = self.windows
+        query.truncate(cut["query"])
+        text.truncate(cut["length"], stride=cut["length"] - cut["stride"])
+        join = self.tokenizer.backend_tokenizer.post_process
+        read = [join(query, part) for part in [text, *text.overflowing][: cut["max_passages"]]]
+        typed = "token_type_ids" in self.tokenizer.model_input_names
+        return [
+            {"input_ids": one.ids} | ({"token_type_ids": one.type_ids} if typed else {})
+            for one in read
+        ]
+
+    def _forward(self, inputs: Any) -> Any:
         import torch
 
-        batch = self.tokenizer(
-            queries,
-            texts,
-            truncation="longest_first",
-            max_length=self.max_length,
-            padding=True,
-            return_tensors="pt",
-        ).to(self.model.device)
         with torch.inference_mode():
-            return self.model(**batch).logits[:, 0].float().cpu().numpy()
+            return self.model(**inputs.to(self.model.device)).logits[:, 0].float().cpu().numpy()
+
+
+def _windows(truncation: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Passages of max_p, or the one of budgets; None for longest_first."""
+    if truncation is None or truncation["type"] == "longest_first":
+        return None
+    if truncation["type"] == "budgets":
+        only = truncation["doc"]
+        return {"query": truncation["query"], "length": only, "stride": only, "max_passages": 1}
+    return truncation
 
 
 mlflow.models.set_model(Reranker())

@@ -97,17 +97,21 @@ def heading(experiment: Experiment, counts: Mapping[str, Any]) -> list[str]:
     """The sizes a reader needs to judge the table."""
     data, evaluation = experiment.data, experiment.evaluation
     docs = counts["collection/test"]["docs"]
-    queries = {r: counts[f"queries/{r}"]["queries"] for r in ("train", "validation", "test")}
-    groups = counts.get("groups", {})
+    queries = {role: counts[f"queries/{role}"]["queries"] for role in ("validation", "test")}
     lines = [
         f"{experiment.name}: {data.test.dataset}{' ' + data.test.split if data.test.split else ''}",
-        f"{docs:,} documents; {queries['test']:,} test, {queries['validation']:,} validation, "
-        f"{queries['train']:,} training queries",
-        f"first {evaluation.depth} of {experiment.candidates.label} re-ranked; pairs of up to "
-        f"{experiment.truncation.longest} tokens, {experiment.precision}, seed {experiment.seed}",
+        f"{docs:,} documents; {queries['test']:,} test, {queries['validation']:,} "
+        "validation queries",
+        f"first {evaluation.depth} of {experiment.candidates.label} re-ranked; "
+        f"{experiment.truncation.reads}, {experiment.precision}, seed {experiment.seed}",
     ]
-    if groups:
-        lines.append(f"{groups['groups']:,} training groups, {groups['pairs']:,} pairs per epoch")
+    for key, groups in counts.items():
+        name, _, stages = key.partition("/")
+        if name == "groups":
+            of = f" of {stages}" if stages else ""
+            lines.append(
+                f"{groups['groups']:,} training groups{of}, {groups['pairs']:,} pairs per epoch"
+            )
     return lines
 
 

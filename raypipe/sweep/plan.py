@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from raypipe.artifacts import Step
 from raypipe.sweep.space import Trial
 from raypipe.train.stage import Stage
+from raypipe.training_set import TrainingData
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,27 @@ class Plan:
             )
             lines.append(f"  {trial.name}: {marks}")
         return lines
+
+
+def training_sets(trials: Sequence[Trial]) -> dict[str, TrainingData]:
+    """The distinct training sets of all trials, named by the stages that use them.
+
+    Where trials differ in what a stage trains on, the name of the set's first trial stands behind.
+    """
+    users: dict[str, dict[str, str]] = {}
+    sets: dict[str, TrainingData] = {}
+    for trial in trials:
+        for stages, data in trial.experiment.training_sets().items():
+            digest = data.groups().digest
+            sets.setdefault(digest, data)
+            for stage in stages.split(", "):
+                users.setdefault(digest, {}).setdefault(stage, trial.name)
+    named: dict[str, TrainingData] = {}
+    for digest, stages in users.items():
+        name = ", ".join(stages)
+        unique = name if name not in named else f"{name} ({next(iter(stages.values()))})"
+        named[unique] = sets[digest]
+    return named
 
 
 @dataclass

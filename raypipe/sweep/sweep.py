@@ -10,11 +10,15 @@ from collections.abc import Callable
 from typing import Any
 
 from raypipe.artifacts import Builder, Step
+from raypipe.claims import Claims
 from raypipe.config import ConfigError, flatten, to_yaml
-from raypipe.experiment import Experiment
+from raypipe.experiment import Experiment, Role
 from raypipe.resources import Context, connect
 from raypipe.sweep.compare import Result, baselines, heading, publish, trained_row
-from raypipe.sweep.plan import Plan, Readiness
+from raypipe.sweep.derived import derived, derived_row
+from raypipe.sweep.export import card_of
+from raypipe.sweep.plan import Plan, Readiness, training_sets
+from raypipe.sweep.quality import teacher_quality
 from raypipe.sweep.relay import Relay
 from raypipe.sweep.space import Trial, expand
 from raypipe.sweep.trial import run_trial
@@ -26,6 +30,7 @@ Say = Callable[[str], None]
 def plan_of(experiment: Experiment) -> tuple[Plan, Builder]:
     """The trials, checked, and a builder on their store; needs no cluster."""
     trials = expand(experiment)
+    derived(trials, experiment.evaluation.ensembles)  # an error now, not after training
     for trial in trials:
         trial.experiment.check()
     return Plan.of(trials), Builder(experiment.store())
@@ -40,10 +45,11 @@ def run(experiment: Experiment, say: Say = print) -> Result:
     """
     plan, builder = plan_of(experiment)
     for trial in plan.trials:  # an empty split is found before Ray starts
-        for role in ("train", "validation", "test"):
-            builder.get(trial.experiment.queries(role))
+        for step in trial.experiment.query_sets():
+            builder.get(step)
     connect(experiment.resources, builder.store.is_local, experiment.storage_shared)
     builder.announce = say
+    builder.claim = Claims(say)
     builder.context = Context(
         experiment.resources, experiment.precision, progress_bars=sys.stderr.isatty()
     )
@@ -70,12 +76,20 @@ def _run(
 ) -> Result:
     first = plan.trials[0].experiment
     counts = _mine(first, plan, builder)
+    for quality in teacher_quality(first, training_sets(plan.trials), builder):
+        for line in quality.lines():
+            say(line)
     _log_inputs(first, builder, relay, run_id)
     rows = baselines(first, builder)
     missing = {d for d, stage in plan.stages.items() if builder.find(stage) is None}
     failed = _run_trials(plan, builder, relay, run_id, say)
     made = {d for d in missing if builder.find(plan.stages[d]) is not None}
     rows += [trained_row(t, builder, made) for t in plan.trials if t.name not in failed]
+    for one in derived(plan.trials, first.evaluation.ensembles):
+        if lost := [t.name for t in one.trials if t.name in failed]:
+            say(f"no row {one.name!r}: {lost[0]} failed")
+        else:
+            rows.append(derived_row(one, builder, made))
     if len(failed) == len(plan.trials):
         raise RuntimeError("every trial failed:\n" + "\n".join(failed.values()))
     lines = publish(heading(first, counts), rows, experiment, relay, run_id)
@@ -84,6 +98,7 @@ def _run(
     best = _best(plan, builder, experiment, failed)
     relay.send("log", run_id, {"stages_trained": len(made), "trials_failed": len(failed)})
     checkpoint = builder.get(best.experiment.trained())
+    relay.send("log_text", run_id, card_of(best, builder), "README.md")
     if made:  # the same weights would only be copied once more
         relay.send("log_model", run_id, str(checkpoint.local()), "reranker")
     counts["stages"] = {"distinct": len(plan.stages), "trained": len(made)}
@@ -97,25 +112,26 @@ def _mine(experiment: Experiment, plan: Plan, builder: Builder) -> dict[str, Any
     for trial in plan.trials:
         for step in trial.experiment.reranking("test").steps().values():
             builder.get(step)
-    groups = plan.chains[0][0].groups
     counts: dict[str, Any] = {}
-    for role in ("train", "validation", "test"):
+    roles: tuple[Role, ...] = ("validation", "test")
+    for role in roles:
         counts[f"collection/{role}"] = builder.get(experiment.collection(role)).counts
         counts[f"queries/{role}"] = builder.get(experiment.queries(role)).counts
         counts[f"candidates/{role}"] = builder.get(experiment.first_stage(role)).counts
-    counts["negatives"] = builder.get(groups.negatives).counts
-    counts["groups"] = builder.get(groups).counts
-    if groups.teacher is not None:
-        counts["teacher"] = builder.get(groups.teacher).counts
+    sets = training_sets(plan.trials)
+    for stages, data in sets.items():
+        for name, step in data.steps().items():
+            key = name.replace(" ", "_")
+            counts[key if len(sets) == 1 else f"{key}/{stages}"] = builder.get(step).counts
     return counts
 
 
 def _log_inputs(experiment: Experiment, builder: Builder, relay: Relay, run_id: str) -> None:
-    contexts = {"train": "training", "validation": "validation", "test": "test"}
-    for role, context in contexts.items():
-        artifact = builder.get(experiment.queries(role))  # type: ignore[arg-type]
-        name = experiment.queries(role).name  # type: ignore[arg-type]
-        relay.send("log_dataset", run_id, name, artifact.uri, artifact.digest, context)
+    *training, validation, test = experiment.query_sets()
+    uses = [*((one, "training") for one in training), (validation, "validation"), (test, "test")]
+    for queries, context in uses:
+        artifact = builder.get(queries)
+        relay.send("log_dataset", run_id, queries.name, artifact.uri, artifact.digest, context)
 
 
 def _run_trials(
@@ -208,9 +224,13 @@ def _trainable(
 ) -> None:
     from ray import tune
 
-    builder = Builder(store, context, announce=lambda line: print(line, flush=True))
+    builder = Builder(store, context, _print, Claims(_print))
     metrics = run_trial(trials[config["trial"]], builder, relay, parent)
     tune.report({**metrics.counts["means"]})
+
+
+def _print(line: str) -> None:
+    print(line, flush=True)
 
 
 def _last_line(error: BaseException) -> str:

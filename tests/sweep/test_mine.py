@@ -1,0 +1,122 @@
+"""The mining job on the small collection: counts, quality of the teacher, the command line."""
+
+from __future__ import annotations
+
+import pytest
+
+from raypipe.config import load
+from raypipe.data.groups import GroupReader
+from raypipe.experiment import Experiment
+from raypipe.sweep.mine import counts_line, plan_lines, plan_of, run
+from raypipe.sweep.quality import TeacherQuality
+
+pytestmark = pytest.mark.ray
+
+
+@pytest.fixture(scope="module")
+def said() -> list[str]:
+    return []
+
+
+@pytest.fixture(scope="module")
+def experiment(tmp_path_factory, write_recipe) -> Experiment:
+    here = write_recipe(tmp_path_factory.mktemp("mine"))
+    mixed = (
+        "groups.negatives={type: mixed, count: 4, parts: {candidates: {share: 2, sampler: "
+        "{type: log_random, high: 20}}, corpus: {share: 1, sampler: {type: uniform}}, "
+        "dense: {share: 1, sampler: {type: top_k}}}}"
+    )
+    backbone = load(Experiment, here).model.backbone
+    return load(
+        Experiment,
+        here,
+        [
+            f"groups.sources={{dense: {{type: dense, backbone: {backbone}, depth: 5}}}}",
+            mixed,
+            "groups.filters=[{type: max_score, score: 3}, {type: near_duplicate}]",
+        ],
+    )
+
+
+@pytest.fixture(scope="module")
+def mined(cluster, experiment, said):
+    return run(experiment, said.append)
+
+
+def test_everything_stands(mined, experiment):
+    groups = mined.artifacts["groups of contrastive, distil"]
+    reader = GroupReader(groups.local())
+    assert len(reader) == 36 and reader.has_teacher and reader.largest == 5
+    counts = mined.artifacts["negatives of contrastive, distil"].counts
+    assert counts["groups"] == 36 and counts["pairs"] == 36 * 5
+    assert counts["negatives_from_corpus"] >= 36
+    assert counts["negatives_from_dense"] + counts["negatives_from_candidates"] <= 36 * 3
+    steps, builder = plan_of(experiment)
+    assert all(line.startswith("there") for line in plan_lines(steps, builder))
+
+
+def test_every_count_is_said(mined, said):
+    for name, artifact in mined.artifacts.items():
+        assert counts_line(name, artifact.counts) in said
+    (line,) = [s for s in said if s.startswith("test candidates")]
+    assert "queries without candidates 1" in line
+    assert counts_line("x", {"drops": 0, "groups": 1234}) == "x: groups 1,234"
+
+
+def test_the_teacher_is_measured_on_validation_queries(mined, said):
+    (quality,) = mined.qualities
+    assert quality.teacher == "bi-encoder + first stage"
+    assert 0 < quality.teacher_value <= 1 and 0 < quality.lists_value <= 1
+    assert quality.lists_value == quality.evaluated_value
+    assert quality.lines()[0] in said
+    summary = mined.summary()
+    assert summary["teachers"][0]["teacher_value"] == quality.teacher_value
+    assert summary["counts"]["groups of contrastive, distil"]["groups"] == 36
+
+
+def test_again_nothing_is_made(mined, experiment):
+    lines: list[str] = []
+    again = run(experiment, lines.append)
+    uris = {name: one.uri for name, one in mined.artifacts.items()}
+    assert {name: one.uri for name, one in again.artifacts.items()} == uris
+    assert not [line for line in lines if line.startswith("negatives mixed")]
+
+
+def quality(**changes) -> TeacherQuality:
+    fields = {
+        "stages": "distil",
+        "teacher": "T",
+        "lists": "weak",
+        "depth": 10,
+        "teacher_value": 0.5,
+        "lists_value": 0.4,
+        "evaluated": "strong",
+        "evaluated_value": 0.4,
+    }
+    return TeacherQuality(**{**fields, **changes})
+
+
+@pytest.mark.parametrize(
+    ("changes", "warnings"),
+    [
+        ({}, []),
+        ({"teacher_value": 0.39}, ["not better than the first stage"]),
+        ({"teacher_value": 0.4}, ["not better than the first stage"]),  # and no better than any
+        ({"teacher_value": 0.5, "lists_value": 0.5}, []),  # lists in the teacher's order
+        ({"evaluated_value": 0.45}, ["weak (0.400), weaker than the evaluated first stage strong"]),
+        (
+            {"teacher_value": 0.3, "evaluated_value": 0.6},
+            ["not better than the first stage", "weaker than the evaluated"],
+        ),
+    ],
+)
+def test_warnings(changes, warnings):
+    figures, *found = quality(**changes).lines()
+    assert "validation nDCG@10" in figures and len(found) == len(warnings)
+    for line, part in zip(found, warnings, strict=True):
+        assert line.startswith("WARNING") and part in line
+
+
+def test_what_could_not_be_measured_says_why():
+    (line,) = quality(teacher_value=None, why="the file holds training queries").lines()
+    assert line == "teacher of distil (T): not measured, the file holds training queries"
