@@ -36,7 +36,7 @@ def train_worker(config: Mapping[str, Any]) -> None:
     import ray.train
     from ray.train.torch import get_device
 
-    logging.getLogger("ray.train").setLevel(logging.WARNING)  # INFO prints every report's rows
+    _quieten()
     stage, attempt = config["stage"], config["attempt"]
     inputs: dict[str, Artifact] = attempt.inputs
     rank = ray.train.get_context().get_world_rank()
@@ -89,6 +89,13 @@ def train_worker(config: Mapping[str, Any]) -> None:
             model = stage.model.load(start, stage.seed, training=False, device="cpu")
             load_whole(model, weights)
         write_checkpoint(model, start, stage, attempt, outcome, {**facts, **moved})
+
+
+def _quieten() -> None:
+    """Ray's INFO prints every report's rows; one of its loggers is named after its file."""
+    for name in list(logging.root.manager.loggerDict):
+        if name == "ray.train" or name.endswith("ray/train/v2/_internal/execution/context.py"):
+            logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def make_deterministic() -> None:
