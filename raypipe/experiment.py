@@ -24,7 +24,7 @@ from raypipe.inference.score import CrossEncoderRun, Reranking
 from raypipe.inference.tokens import Tokens
 from raypipe.judging import MAIN, Evaluation, EvaluationSet
 from raypipe.models.backbone import Backbone
-from raypipe.models.cross_encoder import CrossEncoder, Precision
+from raypipe.models.cross_encoder import CrossEncoder
 from raypipe.resources import Resources, default_precision
 from raypipe.sources import Bm25, Source
 from raypipe.space import Sweep
@@ -72,7 +72,7 @@ class Experiment(Config):
     """Values of papers, shown beside one's own on the same data over the same first stage."""
     seed: int = 1
     """Of head initialisation, query order and dropout."""
-    precision: Precision | Literal["auto"] = Field("auto", validate_default=True)
+    precision: Literal["auto", "bf16", "fp16", "fp32"] = Field("auto", validate_default=True)
     """Of matrix products in training and scoring; weights stay float32. auto is settled when the
     recipe is read: bf16 on GPUs, on a cluster and on CPUs that have bf16 products, else fp32."""
     sweep: Sweep = Sweep()

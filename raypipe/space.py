@@ -160,6 +160,8 @@ def parse_axis(key: str, given: Any) -> Axis:
         values = {str(label): value for label, value in given.items()}
     elif isinstance(given, list):
         values = {(v if isinstance(v, str) else json.dumps(v)): v for v in given}
+        if len(values) < len(given):
+            raise ValueError(f"expected values with different names, found {given!r}")
     else:
         values = {}
     if not values:

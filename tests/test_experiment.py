@@ -213,11 +213,13 @@ def test_an_empty_space_is_one_trial_named_by_its_stages():
 def test_the_last_key_varies_fastest():
     trials = spread({"seed": [1, 2], "stages.distil.lr": [0.01, 0.02], "order": ["distil"]})
     assert [trial.name for trial in trials] == [
-        "1 / 0.01 / distil",
-        "1 / 0.02 / distil",
-        "2 / 0.01 / distil",
-        "2 / 0.02 / distil",
+        "seed 1 / 0.01 / distil",
+        "seed 1 / 0.02 / distil",
+        "seed 2 / 0.01 / distil",
+        "seed 2 / 0.02 / distil",
     ]
+    assert [trial.row for trial in trials[:2]] == [trial.row for trial in trials[2:]]
+    assert trials[0].row == "0.01 / distil"
     found = [(t.experiment.seed, t.experiment.stages["distil"].lr) for t in trials]
     assert found == [(1, 0.01), (1, 0.02), (2, 0.01), (2, 0.02)]
     assert trials[1].values == {"seed": "1", "stages.distil.lr": "0.02", "order": "distil"}
@@ -254,7 +256,7 @@ def test_a_mapping_with_a_type_replaces():
         ({"modl.keep_layers": [3]}, "unknown key 'modl'; did you mean 'model'?"),
         ({"stages.distil.lrr": [3]}, "stages.distil.lrr: unknown key 'lrr'"),
         ({"stages.distll.lr": [0.1]}, "there is no 'distll' here; did you mean 'distil'?"),
-        ({"seed": [1, 1]}, "two trials have one name among ['1', '1']"),
+        ({"seed": [1, 1]}, "sweep.space.seed: expected values with different names, found [1, 1]"),
         (
             {"seed": [1, 2], "stages.distil.lr": [0.1, 7]},
             "sweep.space: seed=1, stages.distil.lr=7: stages.distil.lr: input should be less than",
@@ -343,7 +345,7 @@ def plain():
 
 @pytest.mark.parametrize(
     "override",
-    ["seed=2", "precision=fp32", "model.keep_layers=2", "truncation.max_length=90"],
+    ["seed=2", "precision=fp16", "model.keep_layers=2", "truncation.max_length=90"],
 )
 def test_what_changes_training_but_no_groups(plain, override):
     # precision is the teacher's too: its scores are another artifact, and so are the groups
@@ -351,7 +353,7 @@ def test_what_changes_training_but_no_groups(plain, override):
     pairs = list(zip(plain.chain(), other.chain(), strict=True))
     assert all(one.digest != two.digest for one, two in pairs)
     same = plain.groups.digest == other.groups.digest
-    assert same == (override != "precision=fp32")
+    assert same == (override != "precision=fp16")
 
 
 @pytest.mark.parametrize(
@@ -407,7 +409,7 @@ def standing() -> set[str]:
 @pytest.fixture
 def ready(default_plan, standing) -> Readiness:
     """The three trials of MiniLM-L6: contrastive (0), distil (1), contrastive -> distil (2)."""
-    return Readiness(default_plan, lambda step: step.digest in standing, [0, 1, 2])
+    return Readiness(default_plan.chains, lambda step: step.digest in standing, [0, 1, 2])
 
 
 def test_a_trial_waits_while_another_trains_its_stage(ready, standing, default_plan):
@@ -427,7 +429,7 @@ def test_a_trial_takes_over_after_a_failure(ready):
 
 
 def test_the_longer_trial_may_train_for_the_shorter(default_plan, standing):
-    ready = Readiness(default_plan, lambda step: step.digest in standing, [2, 0, 1])
+    ready = Readiness(default_plan.chains, lambda step: step.digest in standing, [2, 0, 1])
     assert ready.next() == 2
     assert ready.next() == 1  # 0 must wait, and does not hold up who comes after it
     assert ready.next() is None and ready.waiting == [0]
@@ -437,7 +439,7 @@ def test_the_longer_trial_may_train_for_the_shorter(default_plan, standing):
 
 def test_finished_stages_hold_nobody_up(default_plan, standing):
     standing |= set(default_plan.stages)
-    ready = Readiness(default_plan, lambda step: step.digest in standing, list(range(6)))
+    ready = Readiness(default_plan.chains, lambda step: step.digest in standing, list(range(6)))
     assert [ready.next() for _ in range(7)] == [0, 1, 2, 3, 4, 5, None]
 
 

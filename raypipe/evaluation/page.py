@@ -14,6 +14,7 @@ from raypipe.evaluation.tables import (
     effectiveness,
     explanation,
     overview,
+    searched,
     training,
 )
 
@@ -60,6 +61,7 @@ def to_html(report: Report) -> str:
             *_notes(report),
             *_overview(report),
             *(part for one in report.sets for part in _test_set(report, one)),
+            *_searched(report),
             *_training(report),
             *_runs(report),
             "<h2>What the figures are</h2>",
@@ -100,6 +102,13 @@ def _test_set(report: Report, one: SetFacts) -> Iterator[str]:
         if (figure := draw(report, one)) is not None:
             yield f"<h3>{title}</h3>"
             yield plots.svg(figure)
+
+
+def _searched(report: Report) -> Iterator[str]:
+    if (table := searched(report)) is not None:
+        yield "<h2>Trials</h2>"
+        yield _table(table)
+        yield plots.svg(plots.searched(report))
 
 
 def _training(report: Report) -> Iterator[str]:

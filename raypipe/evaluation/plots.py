@@ -215,6 +215,30 @@ def differences(report: Report, one: SetFacts) -> Any | None:
     return figure
 
 
+def searched(report: Report) -> Any:
+    """Validation value of every trial of a search, and the best so far."""
+    figure = _figure(7.2, 3.4)
+    axis = figure.subplots()
+    known = sorted((o for o in report.searched if o.value is not None), key=lambda o: o.number)
+    for state, mark in (("finished", "o"), ("pruned", "x")):
+        mine = [(one.number, one.value) for one in known if one.state == state]
+        if mine:
+            axis.plot(*zip(*mine, strict=True), mark, color="#0072b2", label=state)
+    best, line = -math.inf, []
+    for one in known:
+        if one.state == "finished":
+            best = max(best, one.value or 0.0)
+            line.append((one.number, best))
+    if line:
+        axis.step(*zip(*line, strict=True), where="post", color="#d55e00", label="best so far")
+    axis.set_xlabel("trial")
+    axis.set_ylabel("validation")
+    axis.legend(frameon=False, fontsize=8)
+    axis.grid(alpha=0.25)
+    axis.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
 def _per_query(report: Report, name: str, test_set: str, measure: str) -> dict[str, float]:
     """Means over seeds."""
     row = next(row for row in report.rows if row.name == name)

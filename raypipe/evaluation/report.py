@@ -49,6 +49,19 @@ class Curve:
 
 
 @dataclass(frozen=True)
+class Searched:
+    """One trial of a search."""
+
+    number: int
+    settings: Mapping[str, str]
+    """Dotted key to what it was."""
+    state: str
+    """finished, pruned, failed or invalid."""
+    value: float | None
+    """Best validation value; of a pruned trial the last one."""
+
+
+@dataclass(frozen=True)
 class Report:
     """Everything that is shown of a comparison."""
 
@@ -66,6 +79,8 @@ class Report:
     """Row name to the addresses of its tracked runs."""
     curves: Mapping[str, Sequence[Curve]] = field(default_factory=dict)
     """By row name."""
+    searched: tuple[Searched, ...] = ()
+    """Of a search, every trial."""
 
     @cached_property
     def lines(self) -> dict[str, list[Line]]:
@@ -101,6 +116,7 @@ class Report:
             "reference": self.reference,
             "statistics": self.statistics.model_dump(),
             "notes": list(self.notes),
+            "searched": [vars(one) for one in self.searched],
             "failed": {row.name: row.error for row in self.failed},
             "sets": {
                 one.name: {

@@ -106,6 +106,24 @@ def training(report: Report) -> Table | None:
     return Table([*heads, "pairs seen", "groups"], body, 3) if body else None
 
 
+def searched(report: Report) -> Table | None:
+    """The trials of a search, the best on validation first; None for a comparison."""
+    if not report.searched:
+        return None
+    keys = list(dict.fromkeys(key for one in report.searched for key in one.settings))
+    ranked = sorted(report.searched, key=lambda one: (one.value is None, -(one.value or 0.0)))
+    body = [
+        [
+            str(one.number),
+            one.state,
+            *(one.settings.get(key, NO_VALUE) for key in keys),
+            NO_VALUE if one.value is None else figure(one.value),
+        ]
+        for one in ranked
+    ]
+    return Table(["trial", "state", *keys, "validation"], body, 2 + len(keys))
+
+
 def overview(report: Report) -> Table | None:
     """Rows x test sets, the first measure of each, and the mean of every suite."""
     if len(report.sets) < 2:
@@ -137,6 +155,8 @@ def to_markdown(report: Report) -> str:
         if (tests := against_reference(report, one)) is not None:
             parts += [f"Against {report.reference}:", _markdown(tests)]
         parts += [f"Published: {source}" for source in one.sources]
+    if (trials := searched(report)) is not None:
+        parts += ["## Trials", _markdown(trials)]
     if (trained := training(report)) is not None:
         parts += ["## Training", _markdown(trained)]
     parts += ["\n".join(f"- {text}" for text in [*_failures(report), *report.notes])]
@@ -160,7 +180,12 @@ def print_report(report: Report, console: Console | None = None) -> None:
             console.print(Text(f"\nagainst {report.reference}"))
             _print(console, tests)
         console.print()
-    for title, table in (("training", training(report)), ("all test sets", overview(report))):
+    tables = {
+        "trials": searched(report),
+        "training": training(report),
+        "all test sets": overview(report),
+    }
+    for title, table in tables.items():
         if table is not None:
             console.print(Text(title))
             _print(console, table)

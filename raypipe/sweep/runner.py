@@ -92,7 +92,7 @@ class Runner:
             parent=self.parent,
             work=work,
         )
-        readiness = Readiness(plan, lambda step: store.find(step) is not None, waiting)
+        readiness = Readiness(plan.chains, lambda step: store.find(step) is not None, waiting)
         results = tune.Tuner(
             # a trial only waits for its training; CPUs would be taken from that
             tune.with_resources(trainable, {"cpu": 0, "memory": 1 << 20}),
@@ -101,7 +101,9 @@ class Runner:
                 search_alg=PlannedSearch(readiness),
                 max_concurrent_trials=slots,
             ),
-            run_config=tune_run(self.parent, store.uri, plan.trials[0], self.retries),
+            run_config=tune_run(
+                self.parent, store.uri, plan.trials[0].experiment.name, self.retries
+            ),
         ).fit()
         failed = {}
         for result in results:
@@ -111,12 +113,12 @@ class Runner:
         return failed
 
 
-def tune_run(parent: str, storage: str, trial: Trial, retries: int) -> Any:
+def tune_run(parent: str, storage: str, name: str, retries: int) -> Any:
     """Tune's own files go below the storage; a trial that fails is run again `retries` times."""
     from ray import tune
 
     return tune.RunConfig(
-        name=f"{trial.experiment.name}-{parent[:8]}",
+        name=f"{name}-{parent[:8]}",
         storage_path=f"{storage.rstrip('/')}/.tune",
         failure_config=tune.FailureConfig(max_failures=retries),
         verbose=0,

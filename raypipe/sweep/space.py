@@ -34,12 +34,15 @@ Choice = tuple[str, str, Any]
 
 
 def expand(experiment: Experiment) -> list[Trial]:
-    """All trials of a comparison in the order of the space, the last key varying fastest.
+    """All trials of a comparison in the order of the space, the last key varying fastest; of a
+    search, trials that show every value once.
 
     Raises:
         ConfigError: a combination is not a valid recipe, two have one name, or the recipe's
             `reference` names neither a trial nor another row of the table.
     """
+    if experiment.sweep.mode == "search":
+        return representatives(experiment)
     trials = [trial_of(experiment, choices) for choices in combinations(experiment.sweep.axes())]
     names = [trial.name for trial in trials]
     if len(set(names)) < len(names):
@@ -53,6 +56,44 @@ def expand(experiment: Experiment) -> list[Trial]:
             f"reference: no row {experiment.reference!r}{nearest(experiment.reference, rows)}"
         )
     return trials
+
+
+def representatives(experiment: Experiment) -> list[Trial]:
+    """Trials that show every value of a search space, to be checked before a resource is claimed.
+
+    Each value of a key, and both ends of a range, with the first values of the other keys.
+
+    Raises:
+        ConfigError: one is not a valid recipe.
+    """
+    axes = experiment.sweep.axes()
+    options = [
+        [(a.key, f"{v:g}", v) for v in (a.range.low, a.range.high)]
+        if a.range is not None
+        else [(a.key, label, value) for label, value in a.values.items()]
+        for a in axes
+    ]
+    found: dict[str, Trial] = {}
+    for place, given in enumerate(options):
+        for choice in given:
+            chosen: list[Choice] = []
+            for other, axis in enumerate(axes):
+                labels = {key: label for key, label, _ in chosen}
+                if axis.applies(labels):
+                    chosen.append(
+                        choice if other == place else _fitting(options[other], axes, axis)
+                    )
+            trial = trial_of(experiment, chosen)
+            found.setdefault(trial.name, trial)
+    return list(found.values()) or [trial_of(experiment, [])]
+
+
+def _fitting(options: list[Choice], axes: Sequence[Axis], axis: Axis) -> Choice:
+    """The first value of another key, the one that later keys wait for if there is such."""
+    for later in axes:
+        for label in later.when.get(axis.key, ()):
+            return next(one for one in options if one[1] == label)
+    return options[0]
 
 
 def by_row(trials: Sequence[Trial]) -> dict[str, list[Trial]]:

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from raypipe.artifacts import Artifact
 from raypipe.evaluation.comparison import PerQuery, Row, StageFacts, Statistics
-from raypipe.evaluation.report import Curve, Report, SetFacts
+from raypipe.evaluation.report import Curve, Report, Searched, SetFacts
 from raypipe.judging import MAIN
 from raypipe.sweep.relay import Relay
 from raypipe.tracking import Kind, metric_name
@@ -96,6 +96,7 @@ def comparison_json(report: Report) -> dict[str, Any]:
         "statistics": report.statistics.model_dump(mode="json"),
         "notes": list(report.notes),
         "rows": [row.name for row in report.rows],
+        "searched": [dataclasses.asdict(one) for one in report.searched],
         "sets": [dataclasses.asdict(one) for one in report.sets],
     }
 
@@ -126,6 +127,7 @@ def read_report(store: Store, job: TrackedRun) -> Report:
             statistics=Statistics(**facts.get("statistics", {})),
             mode=facts.get("mode", "compare"),
             notes=tuple(facts.get("notes", ())) or _unfinished(job),
+            searched=tuple(Searched(**one) for one in facts.get("searched", ())),
             links={name: [one.run.address for one in parts if one.name == name] for name in names},
             curves={
                 name: _curves(store, [o for o in parts if o.name == name], sets) for name in names

@@ -364,7 +364,7 @@ def test_two_workers_train_like_one(first, cluster, path, tmp_path):
 def test_a_trial_whose_stage_is_being_trained_waits(path):
     plan = Plan.of(expand(load(Experiment, path, ["seed=77"])))
     committed: set[str] = set()
-    search = PlannedSearch(Readiness(plan, lambda step: step.digest in committed, [0, 1]))
+    search = PlannedSearch(Readiness(plan.chains, lambda step: step.digest in committed, [0, 1]))
     assert search.suggest("a") == {"trial": 0}
     assert search.suggest("b") is None
     committed.add(plan.chains[0][0].digest)
