@@ -53,7 +53,7 @@ class WeightedSum(Loss):
     It fits a teacher as soon as one term does. The training loop hands over one column of targets
     and one mask, which are then the teacher's: terms on labels read them off the positives, as 1
     and 0 without grades, and a document without a teacher value is left out of every term. If all
-    terms fit labels, they see the labels as they are.
+    terms fit labels, those made of gains see the grades and the others 1 and 0, as each does alone.
 
     Source: the recipes of CADET (arXiv 2505.19274), 0.1 infonce + 1.0 kl, and PairDistill (arXiv
     2410.01383), kl + 3.0 pair_kl + in-batch cross-entropy (no loss here: it needs other queries).
@@ -72,6 +72,10 @@ class WeightedSum(Loss):
         """Teachers that every term on a teacher can fit; empty if no term fits one."""
         kinds = [t.loss.teacher_kinds for t in self.terms.values() if t.loss.uses == "teacher"]
         return frozenset[TeacherKind].intersection(*kinds) if kinds else frozenset()
+
+    @property
+    def graded(self) -> bool:  # type: ignore[override]
+        return self.uses == "labels" and any(t.loss.graded for t in self.terms.values())
 
     @property
     def uses(self) -> Targets:
@@ -94,6 +98,8 @@ class WeightedSum(Loss):
                         "found None; pass it, or sum terms on a teacher alone"
                     )
                 fitted_QD = positive_QD.to(targets_QD.dtype)
+            elif self.graded and not term.loss.graded:
+                fitted_QD = (targets_QD > 0).to(targets_QD.dtype)
             value_Q = term.loss.per_query(scores_QD, fitted_QD, mask_QD, positive_QD)
             total_Q = total_Q + term.weight * value_Q
         return total_Q

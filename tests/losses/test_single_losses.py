@@ -399,17 +399,20 @@ def test_a_sum_is_its_terms_times_their_weights() -> None:
     assert torch.allclose(gradient(both, groups), torch.stack(slopes).sum(0), rtol=1e-4)
 
 
-def test_a_sum_of_label_terms_sees_grades_and_one_with_a_teacher_sees_positives() -> None:
+def test_only_terms_of_gains_see_grades() -> None:
     graded = one([0.0, 1.0, 2.0], [2.0, 1.0, 0.0], [3.0, 1.0, 2.0])
-    batch = tensors(RankNet(), graded)
-    labels = weighted(a=(1.0, RankNet()), b=(1.0, ListMLE()))
-    assert close(labels(**batch).item(), RankNet()(**batch).item() + ListMLE()(**batch).item())
-    mixed = weighted(a=(1.0, RankNet()), b=(1.0, MSE()))
+    batch = tensors(ApproxNDCG(), graded)
     positive = torch.tensor([[True, True, False]])
+    binary = {**batch, "targets_QD": positive.double()}
+    labels = weighted(a=(1.0, RankNet()), b=(1.0, ApproxNDCG()), c=(1.0, Lambda()))
+    assert labels.graded and not weighted(a=(1.0, RankNet()), b=(1.0, BCE())).graded
+    assert RankNet()(**binary).item() != RankNet()(**batch).item()
+    assert Lambda()(**binary).item() != Lambda()(**batch).item()
+    expected = RankNet()(**binary) + ApproxNDCG()(**batch) + Lambda()(**batch)
+    assert close(labels(**batch).item(), expected.item())
+    mixed = weighted(a=(1.0, RankNet()), b=(1.0, MSE()))
     teacher = {**tensors(MSE(), graded), "positive_QD": positive}
-    binary = RankNet()(**{**batch, "targets_QD": positive.double()})
-    assert binary.item() != RankNet()(**batch).item()
-    assert close(mixed(**teacher).item(), binary.item() + MSE()(**teacher).item())
+    assert close(mixed(**teacher).item(), RankNet()(**binary).item() + MSE()(**teacher).item())
 
 
 def test_a_document_without_a_teacher_value_is_left_out_of_every_term_of_a_sum() -> None:

@@ -1,0 +1,90 @@
+"""Sums of losses on what the loop hands over: grades, positives, and documents that are neither.
+
+Shapes: Q queries, D documents per group.
+"""
+
+from __future__ import annotations
+
+import types
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from raypipe.data.groups import GroupReader
+from raypipe.data.pairs import Template
+from raypipe.data.tokens import token_table
+from raypipe.data.truncation import LongestFirst
+from raypipe.losses import BCE, ApproxNDCG, Lambda, Loss, RankNet, Term, WeightedSum
+from raypipe.records import GROUPS
+from raypipe.train.batches import Block
+from raypipe.train.gradients import loss_of
+from raypipe.train.settings import StageConfig
+from raypipe.train.worker import _batcher
+
+TEMPLATE = Template((1,), (2,), (2,), None, pad_id=0, pad_type=0)
+RELEVANCE = [[3, 2, 0, 0], [2, 0, 0]]
+
+
+def write(folder: Path, table: pa.Table) -> Path:
+    folder.mkdir(parents=True)
+    with pa.ipc.new_file(str(folder / "part-00000.arrow"), table.schema) as writer:
+        writer.write_table(table)
+    return folder
+
+
+def batch(folder: Path, loss: Loss, relevance: list[list[int]], threshold: int = 1) -> Block:
+    """All groups as one block, the way a worker cuts them; the teacher prefers later documents."""
+    rows = [
+        {
+            "query_index": q,
+            "doc_indices": range(len(one)),
+            "relevance": one,
+            "teacher_values": [float(place) for place in range(len(one))],
+            "ranks": range(1, len(one) + 1),
+        }
+        for q, one in enumerate(relevance)
+    ]
+    groups = write(folder / "groups", pa.Table.from_pylist(rows, schema=GROUPS))
+    texts = write(folder / "texts", token_table([[7, 8]] * 9, 100))
+    stored = types.SimpleNamespace(local=lambda: texts)
+    stage = types.SimpleNamespace(
+        config=StageConfig(loss=loss),
+        truncation=LongestFirst(max_length=16),
+        teacher_kind="score",
+        positive_relevance=threshold,
+    )
+    inputs = {"query_tokens": stored, "doc_tokens": stored}
+    batcher = _batcher(stage, inputs, GroupReader(groups), TEMPLATE, 1 << 20)
+    (block,) = batcher.blocks([*range(len(relevance))])
+    return block
+
+
+def weighted(*losses: Loss) -> WeightedSum:
+    return WeightedSum(terms={f"t{i}": Term(loss=loss) for i, loss in enumerate(losses)})
+
+
+def scores(block: Block) -> torch.Tensor:
+    rng = np.random.default_rng(5)
+    return torch.tensor(rng.normal(size=block.mask_QD.shape))
+
+
+@pytest.mark.parametrize(
+    "terms",
+    [(ApproxNDCG(), Lambda()), (ApproxNDCG(), RankNet(), BCE()), (RankNet(), BCE())],
+    ids=lambda terms: " + ".join(term.type for term in terms),
+)
+def test_every_term_sees_the_labels_that_it_would_see_alone(tmp_path, terms):
+    block = batch(tmp_path / "sum", weighted(*terms), RELEVANCE)
+    found = loss_of(weighted(*terms), scores(block), block)
+    alone = 0.0
+    for number, term in enumerate(terms):
+        own = batch(tmp_path / str(number), term, RELEVANCE)
+        alone += loss_of(term, scores(own), own)
+    assert float(found) == pytest.approx(float(alone), rel=1e-6)
+    binary = [[min(y, 1) for y in one] for one in RELEVANCE]
+    plain = batch(tmp_path / "binary", weighted(*terms), binary)
+    graded = any(term.graded for term in terms)
+    assert (float(loss_of(weighted(*terms), scores(plain), plain)) != float(found)) == graded
