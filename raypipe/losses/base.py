@@ -5,8 +5,9 @@ Shapes: Q queries of the batch, D documents per group (padded to the longest).
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,6 +19,13 @@ Targets = Literal["labels", "teacher"]
 
 TeacherKind = Literal["score", "rank"]
 """What a teacher says: scores on some scale, or an order alone."""
+
+
+class Known(NamedTuple):
+    """What is known of the documents beside the targets; few losses look at it."""
+
+    labels_QD: Tensor
+    """Float: the relevance grade of a positive, 0 of a negative, NaN of what is neither."""
 
 
 class Loss(Config):
@@ -49,34 +57,41 @@ class Loss(Config):
 
     @abstractmethod
     def per_query(
-        self, scores_QD: Tensor, targets_QD: Tensor, mask_QD: Tensor, positive_QD: Tensor | None
+        self, scores_QD: Tensor, targets_QD: Tensor, mask_QD: Tensor, known: Known | None
     ) -> Tensor:
         """The loss of each query, shape Q; 0 where a query cannot carry it.
 
-        Receives float32 scores; scores and targets are 0 wherever the mask is False. Targets keep
-        their dtype, so that float64 teacher values are ordered as the teacher ordered them.
+        Receives float32 scores; scores and targets are 0 and labels NaN wherever the mask is False.
+        Targets keep their dtype, so that float64 teacher values are ordered as the teacher ordered
+        them.
         """
+
+    def each(
+        self, scores_QD: Tensor, targets_QD: Tensor, mask_QD: Tensor, known: Known | None = None
+    ) -> Tensor:
+        """The loss of each query, shape Q, float32; arguments as for the call."""
+        assert scores_QD.shape == targets_QD.shape == mask_QD.shape, "scores, targets, mask differ"
+        # NaN * 0 is NaN in both passes, so masked entries are replaced before any arithmetic.
+        scores_QD = torch.where(mask_QD, scores_QD.float(), 0.0)
+        targets_QD = torch.where(mask_QD, targets_QD, 0)
+        if known is not None:
+            assert known.labels_QD.shape == mask_QD.shape, "labels, mask differ"
+            known = Known(torch.where(mask_QD, known.labels_QD, math.nan))
+        return self.per_query(scores_QD, targets_QD, mask_QD, known)
 
     def __call__(
         self,
         scores_QD: Tensor,  # the student's; any float dtype
         targets_QD: Tensor,  # higher is better: a teacher's ranks arrive negated
         mask_QD: Tensor,  # bool; True = a real document with a usable target
-        positive_QD: Tensor | None = None,  # bool; needed by margin_mse over positives alone
+        known: Known | None = None,  # for margin_mse over positives and labels under a teacher
     ) -> Tensor:
         """The mean over the queries of the batch, a float32 scalar.
 
-        What scores, targets and positives hold under the mask, NaN included, changes neither the
-        value nor a gradient.
+        What scores, targets and labels hold under the mask, NaN included, changes neither the value
+        nor a gradient.
         """
-        assert scores_QD.shape == targets_QD.shape == mask_QD.shape, "scores, targets, mask differ"
-        assert positive_QD is None or positive_QD.shape == mask_QD.shape, "positive, mask differ"
-        # NaN * 0 is NaN in both passes, so masked entries are replaced before any arithmetic.
-        scores_QD = torch.where(mask_QD, scores_QD.float(), 0.0)
-        targets_QD = torch.where(mask_QD, targets_QD, 0)
-        if positive_QD is not None:
-            positive_QD = positive_QD & mask_QD
-        return self.per_query(scores_QD, targets_QD, mask_QD, positive_QD).mean()
+        return self.each(scores_QD, targets_QD, mask_QD, known).mean()
 
 
 def masked_mean(values: Tensor, mask: Tensor, dim: int | tuple[int, ...]) -> Tensor:

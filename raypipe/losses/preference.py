@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 from torch.special import entr
 
-from raypipe.losses.base import Loss, TeacherKind, masked_mean
+from raypipe.losses.base import Known, Loss, TeacherKind, masked_mean
 from raypipe.losses.order import margins, ordered, usable_pairs
 
 
@@ -22,8 +22,8 @@ class MarginMSE(Loss):
 
     L_q = mean over pairs (i, j) of ((s_i - s_j) - scale * (t_i - t_j))^2.
 
-    Every usable document that is not a positive is a negative: documents that are neither arrive
-    masked.
+    A document that is neither positive nor negative is in no pair; with pairs = all it is, as
+    labels are not looked at then.
 
     Source: Hofstaetter et al. 2020, Improving Efficient Neural Ranking Models with
     Cross-Architecture Knowledge Distillation, arXiv 2010.02666.
@@ -48,17 +48,17 @@ class MarginMSE(Loss):
         return self.pairs == "positive_negative"
 
     def per_query(
-        self, scores_QD: Tensor, targets_QD: Tensor, mask_QD: Tensor, positive_QD: Tensor | None
+        self, scores_QD: Tensor, targets_QD: Tensor, mask_QD: Tensor, known: Known | None
     ) -> Tensor:
         if self.pairs == "all":
             pairs_QDD = ordered(targets_QD, mask_QD)
-        elif positive_QD is None:
+        elif known is None:
             raise ValueError(
-                "margin_mse with pairs=positive_negative expected positive_QD, found None; "
-                "pass it or set pairs=all"
+                "margin_mse with pairs=positive_negative expected known labels, found None; "
+                "pass them or set pairs=all"
             )
         else:
-            negative_QD = mask_QD & ~positive_QD
+            positive_QD, negative_QD = known.labels_QD > 0, known.labels_QD == 0
             pairs_QDD = positive_QD.unsqueeze(2) & negative_QD.unsqueeze(1)
         error_QDD = margins(scores_QD) - self.scale * margins(targets_QD).float()
         return masked_mean(error_QDD.square(), pairs_QDD, dim=(1, 2))
@@ -90,7 +90,7 @@ class PairKL(Loss):
     """Divides the teacher's margins; below 1 makes it surer."""
 
     def per_query(
-        self, scores_QD: Tensor, targets_QD: Tensor, mask_QD: Tensor, positive_QD: Tensor | None
+        self, scores_QD: Tensor, targets_QD: Tensor, mask_QD: Tensor, known: Known | None
     ) -> Tensor:
         probability_QDD = torch.sigmoid(margins(targets_QD) / self.teacher_temperature)
         same = torch.eye(mask_QD.shape[1], dtype=torch.bool, device=mask_QD.device)

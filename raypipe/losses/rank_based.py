@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from raypipe.losses.base import Loss, Targets, TeacherKind, masked_mean
+from raypipe.losses.base import Known, Loss, Targets, TeacherKind, masked_mean
 from raypipe.losses.order import margins, ordered, ranks, soft_ranks, usable_pairs
 
 Gain = Literal["linear", "exponential"]
@@ -44,7 +44,7 @@ class AdrMSE(Loss):
     """Divides the score differences; lower nears the true ranks and flattens the loss."""
 
     def per_query(
-        self, scores_QD: Tensor, targets_QD: Tensor, mask_QD: Tensor, positive_QD: Tensor | None
+        self, scores_QD: Tensor, targets_QD: Tensor, mask_QD: Tensor, known: Known | None
     ) -> Tensor:
         ranks_QD = ranks(ordered(targets_QD, mask_QD), mask_QD)
         error_QD = soft_ranks(scores_QD, mask_QD, self.temperature) - ranks_QD
@@ -87,7 +87,7 @@ class ApproxNDCG(Loss):
         return self.targets
 
     def per_query(
-        self, scores_QD: Tensor, targets_QD: Tensor, mask_QD: Tensor, positive_QD: Tensor | None
+        self, scores_QD: Tensor, targets_QD: Tensor, mask_QD: Tensor, known: Known | None
     ) -> Tensor:
         share_QD = _gain_shares(targets_QD, self.gain)
         ranks_QD = soft_ranks(scores_QD, mask_QD, self.temperature)
@@ -131,7 +131,7 @@ class Lambda(Loss):
         return self.targets
 
     def per_query(
-        self, scores_QD: Tensor, targets_QD: Tensor, mask_QD: Tensor, positive_QD: Tensor | None
+        self, scores_QD: Tensor, targets_QD: Tensor, mask_QD: Tensor, known: Known | None
     ) -> Tensor:
         pairs_QDD = ordered(targets_QD, mask_QD)
         discount_QD = _discount(ranks(_before(scores_QD, pairs_QDD, mask_QD), mask_QD))

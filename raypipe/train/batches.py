@@ -60,7 +60,8 @@ class Block:
     """Row and column of every pair in the [Q, D] score matrix."""
     targets_QD: Array
     mask_QD: Array
-    positive_QD: Array
+    labels_QD: Array
+    """Float: the relevance grade of a positive, 0 of a negative, NaN of what is neither."""
     tokens: int
     """Real tokens of all passages, without padding."""
 
@@ -93,9 +94,14 @@ class Targets:
         if self.uses == "teacher":
             sign = -1.0 if self.teacher_kind == "rank" else 1.0
             return sign * teacher_D, np.isfinite(teacher_D)
+        labels = self.labels(relevance_D)
+        fitted = np.nan_to_num(labels) if self.graded else (labels > 0).astype(np.float64)
+        return fitted, ~np.isnan(labels)
+
+    def labels(self, relevance_D: Array) -> Array:
+        """Float64: the grade of a positive, 0 of a negative, NaN in 0 < relevance < threshold."""
         positive = relevance_D >= self.positive_relevance
-        labels = np.where(positive, relevance_D if self.graded else 1, 0)
-        return labels.astype(np.float64), positive | (relevance_D <= 0)
+        return np.where(positive, relevance_D, np.where(relevance_D <= 0, 0.0, np.nan))
 
 
 _Member = tuple[list[Pair], list[int], tuple[int, Array, Array, Array]]
@@ -148,12 +154,12 @@ class Batcher:
         sizes = [len(counts) for _, counts, _ in members]
         shape = (len(members), max(sizes))
         targets, mask = np.zeros(shape), np.zeros(shape, dtype=bool)
-        positive = np.zeros(shape, dtype=bool)
+        labels = np.full(shape, np.nan)
         for number, (*_, (_, _, relevance, teacher)) in enumerate(members):
             values, usable = self.targets.of(relevance, teacher)
             targets[number, : len(values)] = values
             mask[number, : len(values)] = usable
-            positive[number, : len(values)] = relevance >= self.targets.positive_relevance
+            labels[number, : len(values)] = self.targets.labels(relevance)
         flat = [passage for passages, *_ in members for passage in passages]
         lengths = [self._length(passage) for passage in flat]
         batches = [
@@ -161,7 +167,7 @@ class Batcher:
             for chosen in length_batches(lengths, max(self.budget // 4, 1))
         ]
         passages = _places([n for _, counts, _ in members for n in counts])
-        return Block(batches, passages, _places(sizes), targets, mask, positive, sum(lengths))
+        return Block(batches, passages, _places(sizes), targets, mask, labels, sum(lengths))
 
 
 def _places(sizes: list[int]) -> tuple[Array, Array]:

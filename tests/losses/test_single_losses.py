@@ -36,6 +36,7 @@ from raypipe.losses import (
     ApproxNDCG,
     Hinge,
     InfoNCE,
+    Known,
     Lambda,
     ListMLE,
     ListNet,
@@ -243,16 +244,16 @@ def test_margin_mse_over_all_pairs_never_sees_the_labels(
     loss = MarginMSE(pairs="all")
     batch = tensors(loss, groups)
     other = torch.tensor(labels)[: batch["mask_QD"].shape[1]].expand_as(batch["mask_QD"])
-    without = {k: v for k, v in batch.items() if k != "positive_QD"}
+    without = {k: v for k, v in batch.items() if k != "known"}
     expected = naive(loss, groups)
     assert close(loss(**without).item(), expected)
-    assert close(loss(**without, positive_QD=other).item(), expected)
+    assert close(loss(**without, known=Known(other.double())).item(), expected)
 
 
 def test_margin_mse_over_positives_refuses_to_guess_them() -> None:
     batch = tensors(MarginMSE(), one([1.0, 0.0], [1.0, 0.0], [1.0, 0.0]))
-    del batch["positive_QD"]
-    with pytest.raises(ValueError, match=r"positive_QD, found None; pass it or set pairs=all"):
+    del batch["known"]
+    with pytest.raises(ValueError, match=r"known labels, found None; pass them or set pairs=all"):
         MarginMSE()(**batch)
 
 
@@ -410,9 +411,10 @@ def test_only_terms_of_gains_see_grades() -> None:
     assert Lambda()(**binary).item() != Lambda()(**batch).item()
     expected = RankNet()(**binary) + ApproxNDCG()(**batch) + Lambda()(**batch)
     assert close(labels(**batch).item(), expected.item())
-    mixed = weighted(a=(1.0, RankNet()), b=(1.0, MSE()))
-    teacher = {**tensors(MSE(), graded), "positive_QD": positive}
-    assert close(mixed(**teacher).item(), RankNet()(**binary).item() + MSE()(**teacher).item())
+    mixed = weighted(a=(1.0, RankNet()), b=(1.0, MSE()), c=(1.0, Lambda()))
+    teacher = tensors(MSE(), graded)
+    expected = RankNet()(**binary) + MSE()(**teacher) + Lambda()(**batch)
+    assert close(mixed(**teacher).item(), expected.item())
 
 
 def test_a_document_without_a_teacher_value_is_left_out_of_every_term_of_a_sum() -> None:
@@ -425,6 +427,6 @@ def test_a_document_without_a_teacher_value_is_left_out_of_every_term_of_a_sum()
 def test_a_sum_refuses_to_guess_positives() -> None:
     loss = weighted(order=(1.0, RankNet()), kl=(1.0, KL()))
     batch = tensors(loss, one([1.0, 0.0], [1.0, 0.0], [1.0, 0.0]))
-    del batch["positive_QD"]
-    with pytest.raises(ValueError, match=r"positive_QD for the labels of its term 'order'"):
+    del batch["known"]
+    with pytest.raises(ValueError, match=r"known labels for its term 'order'"):
         loss(**batch)

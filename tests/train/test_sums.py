@@ -17,7 +17,18 @@ from raypipe.data.groups import GroupReader
 from raypipe.data.pairs import Template
 from raypipe.data.tokens import token_table
 from raypipe.data.truncation import LongestFirst
-from raypipe.losses import BCE, ApproxNDCG, Lambda, Loss, RankNet, Term, WeightedSum
+from raypipe.losses import (
+    BCE,
+    KL,
+    ApproxNDCG,
+    InfoNCE,
+    Lambda,
+    Loss,
+    MarginMSE,
+    RankNet,
+    Term,
+    WeightedSum,
+)
 from raypipe.records import GROUPS
 from raypipe.train.batches import Block
 from raypipe.train.gradients import loss_of
@@ -88,3 +99,37 @@ def test_every_term_sees_the_labels_that_it_would_see_alone(tmp_path, terms):
     plain = batch(tmp_path / "binary", weighted(*terms), binary)
     graded = any(term.graded for term in terms)
     assert (float(loss_of(weighted(*terms), scores(plain), plain)) != float(found)) == graded
+
+
+NEITHER = 1
+"""The document of relevance 1 where 2 is needed: neither positive nor negative."""
+
+
+def slope(loss: Loss, block: Block) -> torch.Tensor:
+    at = scores(block).requires_grad_()
+    loss_of(loss, at, block).backward()
+    assert at.grad is not None
+    return at.grad[0]
+
+
+@pytest.mark.parametrize(
+    "term", [BCE(), InfoNCE(), RankNet(), ApproxNDCG(), Lambda()], ids=lambda term: term.type
+)
+def test_a_document_that_is_neither_is_in_no_label_term(tmp_path, term):
+    """It is taught by the teacher alone, and the label term is what it is without it."""
+    both = weighted(term, KL())
+    block = batch(tmp_path / "sum", both, [[3, 1, 0, 0]], threshold=2)
+    assert block.mask_QD.all()
+    taught = slope(KL(), block)
+    found = slope(both, block) - taught
+    assert found[NEITHER].abs() < 1e-7 < taught[NEITHER].abs()
+    alone = slope(term, batch(tmp_path / "alone", term, [[3, 1, 0, 0]], threshold=2))
+    torch.testing.assert_close(found, alone, rtol=1e-4, atol=1e-6)
+    assert (alone[[0, 2, 3]] != 0).all()
+
+
+def test_margin_mse_pairs_positives_with_negatives(tmp_path):
+    block = batch(tmp_path / "labelled", MarginMSE(), [[3, 1, 0, 0]], threshold=2)
+    assert slope(MarginMSE(), block)[NEITHER] == 0
+    assert (slope(MarginMSE(), block)[[0, 2, 3]] != 0).all()
+    assert slope(MarginMSE(pairs="all"), block)[NEITHER] != 0
