@@ -104,8 +104,9 @@ def attention_kernel(device: str, model_type: str = "bert") -> str:
 def save(model: nn.Module, folder: Path, backbone_folder: Path, max_length: int) -> None:
     """Write a Hugging Face directory: safetensors, config, tokenizer with its length limit.
 
-    sentence-transformers' CrossEncoder applies a sigmoid to one-output models unless told not to;
-    the config tells it, so that it gives the same scores.
+    Whoever opens it gets the same scores: sentence-transformers' CrossEncoder applies a sigmoid to
+    one-output models unless the config tells it not to, and tokenizers read "[SEP]" in a text as
+    the separator unless theirs tells them to split it.
     """
     model.config.sentence_transformers = {"activation_fn": "torch.nn.modules.linear.Identity"}  # type: ignore
     model.save_pretrained(folder, safe_serialization=True)  # type: ignore
@@ -118,7 +119,8 @@ def save(model: nn.Module, folder: Path, backbone_folder: Path, max_length: int)
             shutil.copy(path, folder / path.name)
     settings = folder / "tokenizer_config.json"
     loaded: dict[str, Any] = json.loads(settings.read_text()) if settings.is_file() else {}
-    settings.write_text(json.dumps({**loaded, "model_max_length": max_length}, indent=1))
+    written = {**loaded, "model_max_length": max_length, "split_special_tokens": True}
+    settings.write_text(json.dumps(written, indent=1))
 
 
 def _set_dropout(config: Any, names: tuple[str, ...], value: float) -> None:
