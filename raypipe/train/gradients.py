@@ -106,8 +106,12 @@ class Gradients:
                     self._weighted(loss, block, queries).backward()
             totals += _part(loss, block, queries)
         if not blocks and place()[1] > 1:
-            (0.0 * block_scores(self.model, spare, self.precision, self.device).sum()).backward()
+            self._nothing(block_scores(self.model, spare, self.precision, self.device))
         return totals
+
+    def _nothing(self, scores: Tensor) -> None:
+        """A backward pass at no weight; scaled, as a scaler that never scaled cannot unscale."""
+        self.scaler.scale(0.0 * scores.sum()).backward()
 
     def _weighted(self, loss: Tensor, block: Block, queries: int) -> Tensor:
         # DDP and FSDP average over workers; the mean is over all queries of the step
@@ -142,7 +146,7 @@ class Gradients:
                 self._again(batch, state, gradient_P)
             totals += _part(loss, block, queries)
         for _ in range(missing):
-            (0.0 * _forward(self.model, inputs, self.precision, self.device).sum()).backward()
+            self._nothing(_forward(self.model, inputs, self.precision, self.device))
         return totals
 
     def _without_graph(self, block: Block) -> tuple[Tensor, list[Any]]:

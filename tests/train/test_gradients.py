@@ -114,6 +114,30 @@ def test_fp16_scales_and_leaves_overflows_out(data, tiny_backbone, monkeypatch):
     assert all(torch.isfinite(p).all() for p in model.parameters())
 
 
+@pytest.mark.parametrize("restored", [False, True])
+def test_a_worker_without_groups_takes_part_in_fp16(data, tiny_backbone, monkeypatch, restored):
+    """Its first step after a start or a restart may be one of which a filter left it nothing."""
+    monkeypatch.setattr("raypipe.train.gradients.place", lambda: (1, 2))
+    model = CrossEncoder(backbone=str(tiny_backbone)).load(
+        tiny_backbone, 1, training=True, device="cpu"
+    )
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
+    scaler = torch.amp.GradScaler("cpu", enabled=True)
+    if restored:
+        scaler.load_state_dict({**scaler.state_dict(), "scale": 1024.0})
+    spare = next(batcher_of(data, tiny_backbone, 4096).blocks([0]))
+    totals = Gradients(model, InfoNCE(), "fp16", 4096, scaler).add(
+        [], 6, lambda block, scores: None, spare
+    )
+    assert totals.tolist() == [0.0, 0.0, 0.0]
+    scaler.unscale_(optimizer)
+    found = [p.grad for p in model.parameters() if p.grad is not None]
+    assert len(found) > 30 and not any(grad.any() for grad in found)
+    scaler.step(optimizer)
+    scaler.update()
+    assert scaler.get_scale() == (1024.0 if restored else 65536.0)
+
+
 # --- weights spread over two processes -----------------------------------------------------------
 
 
