@@ -14,6 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from raypipe.losses import InfoNCE, MarginMSE
 from raypipe.models.cross_encoder import CrossEncoder
+from raypipe.train.drift import drift, snapshot, spacing_share
 from raypipe.train.gradients import Gradients, query_losses
 from raypipe.train.parallel import load_whole, shard, sharded, whole_state
 
@@ -147,7 +148,7 @@ def two_workers(rank: int, folder: str, backbone: str, data: str) -> None:
     dist.init_process_group(
         "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2
     )
-    found, saved = {}, {}
+    found, saved, begun = {}, {}, {}
     stage = STAGE.replace(queries_per_step=5, steps=6, checkpoint_every=1)
     plain: list[torch.nn.Module] = []
 
@@ -157,9 +158,14 @@ def two_workers(rank: int, folder: str, backbone: str, data: str) -> None:
         load_whole(plain[0], whole_state(bare))
         return validate(plain[0])
 
-    def spread(model):
+    def wrapped(model):
         plain[:] = [copy.deepcopy(model)]
-        return shard(model, "cpu")
+        ddp = name == "ddp"
+        out = (
+            DistributedDataParallel(model, broadcast_buffers=False) if ddp else shard(model, "cpu")
+        )
+        begun.update(start=snapshot(model), spacing=spacing_share(model, 1e-9))
+        return out
 
     def keep(step, snapshot):
         if snapshot is not None:
@@ -176,13 +182,16 @@ def two_workers(rank: int, folder: str, backbone: str, data: str) -> None:
             stage,
             budget=100,
             validate=validate,
-            wrap=spread
-            if name != "ddp"
-            else lambda model: DistributedDataParallel(model, broadcast_buffers=False),
+            wrap=wrapped,
             save=keep if name == "fsdp" else None,
             resume=box[0] if name == "again" else None,
         )
-        found[name] = {"history": outcome.history, "weights": whole_state(model)}
+        found[name] = {
+            "history": outcome.history,
+            "weights": whole_state(model),
+            "moved": drift(begun["start"], model),
+            "spacing": begun["spacing"],
+        }
     parts = sum(p.to_local().numel() for p in model.parameters())
     found["share"] = parts / sum(p.numel() for p in model.parameters())
     torch.save(found, f"{folder}/{rank}.pt")
@@ -203,6 +212,9 @@ def test_fsdp_trains_like_ddp(data, tiny_backbone, tmp_path, monkeypatch):
         if not name.endswith(("classifier.bias", "key.bias")):
             other = first["fsdp"]["weights"][name]
             torch.testing.assert_close(other, value, rtol=0, atol=2e-4, msg=name)
+    assert first["fsdp"]["moved"] == second["fsdp"]["moved"]  # the stage's, not a worker's part's
+    assert first["fsdp"]["moved"] == pytest.approx(first["ddp"]["moved"], rel=1e-2, abs=1e-3)
+    assert 0 < first["fsdp"]["spacing"] == second["fsdp"]["spacing"] == first["ddp"]["spacing"] < 1
     assert first["again"]["history"] == first["fsdp"]["history"]
     assert same(first["again"]["weights"], first["fsdp"]["weights"])
 
