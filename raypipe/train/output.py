@@ -32,7 +32,7 @@ def write_checkpoint(
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         save(model, folder, start, stage.truncation.longest)
-        facts = {**{k: v for k, v in asdict(outcome).items() if k != "history"}, **facts}
+        facts = {**_told(outcome), **facts}
         facts["parameters"] = sum(
             p.numel() for n, p in model.named_parameters() if "embeddings" not in n
         )
@@ -43,6 +43,13 @@ def write_checkpoint(
         lines = [json.dumps(row) for row in outcome.history]
         (folder / "history.jsonl").write_text("\n".join(lines) + "\n")
         attempt.put_directory(folder)
+
+
+def _told(outcome: Outcome) -> dict[str, Any]:
+    """The outcome without its history; figures of a filter by `filtering/NAME`."""
+    told = asdict(outcome)
+    del told["history"]
+    return told | {f"filtering/{name}": value for name, value in told.pop("filtering").items()}
 
 
 def documents_cut(batcher: Batcher, groups: int) -> tuple[int, int]:

@@ -25,6 +25,7 @@ from raypipe.train.batches import Batcher, Targets
 from raypipe.train.checkpoint import Checkpoints
 from raypipe.train.drift import drift, drift_sentence, snapshot
 from raypipe.train.loop import train
+from raypipe.train.outcome import Outcome
 from raypipe.train.output import documents_cut, write_checkpoint
 from raypipe.train.parallel import agree, load_whole, shard, sharded, whole_state
 from raypipe.train.snapshot import Snapshot
@@ -37,8 +38,8 @@ def train_worker(config: Mapping[str, Any]) -> None:
     from ray.train.torch import get_device
 
     logging.getLogger("ray.train").setLevel(logging.WARNING)  # INFO prints every report's rows
-    stage, attempt = config["stage"], config["attempt"]
-    inputs: dict[str, Artifact] = attempt.inputs
+    stage = config["stage"]
+    inputs: dict[str, Artifact] = config["attempt"].inputs
     rank = ray.train.get_context().get_world_rank()
     if stage.config.deterministic:
         make_deterministic()
@@ -46,16 +47,12 @@ def train_worker(config: Mapping[str, Any]) -> None:
     device = str(get_device()) if config["use_gpu"] else "cpu"
     torch.manual_seed(stage.seed * 1000 + rank)  # dropout masks differ between workers
     model = stage.model.load(start, stage.seed, training=True, device=device)
-    facts = {"frozen": freeze(model, **stage.config.freeze.model_dump())}
+    facts: dict[str, Any] = {"frozen": freeze(model, **stage.config.freeze.model_dump())}
     wrapped = _prepared(model, stage.config, config["strategy"], device)
     before = snapshot(model)
     template = Template.of(load_tokenizer(start))
     validation = validation_of(stage, inputs)
-
-    def say(sentence: str) -> None:
-        if rank == 0:
-            print(f"{stage.name}: {sentence}", flush=True)
-
+    say = _speaker(stage.name, rank)
     alarms = Alarms(say, stage.selection, validation.first_stage())
     facts["spacing_share"] = alarms.on_start(model, stage.config.lr)
     groups = GroupReader(inputs["groups"].local())
@@ -64,9 +61,36 @@ def train_worker(config: Mapping[str, Any]) -> None:
     cut, seen = documents_cut(batcher, used)
     facts["documents_cut"] = cut / max(seen, 1)
     say(cut_sentence(cut, seen, stage.truncation.reads))
-    files: Checkpoints = config["checkpoints"]
+    validate = _validate(stage, validation, template, start, device, config["batch_tokens"])
+    outcome = _trained(wrapped, batcher, config, used, rank, validate, alarms, say)
+    moved = drift(before, model)
+    alarms.on_end(moved)
+    say(drift_sentence(moved))
+    _write(model, start, config, outcome, {**facts, **moved}, rank)
+
+
+def _speaker(label: str, rank: int) -> Callable[[str], None]:
+    def say(sentence: str) -> None:
+        if rank == 0:
+            print(f"{label}: {sentence}", flush=True)
+
+    return say
+
+
+def _trained(
+    wrapped: nn.Module,
+    batcher: Batcher,
+    config: Mapping[str, Any],
+    used: int,
+    rank: int,
+    validate: Callable[[nn.Module], dict[str, float]],
+    alarms: Alarms,
+    say: Callable[[str], None],
+) -> Outcome:
+    """Train on the first `used` groups, from the stage's newest checkpoint if there is one."""
+    stage, files = config["stage"], config["checkpoints"]
     name = agree(files.newest() if rank == 0 else None)
-    outcome = train(
+    return train(
         wrapped,
         batcher,
         stage.config,
@@ -74,21 +98,32 @@ def train_worker(config: Mapping[str, Any]) -> None:
         seed=stage.seed,
         precision=stage.precision,
         selection=stage.selection,
-        validate=_validate(stage, validation, template, start, device, config["batch_tokens"]),
+        validate=validate,
         report=_reporter(stage.name, rank),
         save=_saver(files, rank),
         resume=files.read(name) if name is not None else None,
         alarms=alarms,
+        say=say,
     )
-    moved = drift(before, model)
-    alarms.on_end(moved)
-    say(drift_sentence(moved))
+
+
+def _write(
+    model: nn.Module,
+    start: Path,
+    config: Mapping[str, Any],
+    outcome: Outcome,
+    facts: dict[str, Any],
+    rank: int,
+) -> None:
+    """The checkpoint artifact's files, by rank 0; the others hold their parts of the weights."""
+    stage = config["stage"]
     weights = whole_state(model) if sharded(model) else None
-    if rank == 0:
-        if weights is not None:  # transformers saves a model that is all there
-            model = stage.model.load(start, stage.seed, training=False, device="cpu")
-            load_whole(model, weights)
-        write_checkpoint(model, start, stage, attempt, outcome, {**facts, **moved})
+    if rank != 0:
+        return
+    if weights is not None:  # transformers saves a model that is all there
+        model = stage.model.load(start, stage.seed, training=False, device="cpu")
+        load_whole(model, weights)
+    write_checkpoint(model, start, stage, config["attempt"], outcome, facts)
 
 
 def make_deterministic() -> None:

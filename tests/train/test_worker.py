@@ -1,0 +1,140 @@
+"""What a training worker does around the loop, in this process: Ray Train's calls are stood in for.
+
+What it says and writes down, which switches reach the model, and what a full disk leaves behind.
+"""
+
+from __future__ import annotations
+
+import json
+import types
+from pathlib import Path
+from typing import Any
+
+import pyarrow.fs as pafs
+import pytest
+import ray.train
+import torch
+from tiny_training import CUT, STAGE, write_data
+
+from raypipe.artifacts import Attempt, Store
+from raypipe.models.cross_encoder import CrossEncoder
+from raypipe.train import worker
+from raypipe.train.checkpoint import Checkpoints
+from raypipe.train.filtering import Filtering
+from raypipe.train.settings import StageConfig
+
+FILTER = Filtering(warmup_queries=12, window=8)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory, beir_folder, tiny_backbone) -> Path:
+    return write_data(tmp_path_factory.mktemp("groups"), beir_folder, tiny_backbone)
+
+
+class Bench:
+    """One worker of one; `models` are those that were validated."""
+
+    def __init__(self, data: Path, backbone: Path, folder: Path) -> None:
+        self.data, self.backbone, self.folder = data, backbone, folder
+        self.models: list[torch.nn.Module] = []
+
+    def validation(self, stage: Any, inputs: Any) -> Any:
+        def run(model: torch.nn.Module, scorer: Any) -> dict[str, float]:
+            self.models.append(model)
+            return {"nDCG@10": float(len(self.models))}
+
+        return types.SimpleNamespace(first_stage=lambda: {"nDCG@10": 99.0}, run=run)
+
+    def work(self, config: StageConfig, **other: Any) -> dict[str, Any]:
+        """Runs the worker; returns the trainer.json that it wrote."""
+        places = {
+            "start": self.backbone,
+            "groups": self.data / "groups",
+            "query_tokens": self.data / "queries",
+            "doc_tokens": self.data / "corpus",
+        }
+        inputs: Any = {
+            name: types.SimpleNamespace(local=lambda path=path: path)
+            for name, path in places.items()
+        }
+        step: Any = types.SimpleNamespace(path="checkpoint/tiny")
+        attempt = Attempt(Store(str(self.folder / "storage")), step, "attempt", inputs)
+        Path(attempt.base).mkdir(parents=True, exist_ok=True)
+        stage = types.SimpleNamespace(
+            name="tiny-contrastive",
+            stage_name="contrastive",
+            config=config,
+            model=CrossEncoder(backbone=str(self.backbone), hidden_dropout=0.0),
+            truncation=CUT.replace(max_length=12),
+            seed=1,
+            precision="fp32",
+            selection="nDCG@10",
+            teacher_kind="score",
+            positive_relevance=1,
+        )
+        given = {
+            "stage": stage,
+            "attempt": attempt,
+            "checkpoints": self.files(),
+            "budget": 4096,
+            "batch_tokens": 2048,
+            "use_gpu": False,
+            "strategy": "ddp",
+        }
+        worker.train_worker({**given, **other})
+        facts: dict[str, Any] = json.loads((Path(attempt.base) / "trainer.json").read_text())
+        return facts
+
+    def files(self) -> Checkpoints:
+        base = str(self.folder / "storage" / "checkpoint" / "tiny" / "train")
+        return Checkpoints(pafs.LocalFileSystem(), base, {"groups": "abc"}, 2)
+
+
+@pytest.fixture
+def bench(data, tiny_backbone, tmp_path, monkeypatch) -> Bench:
+    one = Bench(data, tiny_backbone, tmp_path)
+    alone = types.SimpleNamespace(get_world_rank=lambda: 0, get_world_size=lambda: 1)
+
+    def report(row, checkpoint=None, name=None, mode=None, *, checkpoint_upload_fn=None, **_):
+        if checkpoint_upload_fn is not None:
+            checkpoint_upload_fn(checkpoint, name)
+
+    monkeypatch.setattr(ray.train, "get_context", lambda: alone)
+    monkeypatch.setattr(ray.train, "report", report)
+    monkeypatch.setattr(worker, "validation_of", one.validation)
+    return one
+
+
+# --- what is said and written down ---------------------------------------------------------------
+
+
+def test_what_a_filter_left_out_is_said_and_written_down(bench, capsys):
+    facts = bench.work(STAGE.replace(filtering=FILTER))
+    said = [line for line in capsys.readouterr().out.splitlines() if "Filtering" in line]
+    assert len(said) == 2
+    assert said[0].startswith("tiny-contrastive: Filtering begins after step 2: from now on groups")
+    assert "(the mean of the last 8 losses)" in said[0]
+    assert said[1].startswith("tiny-contrastive: Filtering trained on ")
+    names = ("queries", "warmup", "skipped_forward", "probes", "skipped_backward")
+    assert {f"filtering/{name}" for name in (*names, "kept_share", "compute", "threshold")} == {
+        name for name in facts if name.startswith("filtering")
+    }
+    assert (facts["filtering/queries"], facts["filtering/warmup"]) == (48, 12)
+    skipped = facts["filtering/skipped_backward"]
+    assert skipped > 0 and facts["filtering/kept_share"] == pytest.approx(1 - skipped / 48)
+    lines = (bench.folder / "storage/checkpoint/tiny/attempt/history.jsonl").read_text()
+    kept = [row["kept"] for row in map(json.loads, lines.splitlines()) if "kept" in row]
+    assert sum(kept) == 48 - skipped and kept[:2] == [6, 6]
+
+
+def test_a_filter_that_never_began_says_so(bench, capsys):
+    facts = bench.work(STAGE.replace(filtering=Filtering(warmup_queries=500)))
+    said = [line for line in capsys.readouterr().out.splitlines() if "Filtering" in line]
+    assert len(said) == 1 and "skipped nothing: all 48 queries belong to its warm-up" in said[0]
+    assert facts["filtering/threshold"] is None and facts["filtering/kept_share"] == 1
+
+
+def test_without_a_filter_nothing_is_said_of_one(bench, capsys):
+    facts = bench.work(STAGE)
+    assert "Filtering" not in capsys.readouterr().out
+    assert not [name for name in facts if name.startswith("filtering")]
