@@ -123,7 +123,7 @@ def _write(
     if weights is not None:  # transformers saves a model that is all there
         model = stage.model.load(start, stage.seed, training=False, device="cpu")
         load_whole(model, weights)
-    write_checkpoint(model, start, stage, config["attempt"], outcome, facts)
+    write_checkpoint(model, start, stage, config["attempt"], outcome, facts, config["checkpoints"])
 
 
 def make_deterministic() -> None:

@@ -1,11 +1,13 @@
-"""A stage through Ray Train: a worker that dies changes no bit, and FSDP2 saves what it trained.
+"""A stage through Ray Train: a worker that dies changes no bit, a full disk loses no checkpoint,
+and FSDP2 saves what it trained.
 
-Three starts of Ray Train.
+Five starts of Ray Train.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import errno
 import hashlib
 import json
 import shutil
@@ -23,6 +25,7 @@ from raypipe.inference.scoring import PairScorer
 from raypipe.inference.tokens import load_tokenizer
 from raypipe.losses import InfoNCE
 from raypipe.resources import Context, Resources
+from raypipe.train.checkpoint import Checkpoints
 from raypipe.train.stage import Stage, _callbacks, history
 from raypipe.train.validation import validation_of
 
@@ -89,6 +92,38 @@ def test_a_worker_that_dies_changes_no_bit(cluster, path, tmp_path):
     assert 2 <= broken[0].counts["resumed_from"][0] <= 7  # not from the beginning
     assert broken[1] == whole[1]
     assert history(broken[0]) == history(whole[0])
+
+
+class FullDisk(Checkpoints):
+    """Takes the first checkpoint and then no more."""
+
+    def _put(self, path, data):
+        if "/step-00000002-" not in path:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return super()._put(path, data)
+
+
+@pytest.mark.ray
+def test_an_upload_that_fails_is_loud_and_costs_the_steps_since_the_last(
+    cluster, path, tmp_path, monkeypatch
+):
+    """It is written in a thread behind the training; the same command goes on afterwards."""
+    import ray
+
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    stage, experiment = stage_of(path, tmp_path, "stages.contrastive.checkpoint_every=2")
+    real = Stage.checkpoints
+
+    def full(self, attempt):
+        return FullDisk(**vars(real(self, attempt)))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Stage, "checkpoints", full)
+        with pytest.raises(Exception, match=r"storage: the checkpoint of step 4.*No space") as said:
+            build(experiment, stage, worker_failures=0)
+    assert "the same command goes on from step 2" in str(said.value)
+    artifact = build(experiment, stage)
+    assert artifact.counts["resumed_from"] == [2] and artifact.counts["steps"] == 10
 
 
 @pytest.mark.ray

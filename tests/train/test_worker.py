@@ -5,6 +5,7 @@ What it says and writes down, which switches reach the model, and what a full di
 
 from __future__ import annotations
 
+import errno
 import json
 import types
 from pathlib import Path
@@ -14,6 +15,7 @@ import pyarrow.fs as pafs
 import pytest
 import ray.train
 import torch
+from safetensors import SafetensorError
 from tiny_training import CUT, STAGE, write_data
 
 from raypipe.artifacts import Attempt, Store
@@ -138,3 +140,37 @@ def test_without_a_filter_nothing_is_said_of_one(bench, capsys):
     facts = bench.work(STAGE)
     assert "Filtering" not in capsys.readouterr().out
     assert not [name for name in facts if name.startswith("filtering")]
+
+
+# --- a full disk ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("saved", [None, 3])
+@pytest.mark.parametrize("full", ["storage", "scratch"])
+def test_a_full_disk_at_the_end_names_the_storage_and_loses_little(
+    bench, tmp_path, monkeypatch, full, saved
+):
+    """What was saved before remains, and the same command goes on from it."""
+    stage = STAGE.replace(checkpoint_every=saved)
+    no_space = OSError(errno.ENOSPC, "No space left on device")
+
+    def refuse(*arguments):
+        raise SafetensorError(str(no_space)) if full == "scratch" else no_space
+
+    where = {"storage": "raypipe.artifacts.pafs.copy_files", "scratch": "raypipe.train.output.save"}
+    with monkeypatch.context() as patch:
+        patch.setattr(where[full], refuse)
+        with pytest.raises(OSError, match="No space left") as raised:
+            bench.work(stage)
+    said = str(raised.value)
+    base = f"{tmp_path}/storage/checkpoint/tiny/attempt"
+    assert said.startswith(f"storage: the trained contrastive could not be written to {base} by")
+    last = "step 6" if saved else "the beginning of the stage"
+    assert said.endswith(f"or set another storage; the same command goes on from {last}")
+    assert bench.work(stage)["resumed_from"] == ([6] if saved else [])
+    broken = (Path(base) / "model.safetensors").read_bytes()
+    whole = Bench(bench.data, bench.backbone, tmp_path / "whole")
+    monkeypatch.setattr(worker, "validation_of", whole.validation)
+    whole.work(stage)
+    written = tmp_path / "whole/storage/checkpoint/tiny/attempt/model.safetensors"
+    assert written.read_bytes() == broken
