@@ -203,7 +203,8 @@ class Experiment(Config):
             model: the backbone too; mining needs none.
 
         Raises:
-            ConfigError: data set, split, run file, model, measure or storage is not usable.
+            ConfigError: data set, split, run file, model, measure or storage is not usable; the
+                model has fewer positions than `truncation` reads or fewer layers than are frozen.
         """
         for role in ("train", "validation", "test"):
             try:
@@ -219,7 +220,10 @@ class Experiment(Config):
             except ConfigError as error:
                 raise ConfigError(f"groups of {stages}: {error}") from None
         if model:
-            self.model.check()
+            lengths = {f"truncation.{self.truncation.length_fields}": self.truncation.longest}
+            stages = {name: self.stages[name].freeze.layers for name in self.stage_names}
+            frozen = {f"stages.{name}.freeze.layers": n for name, n in stages.items()}
+            self.model.check(lengths, frozen)
         self.store().check_writable()
 
     # --- the method section --------------------------------------------------------------------

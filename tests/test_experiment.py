@@ -147,10 +147,24 @@ def test_a_usable_recipe_passes_and_writes_nothing(recipe):
         ("model.backbone=/nowhere/model", "backbone /nowhere/model: no directory /nowhere/model"),
         ("model.backbone=package:no_such_pkg/model", "the package no_such_pkg is not installed"),
         ("teacher.backbone=/nowhere/teacher", "backbone /nowhere/teacher: no directory"),
+        ("truncation.max_length=129", "truncation.max_length: pairs of up to 129 tokens"),
+        ("truncation={type: budgets, query: 5, doc: 120}", "truncation.query and doc: pairs of up"),
+        (
+            "truncation={type: max_p, query: 5, length: 120}",
+            "truncation.query and length: pairs of up to 129 tokens, special tokens included, but "
+            "model.backbone",
+        ),
+        ("stages.distil.freeze.layers=3", "stages.distil.freeze.layers: freezing the first 3 laye"),
     ],
 )
 def test_what_is_not_there_is_an_error_before_work(recipe, override, expected):
     assert expected in checked(recipe, override)
+
+
+def test_what_just_has_room_passes(recipe):
+    load(Experiment, recipe, ["truncation.max_length=128", "stages.distil.freeze.layers=2"]).check()
+    longer = load(Experiment, recipe, ["truncation.max_length=600", "order=contrastive"])
+    longer.check(model=False)  # mining reads no pairs
 
 
 def test_errors_of_data_sets_suggest_the_nearest_name(recipe):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from types import MethodType
 from typing import Any, Literal
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 
 from raypipe.config import Config
 from raypipe.models.backbone import Backbone
+from raypipe.models.limits import check_layers, check_length
 from raypipe.models.weights import keep_layers, read_classifier, sequence_config
 
 ATTENTION_DROPOUT = ("attention_probs_dropout_prob", "attention_dropout")
@@ -76,11 +78,17 @@ class CrossEncoder(Config):
         _score_in_float32(model)
         return model.to(device).train(training)
 
-    def check(self) -> None:
+    def check(
+        self, lengths: Mapping[str, int] | None = None, frozen: Mapping[str, int] | None = None
+    ) -> None:
         """Resolve the backbone and read its configuration, before work starts.
 
+        Args:
+            lengths: tokens of the longest pair it is to read, by the field that decides them.
+            frozen: how many first layers are not trained, by the field that says so.
+
         Raises:
-            ConfigError: it is not there, or it is another architecture.
+            ConfigError: it is not there, is another architecture, or has fewer positions or layers.
         """
         backbone = Backbone(self.backbone)
         backbone.check()
@@ -89,6 +97,10 @@ class CrossEncoder(Config):
         config = sequence_config(backbone.folder or self.backbone, where, revision)
         if self.keep_layers is not None:
             keep_layers(config, self.keep_layers, where)
+        for field, longest in (lengths or {}).items():
+            check_length(config, field, longest, where)
+        for field, layers in (frozen or {}).items():
+            check_layers(config, field, layers)
 
 
 def attention_kernel(device: str, model_type: str = "bert") -> str:
