@@ -135,11 +135,7 @@ class Experiment(Config):
 
     def _check_stage(self, name: str) -> None:
         loss, data = self.stages[name].loss, self.training(name)
-        if (share := self.stages[name].queries_per_step) < self.resources.workers:
-            raise ValueError(
-                f"stages.{name}.queries_per_step: {share} queries cannot be shared by "
-                f"resources.workers={self.resources.workers}; raise the one or lower the other"
-            )
+        self.stages[name].check(f"stages.{name}", self.resources, self.truncation.longest)
         if loss.uses == "teacher":
             if data.teacher is None:
                 raise ValueError(f"stages.{name}.loss: {loss.type} needs a teacher; set `teacher`")

@@ -39,6 +39,13 @@ class GroupReader:
         """Query-document pairs in all groups."""
         return len(self._docs)
 
+    def values(self, groups: int) -> tuple[Array, Array]:
+        """(relevance, teacher values) of all documents of the first groups, NaN if none."""
+        part = slice(0, self._offsets[groups])
+        relevance = self._relevance[part]
+        known = self._teacher
+        return relevance, np.full(len(relevance), np.nan) if known is None else known[part]
+
     @property
     def largest(self) -> int:
         """Documents of the largest group."""

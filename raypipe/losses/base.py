@@ -55,6 +55,10 @@ class Loss(Config):
         most losses on labels, and with few on a teacher."""
         return self.uses == "labels"
 
+    def refuses(self, column: Targets, low: float, high: float) -> str | None:
+        """Why it cannot fit values from low to high in that column; None if it can."""
+        return None
+
     @abstractmethod
     def per_query(
         self, scores_QD: Tensor, targets_QD: Tensor, mask_QD: Tensor, known: Known | None

@@ -85,6 +85,10 @@ class WeightedSum(Loss):
     def needs_positive(self) -> bool:
         return any(t.loss.needs_positive for t in self.terms.values())
 
+    def refuses(self, column: Targets, low: float, high: float) -> str | None:
+        found = (t.loss.refuses(column, low, high) for t in self.terms.values())
+        return next((problem for problem in found if problem), None)
+
     def per_query(
         self, scores_QD: Tensor, targets_QD: Tensor, mask_QD: Tensor, known: Known | None
     ) -> Tensor:

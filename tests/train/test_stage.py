@@ -12,18 +12,20 @@ import hashlib
 import json
 import shutil
 import sys
-import types
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from raypipe.artifacts import Builder
 from raypipe.config import ConfigError, load
+from raypipe.data.groups import GroupReader
 from raypipe.data.pairs import Template
 from raypipe.experiment import Experiment
 from raypipe.inference.scoring import PairScorer
 from raypipe.inference.tokens import load_tokenizer
 from raypipe.losses import InfoNCE
+from raypipe.records import GROUPS
 from raypipe.resources import Context, Resources
 from raypipe.train.checkpoint import Checkpoints
 from raypipe.train.stage import Stage, _callbacks, history
@@ -148,30 +150,77 @@ def test_fsdp_saves_a_whole_model(cluster, path, tmp_path):
 # --- before Ray starts ---------------------------------------------------------------------------
 
 
-def groups(has_teacher: bool) -> types.SimpleNamespace:
-    return types.SimpleNamespace(has_teacher=has_teacher)
+def groups(
+    folder: Path, teacher: list[float] | None, count: int = 36, best: int = 3
+) -> GroupReader:
+    """As many equal groups of a positive of that relevance and two negatives."""
+    row = {"query_index": 0, "doc_indices": [0, 1, 2], "relevance": [best, 0, -1], "ranks": [1] * 3}
+    table = pa.Table.from_pylist([{**row, "teacher_values": teacher}] * count, schema=GROUPS)
+    folder.mkdir()
+    with pa.ipc.new_file(str(folder / "part-00000.arrow"), table.schema) as writer:
+        writer.write_table(table)
+    return GroupReader(folder)
 
 
 def test_groups_without_teacher_values(path, tmp_path):
     experiment = load(Experiment, path, ["order=distil", f"storage={tmp_path}"])
     stage = experiment.trained()
-    stage.check(groups(True), 4096, use_gpu=False)
+    stage.check(groups(tmp_path / "with", [1.0, -1.0, 0.0]), 4096, use_gpu=False)
     with pytest.raises(ConfigError, match=r"stages\.distil\.loss: margin_mse.*set `teacher`"):
-        stage.check(groups(False), 4096, use_gpu=False)
+        stage.check(groups(tmp_path / "without", None), 4096, use_gpu=False)
+
+
+def test_groups_that_fill_no_step(path, tmp_path):
+    """They would be repeated within a step, and an epoch would be several."""
+    stage, _ = stage_of(path, tmp_path, "stages.contrastive.limit=9")
+    stage.check(groups(tmp_path / "enough", None, 6), 4096, use_gpu=False)
+    few = groups(tmp_path / "few", None, 5)
+    with pytest.raises(ConfigError) as error:
+        stage.check(few, 4096, use_gpu=False)
+    assert str(error.value) == (
+        "stages.contrastive.queries_per_step: 5 groups are fewer than one step of "
+        "queries_per_step=6 takes, so that it would repeat them; lower queries_per_step, or use "
+        "more groups"
+    )
+
+
+SUM = "{type: weighted_sum, terms: {a: {loss: {type: kl}}, b: {loss: %s}}}"
+GAINS = "{type: approx_ndcg, targets: teacher}"
+
+
+@pytest.mark.parametrize("loss", [GAINS, GAINS.replace("approx_ndcg", "lambda"), SUM % GAINS])
+def test_teacher_values_that_are_no_gains(path, tmp_path, loss):
+    overrides = ["order=distil", f"storage={tmp_path}", f"stages.distil.loss={loss}"]
+    stage = load(Experiment, path, overrides).trained()
+    stage.check(groups(tmp_path / "gains", [4.0, float("nan"), 0.0]), 4096, use_gpu=False)
+    logits = groups(tmp_path / "logits", [4.0, float("nan"), -0.5])
+    with pytest.raises(ConfigError, match=r"stages\.distil\.loss: .*at least 0, found -0\.5; use"):
+        stage.check(logits, 4096, use_gpu=False)
+
+
+def test_grades_that_are_no_exponential_gains(path, tmp_path):
+    loss = "{type: lambda, gain: exponential}"
+    stage, _ = stage_of(path, tmp_path, f"stages.contrastive.loss={loss}")
+    stage.check(groups(tmp_path / "graded", None), 4096, use_gpu=False)
+    hundred = groups(tmp_path / "hundred", None, best=100)
+    with pytest.raises(ConfigError, match=r"stages\.contrastive\.loss: gain=exponential .*100"):
+        stage.check(hundred, 4096, use_gpu=False)
 
 
 def test_a_budget_below_one_pair(path, tmp_path):
     stage, _ = stage_of(path, tmp_path, "truncation.max_length=300")
-    stage.check(groups(True), 300, use_gpu=False)
+    some = groups(tmp_path / "groups", None)
+    stage.check(some, 300, use_gpu=False)
     with pytest.raises(ConfigError, match=r"resources\.micro_batch_tokens: 299 are fewer.*300"):
-        stage.check(groups(True), 299, use_gpu=False)
+        stage.check(some, 299, use_gpu=False)
 
 
 def test_fp16_needs_a_gpu(path, tmp_path):
     stage, _ = stage_of(path, tmp_path, "precision=fp16")
-    stage.check(groups(True), 4096, use_gpu=True)
+    some = groups(tmp_path / "groups", None)
+    stage.check(some, 4096, use_gpu=True)
     with pytest.raises(ConfigError, match=r"precision: fp16 needs a GPU"):
-        stage.check(groups(True), 4096, use_gpu=False)
+        stage.check(some, 4096, use_gpu=False)
 
 
 def test_what_changes_no_result_is_not_in_the_digest(path, tmp_path):
