@@ -5,8 +5,10 @@ What it says and writes down, which switches reach the model, and what a full di
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import json
+import os
 import types
 from pathlib import Path
 from typing import Any
@@ -16,13 +18,15 @@ import pytest
 import ray.train
 import torch
 from safetensors import SafetensorError
-from tiny_training import CUT, STAGE, write_data
+from tiny_training import CUT, STAGE, batcher_of, write_data
 
 from raypipe.artifacts import Attempt, Store
+from raypipe.data.truncation import Budgets, MaxP
 from raypipe.models.cross_encoder import CrossEncoder
 from raypipe.train import worker
 from raypipe.train.checkpoint import Checkpoints
 from raypipe.train.filtering import Filtering
+from raypipe.train.output import documents_cut
 from raypipe.train.settings import StageConfig
 
 FILTER = Filtering(warmup_queries=12, window=8)
@@ -140,6 +144,69 @@ def test_without_a_filter_nothing_is_said_of_one(bench, capsys):
     facts = bench.work(STAGE)
     assert "Filtering" not in capsys.readouterr().out
     assert not [name for name in facts if name.startswith("filtering")]
+
+
+def test_the_share_of_documents_cut_is_said_and_written_down(bench, capsys):
+    facts = bench.work(STAGE)
+    batcher = batcher_of(bench.data, bench.backbone, 4096)
+    shorter = dataclasses.replace(batcher, truncation=CUT.replace(max_length=12))
+    cut, seen = documents_cut(shorter, 36)
+    assert seen == batcher.groups.documents and 0 < cut <= seen
+    assert facts["documents_cut"] == cut / seen
+    assert f"({cut:,} of {seen:,}) are cut" in capsys.readouterr().out
+    assert documents_cut(batcher, 36) == (0, seen)
+
+
+def test_documents_cut_counts_what_is_not_read_to_its_end(bench, monkeypatch):
+    batcher = batcher_of(bench.data, bench.backbone, 4096)
+    docs = batcher.groups[0][1]
+    lengths = [len(batcher.doc_tokens[int(doc)]) for doc in docs]
+    room = max(lengths)
+    for read in (room, room - 1):
+        by_budget = dataclasses.replace(batcher, truncation=Budgets(query=1, doc=read))
+        longer = sum(length > read for length in lengths)
+        assert documents_cut(by_budget, 1) == (longer, len(docs))
+        assert longer == 0 if read == room else longer > 0
+    passages = MaxP(query=1, length=room - 1, stride=1, max_passages=2)  # the second one ends later
+    assert documents_cut(dataclasses.replace(batcher, truncation=passages), 1) == (0, len(docs))
+    monkeypatch.setattr("raypipe.train.output.SAMPLE", 12)  # every third group
+    sizes = [len(batcher.groups[row][1]) for row in range(0, 36, 3)]
+    assert documents_cut(batcher, 36) == (0, sum(sizes))
+
+
+def test_alarms_are_said_and_written_down(bench, capsys):
+    """Validation stays below this first stage, which is said after the last step."""
+    facts = bench.work(STAGE)
+    (below,) = [text for text in facts["alarms"] if "below the first stage's" in text]
+    assert f"tiny-contrastive: {below}" in capsys.readouterr().out.splitlines()
+
+
+# --- switches ------------------------------------------------------------------------------------
+
+
+def test_switches_that_are_off_reach_nothing(bench, monkeypatch):
+    for name in ("make_deterministic", "enable_gradient_checkpointing", "compiled"):
+        monkeypatch.setattr(worker, name, lambda *_: pytest.fail("not asked for"))
+    bench.work(STAGE)
+    assert not bench.models[0].is_gradient_checkpointing
+
+
+def test_deterministic_refuses_other_kernels(bench, monkeypatch):
+    asked = []
+    monkeypatch.setattr(torch, "use_deterministic_algorithms", asked.append)
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
+    bench.work(STAGE.replace(deterministic=True))
+    assert asked == [True] and torch.backends.cudnn.benchmark is False
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+
+
+def test_gradient_checkpointing_and_compile_reach_the_model(bench, monkeypatch):
+    taken = []
+    monkeypatch.setattr(worker, "compiled", taken.append)  # the compiler itself takes minutes
+    bench.work(STAGE.replace(gradient_checkpointing=True, compile=True))
+    assert taken == [bench.models[0]] and bench.models[0].is_gradient_checkpointing
 
 
 # --- a full disk ---------------------------------------------------------------------------------
