@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from raypipe.config import Config
+from raypipe.losses.order import usable_pairs
 
 Targets = Literal["labels", "teacher"]
 """The column a loss fits: relevance labels (1.0 positive, 0.0 negative) or a teacher's values."""
@@ -26,6 +27,9 @@ class Known(NamedTuple):
 
     labels_QD: Tensor
     """Float: the relevance grade of a positive, 0 of a negative, NaN of what is neither."""
+    preferences_QDD: Tensor | None = None
+    """A pairwise teacher's probability that i is better than j at [q, i, j], NaN where it did not
+    compare them; None if the teacher is no such one."""
 
 
 class Loss(Config):
@@ -40,6 +44,9 @@ class Loss(Config):
 
     teacher_kinds: ClassVar[frozenset[TeacherKind]] = frozenset()
     """Teachers whose values it can fit when `uses` is teacher; empty where it never fits one."""
+
+    compares: ClassVar[bool] = False
+    """It fits the comparisons of a pairwise teacher, where there are any."""
 
     graded: ClassVar[bool] = False
     """Labels arrive as relevance grades, 0 for negatives, instead of as 1 and 0."""
@@ -65,9 +72,9 @@ class Loss(Config):
     ) -> Tensor:
         """The loss of each query, shape Q; 0 where a query cannot carry it.
 
-        Receives float32 scores; scores and targets are 0 and labels NaN wherever the mask is False.
-        Targets keep their dtype, so that float64 teacher values are ordered as the teacher ordered
-        them.
+        Receives float32 scores; scores and targets are 0, labels and preferences NaN wherever the
+        mask is False. Targets keep their dtype, so that float64 teacher values are ordered as the
+        teacher ordered them.
         """
 
     def each(
@@ -78,9 +85,7 @@ class Loss(Config):
         # NaN * 0 is NaN in both passes, so masked entries are replaced before any arithmetic.
         scores_QD = torch.where(mask_QD, scores_QD.float(), 0.0)
         targets_QD = torch.where(mask_QD, targets_QD, 0)
-        if known is not None:
-            assert known.labels_QD.shape == mask_QD.shape, "labels, mask differ"
-            known = Known(torch.where(mask_QD, known.labels_QD, math.nan))
+        known = None if known is None else _usable(known, mask_QD)
         return self.per_query(scores_QD, targets_QD, mask_QD, known)
 
     def __call__(
@@ -88,14 +93,25 @@ class Loss(Config):
         scores_QD: Tensor,  # the student's; any float dtype
         targets_QD: Tensor,  # higher is better: a teacher's ranks arrive negated
         mask_QD: Tensor,  # bool; True = a real document with a usable target
-        known: Known | None = None,  # for margin_mse over positives and labels under a teacher
+        known: Known | None = None,  # for margin_mse, pair_kl, and labels beside a teacher
     ) -> Tensor:
         """The mean over the queries of the batch, a float32 scalar.
 
-        What scores, targets and labels hold under the mask, NaN included, changes neither the value
-        nor a gradient.
+        What anything holds under the mask, NaN included, changes neither the value nor a gradient.
         """
         return self.each(scores_QD, targets_QD, mask_QD, known).mean()
+
+
+def _usable(known: Known, mask_QD: Tensor) -> Known:
+    """NaN for whatever lies under the mask."""
+    labels_QD, preferences_QDD = known
+    assert labels_QD.shape == mask_QD.shape, "labels, mask differ"
+    labels_QD = torch.where(mask_QD, labels_QD, math.nan)
+    if preferences_QDD is not None:
+        pairs_QDD = usable_pairs(mask_QD)
+        assert preferences_QDD.shape == pairs_QDD.shape, "preferences, mask differ"
+        preferences_QDD = torch.where(pairs_QDD, preferences_QDD, math.nan)
+    return Known(labels_QD, preferences_QDD)
 
 
 def masked_mean(values: Tensor, mask: Tensor, dim: int | tuple[int, ...]) -> Tensor:

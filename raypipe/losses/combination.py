@@ -74,6 +74,10 @@ class WeightedSum(Loss):
         return frozenset[TeacherKind].intersection(*kinds) if kinds else frozenset()
 
     @property
+    def compares(self) -> bool:  # type: ignore[override]
+        return any(t.loss.compares for t in self.terms.values())
+
+    @property
     def graded(self) -> bool:  # type: ignore[override]
         return self.uses == "labels" and any(t.loss.graded for t in self.terms.values())
 

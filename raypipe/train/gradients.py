@@ -53,7 +53,9 @@ def _fitted(block: Block, device: torch.device) -> tuple[Tensor, Tensor, Known]:
     """Targets, mask and what else is known, as a loss takes them."""
     columns = (block.targets_QD, block.mask_QD, block.labels_QD)
     targets_QD, mask_QD, labels_QD = (torch.from_numpy(a).to(device) for a in columns)
-    return targets_QD, mask_QD, Known(labels_QD)
+    said = block.preferences_QDD
+    known = Known(labels_QD, None if said is None else torch.from_numpy(said).to(device))
+    return targets_QD, mask_QD, known
 
 
 @dataclass(frozen=True)

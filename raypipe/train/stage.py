@@ -171,6 +171,11 @@ def _refused(loss: Loss, groups: GroupReader, used: int) -> str | None:
     """Why the loss cannot fit what the first groups hold; None if it can."""
     relevance, teacher = groups.values(used)
     known = teacher[np.isfinite(teacher)]
+    if loss.compares and groups.compared == 0:
+        return (
+            f"{loss.type} fits a pairwise teacher's comparisons, and it compared no two documents "
+            "of one group; take negatives from the ranks that it compares (negatives.type=top_k)"
+        )
     problem = loss.refuses("labels", 0.0, float(relevance.max()))
     if problem is None and len(known):
         problem = loss.refuses("teacher", float(known.min()), float(known.max()))

@@ -276,6 +276,51 @@ def test_pairwise_kl_takes_a_teacher_that_contradicts_itself() -> None:
     assert (scores.grad[1] == 0).all()
 
 
+def compared(**pairs: float) -> torch.Tensor:
+    """Probabilities of one query's three documents by pair, such as p01=0.9."""
+    p = torch.full((1, 3, 3), math.nan, dtype=torch.float64)
+    for pair, probability in pairs.items():
+        p[0, int(pair[1]), int(pair[2])] = probability
+    return p
+
+
+def test_pair_kl_takes_what_a_pairwise_teacher_said() -> None:
+    """Worked by hand in the docstring; the values of documents do not count then."""
+    batch = tensors(PairKL(), one([0.0] * 3, [1.0, 0.0, 0.0], [5.0, -7.0, 2.0]))
+    labels = batch["known"].labels_QD
+    said = compared(p01=3 / 4, p12=9 / 10)
+    known = Known(labels, said)
+    first, second = binary_kl(0.75, 0.5), binary_kl(0.9, 0.5)
+    assert close(first, 0.13081) and close(second, 0.36806)
+    assert close(PairKL()(**{**batch, "known": known}).item(), (first + second) / 2)
+    squared = [p * p / (p * p + (1 - p) * (1 - p)) for p in (0.75, 0.9)]
+    surer = PairKL(teacher_temperature=0.5)(**{**batch, "known": known}).item()
+    assert close(surer, sum(binary_kl(p, 0.5) for p in squared) / 2)
+    certain = Known(labels, compared(p20=1.0, p21=0.0))
+    assert close(PairKL()(**{**batch, "known": certain}).item(), math.log(2))
+    both = weighted(a=(1.0, KL()), b=(3.0, PairKL()))
+    assert both.compares and not weighted(a=(1.0, KL())).compares
+    expected = KL()(**batch) + 3 * PairKL()(**{**batch, "known": known})
+    assert close(both(**{**batch, "known": known}).item(), expected.item())
+
+
+def test_pair_kl_leaves_out_what_is_masked_and_what_was_not_compared() -> None:
+    docs = [(1.0, 1.0, 0.0, True), (0.0, 0.0, 0.0, True), (3.0, 0.0, 0.0, False)]
+    batch = tensors(PairKL(), [Group(docs)])
+    said = compared(p01=0.9, p02=0.1, p21=0.5)
+    batch["known"] = Known(batch["known"].labels_QD, said)
+    loss = PairKL()(**batch)
+    assert close(loss.item(), binary_kl(0.9, 1 / (1 + math.exp(-1))))
+    loss.backward()
+    grad = batch["scores_QD"].grad
+    assert grad.isfinite().all() and (grad[0, :2] != 0).all() and grad[0, 2] == 0
+    nothing = {**batch, "known": Known(batch["known"].labels_QD, compared())}
+    assert PairKL()(**nothing).item() == 0.0
+    narrow = Known(batch["known"].labels_QD, said[:, :1])
+    with pytest.raises(AssertionError, match="preferences, mask differ"):
+        PairKL()(**{**batch, "known": narrow})
+
+
 # Contrast and likelihood
 
 

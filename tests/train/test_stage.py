@@ -25,7 +25,7 @@ from raypipe.experiment import Experiment
 from raypipe.inference.scoring import PairScorer
 from raypipe.inference.tokens import load_tokenizer
 from raypipe.losses import InfoNCE
-from raypipe.records import GROUPS
+from raypipe.records import GROUPS, PAIRWISE_GROUPS
 from raypipe.resources import Context, Resources
 from raypipe.train.checkpoint import Checkpoints
 from raypipe.train.stage import Stage, _callbacks, history
@@ -151,11 +151,22 @@ def test_fsdp_saves_a_whole_model(cluster, path, tmp_path):
 
 
 def groups(
-    folder: Path, teacher: list[float] | None, count: int = 36, best: int = 3
+    folder: Path,
+    teacher: list[float] | None,
+    count: int = 36,
+    best: int = 3,
+    pairs: list[tuple[int, int, float]] | None = None,
 ) -> GroupReader:
-    """As many equal groups of a positive of that relevance and two negatives."""
+    """As many equal groups of a positive of that relevance and two negatives.
+
+    Args:
+        pairs: (first, second, probability) of a pairwise teacher; None is another one.
+    """
+    names = ("first", "second", "probabilities")
+    said = {name: [pair[i] for pair in pairs or ()] for i, name in enumerate(names)}
     row = {"query_index": 0, "doc_indices": [0, 1, 2], "relevance": [best, 0, -1], "ranks": [1] * 3}
-    table = pa.Table.from_pylist([{**row, "teacher_values": teacher}] * count, schema=GROUPS)
+    rows = [{**row, **said, "teacher_values": teacher}] * count
+    table = pa.Table.from_pylist(rows, schema=GROUPS if pairs is None else PAIRWISE_GROUPS)
     folder.mkdir()
     with pa.ipc.new_file(str(folder / "part-00000.arrow"), table.schema) as writer:
         writer.write_table(table)
@@ -205,6 +216,16 @@ def test_grades_that_are_no_exponential_gains(path, tmp_path):
     hundred = groups(tmp_path / "hundred", None, best=100)
     with pytest.raises(ConfigError, match=r"stages\.contrastive\.loss: gain=exponential .*100"):
         stage.check(hundred, 4096, use_gpu=False)
+
+
+def test_a_pairwise_teacher_that_compared_nothing_here(path, tmp_path):
+    overrides = ["order=distil", f"storage={tmp_path}", "stages.distil.loss={type: pair_kl}"]
+    stage = load(Experiment, path, overrides).trained()
+    values = [1.0, 0.5, 0.0]
+    stage.check(groups(tmp_path / "scores", values), 4096, use_gpu=False)
+    stage.check(groups(tmp_path / "pairs", values, pairs=[(0, 2, 0.9)]), 4096, use_gpu=False)
+    with pytest.raises(ConfigError, match=r"distil\.loss: pair_kl .*no two documents of one group"):
+        stage.check(groups(tmp_path / "none", values, pairs=[]), 4096, use_gpu=False)
 
 
 def test_a_budget_below_one_pair(path, tmp_path):

@@ -1,4 +1,4 @@
-"""Sums of losses on what the loop hands over: grades, positives, and documents that are neither.
+"""Losses on what the loop hands over: grades, positives, documents that are neither, comparisons.
 
 Shapes: Q queries, D documents per group.
 """
@@ -25,11 +25,12 @@ from raypipe.losses import (
     Lambda,
     Loss,
     MarginMSE,
+    PairKL,
     RankNet,
     Term,
     WeightedSum,
 )
-from raypipe.records import GROUPS
+from raypipe.records import GROUPS, PAIRWISE_GROUPS
 from raypipe.train.batches import Block
 from raypipe.train.gradients import loss_of
 from raypipe.train.settings import StageConfig
@@ -46,10 +47,21 @@ def write(folder: Path, table: pa.Table) -> Path:
     return folder
 
 
-def batch(folder: Path, loss: Loss, relevance: list[list[int]], threshold: int = 1) -> Block:
-    """All groups as one block, the way a worker cuts them; the teacher prefers later documents."""
+def batch(
+    folder: Path,
+    loss: Loss,
+    relevance: list[list[int]],
+    threshold: int = 1,
+    compared: list[dict[tuple[int, int], float]] | None = None,
+) -> Block:
+    """All groups as one block, the way a worker cuts them; the teacher prefers later documents.
+
+    Args:
+        compared: per group (first, second) to the probability of a pairwise teacher.
+    """
     rows = [
-        {
+        _comparisons(compared[q] if compared else {})
+        | {
             "query_index": q,
             "doc_indices": range(len(one)),
             "relevance": one,
@@ -58,7 +70,8 @@ def batch(folder: Path, loss: Loss, relevance: list[list[int]], threshold: int =
         }
         for q, one in enumerate(relevance)
     ]
-    groups = write(folder / "groups", pa.Table.from_pylist(rows, schema=GROUPS))
+    schema = GROUPS if compared is None else PAIRWISE_GROUPS
+    groups = write(folder / "groups", pa.Table.from_pylist(rows, schema=schema))
     texts = write(folder / "texts", token_table([[7, 8]] * 9, 100))
     stored = types.SimpleNamespace(local=lambda: texts)
     stage = types.SimpleNamespace(
@@ -71,6 +84,11 @@ def batch(folder: Path, loss: Loss, relevance: list[list[int]], threshold: int =
     batcher = _batcher(stage, inputs, GroupReader(groups), TEMPLATE, 1 << 20)
     (block,) = batcher.blocks([*range(len(relevance))])
     return block
+
+
+def _comparisons(pairs: dict[tuple[int, int], float]) -> dict[str, list]:
+    first, second = [i for i, _ in pairs], [j for _, j in pairs]
+    return {"first": first, "second": second, "probabilities": [*pairs.values()]}
 
 
 def weighted(*losses: Loss) -> WeightedSum:
@@ -133,3 +151,27 @@ def test_margin_mse_pairs_positives_with_negatives(tmp_path):
     assert slope(MarginMSE(), block)[NEITHER] == 0
     assert (slope(MarginMSE(), block)[[0, 2, 3]] != 0).all()
     assert slope(MarginMSE(pairs="all"), block)[NEITHER] != 0
+
+
+def test_comparisons_reach_the_loss(tmp_path):
+    """Of each group its own, in the direction that they were made; other losses do not see them."""
+    pairs: list[dict] = [{(0, 1): 0.9, (3, 2): 0.2}, {(1, 0): 0.6}]
+    block = batch(tmp_path / "pairs", PairKL(), RELEVANCE, compared=pairs)
+    expected = np.full((2, 4, 4), np.nan)
+    expected[0, 0, 1], expected[0, 3, 2], expected[1, 1, 0] = 0.9, 0.2, 0.6
+    np.testing.assert_array_equal(block.preferences_QDD, expected)
+    s = scores(block)
+    terms = []
+    for q, one in enumerate(pairs):
+        found = []
+        for (i, j), p in one.items():
+            said = 1 / (1 + np.exp(float(s[q, j] - s[q, i])))
+            found.append(p * np.log(p / said) + (1 - p) * np.log((1 - p) / (1 - said)))
+        terms.append(np.mean(found))
+    assert loss_of(PairKL(), s, block).item() == pytest.approx(np.mean(terms), rel=1e-5)
+    plain = batch(tmp_path / "plain", KL(), RELEVANCE)
+    assert plain.preferences_QDD is None
+    assert loss_of(KL(), s, plain).item() == loss_of(KL(), s, block).item()
+    assert loss_of(PairKL(), s, plain).item() != loss_of(PairKL(), s, block).item()
+    labels = batch(tmp_path / "labels", BCE(), RELEVANCE, compared=pairs)
+    assert labels.preferences_QDD is None
