@@ -47,6 +47,7 @@ class Stage(Step):
     precision: str
 
     kind: ClassVar[str] = "checkpoint"
+    version: ClassVar[int] = 2
 
     @property
     def name(self) -> str:
