@@ -310,6 +310,21 @@ def test_two_workers_are_continued_by_one(data, tiny_backbone, tmp_path, monkeyp
     np.testing.assert_allclose(column(outcome, "loss"), pair["loss"], rtol=0, atol=1e-4)
 
 
+def test_another_number_of_workers_draws_other_dropout(data, tiny_backbone, tmp_path):
+    """A snapshot that says it is of two workers, continued by one."""
+    files = checkpoints(tmp_path)
+    with pytest.raises(Killed):
+        run(data, tiny_backbone, LONG, files, 4)
+    snapshot, other = (files.read(files.newest()) for _ in range(2))  # training goes on in them
+    of_two = dataclasses.replace(other, facts={**other.facts, "world": 2})
+    same_size, _, _ = fit(data, tiny_backbone, LONG, dropout=0.1, validate=rising, resume=snapshot)
+    resized, _, _ = fit(data, tiny_backbone, LONG, dropout=0.1, validate=rising, resume=of_two)
+    for name in ("pairs", "tokens", "lr"):
+        assert column(resized, name) == column(same_size, name)
+    assert column(resized, "loss")[:4] == column(same_size, "loss")[:4]
+    assert column(resized, "loss")[4:] != column(same_size, "loss")[4:]
+
+
 def test_facts_are_json(data, tiny_backbone, tmp_path):
     files = checkpoints(tmp_path)
     with pytest.raises(Killed):
