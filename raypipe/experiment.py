@@ -120,11 +120,7 @@ class Experiment(Config):
 
     def _check_stage(self, name: str) -> None:
         loss, data = self.stages[name].loss, self.training(name)
-        if (share := self.stages[name].queries_per_step) < self.resources.workers:
-            raise ValueError(
-                f"stages.{name}.queries_per_step: {share} queries cannot be shared by "
-                f"resources.workers={self.resources.workers}; raise the one or lower the other"
-            )
+        self.stages[name].check(f"stages.{name}", self.resources, self.truncation.longest)
         if loss.uses == "teacher":
             if data.teacher is None:
                 raise ValueError(f"stages.{name}.loss: {loss.type} needs a teacher; set `teacher`")
@@ -214,7 +210,8 @@ class Experiment(Config):
             model: the backbone too; mining needs none.
 
         Raises:
-            ConfigError: data set, split, run file, model, measure or storage is not usable.
+            ConfigError: data set, split, run file, model, measure or storage is not usable; the
+                model has fewer positions than `truncation` reads or fewer layers than are frozen.
         """
         for role in ("train", "validation", "test"):
             try:
@@ -237,7 +234,10 @@ class Experiment(Config):
             except ConfigError as error:
                 raise ConfigError(f"groups of {stages}: {error}") from None
         if model:
-            self.model.check()
+            lengths = {f"truncation.{self.truncation.length_fields}": self.truncation.longest}
+            stages = {name: self.stages[name].freeze.layers for name in self.stage_names}
+            frozen = {f"stages.{name}.freeze.layers": n for name, n in stages.items()}
+            self.model.check(lengths, frozen)
         self.store().check_writable()
 
     # --- the method section --------------------------------------------------------------------

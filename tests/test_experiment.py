@@ -89,6 +89,25 @@ def test_an_order_is_split_at_its_arrows():
         ),
         (["groups.negatives={type: random_window, low: 9, high: 8}"], "(high=8) before low=9"),
         (["stages={}"], "stages: "),
+        (
+            ["resources.workers=3", "stages.distil.queries_per_step=2"],
+            "stages.distil.queries_per_step: 2 queries cannot be shared by resources.workers=3; "
+            "raise the one or lower the other",
+        ),
+        (
+            ["resources={workers: 2, strategy: fsdp}", "stages.distil.filtering={}"],
+            "stages.distil.filtering: leaves workers with unequal work, which "
+            "resources.strategy=fsdp cannot have; use ddp",
+        ),
+        (
+            ["resources.micro_batch_tokens=95"],
+            "resources.micro_batch_tokens: 95 are fewer than one pair of the truncation has, 96; "
+            "raise it, or shorten truncation",
+        ),
+        (
+            ["stages.distil.limit=7"],
+            "limit: 7 groups are fewer than one step of queries_per_step=8 takes",
+        ),
     ],
 )
 def test_what_cannot_fit_is_refused(overrides, expected):
@@ -105,6 +124,13 @@ def test_what_cannot_fit_is_refused(overrides, expected):
         ["candidates.depth=30", "groups.negatives={type: random_window, high: 30}"],
         ["candidates.depth=30", "evaluation.depth=30"],
         ["candidates.depth=30", "groups.negatives={type: top_k, count: 99}"],
+        ["resources.workers=2", "stages.distil.queries_per_step=2"],
+        ["resources={workers: 1, strategy: fsdp}", "stages.distil.filtering={}"],
+        ["resources.workers=2", "stages.distil.filtering={}"],
+        ["resources.micro_batch_tokens=96"],
+        ["stages.distil.limit=8"],
+        # a stage that does not run may be anything
+        ["order=contrastive", "resources.workers=3", "stages.distil.queries_per_step=2"],
     ],
 )
 def test_what_just_fits_is_accepted(overrides):
@@ -147,10 +173,24 @@ def test_a_usable_recipe_passes_and_writes_nothing(recipe):
         ("model.backbone=/nowhere/model", "backbone /nowhere/model: no directory /nowhere/model"),
         ("model.backbone=package:no_such_pkg/model", "the package no_such_pkg is not installed"),
         ("teacher.backbone=/nowhere/teacher", "backbone /nowhere/teacher: no directory"),
+        ("truncation.max_length=129", "truncation.max_length: pairs of up to 129 tokens"),
+        ("truncation={type: budgets, query: 5, doc: 120}", "truncation.query and doc: pairs of up"),
+        (
+            "truncation={type: max_p, query: 5, length: 120}",
+            "truncation.query and length: pairs of up to 129 tokens, special tokens included, but "
+            "model.backbone",
+        ),
+        ("stages.distil.freeze.layers=3", "stages.distil.freeze.layers: freezing the first 3 laye"),
     ],
 )
 def test_what_is_not_there_is_an_error_before_work(recipe, override, expected):
     assert expected in checked(recipe, override)
+
+
+def test_what_just_has_room_passes(recipe):
+    load(Experiment, recipe, ["truncation.max_length=128", "stages.distil.freeze.layers=2"]).check()
+    longer = load(Experiment, recipe, ["truncation.max_length=600", "order=contrastive"])
+    longer.check(model=False)  # mining reads no pairs
 
 
 def test_errors_of_data_sets_suggest_the_nearest_name(recipe):

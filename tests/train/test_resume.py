@@ -6,6 +6,7 @@ import dataclasses
 import json
 from pathlib import Path
 
+import numpy as np
 import pyarrow.fs as pafs
 import pytest
 import torch
@@ -112,6 +113,11 @@ def test_a_restart_after_any_step_changes_no_bit(data, tiny_backbone, tmp_path, 
     assert whole.steps == (6 if name == "stopped early" else 12)
     # the best weights come after every break
     assert name == "stopped early" or whole.best_step == (12 if stage.freeze.layers else 8)
+    if name == "filtered":
+        kept = column(whole, "kept")
+        assert len(kept) == 12 and kept[:3] == [6, 6, 6] and 0 < sum(kept[3:]) < 6 * 9
+        skipped = [whole.filtering[f"skipped_{way}"] for way in ("forward", "backward")]
+        assert min(skipped) > 0 and sum(skipped) == 6 * 12 - sum(kept)
     for kill_at in (1, 2, 4, 5) if name == "plain" else (3, 5):
         files = checkpoints(tmp_path / str(kill_at))
         with pytest.raises(Killed):
@@ -127,6 +133,28 @@ def test_a_restart_after_any_step_changes_no_bit(data, tiny_backbone, tmp_path, 
         assert again.resumed_from == [kill_at]
         rows = [row for report in told for row in report["rows"]]
         assert rows == whole.history  # told from the beginning: the tracker may be another
+
+
+def constant(model: torch.nn.Module) -> torch.nn.Module:
+    """A head that gives every pair one score and is not trained."""
+    with torch.no_grad():
+        model.classifier.weight.zero_()
+    model.classifier.weight.requires_grad_(False)
+    return model
+
+
+@pytest.mark.parametrize("kill_at", [1, 2, 4])
+def test_an_interruption_neither_hides_nor_repeats_an_alarm(data, tiny_backbone, tmp_path, kill_at):
+    """Constant scores are said at the third step in a row, and again at ten times as many."""
+    stage = LONG.replace(steps=32, validate_every=16)
+    whole, _, _ = run(data, tiny_backbone, stage, checkpoints(tmp_path / "whole"), wrap=constant)
+    said = [text for text in whole.alarms if "the same score" in text]
+    assert [text.split(":")[0] for text in said] == ["Step 3", "Step 30"]
+    files = checkpoints(tmp_path / "broken")
+    with pytest.raises(Killed):
+        run(data, tiny_backbone, stage, files, kill_at, wrap=constant)
+    again, _, _ = run(data, tiny_backbone, stage, files, wrap=constant)
+    assert again.resumed_from == [kill_at] and again.alarms == whole.alarms
 
 
 def test_two_interruptions(data, tiny_backbone, tmp_path):
@@ -192,7 +220,12 @@ def test_another_model_is_refused(data, tiny_backbone, tmp_path):
 # --- several processes ---------------------------------------------------------------------------
 
 
-def worker(rank: int, world: int, folder: str, backbone: str, data: str, kill_at: int) -> None:
+COLUMNS = ("loss", "lr", "pairs", "tokens")
+
+
+def worker(
+    rank: int, world: int, folder: str, backbone: str, data: str, kill_at: int, dropout: float
+) -> None:
     """Trains whole, then with a restart; one of `world` processes."""
     torch.set_num_threads(1)
     dist.init_process_group(
@@ -216,13 +249,14 @@ def worker(rank: int, world: int, folder: str, backbone: str, data: str, kill_at
                 LONG.replace(steps=8),
                 seed=5,
                 budget=128,
-                dropout=0.1,
+                dropout=dropout,
                 validate=rising,
                 wrap=lambda model: DistributedDataParallel(model, broadcast_buffers=False),
                 **more,
             )
             assert outcome.best_step == 8  # these are the weights that are compared
-            found[label] = {"loss": column(outcome, "loss"), "weights": weights(model)}
+            columns = {name: column(outcome, name) for name in COLUMNS}
+            found[label] = {**columns, "weights": weights(model)}
         except Killed:
             pass
 
@@ -240,7 +274,7 @@ def test_processes_go_on_with_their_own_random_state(
 ):
     """With three, the order in which gradients are added depends on DDP's buckets as well."""
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
-    arguments = (world, str(tmp_path), str(tiny_backbone), str(data), 4)
+    arguments = (world, str(tmp_path), str(tiny_backbone), str(data), 4, 0.1)
     torch.multiprocessing.spawn(worker, arguments, nprocs=world)
     found = [torch.load(tmp_path / f"{rank}.pt") for rank in range(world)]
     for one in found:
@@ -250,13 +284,39 @@ def test_processes_go_on_with_their_own_random_state(
         assert same(one["whole"]["weights"], found[0]["whole"]["weights"])
 
 
-def test_another_number_of_workers_keeps_the_data_order(data, tiny_backbone, tmp_path):
-    """A snapshot of two workers, continued by one: the same groups, another dropout."""
+def test_two_workers_are_continued_by_one(data, tiny_backbone, tmp_path, monkeypatch):
+    """The same groups in the same order at the same rates and so, without dropout, losses equal up
+    to rounding."""
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
+    arguments = (2, str(tmp_path), str(tiny_backbone), str(data), 4, 0.0)
+    torch.multiprocessing.spawn(worker, arguments, nprocs=2)
+    pair = torch.load(tmp_path / "0.pt")["whole"]
+    files = checkpoints(tmp_path / "files")
+    snapshot = files.read(files.newest())
+    assert snapshot.facts["world"] == 2 and snapshot.step == 4
+    outcome, _, _ = fit(
+        data,
+        tiny_backbone,
+        LONG.replace(steps=8),
+        seed=5,
+        budget=128,
+        validate=rising,
+        resume=snapshot,
+    )
+    assert outcome.resumed_from == [4] and outcome.steps == 8
+    for name in ("pairs", "tokens", "lr"):
+        assert column(outcome, name) == pair[name]
+    assert column(outcome, "loss")[:4] == pair["loss"][:4]
+    np.testing.assert_allclose(column(outcome, "loss"), pair["loss"], rtol=0, atol=1e-4)
+
+
+def test_another_number_of_workers_draws_other_dropout(data, tiny_backbone, tmp_path):
+    """A snapshot that says it is of two workers, continued by one."""
     files = checkpoints(tmp_path)
     with pytest.raises(Killed):
         run(data, tiny_backbone, LONG, files, 4)
-    snapshot = files.read(files.newest())
-    of_two = dataclasses.replace(snapshot, facts={**snapshot.facts, "world": 2})
+    snapshot, other = (files.read(files.newest()) for _ in range(2))  # training goes on in them
+    of_two = dataclasses.replace(other, facts={**other.facts, "world": 2})
     same_size, _, _ = fit(data, tiny_backbone, LONG, dropout=0.1, validate=rising, resume=snapshot)
     resized, _, _ = fit(data, tiny_backbone, LONG, dropout=0.1, validate=rising, resume=of_two)
     for name in ("pairs", "tokens", "lr"):
