@@ -2,165 +2,194 @@
 
 from __future__ import annotations
 
+import html.parser
 import io
 import json
+import math
+import re
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from report_rows import report
 from rich.console import Console
 
-from raypipe.evaluation.report import Row, compare, plot, print_table, to_markdown, to_rows_json
-from raypipe.evaluation.significance import holm, interval, paired_test
+from raypipe.evaluation import plots
+from raypipe.evaluation.page import to_html
+from raypipe.evaluation.report import Report, Searched
+from raypipe.evaluation.tables import figure, p_value, print_report, signed, to_markdown
 
 GOLDEN = Path(__file__).parent / "golden"
-MEASURES = ["nDCG@10", "RR@10", "Judged@10"]
-TITLE = [
-    "pydoc, test split",
-    "12 test queries, 1,000 documents; BM25 re-ranked to depth 100.",
-]
-
-
-def row(name, kind, ndcg, rr, judged=1.0, stages=(), reused=False, pairs=None, seconds=None):
-    values = {"nDCG@10": ndcg, "RR@10": rr, "Judged@10": [judged] * 12}
-    per_query = {m: {f"q{i}": v for i, v in enumerate(vs)} for m, vs in values.items()}
-    return Row(name, kind, tuple(stages), reused, per_query, pairs, seconds)
-
-
-def rows() -> list[Row]:
-    """Twelve queries; quarters and eighths, so that no figure hangs on the last bit."""
-    base = [0.0, 0.25, 0.5, 0.75, 0.25, 0.5, 0.0, 1.0, 0.5, 0.25, 0.75, 0.5]
-    small = [v + (0.125 if i % 3 == 0 and v < 1 else 0.0) for i, v in enumerate(base)]
-    large = [min(1.0, v + 0.25 + 0.125 * (i % 2)) for i, v in enumerate(base)]
-    both = ("contrastive", "distil")
-    return [
-        row("BM25", "first_stage", base, base, judged=0.5),
-        row("MiniLM zero-shot", "zero_shot", base, base[::-1]),
-        row("RankVicuna", "teacher", small, base),
-        row("oracle", "oracle", [1.0] * 12, [1.0] * 12),
-        row("MiniLM | mnrl", "trained", small, small, 0.75, ["contrastive"], False, 1234567, 9.4),
-        row("MiniLM | mnrl > kl", "trained", large, small, 1.0, both, True, 2345678, 3671.0),
-    ]
 
 
 @pytest.fixture(scope="module")
-def lines():
-    return compare(rows(), "BM25")
+def full() -> Report:
+    return report()
 
 
-def test_comparison_equals_the_single_functions(lines):
-    by_name = {r.name: r.per_query for r in rows()}
-    base = by_name["BM25"]
-
-    def values(per_query, measure):
-        return [v for _, v in sorted(per_query[measure].items())]
-
-    family = ["MiniLM zero-shot", "RankVicuna", "MiniLM | mnrl", "MiniLM | mnrl > kl"]
-    for measure in ("nDCG@10", "RR@10"):
-        raw = [paired_test(values(by_name[n], measure), values(base, measure)).p for n in family]
-        expected = dict(zip(family, holm(raw), strict=True))
-        got = {line.name: line.p_holm[measure] for line in lines}
-        assert got == {"BM25": None, "oracle": None, **expected}
-    last = lines[-1]
-    ndcg = values(by_name[last.name], "nDCG@10")
-    assert last.metrics["nDCG@10"] == pytest.approx(sum(ndcg) / 12)
-    assert last.intervals["nDCG@10"] == interval(ndcg)
-    assert last.p_holm["nDCG@10"] < 0.05 < lines[1].p_holm["nDCG@10"]
-    assert lines[1].p_holm["nDCG@10"] == 1.0  # the same values as the reference
-    assert {line.p_holm["Judged@10"] for line in lines} == {None}
+def printed(one: Report, width: int) -> str:
+    out = io.StringIO()
+    print_report(one, Console(file=out, width=width))
+    return out.getvalue()
 
 
-def test_queries_pair_by_id_whatever_their_order(lines):
-    shuffled = rows()
-    ndcg = shuffled[-1].per_query["nDCG@10"]
-    shuffled[-1].per_query["nDCG@10"] = dict(reversed(ndcg.items()))
-    assert compare(shuffled, "BM25") == lines
+def test_markdown_is_the_golden_file(full):
+    assert to_markdown(full) == (GOLDEN / "report.md").read_text("utf-8")
 
 
-def test_an_oracle_does_not_weaken_the_others(lines):
-    without = [r for r in rows() if r.kind != "oracle"]
-    assert compare(without, "BM25") == [line for line in lines if line.kind != "oracle"]
+def test_json_is_the_golden_file(full):
+    got = json.loads(json.dumps(full.json(), allow_nan=False))
+    golden = json.loads((GOLDEN / "report.json").read_text("utf-8"))
+    assert nearly(got) == nearly(golden)
 
 
-def test_without_reference_nothing_is_tested():
-    lines = compare(rows(), None, level=0.5)
-    ndcg = [v for _, v in sorted(rows()[0].per_query["nDCG@10"].items())]
-    assert lines[0].intervals["nDCG@10"] == interval(ndcg, 0.5)
-    assert {p for line in lines for p in line.p_holm.values()} == {None}
-    text = to_markdown(TITLE, lines, MEASURES, None)
-    assert "p (" not in text
-    assert "t-test" not in text
-    assert "50 % percentile bootstrap" in text
+def nearly(value):
+    """Rounded: the last bit is libm's."""
+    if isinstance(value, float):
+        return float(f"{value:.9g}")
+    if isinstance(value, dict):
+        return {k: nearly(v) for k, v in value.items()}
+    return [nearly(v) for v in value] if isinstance(value, list) else value
 
 
-def test_compare_refuses():
-    some = rows()
-    with pytest.raises(ValueError, match="'BM52': no such row; did you mean 'BM25'"):
-        compare(some, "BM52")
-    with pytest.raises(ValueError, match="'oracle' is an oracle"):
-        compare(some, "oracle")
-    with pytest.raises(ValueError, match="found 'BM25' several times"):
-        compare([some[0], *some], "BM25")
-    fewer = {m: {q: v for q, v in qs.items() if q != "q3"} for m, qs in some[1].per_query.items()}
-    with pytest.raises(ValueError, match=r"'MiniLM zero-shot', nDCG@10: .*found 1 .*'q3'"):
-        compare([some[0], replace(some[1], per_query=fewer)], "BM25")
-    other = {"AP": some[1].per_query["RR@10"]}
-    with pytest.raises(ValueError, match=r"'MiniLM zero-shot': expected the measures .*'AP'"):
-        compare([some[0], replace(some[1], per_query=other)], "BM25")
-
-
-def test_markdown_is_the_golden_file(lines):
-    assert to_markdown(TITLE, lines, MEASURES, "BM25") == (GOLDEN / "report.md").read_text("utf-8")
-
-
-def test_rows_json_is_the_golden_file(lines):
-    text = json.dumps(to_rows_json(lines), indent=1, allow_nan=False) + "\n"
-    got, golden = json.loads(text), json.loads((GOLDEN / "rows.json").read_text("utf-8"))
-    for one, other in zip(got, golden, strict=True):
-        assert one["p_holm"] == pytest.approx(other.pop("p_holm"))  # the last bit is libm's
-        assert one == other | {"p_holm": one["p_holm"]}
-
-
-def test_unknown_measures_and_references_are_refused(lines):
-    with pytest.raises(ValueError, match="no measure 'nDCG@1'; did you mean 'nDCG@10'"):
-        to_markdown(TITLE, lines, ["nDCG@1"], "BM25")
-    with pytest.raises(ValueError, match="reference 'BM2': no such row"):
-        to_markdown(TITLE, lines, MEASURES, "BM2")
-
-
-@pytest.mark.parametrize("width", [120, 80])
-def test_terminal_table_loses_nothing(lines, width):
-    def printed(width):
-        out = io.StringIO()
-        print_table(TITLE, lines, MEASURES, "BM25", Console(file=out, width=width))
-        return out.getvalue()
-
-    narrow, wide = printed(width), printed(300)
+@pytest.mark.parametrize("width", [150, 90])
+def test_the_terminal_loses_nothing(full, width):
+    narrow, wide = printed(full, width), printed(full, 400)
     assert max(map(len, narrow.splitlines())) <= width
     assert sorted("".join(narrow.split())) == sorted("".join(wide.split()))
-    assert "[.552, .844]" in wide
-    if width == 120:
+    if width == 150:
         assert narrow == (GOLDEN / "table.txt").read_text("utf-8")
 
 
-def test_plot_is_a_png_with_its_rows(tmp_path, lines):
-    plot(tmp_path / "a.png", lines, MEASURES, "BM25")
-    plot(tmp_path / "b.png", lines, MEASURES, "BM25")
-    plot(tmp_path / "c.png", lines[:2], MEASURES[:1])
-    first = (tmp_path / "a.png").read_bytes()
-    assert first.startswith(b"\x89PNG")
-    assert first == (tmp_path / "b.png").read_bytes()
-    size = {n: (tmp_path / n).read_bytes()[16:24] for n in ("a.png", "c.png")}
-    assert int.from_bytes(size["c.png"][:4]) < int.from_bytes(size["a.png"][:4])  # one panel
-    assert int.from_bytes(size["c.png"][4:]) < int.from_bytes(size["a.png"][4:])  # two rows
-    with pytest.raises(ValueError, match="no measure 'AP'"):
-        plot(tmp_path / "d.png", lines, ["AP"])
+def test_everything_that_a_reader_needs_is_there(full):
+    text = to_markdown(full)
+    for part in (
+        "FAILED broken: FloatingPointError: the loss is nan",
+        "could not be had: no network",
+        "Someone et al. 2025, table 2",
+        "| published |",
+        "smallest margin",
+        "queries seen",
+        "pairs per step",
+        "a1b2c3d4",
+        "mean of trec-dl",
+        "Against MiniLM | mnrl",
+    ):
+        assert part in text, part
+
+
+def test_without_reference_nothing_is_tested(full):
+    text = to_markdown(report(reference=None))
+    assert "verdict" not in text and "TOST" not in text
+    assert "Letters: rows that this one is significantly better than" in text
+
+
+def test_a_search_claims_nothing(full):
+    trials = (
+        Searched(0, {"lr": "0.001"}, "finished", 0.4),
+        Searched(1, {"lr": "0.1", "loss": "hinge"}, "pruned", 0.1),
+        Searched(2, {"lr": "7"}, "failed", None),
+        Searched(3, {"lr": "0.002"}, "finished", 0.6),
+    )
+    one = report(mode="search", searched=trials, reference=None)
+    text = to_markdown(one)
+    assert "nothing is tested" in text and "verdict" not in text
+    assert {v for lines in one.lines.values() for x in lines for v in x.versus.values()} == {None}
+    order = [row.split("|")[1].strip() for row in text.splitlines() if re.match(r"\| \d \|", row)]
+    assert order == ["3", "0", "1", "2"]
+    assert "best so far" in to_html(one)
+
+
+def test_suite_means_are_over_the_sets_of_a_suite(full):
+    means = full.suite_means()
+    assert means.keys() == {"trec-dl"}
+    for line in full.lines["splade"]:
+        if line.means:
+            assert means["trec-dl"][line.row.name] == (pytest.approx(line.means["RR@10"]), 1)
+    assert "broken" not in means["trec-dl"]
+
+
+class Page(html.parser.HTMLParser):
+    """Open tags and outside addresses of a page."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[str] = []
+        self.addresses: list[str] = []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.addresses += [v for k, v in attrs if k in ("src", "href", "xlink:href") and v]
+        if tag not in ("meta", "br"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append(tag)
+        self.addresses += [v for k, v in attrs if k in ("src", "href", "xlink:href") and v]
+
+
+def test_the_page_stands_alone(full):
+    page = Page()
+    text = to_html(full)
+    page.feed(text)
+    assert page.open == []
+    outside = [a for a in page.addresses if not a.startswith("#")]
+    assert outside == ["http://127.0.0.1:5000/#/experiments/1/runs/abc"]
+    # two sets with intervals, cost and differences each, and one figure of curves
+    assert page.tags.count("svg") == 7
+    assert "<script>" in text and "Pareto" in text and "broken" in text
+    for verdict in ("better", "inconclusive"):
+        assert f'class="word {verdict}"' in text
+
+
+def test_text_in_the_page_is_text():
+    evil = replace(report().rows[0], name="<script>alert(1)</script>")
+    text = to_html(report(rows=(evil, *report().rows[1:]), name="a <b> c"))
+    assert "<script>alert" not in text and "a &lt;b&gt; c" in text
+
+
+def test_pareto_front():
+    assert plots.pareto([(1, 0.5), (2, 0.4), (3, 0.7), (3, 0.6), (0.5, 0.1)]) == [4, 0, 2]
+    assert plots.pareto([]) == []
+
+
+def test_plots_are_the_same_every_time(tmp_path, full):
+    one = full.sets[0]
+    for draw in (plots.intervals, plots.cost, plots.differences):
+        assert plots.svg(draw(full, one)) == plots.svg(draw(full, one))
+    plots.save_png(tmp_path / "a.png", plots.intervals(full, one))
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_plots_of_what_is_not_there_are_none():
+    plain = report(rows=report().rows[:4], reference=None, curves={})
+    assert plots.cost(plain, plain.sets[0]) is None
+    assert plots.differences(plain, plain.sets[0]) is None
+    assert plots.curves(plain) is None
+    assert "<svg" in to_html(plain)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.1234, ".123"), (1.0, "1.000"), (-0.0504, "-.050"), (math.inf, "–")],  # noqa: RUF001
+)
+def test_figures(value, text):
+    assert figure(value) == text
+
+
+def test_small_figures():
+    assert (p_value(0.0001), p_value(0.05), p_value(None)) == ("<.001", ".050", "–")  # noqa: RUF001
+    assert (signed(0.0123), signed(-0.5), signed(1.25)) == ("+.012", "-.500", "+1.250")
 
 
 def test_importing_the_package_loads_no_heavy_library():
-    modules = "runs", "measures", "significance", "report"
+    modules = "runs", "measures", "significance", "report", "page", "plots", "tables", "suites"
     heavy = "scipy", "statsmodels", "matplotlib", "rich", "ir_measures", "pandas", "torch", "ray"
     code = "".join(f"import raypipe.evaluation.{m}\n" for m in modules)
     code += f"import sys\nprint(sorted(set({heavy}) & set(sys.modules)))"
@@ -169,13 +198,10 @@ def test_importing_the_package_loads_no_heavy_library():
 
 
 def _regenerate() -> None:
-    lines = compare(rows(), "BM25")
     GOLDEN.mkdir(exist_ok=True)
-    (GOLDEN / "report.md").write_text(to_markdown(TITLE, lines, MEASURES, "BM25"), "utf-8")
-    (GOLDEN / "rows.json").write_text(json.dumps(to_rows_json(lines), indent=1) + "\n", "utf-8")
-    out = io.StringIO()
-    print_table(TITLE, lines, MEASURES, "BM25", Console(file=out, width=120))
-    (GOLDEN / "table.txt").write_text(out.getvalue(), "utf-8")
+    (GOLDEN / "report.md").write_text(to_markdown(report()), "utf-8")
+    (GOLDEN / "report.json").write_text(json.dumps(report().json(), indent=1) + "\n", "utf-8")
+    (GOLDEN / "table.txt").write_text(printed(report(), 150), "utf-8")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -7,46 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raypipe.evaluation.significance import holm, interval, paired_test
-
-
-def test_interval_is_near_the_analytic_one():
-    """The bootstrap mean of 200 zeros and 200 ones is Binomial(400, .5) / 400: sd = .5 / 20."""
-    low, high = interval([0.0, 1.0] * 200)
-    assert low == pytest.approx(0.5 - 1.96 * 0.025, abs=0.003)
-    assert high == pytest.approx(0.5 + 1.96 * 0.025, abs=0.003)
-
-
-def test_interval_of_two_values_is_exact():
-    """Resamples of (0, 1) have mean 0, .5, 1 with 1/4, 1/2, 1/4."""
-    assert interval([0.0, 1.0], level=0.95) == (0.0, 1.0)
-    assert interval([0.0, 1.0], level=0.4) == (0.5, 0.5)
-
-
-def test_interval_is_seeded_and_narrows_with_the_level():
-    values = np.random.default_rng(3).random(50)
-    assert interval(values) == interval(values)
-    assert interval(values, seed=1) != interval(values, seed=2)
-    wide, narrow = interval(values, level=0.99), interval(values, level=0.5)
-    assert wide[0] < narrow[0] < narrow[1] < wide[1]
-
-
-def test_interval_of_equal_values_is_a_point():
-    assert interval([0.25] * 7) == (0.25, 0.25)
-    assert interval([0.25]) == (0.25, 0.25)
-
-
-@pytest.mark.parametrize(
-    ("values", "level", "message"),
-    [
-        ([], 0.95, "expected at least one value, found none"),
-        ([0.1, math.nan], 0.95, "expected finite values, found nan"),
-        ([0.1, 0.2], 95, "expected a level between 0 and 1, found 95"),
-    ],
-)
-def test_interval_refuses(values, level, message):
-    with pytest.raises(ValueError, match=message):
-        interval(values, level)
+from raypipe.evaluation.significance import effect_size, holm, paired_test, permutation_test
 
 
 def test_paired_test_by_hand():
@@ -73,7 +35,7 @@ def test_paired_test_edges_are_numbers():
     ("a", "b", "message"),
     [
         ([1.0, 2.0], [1.0], "found 2 and 1"),
-        ([], [], "found 0 and 0"),
+        ([], [], "expected at least one value, found none"),
         ([1.0, math.inf], [1.0, 2.0], "expected finite values, found inf"),
     ],
 )
@@ -89,13 +51,11 @@ def test_holm_by_hand():
 
 
 def test_holm_passes_missing_values_through_and_leaves_them_out_of_the_family():
-    out = holm([0.01, None, 0.04, math.nan])
+    out = holm([0.01, math.nan, 0.04, math.nan])
     assert out[0] == pytest.approx(0.02)
     assert out[2] == pytest.approx(0.04)
-    assert out[1] is None
-    assert math.isnan(out[3])
+    assert math.isnan(out[1]) and math.isnan(out[3])
     assert holm([]) == []
-    assert holm([None]) == [None]
 
 
 @settings(max_examples=20, deadline=None)  # statsmodels collects garbage in every call, 50 ms
@@ -107,3 +67,43 @@ def test_holm_equals_the_naive_step_down(p_values):
         running = max(running, min(1.0, (len(p_values) - position) * p_values[i]))
         expected[i] = running
     assert holm(p_values) == pytest.approx(expected)
+
+
+def test_permutation_of_few_queries_is_exact():
+    """Differences 1, 2, 3: of 8 sign patterns two have a mean as far from 0 as theirs."""
+    assert permutation_test([2.0, 4.0, 6.0], [1.0, 2.0, 3.0]) == pytest.approx(2 / 8)
+    # 1, 1, -1 and its mirror, each in 3 orders, and the two with all signs equal
+    assert permutation_test([1.0, 1.0, 0.0], [0.0, 0.0, 1.0]) == pytest.approx(1.0)
+
+
+def test_permutation_edges():
+    assert permutation_test([0.1, 0.2], [0.1, 0.2]) == 1.0
+    assert math.isnan(permutation_test([0.5], [0.25]))
+    many = np.random.default_rng(0).random(200)
+    assert permutation_test(many + 0.5, many, resamples=1000) == pytest.approx(2 / 1000)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.integers(-4, 4), min_size=2, max_size=7))
+def test_permutation_equals_all_sign_flips(differences):
+    observed = abs(sum(differences))
+    flips = list(itertools.product((1, -1), repeat=len(differences)))
+    as_far = sum(abs(np.dot(one, differences)) >= observed for one in flips)
+    found = permutation_test([float(d) for d in differences], [0.0] * len(differences))
+    assert found == pytest.approx(as_far / len(flips))
+
+
+def test_permutation_agrees_with_the_t_test_on_normal_differences():
+    rng = np.random.default_rng(5)
+    base = rng.random(80)
+    other = base + rng.normal(0.02, 0.08, 80)
+    t, flips = paired_test(other, base).p, permutation_test(other, base)
+    assert flips == pytest.approx(t, abs=0.01) and 0.001 < t < 0.1
+
+
+def test_effect_size_by_hand():
+    """Differences 1, 2, 3: mean 2, standard deviation 1."""
+    assert effect_size([2.0, 4.0, 6.0], [1.0, 2.0, 3.0]) == pytest.approx(2.0)
+    assert effect_size([1.0, 2.0], [1.0, 2.0]) == 0.0
+    assert effect_size([0.0, 1.0], [1.0, 2.0]) == -math.inf
+    assert math.isnan(effect_size([1.0], [0.5]))

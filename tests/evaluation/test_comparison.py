@@ -1,0 +1,154 @@
+"""Rows against the single functions they are made of."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from report_rows import MEASURES, SETS, row, rows
+
+from raypipe.evaluation.bootstrap import interval
+from raypipe.evaluation.comparison import Row, Statistics, compare
+from raypipe.evaluation.equivalence import smallest_margin, tost
+from raypipe.evaluation.significance import effect_size, holm, paired_test, permutation_test
+
+REFERENCE = "MiniLM | mnrl"
+
+
+@pytest.fixture(scope="module")
+def lines():
+    return compare(rows(), "test", MEASURES, REFERENCE)
+
+
+def seeds(one: Row, measure: str) -> list[list[float]]:
+    return [[v for _, v in sorted(s[measure].items())] for s in one.results["test"]]
+
+
+def mean(one: Row, measure: str) -> list[float]:
+    return np.mean(seeds(one, measure), axis=0).tolist()
+
+
+@pytest.mark.parametrize("measure", ["nDCG@10", "RR@10"])
+@pytest.mark.parametrize(
+    "family", [["MiniLM | mnrl > kl", "tiny"], ["BM25", "MiniLM zero-shot", "RankVicuna"]]
+)
+def test_a_family_equals_the_single_functions(lines, measure, family):
+    by_name = {r.name: r for r in rows()}
+    base = mean(by_name[REFERENCE], measure)
+    ours = {name: mean(by_name[name], measure) for name in family}
+    found = {line.row.name: line.versus[measure] for line in lines}
+    expected_p = holm([paired_test(ours[n], base).p for n in family])
+    expected_flips = holm([permutation_test(ours[n], base) for n in family])
+    expected_tost = holm([tost(ours[n], base, 0.01) for n in family])
+    for i, name in enumerate(family):
+        one = found[name]
+        assert one.difference == pytest.approx(np.mean(ours[name]) - np.mean(base))
+        assert one.p == paired_test(ours[name], base).p
+        assert one.effect == effect_size(ours[name], base)
+        assert one.smallest_margin == smallest_margin(ours[name], base)
+        assert one.p_holm == pytest.approx(expected_p[i])
+        assert one.p_permutation_holm == pytest.approx(expected_flips[i])
+        assert one.p_equivalence_holm == pytest.approx(expected_tost[i])
+    assert found[REFERENCE] is None and found["oracle"] is None
+
+
+def test_means_and_intervals_are_over_seeds_and_queries(lines):
+    by_name = {r.name: r for r in rows()}
+    for line in lines:
+        if line.row.error:
+            assert line.means == {} and line.intervals == {}
+            continue
+        values = seeds(by_name[line.row.name], "nDCG@10")
+        assert line.means["nDCG@10"] == pytest.approx(np.mean(values))
+        assert line.seed_means["nDCG@10"] == pytest.approx(np.mean(values, axis=1).tolist())
+        assert line.intervals["nDCG@10"] == interval(values)
+    assert {line.versus["Judged@10"] for line in lines} == {None}
+
+
+def test_letters_name_the_rows_that_are_beaten(lines):
+    by_name = {line.row.name: line for line in lines}
+    best = by_name["MiniLM | mnrl > kl"]
+    assert by_name["BM25"].label in best.letters["nDCG@10"]
+    names = [r.name for r in rows() if r.kind != "oracle" and not r.error]
+    pairs = [(a, b) for i, a in enumerate(names) for b in names[i + 1 :]]
+    values = {r.name: mean(r, "nDCG@10") for r in rows() if r.name in names}
+    tests = [paired_test(values[a], values[b]) for a, b in pairs]
+    beaten = {name: set() for name in names}
+    for (a, b), test, p in zip(pairs, tests, holm([t.p for t in tests]), strict=True):
+        if p < 0.05:
+            beaten[a if test.difference > 0 else b].add(
+                by_name[b if test.difference > 0 else a].label
+            )
+    assert any(beaten.values())
+    for name in names:
+        assert set(by_name[name].letters["nDCG@10"]) == beaten[name]
+    assert by_name["oracle"].letters["nDCG@10"] == ""
+
+
+def test_many_rows_have_distinct_labels():
+    many = [replace(row(f"r{i}", "trained", [0.1, 0.2, 0.3]), seeds=(1,)) for i in range(60)]
+    found = [line.label for line in compare(many, "test", ["nDCG@10"])]
+    assert len(set(found)) == 60 and found[:2] == ["a", "b"] and found[26] == "a1"
+
+
+def test_queries_pair_by_id_whatever_their_order(lines):
+    shuffled = rows()
+    last = next(r for r in shuffled if r.name == "MiniLM | mnrl > kl")
+    turned = [
+        {m: dict(reversed(values.items())) for m, values in seed.items()}
+        for seed in last.results["test"]
+    ]
+    shuffled[shuffled.index(last)] = replace(last, results={**last.results, "test": turned})
+    for one, other in zip(compare(shuffled, "test", MEASURES, REFERENCE), lines, strict=True):
+        assert (one.means, one.intervals, one.versus) == (
+            other.means,
+            other.intervals,
+            other.versus,
+        )
+
+
+def test_an_oracle_or_a_failed_row_does_not_weaken_the_others(lines):
+    without = [r for r in rows() if r.kind != "oracle" and not r.error]
+    found = {x.row.name: x.versus for x in compare(without, "test", MEASURES, REFERENCE)}
+    assert found == {x.row.name: x.versus for x in lines if x.row.name in found}
+
+
+def test_baselines_do_not_weaken_the_trained_rows(lines):
+    trained = [r for r in rows() if r.kind == "trained"]
+    found = {x.row.name: x.versus for x in compare(trained, "test", MEASURES, REFERENCE)}
+    assert found == {x.row.name: x.versus for x in lines if x.row.name in found}
+
+
+def test_a_failed_reference_tests_nothing():
+    found = compare(rows(), "test", MEASURES, "broken")
+    assert {v for line in found for v in line.versus.values()} == {None}
+    assert any(line.letters["nDCG@10"] for line in found)
+
+
+def test_settings_count():
+    strict = compare(rows(), "test", MEASURES, REFERENCE, Statistics(margin=0.9, alpha=0.01))
+    verdicts = {x.row.name: x.versus["nDCG@10"] for x in strict}
+    assert verdicts["tiny"].verdict == "equivalent"
+    wide = compare(rows(), "test", MEASURES, REFERENCE, Statistics(level=0.99))
+    narrow = compare(rows(), "test", MEASURES, REFERENCE, Statistics(level=0.6))
+    assert wide[0].intervals["nDCG@10"][0] < narrow[0].intervals["nDCG@10"][0]
+
+
+def test_compare_refuses():
+    some = rows()
+    with pytest.raises(ValueError, match="'BM52': no such row; did you mean 'BM25'"):
+        compare(some, "test", MEASURES, "BM52")
+    with pytest.raises(ValueError, match="'oracle' is an oracle"):
+        compare(some, "test", MEASURES, "oracle")
+    with pytest.raises(ValueError, match="found 'BM25' several times"):
+        compare([some[0], *some], "test", MEASURES)
+    with pytest.raises(ValueError, match="row 'BM25' has no results on 'tset'"):
+        compare(some, "tset", MEASURES)
+    with pytest.raises(ValueError, match="no measure 'nDCG@1'; did you mean 'nDCG@10'"):
+        compare(some, "test", ["nDCG@1"])
+    (given,) = some[1].results["test"]
+    fewer = {m: {q: v for q, v in qs.items() if q != "q3"} for m, qs in given.items()}
+    with pytest.raises(ValueError, match=r"'MiniLM zero-shot', nDCG@10: .*found 1 .*'q3'"):
+        compare([some[0], replace(some[1], results={"test": [fewer]})], "test", MEASURES)
+    assert [one.name for one in SETS] == ["test", "splade"]
