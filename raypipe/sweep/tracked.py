@@ -46,7 +46,7 @@ def log_row(relay: Relay, run: str, row: Row, metrics: Mapping[str, Artifact]) -
     relay.send("log_text", run, json.dumps(row_json(row), indent=1), ROW)
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / PER_QUERY
-        pq.write_table(_table({role: one[0] for role, one in row.results.items()}), path)
+        pq.write_table(table({role: one[0] for role, one in row.results.items()}), path)
         _send_file(relay, run, path)
     for role, artifact in metrics.items():
         name = "run.trec" if role == MAIN else f"run.{role}.trec"
@@ -193,7 +193,7 @@ def _results(path: Path) -> dict[str, dict[str, dict[str, float]]]:
     return found
 
 
-def _table(results: Mapping[str, PerQuery]) -> pa.Table:
+def table(results: Mapping[str, PerQuery]) -> pa.Table:
     rows = [
         (role, query_id, measure, value)
         for role, per_query in results.items()

@@ -9,14 +9,16 @@ import pytest
 from raypipe.artifacts import Builder
 from raypipe.config import ConfigError, load
 from raypipe.experiment import Experiment
-from raypipe.sweep.derived import derived, seed_sets
+from raypipe.sweep.derived import derived
 from raypipe.sweep.export import export
-from raypipe.sweep.space import expand
+from raypipe.sweep.space import by_row, expand
 from raypipe.sweep.sweep import plan_of, run
+from raypipe.sweep.tracked import read_report
+from raypipe.tracking.reading import Store
 
 SEEDS = [
     'sweep.space={"seed": {"one": 1, "two": 2}}',
-    "reference=one",
+    "reference=contrastive",
     "order=contrastive",
     "stages.contrastive.steps=6",
     "stages.contrastive.validations=1",
@@ -40,8 +42,8 @@ def test_rows_are_named_after_what_they_combine(recipe):
 
 def test_sets_differ_in_their_seed_only(recipe):
     space = '{"seed": [1, 2], "stages.contrastive.lr": {"slow": 1e-4, "fast": 1e-3}}'
-    given = [f"sweep.space={space}", "reference=1 / slow", "order=contrastive"]
-    sets = seed_sets(expand(load(Experiment, recipe, given)))
+    given = [f"sweep.space={space}", "reference=slow", "order=contrastive"]
+    sets = by_row(expand(load(Experiment, recipe, given)))
     assert {name: len(one) for name, one in sets.items()} == {"slow": 2, "fast": 2}
 
 
@@ -55,24 +57,40 @@ def test_seeds_without_seeds_are_an_error_before_work(recipe):
 def test_a_sweep_with_derived_rows_and_its_export(cluster, recipe, tmp_path):
     from sentence_transformers import CrossEncoder
 
-    experiment = load(Experiment, recipe, [*SEEDS, ALL])
+    data = load(Experiment, recipe).data.test.dataset
+    deep = f"{{queries: {{dataset: '{data}', split: test}}, depth: 15, measures: [nDCG@10]}}"
+    experiment = load(Experiment, recipe, [*SEEDS, ALL, f"evaluation.sets={{deep: {deep}}}"])
     said: list[str] = []
     result = run(experiment, said.append)
-    lines = {line.name: line for line in result.lines}
+    lines = {line.row.name: line for line in result.report.lines["test"]}
     assert result.counts["stages"] == {"distinct": 2, "trained": 2}
-    both = lines["2 seeds: contrastive"]
-    assert both.kind == "derived" and both.pairs == lines["one"].pairs + lines["two"].pairs
-    assert lines["mean weights: contrastive"].metrics.keys() == lines["one"].metrics.keys()
+    both, seeds = lines["2 seeds: contrastive"].row, lines["contrastive"]
+    assert both.kind == "derived" and both.pairs == 2 * seeds.row.pairs
+    assert seeds.row.seeds == (1, 2) and len(seeds.seed_means["nDCG@10"]) == 2
+    assert seeds.means["nDCG@10"] == pytest.approx(sum(seeds.seed_means["nDCG@10"]) / 2)
+    assert lines["mean weights: contrastive"].means.keys() == seeds.means.keys()
     # the mixture can choose the model alone, and test queries do not choose: only bounds hold
-    assert 0 < lines["one + first stage"].metrics["nDCG@10"] <= lines["oracle"].metrics["nDCG@10"]
+    assert 0 < lines["one + first stage"].means["nDCG@10"] <= lines["oracle"].means["nDCG@10"]
+    # a further set: the same queries at another depth
+    deep = {line.row.name: line for line in result.report.lines["deep"]}
+    assert deep.keys() == lines.keys()
+    assert deep["BM25"].means["nDCG@10"] == lines["BM25"].means["nDCG@10"]
     again = run(experiment, said.append)
-    assert [(x.name, x.metrics) for x in again.lines] == [(x.name, x.metrics) for x in result.lines]
+    assert again.report.json()["sets"]["test"]["rows"][-1]["reused"] is True
+
+    def values(result):
+        return {k: v for k, v in result.report.lines.items() for v in [[x.means for x in v]]}
+
+    assert values(again) == values(result)
+    store = Store(experiment.tracking)
+    read = read_report(store, store.job("tiny"))
+    assert read.json()["sets"] == again.report.json()["sets"]
     (trial, _) = expand(experiment)
     folder = tmp_path / "model"
     export(trial, Builder(experiment.store()), folder)
     card = (folder / "README.md").read_text()
     assert card.startswith("---\n") and "sentence-transformers" in card
-    assert f"{lines['one'].metrics['nDCG@10']:.3f}"[1:] in card
+    assert f"{seeds.seed_means['nDCG@10'][0]:.3f}"[1:] in card
     assert not (folder / "trainer.json").exists()
     config = json.loads((folder / "config.json").read_text())
     assert config["architectures"] == ["BertForSequenceClassification"]

@@ -1,29 +1,62 @@
-"""Tracked runs on a sqlite store, and on a server that is not there."""
+"""Tracked runs on a sqlite store, as a job's Recorder leaves them."""
 
 from __future__ import annotations
 
 import json
-import logging
 import math
-import pickle
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from raypipe import tracking
-from raypipe.tracking import Tracker, measure_name, metric_name
+from raypipe.tracking import Recorder, save_pyfunc, send_left_behind
+from raypipe.tracking.server import place
+from raypipe.tracking.spool import spools
 
 DEAD = "http://127.0.0.1:9"
 
 
+class Tracked:
+    """A recorder whose calls are seen at once, with the server's run ids."""
+
+    def __init__(self, uri: str) -> None:
+        self.recorder = Recorder(uri, "raypipe tests")
+        self.uri = self.recorder.uri
+        self.count = 0
+
+    def __getattr__(self, verb: str):
+        def call(run: str, *args, **more) -> str:
+            getattr(self.recorder, verb)(run, *args, **more)
+            assert self.recorder.drain() == (0, 0)
+            return self.recorder.server_run(run)
+
+        return call
+
+    def start(self, name: str, kind: str, parent: str | None = None, **more) -> str:
+        """Our id of a new run."""
+        self.count += 1
+        run = f"run-{self.count}"
+        self.recorder.start(run, name, kind, parent, **more)
+        assert self.recorder.drain() == (0, 0)
+        return run
+
+    def id(self, run: str) -> str:
+        return self.recorder.server_run(run)
+
+
 @pytest.fixture(scope="module")
-def tracker(tmp_path_factory) -> Tracker:
+def tracker(tmp_path_factory):
     """One store for the module: a new sqlite database takes MLflow two seconds."""
     folder = tmp_path_factory.mktemp("tracking")
-    return Tracker.open(f"sqlite:///{folder / 'sub' / 'mlflow.db'}", "raypipe tests")
+    found = Tracked(f"sqlite:///{folder / 'sub' / 'mlflow.db'}")
+    yield found
+    found.recorder.close()
 
 
 @pytest.fixture(scope="module")
@@ -33,54 +66,19 @@ def client(tracker):
     return MlflowClient(tracker.uri)
 
 
-@pytest.fixture(autouse=True)
-def nothing_lost(tracker):
-    before = tracker.lost
-    yield
-    assert tracker.lost == before
+@pytest.fixture(scope="module")
+def experiment_id(client, tracker) -> str:
+    tracker.start("first", "job")
+    return client.get_experiment_by_name("raypipe tests").experiment_id
 
 
-@pytest.mark.parametrize(
-    ("measure", "metric"),
-    [
-        ("nDCG@10", "nDCG_10"),
-        ("RR@10", "RR_10"),
-        ("AP", "AP"),
-        ("Judged@10", "Judged_10"),
-        ("alpha_nDCG@10", "alpha_nDCG_10"),
-        ("nERR_IA@20", "nERR_IA_20"),
-        ("IPrec@0.1", "IPrec_0.1"),
-        ("AP(rel=2)", "AP.rel-2"),
-        ("RR(rel=2)@10", "RR.rel-2_10"),
-        ("R(rel=2)@1000", "R.rel-2_1000"),
-        ("RBP(p=0.95)", "RBP.p-0.95"),
-        ("RBP(rel=2,p=0.95)", "RBP.rel-2.p-0.95"),
-        ("RBP(p=0.95,rel=2)@100", "RBP.p-0.95.rel-2_100"),
-        ("nDCG(judged_only=True)@10", "nDCG.judged_only-True_10"),
-        ("nDCG(dcg='exp-log2')@10", "nDCG.dcg-exp-log2_10"),
-        ("loss", "loss"),
-        ("validation/nDCG@10", "validation/nDCG_10"),
-        ("stages.distil.lr", "stages.distil.lr"),
-    ],
-)
-def test_metric_name_round_trip(measure, metric):
-    assert metric_name(measure) == metric
-    assert measure_name(metric) == measure
-
-
-@pytest.mark.parametrize("name", ["odd (", "a#b%c", "/abs", "../up", "a//b", "x[0]", "é:b", "."])
-def test_any_other_name_is_made_legal(name, tracker, client):
-    run = tracker.start("names", "job", params={name: 1})
-    tracker.log(run, {name: 1.0})
-    assert len(client.get_run(run).data.metrics) == len(client.get_run(run).data.params) == 1
-
-
-def test_job_trial_stage_nest(tracker, client):
+def test_job_trial_stage_nest(tracker, client, experiment_id):
     job = tracker.start("sweep", "job")
     trial = tracker.start("trial 0", "trial", parent=job, tags={"seed": 7, "note": ""})
-    stage = tracker.start("distil", "stage", parent=trial)
+    stage = tracker.id(tracker.start("distil", "stage", parent=trial))
+    job, trial = tracker.id(job), tracker.id(trial)
     below = f"tags.mlflow.parentRunId = '{job}'"
-    found = client.search_runs([tracker.experiment_id], below)
+    found = client.search_runs([experiment_id], below)
     assert [run.info.run_id for run in found] == [trial]
     tags = client.get_run(stage).data.tags
     assert tags["mlflow.parentRunId"] == trial
@@ -92,40 +90,35 @@ def test_job_trial_stage_nest(tracker, client):
 
 def test_finish_sets_the_status(tracker, client):
     good, bad = tracker.start("good", "job"), tracker.start("bad", "job")
-    tracker.finish(good)
-    tracker.finish(bad, "FAILED")
+    good, bad = tracker.finish(good), tracker.finish(bad, "FAILED")
     assert client.get_run(good).info.status == "FINISHED"
     assert client.get_run(bad).info.status == "FAILED"
 
 
 def test_commit_is_the_checkouts(tracker, client):
-    root = Path(tracking.__file__).resolve().parent.parent
+    root = Path(tracking.__file__).resolve().parents[2]
     command = ["git", "-C", str(root), "rev-parse", "HEAD"]
     head = subprocess.run(command, capture_output=True, text=True)
     if head.returncode or not (root / ".git").exists():
         pytest.skip("not run from a git checkout")
-    tags = client.get_run(tracker.start("commit", "job")).data.tags
+    tags = client.get_run(tracker.id(tracker.start("commit", "job"))).data.tags
     assert tags["mlflow.source.git.commit"] == head.stdout.strip()
 
 
 def test_params_beyond_one_batch_and_too_long(tracker, client):
     params = {f"stages.s{i}.lr": i / 7 for i in range(250)}
     run = tracker.start("params", "job", params={**params, "long": "x" * 7000, "none": None})
-    stored = client.get_run(run).data.params
+    stored = client.get_run(tracker.id(run)).data.params
     assert len(stored) == 252
     assert stored["stages.s249.lr"] == str(249 / 7)
     assert stored["long"] == "x" * 6000
-
-
-def test_params_whose_keys_become_equal_are_both_kept(tracker, client):
-    run = tracker.start("equal", "job", params={"a@b": 1, "a#b": 2})
-    assert client.get_run(run).data.params == {"a_b": "1", "a_b_2": "2"}
 
 
 def test_metrics_keep_their_steps(tracker, client):
     run = tracker.start("metrics", "stage")
     for step, value in [(10, 0.25), (20, 0.5)]:
         tracker.log(run, {"nDCG@10": value, "loss": math.nan}, step)
+    run = tracker.id(run)
     history = client.get_metric_history(run, "nDCG_10")
     assert [(point.step, point.value) for point in history] == [(10, 0.25), (20, 0.5)]
     assert math.isnan(client.get_run(run).data.metrics["loss"])
@@ -134,7 +127,7 @@ def test_metrics_keep_their_steps(tracker, client):
 def test_series_beyond_one_batch(tracker, client):
     run = tracker.start("series", "stage")
     curves = {name: [(i, float(i * k)) for i in range(700)] for k, name in enumerate("ab")}
-    tracker.log_series(run, curves)
+    run = tracker.log_series(run, curves)
     for name, curve in curves.items():
         history = client.get_metric_history(run, name)
         assert sorted((p.step, p.value) for p in history) == curve
@@ -143,7 +136,7 @@ def test_series_beyond_one_batch(tracker, client):
 def test_dataset_is_an_input(tracker, client):
     run = tracker.start("data", "job")
     tracker.log_dataset(run, "msmarco", "msmarco-passage/train", "a" * 64, "training")
-    tracker.log_dataset(run, "mine", "s3://bucket/mine", "b" * 16, "test")
+    run = tracker.log_dataset(run, "mine", "s3://bucket/mine", "b" * 16, "test")
     inputs = {i.dataset.name: i for i in client.get_run(run).inputs.dataset_inputs}
     assert inputs["msmarco"].dataset.digest == "a" * 36
     assert inputs["mine"].dataset.source_type == "s3"
@@ -158,19 +151,11 @@ def test_artifacts_land_beside_the_database(tracker, client, tmp_path):
     run = tracker.start("artifacts", "job")
     tracker.log_artifact(run, tmp_path / "run.trec")
     tracker.log_artifact(run, tmp_path / "plots")
-    tracker.log_text(run, "# Report", "report.md")
+    run = tracker.log_text(run, "# Report", "report.md")
     assert {f.path for f in client.list_artifacts(run)} == {"run.trec", "plots", "report.md"}
     assert [f.path for f in client.list_artifacts(run, "plots")] == ["plots/a.txt"]
     root = Path(tracker.uri.removeprefix("sqlite:///")).parent / "mlartifacts"
     assert [p.read_text() for p in root.rglob("report.md")] == ["# Report"]
-
-
-def test_a_pickled_copy_writes_to_the_same_run(tracker, client):
-    run = tracker.start("pickled", "trial")
-    copy = pickle.loads(pickle.dumps(tracker))
-    copy.log(run, {"loss": 2.0})
-    assert copy == tracker
-    assert client.get_run(run).data.metrics == {"loss": 2.0}
 
 
 def test_default_store_is_in_raypipes_home(tmp_path, monkeypatch):
@@ -184,7 +169,7 @@ def test_default_store_is_in_raypipes_home(tmp_path, monkeypatch):
 def test_a_relative_sqlite_path_becomes_absolute(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     expected = (f"sqlite:///{tmp_path}/x.db", f"file://{tmp_path}/mlartifacts")
-    assert tracking._store("sqlite:///x.db") == expected
+    assert place("sqlite:///x.db") == expected
 
 
 def test_importing_tracking_does_not_import_mlflow():
@@ -192,41 +177,96 @@ def test_importing_tracking_does_not_import_mlflow():
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
-def _use_everything(tracker: Tracker, run: str, folder: Path) -> None:
-    tracker.log(run, {"loss": 1.0}, step=3)
-    tracker.log_series(run, {"loss": [(1, 2.0)]})
-    tracker.log_artifact(run, folder)
-    tracker.log_text(run, "text", "text.txt")
-    tracker.log_dataset(run, "name", "source", "digest", "training")
-    assert tracker.log_model(run, folder, "model", {"nDCG@10": 0.5}) == ""
-    tracker.finish(run)
+def test_a_dead_server_costs_nothing_and_gets_all_when_it_is_back(tmp_path, monkeypatch, caplog):
+    """The address is written down with the records; here the server comes back under another."""
+    monkeypatch.setenv("RAYPIPE_HOME", str(tmp_path))
+    said: list[str] = []
+    recorder = Recorder("http://me:secret@127.0.0.1:9", "dead", said.append)
+    began = time.monotonic()
+    recorder.start("job", "job", "job", params={"a": 1})
+    recorder.log("job", {"loss": 1.0}, step=3)
+    recorder.log_text("job", "text", "text.txt")
+    recorder.finish("job")
+    assert time.monotonic() - began < 1
+    assert recorder.drain(patience=0.5) == (4, 0)
+    recorder.close()
+    assert len(said) == 1 and "does not answer" in said[0] and "secret" not in said[0]
+    (folder,) = spools().iterdir()
+    target = json.loads((folder / "target.json").read_text())
+    uri, root = place(f"sqlite:///{tmp_path}/back.db")
+    (folder / "target.json").write_text(json.dumps({**target, "uri": uri, "artifact_root": root}))
+    assert send_left_behind(say=said.append) == 0
+    from mlflow import MlflowClient
+
+    client = MlflowClient(uri)
+    (run,) = client.search_runs([client.get_experiment_by_name("dead").experiment_id])
+    assert run.data.params == {"a": "1"} and run.data.metrics == {"loss": 1.0}
+    assert run.info.status == "FINISHED"
+    assert [file.path for file in client.list_artifacts(run.info.run_id)] == ["text.txt"]
+    assert list(spools().iterdir()) == []
 
 
-def test_a_dead_server_costs_one_warning(tmp_path, caplog):
-    with caplog.at_level(logging.WARNING, logger="raypipe"):
-        tracker = Tracker.open(DEAD, "dead")
-        run = tracker.start("job", "job", params={"a": 1})
-        _use_everything(tracker, run, tmp_path)
-    assert run == ""
-    assert tracker.lost == 10
-    (record,) = (r for r in caplog.records if r.name == "raypipe.tracking")
-    assert DEAD in record.message
-    assert "not recorded: experiment 'dead'" in record.message
+def test_the_next_job_sends_what_a_killed_one_left(tmp_path, monkeypatch):
+    monkeypatch.setenv("RAYPIPE_HOME", str(tmp_path))
+    uri = f"sqlite:///{tmp_path}/m.db"
+    code = f"""
+import os
+from raypipe.tracking import Recorder
+recorder = Recorder({DEAD!r}, "killed")
+recorder.start("job", "sweep", "job")
+recorder.start("trial", "trial 1", "trial", "job")
+recorder.log("trial", {{"loss": 2.0}})
+os.kill(os.getpid(), {int(signal.SIGKILL)})
+"""
+    assert subprocess.run([sys.executable, "-c", code], env=os.environ.copy()).returncode == -9
+    (folder,) = spools().iterdir()
+    root = (tmp_path / "files").as_uri()
+    target = {"uri": uri, "experiment": "killed", "artifact_root": root}
+    (folder / "target.json").write_text(json.dumps(target))
+    following = Recorder(uri, "next")
+    following.start("job", "job", "job")
+    assert following.drain() == (0, 0)
+    following.close()
+    from mlflow import MlflowClient
+
+    client = MlflowClient(uri)
+    runs = client.search_runs([client.get_experiment_by_name("killed").experiment_id])
+    status = {run.info.run_name: run.info.status for run in runs}
+    assert status == {"sweep": "KILLED", "trial 1": "KILLED"}
+    (trial,) = [run for run in runs if run.info.run_name == "trial 1"]
+    (job,) = [run for run in runs if run.info.run_name == "sweep"]
+    assert trial.data.tags["mlflow.parentRunId"] == job.info.run_id
+    assert trial.data.metrics == {"loss": 2.0}
 
 
-def test_a_server_that_dies_during_a_run_costs_records_only(tmp_path, caplog):
-    tracker = Tracker(DEAD, "dying", experiment_id="1")
-    with caplog.at_level(logging.WARNING, logger="raypipe"):
-        _use_everything(tracker, "0" * 32, tmp_path)
-    assert tracker.lost == 7
-    assert len([r for r in caplog.records if r.name == "raypipe.tracking"]) == 1
+def test_a_run_whose_creation_was_not_confirmed_is_not_created_twice(tracker, client, monkeypatch):
+    from mlflow import MlflowClient
+
+    made = MlflowClient.create_run
+    calls: list[str] = []
+
+    def lost(self, *args, **more):
+        found = made(self, *args, **more)
+        calls.append(found.info.run_id)
+        if len(calls) == 1:
+            raise ConnectionError("the answer was lost")
+        return found
+
+    monkeypatch.setattr(MlflowClient, "create_run", lost)
+    run = tracker.id(tracker.start("once", "job", params={"a": 1}))
+    assert calls == [run] and client.get_run(run).data.params == {"a": "1"}
 
 
-def test_a_password_never_reaches_the_warning(caplog):
-    with caplog.at_level(logging.WARNING, logger="raypipe"):
-        Tracker.open("http://me:secret@127.0.0.1:9", "x")
-    assert "not recorded" in caplog.text
-    assert "secret" not in "".join(r.message for r in caplog.records if "raypipe" in r.name)
+def test_the_machine_is_watched(tracker, client):
+    run = tracker.start("watched", "job")
+    tracker.recorder.watch(run)
+    deadline = time.monotonic() + 30
+    while "system/cpu_utilization_percentage" not in client.get_run(tracker.id(run)).data.metrics:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    tracker.recorder._watch.stop()
+    names = client.get_run(tracker.id(run)).data.metrics
+    assert {"system/system_memory_usage_megabytes", "system/disk_usage_percentage"} <= names.keys()
 
 
 @pytest.fixture(scope="module")
@@ -258,13 +298,20 @@ def checkpoint(tmp_path_factory) -> Path:
     return folder
 
 
+def model_of(tracker, client, checkpoint: Path, name: str) -> str:
+    """models:/ address of a checkpoint, logged under a run of its own."""
+    run = tracker.start("model", "stage")
+    run_id = tracker.log_model(run, checkpoint, name, None, {"nDCG@10": 0.5})
+    (output,) = client.get_run(run_id).outputs.model_outputs
+    return f"models:/{output.model_id}"
+
+
 def test_logged_model_scores_like_the_checkpoint(tracker, client, checkpoint):
     import mlflow
     import torch
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    run = tracker.start("model", "stage")
-    uri = tracker.log_model(run, checkpoint, "reranker", {"nDCG@10": 0.5})
+    uri = model_of(tracker, client, checkpoint, "reranker")
     pairs = pd.DataFrame(
         {
             "query": ["how to ray", "a", "train data"] * 13,
@@ -295,27 +342,47 @@ def test_logged_model_scores_like_the_checkpoint(tracker, client, checkpoint):
 
 
 def test_logged_model_is_an_output_without_trainer_state(tracker, client, checkpoint):
-    run = tracker.start("model", "stage")
-    uri = tracker.log_model(run, checkpoint, "reranker", {"nDCG@10": 0.5})
+    uri = model_of(tracker, client, checkpoint, "reranker")
     logged = client.get_logged_model(uri.removeprefix("models:/"))
     assert str(logged.status) == "READY"
     assert [(m.key, m.value) for m in logged.metrics] == [("nDCG_10", 0.5)]
-    outputs = client.get_run(run).outputs.model_outputs
+    outputs = client.get_run(logged.source_run_id).outputs.model_outputs
     assert [output.model_id for output in outputs] == [logged.model_id]
     folder = Path(logged.artifact_location.removeprefix("file://"))
     names = {path.name for path in folder.rglob("*")}
-    assert {"model.safetensors", "tokenizer.json", "tracking_model.py"} <= names
+    assert {"model.safetensors", "tokenizer.json", "pyfunc.py"} <= names
     assert "trainer.pt" not in names
     assert not any(path.is_symlink() for path in folder.rglob("*"))
 
 
-def test_a_checkpoint_without_a_head_is_refused(tracker, checkpoint, tmp_path):
+def test_a_checkpoint_without_a_head_is_refused(tracker, client, checkpoint, tmp_path):
     import mlflow
     from transformers import AutoModel, AutoTokenizer
 
     AutoModel.from_pretrained(checkpoint).save_pretrained(tmp_path)
     AutoTokenizer.from_pretrained(checkpoint).save_pretrained(tmp_path)
-    uri = tracker.log_model(tracker.start("no head", "stage"), tmp_path, "encoder")
+    uri = model_of(tracker, client, tmp_path, "encoder")
     mlflow.set_tracking_uri(tracker.uri)
     with pytest.raises(ValueError, match=r"expected a trained cross-encoder.*classifier"):
         mlflow.pyfunc.load_model(uri)
+
+
+def test_the_newest_registered_model_is_the_best(tracker, client, checkpoint):
+    import mlflow
+
+    for _ in range(2):
+        run = tracker.start("model", "job")
+        tracker.log_model(run, checkpoint, "reranker", "mine")
+    version = client.get_model_version_by_alias("mine", "best")
+    assert (int(version.version), version.run_id) == (2, tracker.id(run))
+    mlflow.set_tracking_uri(tracker.uri)
+    model = mlflow.pyfunc.load_model("models:/mine@best")
+    assert len(model.predict(pd.DataFrame({"query": ["a"], "text": ["b"]}))) == 1
+
+
+def test_a_checkpoint_becomes_a_model_without_a_server(checkpoint, tmp_path):
+    import mlflow
+
+    save_pyfunc(tmp_path / "model", checkpoint)
+    model = mlflow.pyfunc.load_model(str(tmp_path / "model"))
+    assert len(model.predict(pd.DataFrame({"query": ["a"], "text": ["b"]}))) == 1

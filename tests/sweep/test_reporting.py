@@ -1,0 +1,132 @@
+"""Comparisons of tracked jobs side by side, and the job that prints them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from raypipe.config import ConfigError
+from raypipe.evaluation.comparison import Row, StageFacts
+from raypipe.evaluation.report import Report, SetFacts
+from raypipe.sweep.reporting import beside, report_of
+from raypipe.sweep.tracked import COMPARISON, PER_QUERY, ROW, comparison_json, row_json, table
+from raypipe.tracking import Recorder
+
+ROOT = Path(__file__).resolve().parents[2]
+QUERIES = [f"q{i}" for i in range(6)]
+
+
+def row(name: str, kind: str, shift: float, seeds=(), queries=QUERIES) -> Row:
+    one = {"nDCG@10": {q: shift + 0.1 * (i % 3) for i, q in enumerate(queries)}}
+    facts = StageFacts("contrastive", "infonce", 1e-4, 8, 10, 80, 640, "abc")
+    trained = {"stages": (facts,), "pairs": 640, "seconds": 5.0} if kind == "trained" else {}
+    return Row(name, kind, {"test": [one] * max(len(seeds), 1)}, tuple(seeds), **trained)
+
+
+def report(name: str, *rows: Row) -> Report:
+    return Report(name, rows, (SetFacts("test", (name,), ("nDCG@10",)),), reference=rows[-1].name)
+
+
+BASE = row("BM25", "first_stage", 0.2)
+
+
+def test_equal_baselines_stand_once_and_taken_names_get_the_jobs(tmp_path):
+    one = report("a", BASE, row("cl", "trained", 0.4, [1]))
+    two = report("b", BASE, row("cl", "trained", 0.5, [1]), row("kd", "trained", 0.3, [1]))
+    both = beside(one, two, "b")
+    assert [r.name for r in both.rows] == ["BM25", "cl", "cl (b)", "kd"]
+    assert both.reference == "cl" and both.name == "a, b"
+    assert len(both.lines["test"]) == 4
+
+
+def test_other_queries_are_not_comparable():
+    one = report("a", BASE)
+    two = report("b", row("BM25", "first_stage", 0.2, queries=QUERIES[:5]))
+    with pytest.raises(ConfigError, match="a and b have no test set with the same queries"):
+        beside(one, two, "b")
+
+
+def track(recorder: Recorder, one: Report, *, finish: bool = True) -> str:
+    """As a job leaves it; returns our id of the job."""
+    import tempfile
+
+    import pyarrow.parquet as pq
+
+    job = f"job-{one.name}"
+    recorder.start(job, one.name, "job", tags={"raypipe.reference": one.reference})
+    for r in one.rows:
+        for place in range(max(len(r.seeds), 1)):
+            seeds = r.seeds[place : place + 1]
+            single = replace(r, seeds=seeds, results={"test": [r.results["test"][place]]})
+            run = f"{job}-{r.name}-{place}"
+            kind = "trial" if r.kind == "trained" else "baseline"
+            recorder.start(run, r.name, kind, job)
+            recorder.log_text(run, json.dumps(row_json(single)), ROW)
+            with tempfile.NamedTemporaryFile(suffix=".parquet") as file:
+                pq.write_table(table({"test": single.results["test"][0]}), file.name)
+                recorder.log_artifact(run, file.name, PER_QUERY)
+            recorder.finish(run)
+    if finish:
+        recorder.log_text(job, json.dumps(comparison_json(one)), COMPARISON)
+        recorder.finish(job)
+    return job
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory) -> str:
+    """Two finished jobs and one that was killed before it said what it compares."""
+    uri = f"sqlite:///{tmp_path_factory.mktemp('reports')}/mlflow.db"
+    for one, finish in (
+        (report("a", BASE, row("cl", "trained", 0.4, [1, 2])), True),
+        (report("b", BASE, row("kd", "trained", 0.3, [1])), True),
+        (report("killed", BASE, row("cl", "trained", 0.4, [1, 2])), False),
+    ):
+        recorder = Recorder(uri, one.name)
+        track(recorder, one, finish=finish)
+        assert recorder.drain() == (0, 0)
+        recorder.close()
+    return uri
+
+
+def test_one_job(store):
+    one = report_of(["a"], store)
+    assert [(r.name, r.seeds) for r in one.rows] == [("BM25", ()), ("cl", (1, 2))]
+    expected = report("a", BASE, row("cl", "trained", 0.4, [1, 2]))
+    assert one.json()["sets"] == expected.json()["sets"]
+
+
+def test_several_jobs_another_reference_another_margin(store):
+    one = report_of(["a", "b"], store, reference="kd", margin=0.2)
+    assert [r.name for r in one.rows] == ["BM25", "cl", "kd"]
+    verdicts = {x.row.name: x.versus["nDCG@10"] for x in one.lines["test"]}
+    assert verdicts["kd"] is None and verdicts["cl"].verdict == "equivalent"
+    with pytest.raises(ConfigError, match="--reference: no row 'kdd'; did you mean 'kd'"):
+        report_of(["a", "b"], store, reference="kdd")
+
+
+def test_a_killed_job_has_what_it_finished(store):
+    one = report_of(["killed"], store)
+    assert [r.name for r in one.rows] == ["BM25", "cl"] and one.reference == "cl"
+    assert one.notes == ("the job is RUNNING: rows may be missing",)
+    assert [x.means["nDCG@10"] for x in one.lines["test"]] == pytest.approx([0.3, 0.5])
+
+
+def test_the_job(store, tmp_path):
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, str(ROOT / "jobs" / "report.py"), *arguments]
+        return subprocess.run(command, capture_output=True, text=True)
+
+    files = ["--html", str(tmp_path / "r.html"), "--markdown", str(tmp_path / "r.md")]
+    done = run("a", "--tracking", store, *files)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "cl †" in done.stdout and "queries seen" in done.stdout
+    assert (tmp_path / "r.html").read_text().startswith("<!doctype html>")
+    assert "| cl † |" in (tmp_path / "r.md").read_text()
+    wrong = run("c", "--tracking", store)
+    assert wrong.returncode == 2 and wrong.stderr.startswith("error: no tracked experiment 'c'")
+    assert "--margin" in run("--help").stdout

@@ -1,0 +1,51 @@
+"""Names that MLflow accepts."""
+
+from __future__ import annotations
+
+import pytest
+
+from raypipe.tracking.names import cells, key, metric_name, without_password
+
+
+@pytest.mark.parametrize(
+    ("measure", "metric"),
+    [
+        ("nDCG@10", "nDCG_10"),
+        ("RR@10", "RR_10"),
+        ("AP", "AP"),
+        ("Judged@10", "Judged_10"),
+        ("alpha_nDCG@10", "alpha_nDCG_10"),
+        ("IPrec@0.1", "IPrec_0.1"),
+        ("AP(rel=2)", "AP.rel-2"),
+        ("RR(rel=2)@10", "RR.rel-2_10"),
+        ("RBP(rel=2,p=0.95)", "RBP.rel-2.p-0.95"),
+        ("nDCG(dcg='exp-log2')@10", "nDCG.dcg-exp-log2_10"),
+        ("loss", "loss"),
+        ("validation/nDCG@10", "validation/nDCG_10"),
+        ("DL 2019/RR(rel=2)@10", "DL 2019/RR.rel-2_10"),
+        ("stages.distil.lr", "stages.distil.lr"),
+    ],
+)
+def test_metric_names(measure, metric):
+    assert metric_name(measure) == metric
+
+
+@pytest.mark.parametrize("name", ["odd (", "a#b%c", "/abs", "../up", "a//b", "x[0]", ".", "é:b"])
+def test_any_name_becomes_legal(name):
+    import mlflow.utils.validation as theirs
+
+    theirs._validate_metric_name(metric_name(name))
+    theirs._validate_param_name(key(name))
+
+
+def test_keys_that_become_equal_are_both_kept():
+    assert cells({"a@b": 1, "a#b": 2, "long": "x" * 7000}) == [
+        ("a_b", "1"),
+        ("a_b_2", "2"),
+        ("long", "x" * 6000),
+    ]
+
+
+def test_passwords_are_not_printed():
+    assert without_password("postgresql://me:secret@host/db") == "postgresql://***@host/db"
+    assert without_password("http://host:5000") == "http://host:5000"
