@@ -103,21 +103,13 @@ def flatten(value: Any, prefix: str = "") -> dict[str, str | int | float | bool 
 
 
 def load(cls: type[C], path: str | Path, overrides: Iterable[str] = ()) -> C:
-    """Read a recipe, apply `a.b=c` overrides, validate.
+    """Read a recipe, with the `base` that it changes; apply `a.b=c` overrides, validate.
 
     Raises:
         ConfigError: the file is missing or not YAML, a key or value is unknown or out of range.
     """
     path = Path(path)
-    if not path.is_file():
-        near = nearest(path.name, [p.name for p in path.parent.glob("*.yaml")])
-        raise ConfigError(f"no recipe at {path}{near}")
-    try:
-        tree = parse_yaml(path.read_text("utf-8")) or {}
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not valid YAML: {error}") from None
-    if not isinstance(tree, dict):
-        raise ConfigError(f"{path}: expected a mapping of fields, found {type(tree).__name__}")
+    tree = _read(path, ())
     for text in overrides:
         key, equals, value = text.partition("=")
         if not equals or not key.strip():
@@ -129,6 +121,53 @@ def load(cls: type[C], path: str | Path, overrides: Iterable[str] = ()) -> C:
         except yaml.YAMLError:
             raise ConfigError(f"override {text!r}: the value is not valid YAML") from None
     return validate(cls, expand_variables(tree, ""), str(path))
+
+
+BASE = "base"
+"""A recipe's key for the file it changes, relative to its own place."""
+
+
+def _read(path: Path, below: tuple[Path, ...]) -> dict[str, Any]:
+    if not path.is_file():
+        near = nearest(path.name, [p.name for p in path.parent.glob("*.yaml")])
+        of = f" (the base of {below[-1]})" if below else ""
+        raise ConfigError(f"no recipe at {path}{of}{near}")
+    if path.resolve() in [one.resolve() for one in below]:
+        raise ConfigError(f"{path}: is its own base, by way of {', '.join(map(str, below))}")
+    try:
+        tree = parse_yaml(path.read_text("utf-8")) or {}
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}") from None
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path}: expected a mapping of fields, found {type(tree).__name__}")
+    if (base := tree.pop(BASE, None)) is None:
+        return tree
+    return merged(_read(path.parent / str(base), (*below, path)), tree)
+
+
+def merged(tree: Mapping[str, Any], changes: Mapping[str, Any], where: str = "") -> dict[str, Any]:
+    """`tree` with the fields that `changes` names.
+
+    Mappings are merged field by field, but one with another `type` takes the old one's place, and
+    so do an empty one and a sweep's whole space: what varies is no sum of two.
+    """
+    out = dict(tree)
+    for key, value in changes.items():
+        old, path = out.get(key), f"{where}.{key}".lstrip(".")
+        other = (
+            isinstance(value, Mapping)
+            and isinstance(old, Mapping)
+            and (
+                path == "sweep.space"
+                or not value
+                or value.get("type", old.get("type")) != old.get("type")
+            )
+        )
+        if isinstance(value, Mapping) and isinstance(old, Mapping) and not other:
+            out[key] = merged(old, value, path)
+        else:
+            out[key] = value
+    return out
 
 
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")

@@ -14,6 +14,9 @@ from raypipe.config import Config, nearest
 SEED = "seed"
 """The key whose values are repetitions of one row, not rows."""
 
+WHOLE = "recipe"
+"""The key whose values are mappings from dotted keys: fields that change together."""
+
 
 class _Bounds(Config):
     """Base of ranges."""
@@ -99,8 +102,8 @@ class Sweep(Config):
     space: dict[str, list[Any] | dict[str, Any]] = Field(default_factory=dict)
     """Dotted key to what it may be: a list; a mapping from the name in tables to the value; either
     one as `{values: ..., when: {other.key: LABEL}}` for fields that only some choices have; or, in
-    a search, a range `{type: uniform | integer, low: a, high: b, log: true}`. `seed` repeats rows.
-    """
+    a search, a range `{type: uniform | integer, low: a, high: b, log: true}`. `seed` repeats rows;
+    under `recipe` a value is a mapping of dotted keys that change together."""
     select: dict[str, list[Any]] = Field(default_factory=dict)
     """Keys `stages.NAME.FIELD` whose value is chosen on validation queries before the comparison:
     for every stage and whatever else varies, with the first seed, the stage trained alone."""

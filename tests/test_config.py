@@ -459,3 +459,39 @@ def test_a_config_is_frozen_and_replace_validates():
 )
 def test_nearest(name, valid, text):
     assert nearest(name, valid) == text
+
+
+def write(folder: Path, **files: str) -> Path:
+    for name, text in files.items():
+        (folder / f"{name}.yaml").write_text(text)
+    return folder
+
+
+def test_a_recipe_changes_its_base(tmp_path):
+    default = DEFAULT
+    write(
+        tmp_path,
+        middle=f"base: {default}\nseed: 7\nstages: {{distil: {{lr: 1e-5}}}}\n",
+        top="base: middle.yaml\nname: top\nstages: {distil: {loss: {type: ranknet}}}\n"
+        "sweep: {space: {seed: [1, 2]}}\nreference: null\n",
+    )
+    one, base = load(Experiment, tmp_path / "top.yaml"), load(Experiment, default)
+    assert (one.name, one.seed, one.stages["distil"].lr) == ("top", 7, 1e-5)
+    assert one.stages["distil"].loss.type == "ranknet" and base.stages["distil"].lr != 1e-5
+    assert one.stages["contrastive"] == base.stages["contrastive"]
+    assert one.stages["distil"].limit == base.stages["distil"].limit
+    assert list(one.sweep.space) == ["seed"]  # the whole space is replaced
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({"a": "base: b.yaml"}, r"no recipe at .*b\.yaml \(the base of .*a\.yaml\)"),
+        ({"a": "base: b.yaml", "b": "base: a.yaml"}, r"a\.yaml: is its own base"),
+        ({"a": "base: b.yaml", "b": "[1]"}, r"b\.yaml: expected a mapping of fields, found list"),
+    ],
+)
+def test_a_wrong_base_is_named(tmp_path, files, expected):
+    write(tmp_path, **files)
+    with pytest.raises(ConfigError, match=expected):
+        load(Experiment, tmp_path / "a.yaml")

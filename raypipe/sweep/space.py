@@ -8,7 +8,7 @@ from typing import Any
 
 from raypipe.config import ConfigError, nearest, override, validate
 from raypipe.experiment import ARROW, Experiment
-from raypipe.space import SEED, Axis
+from raypipe.space import SEED, WHOLE, Axis
 
 
 @dataclass(frozen=True)
@@ -50,12 +50,19 @@ def expand(experiment: Experiment) -> list[Trial]:
     for row, members in by_row(trials).items():
         if SEED not in experiment.sweep.space and len(members) > 1:
             raise ConfigError(f"sweep.space: two trials share the row {row!r}")
-    rows = [*dict.fromkeys(trial.row for trial in trials), *fixed_rows(experiment)]
-    if experiment.reference is not None and experiment.reference not in rows:
-        raise ConfigError(
-            f"reference: no row {experiment.reference!r}{nearest(experiment.reference, rows)}"
-        )
+    _check_rows(experiment, [*by_row(trials), *fixed_rows(experiment)])
     return trials
+
+
+def _check_rows(experiment: Experiment, rows: Sequence[str]) -> None:
+    reference = experiment.reference
+    if reference is not None and reference not in rows:
+        raise ConfigError(f"reference: no row {reference!r}{nearest(reference, rows)}")
+    for place, table in enumerate(experiment.published):
+        for named in {row: None for values in table.values.values() for row in values}:
+            if named not in rows:
+                near = nearest(named, rows)
+                raise ConfigError(f"published.{place}.values: no row {named!r}{near}")
 
 
 def representatives(experiment: Experiment) -> list[Trial]:
@@ -153,8 +160,12 @@ def _name(labels: Mapping[str, str]) -> str:
 
 
 def fixed_rows(experiment: Experiment) -> list[str]:
-    """Names of the rows that need no training, in table order."""
-    names = [experiment.candidates.label]
+    """Names of the rows that need no training, in table order.
+
+    The first stage has its own name where it is the same on all test sets.
+    """
+    labels = {experiment.source(role).label for role in experiment.test_sets()}
+    names = [labels.pop() if len(labels) == 1 else "first stage"]
     if experiment.teacher is not None:
         names.append(f"teacher: {experiment.teacher.label}")
     return names
@@ -164,6 +175,6 @@ def set_value(tree: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
     """A mapping changes the fields it names and leaves the others, unless it has a `type`."""
     if isinstance(value, Mapping) and "type" not in value:
         for name, inner in value.items():
-            tree = set_value(tree, f"{key}.{name}", inner)
+            tree = set_value(tree, name if key == WHOLE else f"{key}.{name}", inner)
         return tree
     return override(Experiment, tree, key, value)
