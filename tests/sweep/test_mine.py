@@ -8,7 +8,6 @@ from raypipe.config import load
 from raypipe.data.groups import GroupReader
 from raypipe.experiment import Experiment
 from raypipe.sweep.mine import counts_line, plan_lines, plan_of, run
-from raypipe.sweep.quality import TeacherQuality
 
 pytestmark = pytest.mark.ray
 
@@ -80,43 +79,3 @@ def test_again_nothing_is_made(mined, experiment):
     uris = {name: one.uri for name, one in mined.artifacts.items()}
     assert {name: one.uri for name, one in again.artifacts.items()} == uris
     assert not [line for line in lines if line.startswith("negatives mixed")]
-
-
-def quality(**changes) -> TeacherQuality:
-    fields = {
-        "stages": "distil",
-        "teacher": "T",
-        "lists": "weak",
-        "depth": 10,
-        "teacher_value": 0.5,
-        "lists_value": 0.4,
-        "evaluated": "strong",
-        "evaluated_value": 0.4,
-    }
-    return TeacherQuality(**{**fields, **changes})
-
-
-@pytest.mark.parametrize(
-    ("changes", "warnings"),
-    [
-        ({}, []),
-        ({"teacher_value": 0.39}, ["not better than the first stage"]),
-        ({"teacher_value": 0.4}, ["not better than the first stage"]),  # and no better than any
-        ({"teacher_value": 0.5, "lists_value": 0.5}, []),  # lists in the teacher's order
-        ({"evaluated_value": 0.45}, ["weak (0.400), weaker than the evaluated first stage strong"]),
-        (
-            {"teacher_value": 0.3, "evaluated_value": 0.6},
-            ["not better than the first stage", "weaker than the evaluated"],
-        ),
-    ],
-)
-def test_warnings(changes, warnings):
-    figures, *found = quality(**changes).lines()
-    assert "validation nDCG@10" in figures and len(found) == len(warnings)
-    for line, part in zip(found, warnings, strict=True):
-        assert line.startswith("WARNING") and part in line
-
-
-def test_what_could_not_be_measured_says_why():
-    (line,) = quality(teacher_value=None, why="the file holds training queries").lines()
-    assert line == "teacher of distil (T): not measured, the file holds training queries"
