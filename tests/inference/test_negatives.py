@@ -212,6 +212,19 @@ def test_a_random_negative_is_no_missed_positive(run, inputs):
         assert set(row["doc_ids"][1:]) <= {d for d in TEXTS if judged.get(d, 0) <= 0}
 
 
+def test_counts_where_the_sampler_takes_relevant_documents_too(run, inputs):
+    """q1: d1 (2), d2 (1), d3, d4; q2: d5, d2, d1, d8 (2), the relevant one last; q3: d4, d6 (1)."""
+    rows, counts = run(negatives(Groups(negatives=TopK(count=4), positives="any")), inputs)
+    assert [row["relevance"] for row in rows] == [[2, 1, 0, 0], [0, 0, 0, 2], [0, 1]]
+    assert only(counts, "groups", "pairs", "positives", "negatives") == {
+        "groups": 3,
+        "groups_with_fewer_negatives": 1,  # q3 alone: the other two have the four they asked for
+        "pairs": 10,
+        "positives": 2,  # 2 is what counts as positive here
+        "negatives_from_candidates": 6,
+    }
+
+
 MIXED = Mixed(
     count=4,
     parts={
