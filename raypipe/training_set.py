@@ -36,11 +36,25 @@ class TrainingSet(Groups):
     sources: dict[str, Source] = Field(default_factory=dict)
     """Further sources by name, for the parts of a `mixed` sampler."""
     triples: Triples | None = None
-    """Ready-made (query, positive, negative) triples instead of sampled negatives."""
+    """Ready-made (query, positive, negative) triples instead of sampled negatives. What decides the
+    choice of documents keeps its default beside them."""
     teacher: Teacher | None = None
     """Gives the values that distillation fits; null is the recipe's `teacher`."""
     filter_teacher: Teacher | None = None
     """Gives the scores that `filters` compare; null is the teacher."""
+
+    @model_validator(mode="after")
+    def _triples_stand_alone(self) -> TrainingSet:
+        """Compared with the defaults: in a trial of a sweep every field has been set."""
+        fields = type(self).model_fields
+        decided = ("sources", "filter_teacher", *Groups.model_fields)
+        for name in decided if self.triples is not None else ():
+            if getattr(self, name) != fields[name].get_default(call_default_factory=True):
+                raise ValueError(
+                    f"{name}: triples are ready-made groups, nothing is sampled or filtered; "
+                    f"leave {name} out, or the triples"
+                )
+        return self
 
     @model_validator(mode="after")
     def _sources_exist(self) -> TrainingSet:

@@ -103,10 +103,40 @@ def test_teachers_of_single_documents_score_the_groups_alone(recipe, tiny_backbo
 def test_triples_take_the_place_of_sampling(recipe, tmp_path):
     path = tmp_path / "triples.tsv"
     path.write_text("q00\td000\td001\n")
-    data = read(recipe, f"groups.triples={{type: triples, path: {path}}}", "teacher=null",
+    data = read(recipe, f"groups={{triples: {{type: triples, path: {path}}}}}", "teacher=null",
                 "order=contrastive", "sweep.space={}").training()  # fmt: skip
     assert data.negatives().kind == "negatives"
     assert list(data.steps()) == ["collection", "queries", "negatives", "groups"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("negatives", "{type: top_k, count: 3}"),
+        ("filters", "[{type: near_duplicate}]"),
+        ("positives", "drop"),
+        ("max_positives", "2"),
+        ("groups_per_query", "each_positive"),
+        ("seed", "3"),
+        ("sources", "{deep: {type: bm25, depth: 5}}"),
+        ("filter_teacher", "{type: run_file, paths: [/run.trec]}"),
+    ],
+)
+def test_triples_leave_nothing_to_choose(recipe, name, value):
+    """Each of these would be ignored without a word."""
+    groups = f"{{triples: {{type: triples, path: /t.tsv}}, {name}: {value}}}"
+    message = refused(recipe, f"groups={groups}")
+    assert f"groups: {name}: triples are ready-made groups" in message
+    assert f"leave {name} out" in message
+
+
+def test_a_sweep_over_triples_is_expanded(recipe):
+    """Trials are read from a dump with every field set: defaults are no contradiction."""
+    triples = "{type: triples, path: /t.tsv}"
+    space = "sweep.space={stages.contrastive.lr: [1.0e-5, 2.0e-5]}"
+    one = read(recipe, f"groups={{triples: {triples}}}", space, "reference=null")
+    assert len(expand(one)) == 2
+    assert one.replace(seed=4).groups == one.groups
 
 
 @pytest.mark.parametrize(
