@@ -112,6 +112,13 @@ class Artifact:
     def files(self) -> list[str]:
         return sorted(self.manifest["files"])
 
+    def read(self, name: str) -> bytes:
+        """One small file; the others are not copied to this machine."""
+        path = f"{self.store.root}/{self.step_path}/{self.manifest['attempt']}/{name}"
+        with self.store.fs.open_input_stream(path) as stream:
+            content: bytes = stream.read()
+        return content
+
     def table(self) -> pa.Table:
         """All part-*.parquet files in order, as one table."""
         folder = self.local()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -16,7 +17,7 @@ from raypipe.inference.lists import Lists
 from raypipe.inference.pair_job import PairJob
 from raypipe.inference.rows import Rows
 from raypipe.inference.tokens import Tokens
-from raypipe.models.backbone import Backbone
+from raypipe.models.backbone import Backbone, require_scorer
 from raypipe.models.cross_encoder import CrossEncoder
 from raypipe.records import TEACHER
 from raypipe.resources import Context
@@ -27,7 +28,10 @@ CHUNK = 64
 
 @dataclass(frozen=True)
 class CrossEncoderScores(Step):
-    """The head's raw score (a logit) of every listed document."""
+    """The head's raw score (a logit) of every listed document.
+
+    A model without a trained head is refused before an actor starts.
+    """
 
     lists: Lists
     backbone: Backbone
@@ -56,6 +60,8 @@ class CrossEncoderScores(Step):
         }
 
     def run(self, attempt: Attempt, context: Context) -> Mapping[str, Any]:
+        config = json.loads(attempt.inputs["weights"].read("config.json"))
+        require_scorer(config, f"cross-encoder {self.backbone.source}")
         job = _ScoreLists(
             dict(attempt.inputs),
             CrossEncoder(backbone=self.backbone.source),

@@ -131,12 +131,30 @@ class Backbone(Step):
         loaded: dict[str, Any] = json.loads((self.folder / "config.json").read_text("utf-8"))
         return loaded
 
+    def published_config(self) -> dict[str, Any]:
+        """config.json, of a hub model too: one small file, of the pinned revision.
+
+        Raises:
+            ConfigError: the hub does not give it.
+        """
+        if self.folder is not None:
+            return self.model_config
+        from huggingface_hub import hf_hub_download
+
+        try:
+            path = Path(hf_hub_download(self.source, "config.json", revision=self.revision))
+            loaded: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        except Exception as error:  # the hub client's errors have no common base
+            raise ConfigError(
+                f"backbone {self.source}: the hub gave no config.json ({type(error).__name__}), so "
+                "it is not a model that transformers opens"
+            ) from None
+        return loaded
+
     @property
     def has_scorer(self) -> bool:
         """Whether the weights end in a trained relevance head: zero-shot means something."""
-        names = self.model_config.get("architectures") or [""]
-        labels = self.model_config.get("id2label") or {}
-        return str(names[0]).endswith("ForSequenceClassification") and len(labels) == 1
+        return has_scorer(self.model_config)
 
     def run(self, attempt: Attempt, context: Any) -> Mapping[str, Any]:
         """Copy the local files, or fetch the pinned revision from the hub."""
@@ -155,6 +173,33 @@ class Backbone(Step):
             with attempt.open(name) as out, path.open("rb") as source:
                 shutil.copyfileobj(source, out, 1 << 20)
         return {"source": self.source}
+
+
+def has_scorer(config: Mapping[str, Any]) -> bool:
+    """Whether a config.json is that of a sequence classifier with one label."""
+    names = config.get("architectures") or [""]
+    labels = config.get("id2label") or {}
+    return str(names[0]).endswith("ForSequenceClassification") and len(labels) == 1
+
+
+def require_scorer(config: Mapping[str, Any], where: str) -> None:
+    """Refuse a model whose head would be drawn at random.
+
+    Args:
+        config: the content of its config.json.
+
+    Raises:
+        ConfigError: it is no sequence classifier with one label.
+    """
+    if has_scorer(config):
+        return
+    found = str((config.get("architectures") or ["no architecture"])[0])
+    if found.endswith("ForSequenceClassification"):
+        found += f" with {len(config.get('id2label', ())) or 2} labels"  # 2 are not written down
+    raise ConfigError(
+        f"{where}: expected a sequence classifier with one label, found {found}; a fresh head "
+        "would teach noise"
+    )
 
 
 def _files(folder: Path) -> list[Path]:
