@@ -7,12 +7,16 @@ import gzip
 import hashlib
 import io
 import os
+import re
+import uuid
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 from raypipe.config import ConfigError, digest
+
+_SHA256 = re.compile("[0-9a-f]{64}")
 
 
 def home() -> Path:
@@ -34,12 +38,15 @@ def file_checksum(path: Path) -> str:
     stat = path.stat()
     key = digest([str(path.absolute()), stat.st_size, stat.st_mtime_ns], 32)
     memo = home() / "cache" / "checksums" / key
-    with contextlib.suppress(OSError):
-        return memo.read_text()
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        if _SHA256.fullmatch(remembered := memo.read_text("utf-8")):
+            return remembered
     found = sha256(path.open("rb"))
     with contextlib.suppress(OSError):  # a home that cannot be written only costs time
         memo.parent.mkdir(parents=True, exist_ok=True)
-        memo.write_text(found)
+        staged = memo.with_name(f"{key}.{uuid.uuid4().hex[:8]}")
+        staged.write_text(found, "utf-8")  # a writer that dies here leaves no half of a checksum
+        staged.replace(memo)
     return found
 
 

@@ -195,7 +195,7 @@ def require_scorer(config: Mapping[str, Any], where: str) -> None:
         return
     found = str((config.get("architectures") or ["no architecture"])[0])
     if found.endswith("ForSequenceClassification"):
-        found += f" with {len(config.get('id2label', ())) or 2} labels"  # 2 are not written down
+        found += f" with {len(config.get('id2label') or ()) or 2} labels"  # 2 are not written down
     raise ConfigError(
         f"{where}: expected a sequence classifier with one label, found {found}; a fresh head "
         "would teach noise"
