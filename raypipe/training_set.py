@@ -144,7 +144,9 @@ class TrainingData:
         return Collection(self.query_set)
 
     def queries(self) -> Queries:
-        return Queries(self.query_set, require_positive=self.training_set.positives != "any")
+        """With `positives: any` unjudged ones too: nobody looks at the judgements."""
+        every = self.training_set.positives == "any"
+        return Queries(self.query_set, require_positive=not every, keep_unjudged=every)
 
     def candidates(self, source: Source | None = None) -> Step:
         """Candidate lists of the training queries."""

@@ -46,8 +46,11 @@ def test_a_stage_with_a_set_of_its_own(recipe):
     assert data.teacher.type == "run_file" and data.training_set.negatives == TopK(count=4)
     assert data.query_set == experiment.data.train
     assert experiment.training("contrastive").teacher.type == "fusion"
-    assert not data.queries().require_positive  # `any` needs none
-    assert experiment.training("contrastive").queries().require_positive
+    asked = data.queries()  # `any` needs no positive, and no judgement
+    assert not asked.require_positive and asked.keep_unjudged
+    asked = experiment.training("contrastive").queries()
+    assert asked.require_positive and not asked.keep_unjudged
+    assert "keep_unjudged" not in asked.spec()  # what stood in the store before stays valid
     stages = experiment.trained().chain()
     assert [s.teacher_kind for s in stages] == ["score", "rank"]
     assert stages[0].query_tokens.texts == experiment.training("contrastive").queries()

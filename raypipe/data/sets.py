@@ -79,6 +79,8 @@ class Queries(Step):
     queries: QuerySet
     require_positive: bool
     """Training needs a positive; evaluation takes every judged query."""
+    keep_unjudged: bool = False
+    """Queries without judgements stay too: published lists are distilled as they are."""
 
     kind: ClassVar[str] = "queries"
 
@@ -92,7 +94,8 @@ class Queries(Step):
 
     def spec(self) -> Mapping[str, Any]:
         chosen = {k: getattr(self.queries, k) for k in ("limit", "skip", "positive_relevance")}
-        return {**self._dataset.identity(), **chosen, "require_positive": self.require_positive}
+        spec = {**self._dataset.identity(), **chosen, "require_positive": self.require_positive}
+        return {**spec, "keep_unjudged": True} if self.keep_unjudged else spec
 
     def run(self, attempt: Attempt, context: Any) -> Mapping[str, Any]:
         query_set = self.queries
@@ -102,6 +105,7 @@ class Queries(Step):
             query_set.skip,
             query_set.positive_relevance,
             self.require_positive,
+            self.keep_unjudged,
         )
         with (
             attempt.open(QUERIES_FILE) as sink,

@@ -225,6 +225,12 @@ def test_counts_where_the_sampler_takes_relevant_documents_too(run, inputs):
     }
 
 
+def test_the_list_of_an_unjudged_query_is_a_group_like_any_other(run, inputs):
+    given = {**inputs, "candidates": candidates({"q8": ["d2", "d4"]})}
+    rows, _ = run(negatives(Groups(negatives=TopK(count=4), positives="any")), given)
+    assert rows[0]["doc_ids"] == ["d2", "d4"] and rows[0]["relevance"] == [0, 0]
+
+
 MIXED = Mixed(
     count=4,
     parts={
