@@ -30,7 +30,8 @@ class TrainingSet(Groups):
     """
 
     queries: QuerySet | None = None
-    """Training queries; null is `data.train`. No training set may hold test queries."""
+    """Training queries; null is `data.train`. One that is a validation or test query as well is an
+    error before work."""
     candidates: Source | None = None
     """Where candidates for negatives come from; null is the recipe's `candidates`."""
     sources: dict[str, Source] = Field(default_factory=dict)

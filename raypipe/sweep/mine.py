@@ -11,6 +11,7 @@ from raypipe.artifacts import Artifact, Builder, Step
 from raypipe.claims import Claims
 from raypipe.experiment import Experiment, Role
 from raypipe.resources import Context, connect
+from raypipe.sweep.held_out import check_held_out
 from raypipe.sweep.plan import training_sets
 from raypipe.sweep.quality import TeacherQuality, teacher_quality
 from raypipe.sweep.space import expand
@@ -66,8 +67,9 @@ def run(experiment: Experiment, say: Say = print) -> Mined:
         ConfigError: before any work, if something the recipe names is not usable.
     """
     steps, builder = plan_of(experiment)
-    connect(experiment.resources, builder.store.is_local, experiment.storage_shared)
     builder.announce = say
+    check_held_out([trial.experiment for trial in expand(experiment)], builder)
+    connect(experiment.resources, builder.store.is_local, experiment.storage_shared)
     builder.claim = Claims(say)
     builder.context = Context(
         experiment.resources, experiment.precision, progress_bars=sys.stderr.isatty()
