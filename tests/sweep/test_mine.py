@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from raypipe.claims import Claims
 from raypipe.config import load
 from raypipe.data.groups import GroupReader
 from raypipe.experiment import Experiment
-from raypipe.sweep.mine import counts_line, plan_lines, plan_of, run
+from raypipe.sweep.counters import counts_line
+from raypipe.sweep.mine import plan_lines, plan_of, run
 
 pytestmark = pytest.mark.ray
 
@@ -33,6 +35,7 @@ def experiment(tmp_path_factory, write_recipe) -> Experiment:
             f"groups.sources={{dense: {{type: dense, backbone: {backbone}, depth: 5}}}}",
             mixed,
             "groups.filters=[{type: max_score, score: 3}, {type: near_duplicate}]",
+            "teacher.max_length=8",  # some documents are longer
         ],
     )
 
@@ -60,6 +63,50 @@ def test_every_count_is_said(mined, said):
     (line,) = [s for s in said if s.startswith("test candidates")]
     assert "queries without candidates 1" in line
     assert counts_line("x", {"drops": 0, "groups": 1234}) == "x: groups 1,234"
+
+
+def test_what_nested_steps_drop_is_said_too(mined, said):
+    """Of the sources of a mixture, of a teacher's vectors, of the counted terms."""
+    assert mined.behind and not mined.behind.keys() & mined.artifacts.keys()
+    digests = [one.digest for one in (*mined.behind.values(), *mined.artifacts.values())]
+    assert len(set(digests)) == len(digests)
+
+    def line(name: str) -> str:
+        (found,) = {s for s in said if s.startswith(f"{name}: ")}
+        assert found == counts_line(name, mined.behind[name].counts)
+        return found
+
+    training = "of contrastive, distil"
+    assert "candidates 180" in line(f"other dense of negatives {training}")
+    assert "texts cut" in line(f"doc vectors of filter scores {training}")
+    assert "rows 120, tokens" in line("terms of index of validation candidates")
+    assert mined.summary()["counts"]["terms of index of validation candidates"]["rows"] == 120
+
+
+def test_the_teacher_is_judged_before_it_scores_what_is_trained_on(mined, said):
+    (quality,) = mined.qualities
+    scored = [i for i, s in enumerate(said) if s.startswith("teacher ") and "-train" in s]
+    judged = said.index(quality.lines()[0])
+    assert scored and judged < min(scored)
+    scores = "validation scores of the teacher of contrastive, distil: pairs 120, rows 12"
+    assert scores in said[:judged]
+    assert said.count(quality.lines()[0]) == 2  # and once more in the summary at the end
+
+
+class WaitedError(Exception):
+    """Raised as soon as the job under test waits for another one."""
+
+
+def test_a_job_waits_for_what_another_one_makes(cluster, experiment, tmp_path):
+    apart = experiment.replace(storage=str(tmp_path))
+    path = apart.collection("test").path
+
+    def say(line: str) -> None:
+        if line == f"waiting for another job that makes {path}":
+            raise WaitedError
+
+    with Claims(print)(path, lambda: False), pytest.raises(WaitedError):
+        run(apart, say)
 
 
 def test_the_teacher_is_measured_on_validation_queries(mined, said):
