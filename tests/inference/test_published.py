@@ -19,6 +19,8 @@ import pytest
 from raypipe.artifacts import Artifact, Builder, Step, Store
 from raypipe.config import ConfigError
 from raypipe.data.sets import Collection, Queries, QuerySet
+from raypipe.evaluation import columns
+from raypipe.inference.files import spill
 from raypipe.inference.files.runfiles import RunFileCandidates
 from raypipe.inference.lists import ListReader, Lists
 from raypipe.inference.metrics import Metrics, TeacherRun
@@ -522,6 +524,36 @@ def test_run_files_give_ranks_or_scores(make):
     assert scores == {"q1": {"d4": 0.5, "d0": 7.25}, "q2": {}, "q3": {}}
     assert counts["unknown_documents"] == 1
     assert counts["queries_without_list"] == 2
+
+
+def test_a_run_file_of_any_length_is_read_in_parts(make, monkeypatch, builder, lists):
+    """500,000 lists do not fit into memory as Python objects: they are spilled by query."""
+    text = "".join(f"q{q} Q0 d{d} {9 - d} {d / 4} x\n" for d in range(6) for q in (3, 1, 2))
+    whole, counts = make(RunFileValues, text, "score", name="whole.run")
+    monkeypatch.setattr(spill, "CHUNK", 2)
+    monkeypatch.setattr(spill, "PENDING", 0)
+    monkeypatch.setattr(columns, "BLOCK", 64)
+    again, parted = make(RunFileValues, text + "\n", "score", name="parts.run")
+    assert again == whole == {q: {f"d{d}": d / 4 for d in range(6)} for q in ("q1", "q2", "q3")}
+    assert parted == counts and counts["lines"] == counts["kept"] == 18
+    ranks, _ = make(RunFileValues, text, "rank", name="ranks.run")
+    assert ranks["q2"] == {f"d{d}": 6.0 - d for d in range(6)}
+    found = Path(builder.store.root).glob("teacher/run_file-*/attempt-*/part-*")
+    assert len([p for p in found if p.name == "part-00001.parquet"]) == 2  # score, then rank
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("q9 Q0 d0 1 1 x\n", "none of the 3 queries is in it"),
+        ("q1 Q0 dX 1 1 x\n", "none of its 1 documents is in the collection"),
+        ("q1 Q0 d0 one 1 x\n", r"file\.tsv, line 1: expected an integer rank"),
+        (gzip.compress(RUN.encode() * 99)[:-9], r"file\.tsv: expected a complete gzip file"),
+    ],
+)
+def test_run_files_that_are_refused(make, text, message):
+    with pytest.raises(ConfigError, match=message):
+        make(RunFileValues, text, "rank")
 
 
 # --- identity ----------------------------------------------------------------
