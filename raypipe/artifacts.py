@@ -27,6 +27,7 @@ import pyarrow.parquet as pq
 
 from raypipe.config import ConfigError, digest
 from raypipe.files import home, locked, sha256
+from raypipe.progress import shown
 
 MANIFEST = "manifest.json"
 _INPUTS = ".inputs.json"
@@ -444,7 +445,8 @@ class Builder:
             if (found := self.find(step)) is not None:  # another job made it while this one waited
                 return found
             self.announce(f"{step.kind} {step.name}")
-            with self.store.attempt(step, inputs) as attempt:
+            bars = getattr(self.context, "progress_bars", False)
+            with shown(step.name, bars), self.store.attempt(step, inputs) as attempt:
                 counts = step.run(attempt, self.context)
                 artifact = attempt.commit(counts)
         self.made.add(step.digest)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from raypipe.config import ConfigError, digest
+from raypipe.progress import reading
 
 _SHA256 = re.compile("[0-9a-f]{64}")
 
@@ -77,7 +78,7 @@ def open_bytes(path: str | Path) -> Iterator[IO[bytes]]:
         ConfigError: the gzip file is truncated or damaged.
     """
     zipped = packed(path)
-    with open(path, "rb") as raw:
+    with open(path, "rb") as raw, reading(raw):
         try:
             yield io.BufferedReader(gzip.GzipFile(fileobj=raw)) if zipped else raw
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:

@@ -21,6 +21,7 @@ from raypipe.data.sets import DOCS_FILE, QRELS_FILE, QUERIES_FILE, Collection, Q
 from raypipe.evaluation.columns import read_blocks
 from raypipe.files import file_checksum
 from raypipe.inference.files.triple_groups import Array, Judged, group_parts
+from raypipe.progress import watched
 
 FIRST, MOST = 1 << 18, 1 << 21
 """Triples matched with the collection at a time, doubled from the first: each time the table of
@@ -132,9 +133,11 @@ def _file_blocks(path: Path) -> Iterator[pa.Table]:
 
 
 def _dataset_blocks(dataset: Dataset) -> Iterator[pa.Table]:
-    pairs = iter(dataset.docpairs())
-    while rows := list(islice(pairs, FIRST)):
-        yield _table(rows)
+    pairs, read = iter(dataset.docpairs()), 0
+    with watched("docpairs", dataset.count("docpairs"), lambda: read):
+        while rows := list(islice(pairs, FIRST)):
+            read += len(rows)
+            yield _table(rows)
 
 
 def _table(rows: list[Any]) -> pa.Table:
