@@ -26,7 +26,7 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from raypipe.config import ConfigError, digest
-from raypipe.files import home, locked, sha256
+from raypipe.files import home, locked, sha256, without_secrets
 from raypipe.progress import shown
 
 MANIFEST = "manifest.json"
@@ -66,6 +66,11 @@ class Step:
 
     def needs(self) -> Mapping[str, Step]:
         """Further steps whose artifacts `run` reads, in the digest by what `spec` says of them."""
+        return {}
+
+    def facts(self) -> Mapping[str, Any]:
+        """JSON-able: what the manifest says beside that, and the digest must not depend on: paths,
+        URLs, whether values are scores or ranks. No key, no password."""
         return {}
 
     def run(self, attempt: Attempt, context: Any) -> Mapping[str, Any]:
@@ -325,8 +330,12 @@ class Attempt:
             for key, one in sorted(self.inputs.items())
         }
 
-    def commit(self, counts: Mapping[str, Any]) -> Artifact:
-        """Checksum the files and write the manifest; if another attempt stands, that one wins."""
+    def commit(self, counts: Mapping[str, Any], used: Mapping[str, Any] | None = None) -> Artifact:
+        """Checksum the files and write the manifest; if another attempt stands, that one wins.
+
+        Args:
+            used: workers, batch sizes and the like, for the manifest.
+        """
         try:
             files = self._checksums()
         except FileNotFoundError:  # the winner of a race has swept this attempt away
@@ -346,6 +355,9 @@ class Attempt:
             "inputs": self._input_checksums(),
             "files": files,
             "counts": dict(counts),
+            "facts": dict(self.step.facts()),
+            "used": dict(used or {}),
+            "storage": without_secrets(self.store.uri),
             "seconds": round(time.time() - self.started, 3),
             "written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "machine": platform.node(),
@@ -448,7 +460,7 @@ class Builder:
             bars = getattr(self.context, "progress_bars", False)
             with shown(step.name, bars), self.store.attempt(step, inputs) as attempt:
                 counts = step.run(attempt, self.context)
-                artifact = attempt.commit(counts)
+                artifact = attempt.commit(counts, getattr(self.context, "facts", dict)())
         self.made.add(step.digest)
         self._done[step.digest] = artifact
         return artifact

@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
+from urllib.parse import urlsplit
 
 from raypipe.config import ConfigError, digest
 from raypipe.progress import reading
@@ -54,6 +55,20 @@ def file_checksum(path: Path) -> str:
 def checksums(paths: Sequence[str]) -> list[str]:
     """SHA-256 of every file; `~` is the user's home."""
     return [file_checksum(Path(path).expanduser()) for path in paths]
+
+
+def full_paths(paths: Sequence[str]) -> list[str]:
+    """Absolute, for people who look for the file; `~` is the user's home."""
+    return [str(Path(path).expanduser().absolute()) for path in paths]
+
+
+def without_secrets(uri: str) -> str:
+    """A URI without user, password, query and fragment, where keys may stand; a path as it is."""
+    if "://" not in uri:
+        return uri
+    parts = urlsplit(uri)
+    host = parts.netloc.rpartition("@")[2]
+    return parts._replace(netloc=host, query="", fragment="").geturl()
 
 
 def packed(path: str | Path) -> bool:

@@ -16,7 +16,8 @@ import pytest
 
 from raypipe.artifacts import MANIFEST, Attempt, Builder, Step, Store
 from raypipe.config import ConfigError
-from raypipe.files import home
+from raypipe.files import home, without_secrets
+from raypipe.resources import Context, Resources
 
 
 @dataclass(frozen=True)
@@ -116,6 +117,34 @@ def test_the_manifest_says_what_was_written(store):
     assert manifest["files"] == {"value.txt": {"size": 1, "sha256": sha}}
     assert found.files == ["value.txt"] and manifest["inputs"] == {}
     assert manifest["versions"]["pyarrow"] == pa.__version__
+
+
+class Told(Number):
+    def facts(self):
+        return {"paths": ["/data/seven.txt"]}
+
+
+def test_the_manifest_says_what_the_digest_does_not_depend_on(store):
+    context = Context(Resources(workers=3, actors=2, micro_batch_tokens=512), "fp32")
+    found = Builder(store, context).get(Told(7))
+    assert found.manifest["facts"] == {"paths": ["/data/seven.txt"]}
+    used = found.manifest["used"]
+    assert (used["workers"], used["actors"], used["micro_batch_tokens"]) == (3, 2, 512)
+    assert used["precision"] == "fp32" and found.manifest["storage"] == store.uri
+    assert Builder(store, Context(Resources())).get(Told(7)) == found
+
+
+@pytest.mark.parametrize(
+    ("uri", "said"),
+    [
+        ("/data/storage", "/data/storage"),
+        ("s3://bucket/prefix", "s3://bucket/prefix"),
+        ("s3://AKIA:secret@bucket/x?endpoint_override=h:1&secret_key=s#f", "s3://bucket/x"),
+        ("file:///data", "file:///data"),
+    ],
+)
+def test_a_manifest_holds_no_password(uri, said):
+    assert without_secrets(uri) == said
 
 
 def test_an_error_leaves_no_artifact_and_no_attempt(store):

@@ -67,6 +67,9 @@ class Collection(Step):
     def spec(self) -> Mapping[str, Any]:
         return self._dataset.docs_identity()
 
+    def facts(self) -> Mapping[str, Any]:
+        return {"dataset": self.queries.dataset, "split": self.queries.split}
+
     def run(self, attempt: Attempt, context: Any) -> Mapping[str, Any]:
         with attempt.open(DOCS_FILE) as sink:
             return write_docs(self._dataset, sink)
@@ -96,6 +99,9 @@ class Queries(Step):
         chosen = {k: getattr(self.queries, k) for k in ("limit", "skip", "positive_relevance")}
         spec = {**self._dataset.identity(), **chosen, "require_positive": self.require_positive}
         return {**spec, "keep_unjudged": True} if self.keep_unjudged else spec
+
+    def facts(self) -> Mapping[str, Any]:
+        return {"dataset": self.queries.dataset, "split": self.queries.split}
 
     def run(self, attempt: Attempt, context: Any) -> Mapping[str, Any]:
         query_set = self.queries

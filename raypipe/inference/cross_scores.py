@@ -51,6 +51,9 @@ class CrossEncoderScores(Step):
             "precision": self.precision,
         }
 
+    def facts(self) -> Mapping[str, Any]:
+        return {"values": "score", "backbone": self.backbone.source}
+
     def inputs(self) -> Mapping[str, Step]:
         return {
             **self.lists.inputs(),

@@ -76,6 +76,9 @@ class Backbone(Step):
             return {"files": _checksums(self.folder)}
         return {"hub": self.source, "revision": self.revision}
 
+    def facts(self) -> Mapping[str, Any]:
+        return {"source": self.source}
+
     @property
     def tokenizer_identity(self) -> str:
         """Equal for models whose texts become the same tokens."""

@@ -16,7 +16,7 @@ from raypipe.data.collection import read_docs
 from raypipe.data.dataset import file_safe
 from raypipe.data.sets import DOCS_FILE, QUERIES_FILE, Collection, Queries
 from raypipe.evaluation.trec_files import read_lines
-from raypipe.files import checksums
+from raypipe.files import checksums, full_paths
 from raypipe.inference.files.spill import Spill, spill, write_candidates
 
 
@@ -97,6 +97,9 @@ class RunFileCandidates(Step):
 
     def spec(self) -> Mapping[str, Any]:
         return {"files": checksums(self.paths), "depth": self.depth, "source": self.label}
+
+    def facts(self) -> Mapping[str, Any]:
+        return {"paths": full_paths(self.paths)}
 
     def inputs(self) -> Mapping[str, Step]:
         return {"collection": self.collection, "queries": self.queries}

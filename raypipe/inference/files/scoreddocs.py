@@ -52,6 +52,9 @@ class ScoredDocsCandidates(Step):
         dataset.scoreddocs()  # whether it has any, before work starts
         return {"scoreddocs": dataset.identity(), "depth": self.depth, "source": self.label}
 
+    def facts(self) -> Mapping[str, Any]:
+        return {"dataset": self.dataset or self.queries.queries.dataset}
+
     def inputs(self) -> Mapping[str, Step]:
         return {"collection": self.collection, "queries": self.queries}
 

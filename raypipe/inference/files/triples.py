@@ -19,7 +19,7 @@ from raypipe.data.collection import Dataset, index_of, read_docs
 from raypipe.data.dataset import file_safe
 from raypipe.data.sets import DOCS_FILE, QRELS_FILE, QUERIES_FILE, Collection, Queries, QuerySet
 from raypipe.evaluation.columns import read_blocks
-from raypipe.files import file_checksum
+from raypipe.files import file_checksum, full_paths
 from raypipe.inference.files.triple_groups import Array, Judged, group_parts
 from raypipe.progress import watched
 
@@ -64,6 +64,11 @@ class TripleGroups(Step):
             source = open_docpairs(str(self.dataset)).identity()
         fields = {"per_group": self.per_group, "limit": self.limit, "source": self.label}
         return {"triples": source, **fields}
+
+    def facts(self) -> Mapping[str, Any]:
+        if self.file is None:
+            return {"dataset": self.dataset}
+        return {"paths": full_paths([self.file])}
 
     def inputs(self) -> Mapping[str, Step]:
         return {"collection": self.collection, "queries": self.queries}

@@ -16,7 +16,7 @@ from raypipe.data.collection import index_of, read_docs
 from raypipe.data.permutations import parse_permutation
 from raypipe.data.sets import DOCS_FILE, QUERIES_FILE
 from raypipe.evaluation.flat import nest
-from raypipe.files import checksums
+from raypipe.files import checksums, full_paths
 from raypipe.inference.files.runfiles import check_match, spill_runs
 from raypipe.inference.files.spill import spill, write_lists
 from raypipe.inference.lists import Lists
@@ -60,6 +60,9 @@ class RunFileValues(Step):
 
     def spec(self) -> Mapping[str, Any]:
         return {"format": "run_file", "values": self.column, "files": checksums(self.paths)}
+
+    def facts(self) -> Mapping[str, Any]:
+        return {"values": self.column, "paths": full_paths(self.paths)}
 
     def inputs(self) -> Mapping[str, Step]:
         return {"collection": self.lists.collection, "queries": self.lists.queries}
@@ -105,6 +108,9 @@ class RankGptOrders(Step):
             "files": checksums([self.lists_path, self.permutations_path]),
             "unparsable": self.unparsable,
         }
+
+    def facts(self) -> Mapping[str, Any]:
+        return {"values": "rank", "paths": full_paths([self.lists_path, self.permutations_path])}
 
     def inputs(self) -> Mapping[str, Step]:
         return {"collection": self.lists.collection, "queries": self.lists.queries}

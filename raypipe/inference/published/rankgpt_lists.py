@@ -15,7 +15,7 @@ from raypipe.config import ConfigError
 from raypipe.data.collection import index_of, read_docs
 from raypipe.data.dataset import file_safe
 from raypipe.data.sets import DOCS_FILE, QUERIES_FILE, Collection, Queries
-from raypipe.files import checksums
+from raypipe.files import checksums, full_paths
 from raypipe.inference.published.rankgpt import read_lists
 from raypipe.records import CANDIDATES
 
@@ -39,6 +39,9 @@ class RankGptCandidates(Step):
     def spec(self) -> Mapping[str, Any]:
         files = checksums([self.file])
         return {"format": "rankgpt", "files": files, "depth": self.depth, "source": self.label}
+
+    def facts(self) -> Mapping[str, Any]:
+        return {"paths": full_paths([self.file])}
 
     def inputs(self) -> Mapping[str, Step]:
         return {"collection": self.collection, "queries": self.queries}
