@@ -35,8 +35,10 @@ from raypipe.inference.published import (
     wanted,
 )
 from raypipe.inference.published.pairs import aggregate
+from raypipe.inference.published.rankgpt_lists import RankGptCandidates
 from raypipe.inference.published.tsv import Columns, blocks
 from raypipe.inference.published.wanted import Means, Wanted
+from raypipe.records import CANDIDATES as CANDIDATE_SCHEMA
 from raypipe.records import PAIRWISE, TEACHER
 
 PUBLISHED = Path(__file__).resolve().parents[3] / "shared" / "data" / "msmarco-dl"
@@ -401,12 +403,17 @@ def passages(*docs: str, start: int = 1) -> list[dict[str, Any]]:
     return [{"docid": d, "rank": r} for r, d in enumerate(docs, start)]
 
 
+def json_lines(lines: list[Any]) -> bytes:
+    return "".join(f"{json.dumps(line)}\n" for line in lines).encode()
+
+
 @pytest.fixture
 def rankgpt(builder, lists, tmp_path):
-    def build(lines: list[Any], answers: Any, unparsable: str = "drop"):
+    def build(lines: list[Any] | bytes, answers: Any, unparsable: str = "drop"):
         here, there = tmp_path / "lists.jsonl", tmp_path / "answers.json"
-        here.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
-        there.write_text(answers if isinstance(answers, str) else json.dumps(answers))
+        here.write_bytes(lines if isinstance(lines, bytes) else json_lines(lines))
+        text = answers if isinstance(answers, str | bytes) else json.dumps(answers)
+        there.write_bytes(text if isinstance(text, bytes) else text.encode())
         artifact = builder.get(RankGptOrders(str(here), str(there), unparsable, lists))
         assert artifact.table().schema == TEACHER
         return said(artifact), artifact.counts
@@ -507,6 +514,81 @@ GOOD = {"query_id": "q1", "retrieved_passages": ["d0", "d1"]}
 def test_rankgpt_files_that_are_refused(rankgpt, lines, answers, message):
     with pytest.raises(ConfigError, match=message):
         rankgpt(lines, answers)
+
+
+MANY = json_lines([{**GOOD, "query_id": f"x{i}"} for i in range(200)])
+
+
+@pytest.mark.parametrize(
+    ("lines", "answers", "message"),
+    [
+        (gzip.compress(MANY)[:-9], ["[1]"], r"lists\.jsonl: expected a complete gzip file"),
+        ([GOOD], gzip.compress(b'["[1]"]')[:-9], r"answers\.json: expected a complete gzip file"),
+        (json_lines([GOOD]) + b'{"query_id": "q\xff"}\n', ["[1]"], "line 2: expected JSON.*utf-8"),
+        ([GOOD], b'"[1]"\n"[\xff]"\n', r"answers\.json, line 2: expected JSON, found .*utf-8"),
+        ([GOOD], b'["[1]", "\xff"]', r"answers\.json, line 1: expected JSON, found .*utf-8"),
+    ],
+)
+def test_rankgpt_files_that_are_damaged(rankgpt, lines, answers, message):
+    with pytest.raises(ConfigError, match=message):
+        rankgpt(lines, answers)
+
+
+def test_rankgpt_files_may_be_packed(rankgpt):
+    values, _ = rankgpt(gzip.compress(json_lines([GOOD])), gzip.compress(b'["[2] > [1]"]'))
+    assert values["q1"] == {"d1": 1.0, "d0": 2.0}
+
+
+# --- RankGPT's lists as candidates ---------------------------------------------------------------
+
+
+def shown_lists(builder, lists, path: Path, content: list[Any] | bytes, depth: int = 3):
+    path.write_bytes(content if isinstance(content, bytes) else json_lines(content))
+    return builder.get(
+        RankGptCandidates(str(path), depth, "theirs", lists.collection, lists.queries)
+    )
+
+
+def test_rankgpt_lists_are_candidates_and_every_drop_is_counted(builder, lists, tmp_path):
+    content = [
+        {"query_id": "q8", "retrieved_passages": passages("d0", "d1")},
+        {"query_id": "q2", "retrieved_passages": passages("dX", "d1", "d0", "d1", "d5", "d4")},
+    ]
+    artifact = shown_lists(builder, lists, tmp_path / "lists.jsonl", content)
+    rows = {row.pop("query_id"): row for row in artifact.table().to_pylist()}
+    assert artifact.table().schema == CANDIDATE_SCHEMA
+    assert list(rows) == query_order(artifact)
+    assert rows["q2"] == {
+        "doc_ids": ["d1", "d0"],  # the first three, less the one that is not in the collection
+        "ranks": [1, 2],
+        "scores": [-1.0, -2.0],
+        "sources": ["theirs", "theirs"],
+    }
+    assert rows["q1"]["doc_ids"] == rows["q3"]["doc_ids"] == []
+    assert artifact.counts == {
+        "lists": 2,
+        "lists_other_queries": 1,
+        "duplicates": 1,
+        "beyond_depth": 2,
+        "unknown_documents": 1,
+        "candidates": 2,
+        "queries_without_candidates": 2,
+    }
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([GOOD, GOOD], "line 2: query q1 has a second list; keep one"),
+        ([{**GOOD, "query_id": "7"}], "none of its 1 lists has a query and a document of the data"),
+        ([{**GOOD, "retrieved_passages": ["D0"]}], "none of its 1 lists has a query and a documen"),
+        (gzip.compress(MANY)[:-9], "expected a complete gzip file"),
+        (b'{"query_id": "\xff"}\n', "line 1: expected JSON"),
+    ],
+)
+def test_rankgpt_lists_that_are_refused(builder, lists, tmp_path, content, message):
+    with pytest.raises(ConfigError, match=message):
+        shown_lists(builder, lists, tmp_path / "lists.jsonl", content)
 
 
 def test_rankgpt_answers_without_any_order_are_refused(rankgpt):

@@ -49,7 +49,7 @@ class RankGptCandidates(Step):
     def run(self, attempt: Attempt, context: Any) -> Mapping[str, Any]:
         known = read_docs(attempt.inputs["collection"].local() / DOCS_FILE).ids()
         queries = read_docs(attempt.inputs["queries"].local() / QUERIES_FILE).ids().to_pylist()
-        counts: Counter[str] = Counter()
+        counts = Counter(dict.fromkeys(("lists_other_queries", "duplicates", "beyond_depth"), 0))
         lists = self._lists(set(queries), counts)
         flat = index_of([d for doc_ids in lists.values() for d in doc_ids], known) >= 0
         counts["unknown_documents"] = int((~flat).sum())
@@ -77,7 +77,10 @@ class RankGptCandidates(Step):
                 raise ConfigError(
                     f"{self.file}, line {number}: query {query_id} has a second list; keep one"
                 )
-            lists[query_id] = list(dict.fromkeys(doc_ids))[: self.depth]
+            distinct = list(dict.fromkeys(doc_ids))
+            lists[query_id] = distinct[: self.depth]
+            counts["duplicates"] += len(doc_ids) - len(distinct)
+            counts["beyond_depth"] += len(distinct) - len(lists[query_id])
         return lists
 
     def _row(self, query_id: str, doc_ids: list[str]) -> dict[str, Any]:
