@@ -62,7 +62,6 @@ def test_every_count_is_said(mined, said):
         assert counts_line(name, artifact.counts) in said
     (line,) = [s for s in said if s.startswith("test candidates")]
     assert "queries without candidates 1" in line
-    assert counts_line("x", {"drops": 0, "groups": 1234}) == "x: groups 1,234"
 
 
 def test_what_nested_steps_drop_is_said_too(mined, said):
