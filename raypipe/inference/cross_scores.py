@@ -17,8 +17,9 @@ from raypipe.inference.lists import Lists
 from raypipe.inference.pair_job import PairJob
 from raypipe.inference.rows import Rows
 from raypipe.inference.tokens import Tokens
-from raypipe.models.backbone import Backbone, require_scorer
+from raypipe.models.backbone import Backbone
 from raypipe.models.cross_encoder import CrossEncoder
+from raypipe.models.scorer import require_scorer
 from raypipe.records import TEACHER
 from raypipe.resources import Context
 

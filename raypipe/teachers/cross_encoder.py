@@ -9,7 +9,8 @@ from raypipe.config import Config
 from raypipe.data.truncation import LongestFirst, Truncation
 from raypipe.inference.cross_scores import CrossEncoderScores
 from raypipe.inference.lists import Lists
-from raypipe.models.backbone import Backbone, require_scorer
+from raypipe.models.backbone import Backbone
+from raypipe.models.scorer import require_scorer
 
 
 class CrossEncoderTeacher(Config):

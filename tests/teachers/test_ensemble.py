@@ -46,7 +46,7 @@ def test_whether_whole_lists_are_needed(fields, needed):
 
 def test_the_step_has_kind_and_weight_of_every_member(monkeypatch):
     monkeypatch.setattr("raypipe.inference.published.scores.checksums", list)
-    monkeypatch.setattr("raypipe.inference.published.orders.checksums", list)
+    monkeypatch.setattr("raypipe.inference.published.run_values.checksums", list)
     one = ensemble(weights={"two": 0.5}, normalise="min_max")
     step = one.scores(LISTS, "fp32")
     assert isinstance(step, CombinedScores) and step.normalise == "min_max"

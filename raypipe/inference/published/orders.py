@@ -1,4 +1,4 @@
-"""Files with an order per query: TREC runs, and RankGPT's lists with their permutations."""
+"""RankGPT's lists with their permutations: an order per query."""
 
 from __future__ import annotations
 
@@ -15,10 +15,7 @@ from raypipe.config import ConfigError
 from raypipe.data.collection import index_of, read_docs
 from raypipe.data.permutations import parse_permutation
 from raypipe.data.sets import DOCS_FILE, QUERIES_FILE
-from raypipe.evaluation.flat import nest
 from raypipe.files import checksums, full_paths
-from raypipe.inference.files.runfiles import check_match, spill_runs
-from raypipe.inference.files.spill import spill, write_lists
 from raypipe.inference.lists import Lists
 from raypipe.inference.published.join import no_query
 from raypipe.inference.published.rankgpt import read_answers, read_lists
@@ -38,50 +35,6 @@ REPAIRS = (
 
 Values = dict[str, tuple[list[str], list[float]]]
 """By query id: documents and their values."""
-
-
-@dataclass(frozen=True)
-class RunFileValues(Step):
-    """The rank of every document of the file, 1 is best, or its score; one row per query.
-
-    The files may have any number of rows, as those of `RunFileCandidates`.
-    """
-
-    paths: tuple[str, ...]
-    column: Literal["rank", "score"]
-    lists: Lists
-    """All documents of the file count, whether they are candidates or not."""
-
-    kind: ClassVar[str] = "teacher"
-
-    @property
-    def name(self) -> str:
-        return f"run_file-{self.lists.queries.name}"
-
-    def spec(self) -> Mapping[str, Any]:
-        return {"format": "run_file", "values": self.column, "files": checksums(self.paths)}
-
-    def facts(self) -> Mapping[str, Any]:
-        return {"values": self.column, "paths": full_paths(self.paths)}
-
-    def inputs(self) -> Mapping[str, Step]:
-        return {"collection": self.lists.collection, "queries": self.lists.queries}
-
-    def run(self, attempt: Attempt, context: Any) -> Mapping[str, Any]:
-        known, ids = _ids(attempt.inputs)
-        queries = ids.to_pylist()
-        with spill() as rows:
-            counts = spill_runs(self.paths, rows, queries)
-            counts.update(write_lists(rows, attempt, queries, known, None, self._table))
-        check_match(self.paths, len(queries), counts)
-        counts["queries_without_list"] = counts.pop("queries_without_candidates")
-        return dict(counts)
-
-    def _table(self, found: pa.Table, query_ids: list[str]) -> pa.Table:
-        lists = nest(found, query_ids, pa.nulls(found.num_rows, pa.string()))
-        values = lists[{"rank": "ranks", "score": "scores"}[self.column]]
-        columns = [lists["query_id"], lists["doc_ids"], values.cast(TEACHER.field("values").type)]
-        return pa.table(columns, schema=TEACHER)
 
 
 @dataclass(frozen=True)
