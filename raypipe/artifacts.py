@@ -272,15 +272,10 @@ class Attempt:
         Returns:
             The names taken over. From now on an error leaves this attempt's files as well.
         """
-        fs, record = self.store.fs, json.dumps(self._input_checksums()).encode()
+        fs = self.store.fs
         taken: list[str] = []
-        for other in self._others():
-            try:
-                with fs.open_input_stream(f"{other}/{_INPUTS}") as stream:
-                    same = stream.read() == record
-            except (FileNotFoundError, NotADirectoryError):
-                continue
-            for path in _files(fs, other) if same else []:
+        for other in self._alike():
+            for path in _files(fs, other):
                 name = path.removeprefix(f"{other}/")
                 if name in taken or Path(name).name.startswith("."):
                     continue
@@ -290,9 +285,31 @@ class Attempt:
                     self._take(path, name)
                     taken.append(name)
         with self.open(_INPUTS) as sink:
-            sink.write(record)
+            sink.write(self._input_record())
         self.resumable = True
         return sorted(taken)
+
+    def notes(self, prefix: str) -> list[str]:
+        """Names of hidden files in this attempt and in unfinished ones that read the same inputs.
+
+        Args:
+            prefix: begins with a dot: such files are no part of the artifact, but survive a kill.
+        """
+        found: list[str] = []
+        for base in (self.base, *self._alike()):
+            with contextlib.suppress(FileNotFoundError):  # swept away by a winner
+                names = [Path(path).name for path in _files(self.store.fs, base)]
+                found += [name for name in names if name.startswith(prefix)]
+        return found
+
+    def _alike(self) -> Iterator[str]:
+        """Directories of other attempts at the same artifact that read the same inputs."""
+        for other in self._others():
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                with self.store.fs.open_input_stream(f"{other}/{_INPUTS}") as stream:
+                    same = stream.read() == self._input_record()
+                if same:
+                    yield other
 
     def _take(self, path: str, name: str) -> None:
         target = f"{self.base}/{name}"
@@ -323,6 +340,9 @@ class Attempt:
                 size = fs.get_file_info(path).size
                 found[name] = {"size": size, "sha256": sha256(fs.open_input_stream(path))}
         return found
+
+    def _input_record(self) -> bytes:
+        return json.dumps(self._input_checksums()).encode()
 
     def _input_checksums(self) -> dict[str, dict[str, str]]:
         return {
