@@ -10,13 +10,9 @@ from raypipe.job import main
 
 def work(experiment: Any, dry_run: bool) -> Any:
     """Run every trial of the recipe's sweep, or print the plan."""
-    from raypipe.sweep.sweep import plan_of, run
+    from raypipe.sweep.sweep import run_or_plan
 
-    if not dry_run:
-        return run(experiment)
-    plan, builder = plan_of(experiment)
-    print("\n".join(plan.summary(lambda step: builder.find(step) is not None)))
-    return None
+    return run_or_plan(experiment, dry_run)
 
 
 if __name__ == "__main__":

@@ -11,19 +11,14 @@ from raypipe.job import main
 
 def work(experiment: Any, dry_run: bool) -> Any:
     """Run the recipe as it stands, without its sweep, or print the plan."""
-    from raypipe.sweep.sweep import plan_of, run
+    from raypipe.sweep.sweep import run_or_plan
 
-    experiment = alone(experiment)
-    if not dry_run:
-        return run(experiment)
-    plan, builder = plan_of(experiment)
-    print("\n".join(plan.summary(lambda step: builder.find(step) is not None)))
-    return None
+    return run_or_plan(alone(experiment), dry_run)
 
 
 def alone(experiment: Any) -> Any:
     """The recipe without its sweep; its only trained row is the reference."""
-    from raypipe.experiment import Sweep
+    from raypipe.space import Sweep
 
     trained = " -> ".join(experiment.stage_names)
     return experiment.replace(sweep=Sweep(), reference=trained)

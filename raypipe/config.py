@@ -229,6 +229,10 @@ def _explain(cls: type[Config], item: dict[str, Any]) -> str:
         options = re.findall(r"'([^']*)'", str(item["ctx"]["expected"]))
         return f"{path}: unknown value {item['input']!r}{nearest(str(item['input']), options)}"
     message = item["msg"].removeprefix("Value error, ")
+    head, colon, rest = message.partition(": ")
+    inner = _models_at(cls, item["loc"])
+    if colon and path != "the recipe" and any(head.split(".")[0] in m.model_fields for m in inner):
+        path, message = f"{path}.{head}", rest  # a check of several fields names one of its own
     return f"{path}: {message[0].lower() + message[1:]}{found}"
 
 

@@ -7,6 +7,7 @@ groups, teacher, stages, runs, metrics.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -15,22 +16,25 @@ from raypipe.artifacts import Step, Store
 from raypipe.config import NOT_SEMANTIC, Config, ConfigError, nearest
 from raypipe.data.sets import Collection, Queries, QuerySet
 from raypipe.data.truncation import LongestFirst, Truncation
-from raypipe.evaluation.measures import parse_measures
+from raypipe.evaluation.published import Published
 from raypipe.files import home
 from raypipe.inference.lists import Lists
 from raypipe.inference.metrics import Metrics, OracleRun, TeacherRun
 from raypipe.inference.score import CrossEncoderRun, Reranking
 from raypipe.inference.tokens import Tokens
+from raypipe.judging import MAIN, Evaluation, EvaluationSet
 from raypipe.models.backbone import Backbone
-from raypipe.models.cross_encoder import CrossEncoder, Precision
-from raypipe.resources import Resources
+from raypipe.models.cross_encoder import CrossEncoder
+from raypipe.resources import Resources, default_precision
 from raypipe.sources import Bm25, Source
+from raypipe.space import Sweep
 from raypipe.teachers import Teacher
 from raypipe.train.settings import StageConfig
 from raypipe.train.stage import Stage
 from raypipe.training_set import TrainingData, TrainingSet
 
-Role = Literal["train", "validation", "test"]
+Role = str
+"""train, validation, test, or the name of a further test set."""
 ARROW = "->"
 
 
@@ -40,31 +44,6 @@ class Data(Config):
     train: QuerySet
     validation: QuerySet
     test: QuerySet
-
-
-class Evaluation(Config):
-    """How runs are judged."""
-
-    depth: int = Field(50, ge=1)
-    """Candidates re-ranked per test query; deeper ones keep their first-stage order behind them."""
-    validation_depth: int = Field(20, ge=1)
-    """The same for validation during training."""
-    measures: tuple[str, ...] = Field(("nDCG@10", "RR@10", "Judged@10"), min_length=1)
-    """Names as in ir-measures."""
-    selection: str = "nDCG@10"
-    """The measure on validation queries by which the best checkpoint is kept."""
-    ensembles: tuple[Literal["seeds", "average", "interpolation"], ...] = ()
-    """Rows that cost no training: the mean of the z-scores of all seeds, the mean of their weights,
-    and scores mixed with the first stage's by a weight chosen on validation queries."""
-
-
-class Sweep(Config):
-    """What varies between trials."""
-
-    mode: Literal["compare"] = "compare"
-    """compare: every combination, nothing stopped early, significance tests."""
-    space: dict[str, list[Any] | dict[str, Any]] = Field(default_factory=dict)
-    """Dotted key to values: a list, or a mapping from the name in tables to the value."""
 
 
 class Experiment(Config):
@@ -89,10 +68,13 @@ class Experiment(Config):
     evaluation: Evaluation = Evaluation()
     reference: str | None = None
     """The row that every other one is tested against, fixed before the results are known."""
+    published: tuple[Published, ...] = ()
+    """Values of papers, shown beside one's own on the same data over the same first stage."""
     seed: int = 1
     """Of head initialisation, query order and dropout."""
-    precision: Precision = "bf16"
-    """Of matrix products in training and scoring; weights stay float32."""
+    precision: Literal["auto", "bf16", "fp16", "fp32"] = Field("auto", validate_default=True)
+    """Of matrix products in training and scoring; weights stay float32. auto is settled when the
+    recipe is read: bf16 on GPUs, on a cluster and on CPUs that have bf16 products, else fp32."""
     sweep: Sweep = Sweep()
     resources: Annotated[Resources, NOT_SEMANTIC] = Resources()
     storage: Annotated[str | None, NOT_SEMANTIC] = None
@@ -101,6 +83,11 @@ class Experiment(Config):
     """A storage directory is the same on every node (NFS)."""
     tracking: Annotated[str | None, NOT_SEMANTIC] = None
     """MLflow URI; None is $MLFLOW_TRACKING_URI, or a file under $RAYPIPE_HOME."""
+
+    @field_validator("precision")
+    @classmethod
+    def _settled(cls, value: str) -> str:
+        return default_precision() if value == "auto" else value
 
     @field_validator("order", mode="before")
     @classmethod
@@ -114,20 +101,18 @@ class Experiment(Config):
         for name in self.order or ():
             if name not in self.stages:
                 raise ValueError(f"order: there is no stage {name!r}{nearest(name, self.stages)}")
-        try:
-            parse_measures(self.evaluation.measures)
-        except ValueError as error:
-            raise ValueError(f"evaluation.measures: {error}") from None
-        if self.evaluation.selection not in self.evaluation.measures:
-            raise ValueError(
-                f"evaluation.selection: {self.evaluation.selection!r} is not measured"
-                f"{nearest(self.evaluation.selection, self.evaluation.measures)}"
-            )
         for key in ("depth", "validation_depth"):
             if (depth := getattr(self.evaluation, key)) > self.candidates.depth:
                 raise ValueError(
                     f"evaluation.{key}: {depth} is more than candidates.depth="
                     f"{self.candidates.depth}; raise that one"
+                )
+        for name, one in self.evaluation.sets.items():
+            depth, source = one.depth or self.evaluation.depth, one.candidates or self.candidates
+            if depth > source.depth:
+                raise ValueError(
+                    f"evaluation.sets.{name}.depth: {depth} is more than its candidates' depth="
+                    f"{source.depth}; raise that one"
                 )
         for name in self.stage_names:
             self._check_stage(name)
@@ -135,11 +120,7 @@ class Experiment(Config):
 
     def _check_stage(self, name: str) -> None:
         loss, data = self.stages[name].loss, self.training(name)
-        if (share := self.stages[name].queries_per_step) < self.resources.workers:
-            raise ValueError(
-                f"stages.{name}.queries_per_step: {share} queries cannot be shared by "
-                f"resources.workers={self.resources.workers}; raise the one or lower the other"
-            )
+        self.stages[name].check(f"stages.{name}", self.resources, self.truncation.longest)
         if loss.uses == "teacher":
             if data.teacher is None:
                 raise ValueError(f"stages.{name}.loss: {loss.type} needs a teacher; set `teacher`")
@@ -190,6 +171,32 @@ class Experiment(Config):
             sets[key] = data
         return {", ".join(names): sets[key] for key, names in users.items()}
 
+    def test_sets(self) -> dict[str, EvaluationSet]:
+        """Everything that finished runs are judged on, the recipe's own test set first."""
+        main = EvaluationSet(queries=self.data.test)
+        return {MAIN: main, **self.evaluation.sets, **self.evaluation.suite_sets()}
+
+    def _judged(self, role: Role) -> EvaluationSet:
+        if role in ("train", "validation"):
+            return EvaluationSet(queries=getattr(self.data, role))
+        return self.test_sets()[role]
+
+    def query_set(self, role: Role) -> QuerySet:
+        """The queries of a role."""
+        return self._judged(role).queries
+
+    def source(self, role: Role) -> Source:
+        """The first stage of a role."""
+        return self._judged(role).candidates or self.candidates
+
+    def depth(self, role: Role = MAIN) -> int:
+        """Candidates re-ranked per query."""
+        return self._judged(role).depth or self.evaluation.depth
+
+    def measures(self, role: Role = MAIN) -> tuple[str, ...]:
+        """What a role is judged by."""
+        return self._judged(role).measures or self.evaluation.measures
+
     def store(self) -> Store:
         return Store(self.storage or str(home() / "storage"))
 
@@ -203,7 +210,8 @@ class Experiment(Config):
             model: the backbone too; mining needs none.
 
         Raises:
-            ConfigError: data set, split, run file, model, measure or storage is not usable.
+            ConfigError: data set, split, run file, model, measure or storage is not usable; the
+                model has fewer positions than `truncation` reads or fewer layers than are frozen.
         """
         for role in ("train", "validation", "test"):
             try:
@@ -211,6 +219,13 @@ class Experiment(Config):
             except ConfigError as error:
                 raise ConfigError(f"data.{role}: {error}") from None
         self.candidates.check()
+        for name, one in self.evaluation.sets.items():
+            try:
+                one.queries.open().check()
+                if one.candidates is not None:
+                    one.candidates.check()
+            except ConfigError as error:
+                raise ConfigError(f"evaluation.sets.{name}: {error}") from None
         if self.teacher is not None:
             self.teacher.check()
         for stages, data in self.training_sets().items():
@@ -219,26 +234,33 @@ class Experiment(Config):
             except ConfigError as error:
                 raise ConfigError(f"groups of {stages}: {error}") from None
         if model:
-            self.model.check()
+            lengths = {f"truncation.{self.truncation.length_fields}": self.truncation.longest}
+            stages = {name: self.stages[name].freeze.layers for name in self.stage_names}
+            frozen = {f"stages.{name}.freeze.layers": n for name, n in stages.items()}
+            self.model.check(lengths, frozen)
         self.store().check_writable()
 
     # --- the method section --------------------------------------------------------------------
 
     def collection(self, role: Role) -> Collection:
-        return Collection(getattr(self.data, role))
+        return Collection(self.query_set(role))
 
     def queries(self, role: Role) -> Queries:
-        return Queries(getattr(self.data, role), require_positive=role == "train")
+        return Queries(self.query_set(role), require_positive=role == "train")
 
-    def query_sets(self) -> list[Queries]:
-        """Every set of queries that is read: for training, validation and test."""
-        roles: tuple[Role, ...] = ("validation", "test")
-        training = [data.queries() for data in self.training_sets().values()]
-        return [*training, *(self.queries(role) for role in roles)]
+    def query_sets(self) -> Mapping[str, Queries]:
+        """Every set of queries that must be there, by its use: training, validation, test sets."""
+        training = {
+            f"training of {stages}": data.queries() for stages, data in self.training_sets().items()
+        }
+        roles = ["validation", MAIN, *self.evaluation.sets]
+        return {**training, **{role: self.queries(role) for role in roles}}
 
     def first_stage(self, role: Role) -> Step:
         """Candidate lists of the role's queries."""
-        return self.candidates.candidates(self.collection(role), self.queries(role), self.precision)
+        return self.source(role).candidates(
+            self.collection(role), self.queries(role), self.precision
+        )
 
     def teacher_scores(self, role: Role, depth: int) -> Step:
         """The recipe's teacher on the candidates of an evaluation."""
@@ -283,31 +305,31 @@ class Experiment(Config):
             precision=self.precision,
         )
 
-    def run_of(self, weights: Step, role: Role = "test") -> CrossEncoderRun:
+    def run_of(self, weights: Step, role: Role = MAIN) -> CrossEncoderRun:
         """The role's candidates re-ranked by a trained stage or a backbone that ships a scorer."""
         return CrossEncoderRun(
             weights,
             self.model,
             self.truncation,
             self.reranking(role),
-            self.evaluation.depth,
+            self.depth(role),
             self.precision,
         )
 
-    def metrics(self, run: Step) -> Metrics:
-        """Per-query metrics of a run on the test queries."""
-        return Metrics(run, self.queries("test"), self.evaluation.measures)
+    def metrics(self, run: Step, role: Role = MAIN) -> Metrics:
+        """Per-query metrics of a run on the role's queries."""
+        return Metrics(run, self.queries(role), self.measures(role))
 
-    def oracle(self) -> OracleRun:
-        return OracleRun(self.first_stage("test"), self.queries("test"), self.evaluation.depth)
+    def oracle(self, role: Role = MAIN) -> OracleRun:
+        return OracleRun(self.first_stage(role), self.queries(role), self.depth(role))
 
-    def teacher_run(self) -> TeacherRun:
-        """Test candidates in the teacher's order."""
+    def teacher_run(self, role: Role = MAIN) -> TeacherRun:
+        """Candidates in the teacher's order."""
         assert self.teacher is not None
         return TeacherRun(
-            self.teacher_scores("test", self.evaluation.depth),
+            self.teacher_scores(role, self.depth(role)),
             self.teacher.values,
-            self.first_stage("test"),
-            self.queries("test"),
-            self.evaluation.depth,
+            self.first_stage(role),
+            self.queries(role),
+            self.depth(role),
         )

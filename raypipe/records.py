@@ -47,14 +47,13 @@ TEACHER = pa.schema(
 )
 """One row per query; `values` are scores (higher is better) or ranks (1 is best): see `kind`."""
 
-PAIRWISE = pa.schema(
-    [
-        *TEACHER,
-        ("first", pa.list_(pa.int32())),
-        ("second", pa.list_(pa.int32())),
-        ("probabilities", pa.list_(pa.float64())),
-    ]
-)
+_COMPARISONS = [
+    ("first", pa.list_(pa.int32())),
+    ("second", pa.list_(pa.int32())),
+    ("probabilities", pa.list_(pa.float64())),
+]
+
+PAIRWISE = pa.schema([*TEACHER, *_COMPARISONS])
 """A pairwise teacher: TEACHER, and the comparisons behind it. `first` and `second` are positions in
 `doc_ids`, the probability in [0, 1] is that the first is the more relevant one."""
 
@@ -68,6 +67,10 @@ GROUPS = pa.schema(
     ]
 )
 """One row per group; `teacher_values` is null without a teacher, NaN where it said nothing."""
+
+PAIRWISE_GROUPS = pa.schema([*GROUPS, *_COMPARISONS])
+"""Groups of a pairwise teacher: GROUPS, and its comparisons of two documents of the group, as in
+PAIRWISE with positions in `doc_indices`; empty lists where it compared none."""
 
 RUN = pa.schema(
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import stat
 import subprocess
@@ -90,6 +91,58 @@ def test_bad_input_is_one_plain_error_before_any_work(recipe, change, expected, 
     assert said.startswith("error: ")
     assert expected in said
     assert not (recipe.parent / "mlflow.db").exists()
+
+
+class Done:
+    """What a job's work returns."""
+
+    def __init__(self, failed: dict[str, str]) -> None:
+        self.failed = failed
+
+
+@pytest.mark.parametrize(
+    ("result", "code", "written"),
+    [(Done({}), None, True), (Done({"one": "error"}), 1, False), (None, None, False)],
+)
+def test_export_follows_work_that_succeeded(recipe, tmp_path, result, code, written):
+    """Not a failure, nor a dry run, whose work returns None."""
+    calls: list[tuple] = []
+    target = (lambda experiment, folder: calls.append((experiment, folder)), tmp_path / "out")
+    try:
+        _run(lambda experiment, dry: result, recipe, ["seed=4"], False, False, None, target)
+        stopped = None
+    except typer.Exit as exit_:
+        stopped = exit_.exit_code
+    assert stopped == code
+    expected = [(load(Experiment, recipe, ["seed=4"]), tmp_path / "out")]
+    assert calls == (expected if written else [])
+
+
+def test_export_refuses_a_folder_that_is_not_empty(recipe, tmp_path):
+    done = job("train.py", recipe, "--export", tmp_path)  # the recipe is in it
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"error: --export {tmp_path}: the folder is not empty; name a new one\n"
+
+
+def test_export_is_of_one_model(recipe, tmp_path):
+    done = job("sweep.py", recipe, "--export", tmp_path / "out")
+    assert done.returncode == 2 and "one model is written by jobs/train.py" in done.stderr
+
+
+def test_train_exports_its_last_stage_without_the_sweep(recipe, tmp_path, monkeypatch, capsys):
+    spec = importlib.util.spec_from_file_location("train_job", ROOT / "jobs" / "train.py")
+    assert spec is not None and spec.loader is not None
+    train = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(train)
+    calls: list[tuple] = []
+    monkeypatch.setattr("raypipe.sweep.export.export", lambda *given: calls.append(given))
+    experiment = load(Experiment, recipe, ["seed=4"])
+    train.export(experiment, tmp_path / "out")
+    ((trial, builder, folder),) = calls
+    assert trial.experiment == train.alone(experiment) and trial.name == "contrastive -> distil"
+    assert trial.experiment.trained().digest == experiment.trained().digest
+    assert builder.store == experiment.store() and folder == tmp_path / "out"
+    assert str(tmp_path / "out") in capsys.readouterr().out
 
 
 def test_storage_that_cannot_be_written(recipe, tmp_path):

@@ -434,7 +434,7 @@ def test_an_experiments_digest():
     for text in ("resources.workers=3", "storage=/x", "storage_shared=true", "tracking=y"):
         other = read(text)
         assert other != recipe and digest(other) == digest(recipe)
-    for text in ("seed=2", "precision=fp32", "stages.distil.lr=1e-5", "truncation.max_length=97"):
+    for text in ("seed=2", "precision=fp16", "stages.distil.lr=1e-5", "truncation.max_length=97"):
         assert digest(read(text)) != digest(recipe)
 
 

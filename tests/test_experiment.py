@@ -89,6 +89,25 @@ def test_an_order_is_split_at_its_arrows():
         ),
         (["groups.negatives={type: random_window, low: 9, high: 8}"], "(high=8) before low=9"),
         (["stages={}"], "stages: "),
+        (
+            ["resources.workers=3", "stages.distil.queries_per_step=2"],
+            "stages.distil.queries_per_step: 2 queries cannot be shared by resources.workers=3; "
+            "raise the one or lower the other",
+        ),
+        (
+            ["resources={workers: 2, strategy: fsdp}", "stages.distil.filtering={}"],
+            "stages.distil.filtering: leaves workers with unequal work, which "
+            "resources.strategy=fsdp cannot have; use ddp",
+        ),
+        (
+            ["resources.micro_batch_tokens=95"],
+            "resources.micro_batch_tokens: 95 are fewer than one pair of the truncation has, 96; "
+            "raise it, or shorten truncation",
+        ),
+        (
+            ["stages.distil.limit=7"],
+            "limit: 7 groups are fewer than one step of queries_per_step=8 takes",
+        ),
     ],
 )
 def test_what_cannot_fit_is_refused(overrides, expected):
@@ -105,6 +124,13 @@ def test_what_cannot_fit_is_refused(overrides, expected):
         ["candidates.depth=30", "groups.negatives={type: random_window, high: 30}"],
         ["candidates.depth=30", "evaluation.depth=30"],
         ["candidates.depth=30", "groups.negatives={type: top_k, count: 99}"],
+        ["resources.workers=2", "stages.distil.queries_per_step=2"],
+        ["resources={workers: 1, strategy: fsdp}", "stages.distil.filtering={}"],
+        ["resources.workers=2", "stages.distil.filtering={}"],
+        ["resources.micro_batch_tokens=96"],
+        ["stages.distil.limit=8"],
+        # a stage that does not run may be anything
+        ["order=contrastive", "resources.workers=3", "stages.distil.queries_per_step=2"],
     ],
 )
 def test_what_just_fits_is_accepted(overrides):
@@ -147,10 +173,24 @@ def test_a_usable_recipe_passes_and_writes_nothing(recipe):
         ("model.backbone=/nowhere/model", "backbone /nowhere/model: no directory /nowhere/model"),
         ("model.backbone=package:no_such_pkg/model", "the package no_such_pkg is not installed"),
         ("teacher.backbone=/nowhere/teacher", "backbone /nowhere/teacher: no directory"),
+        ("truncation.max_length=129", "truncation.max_length: pairs of up to 129 tokens"),
+        ("truncation={type: budgets, query: 5, doc: 120}", "truncation.query and doc: pairs of up"),
+        (
+            "truncation={type: max_p, query: 5, length: 120}",
+            "truncation.query and length: pairs of up to 129 tokens, special tokens included, but "
+            "model.backbone",
+        ),
+        ("stages.distil.freeze.layers=3", "stages.distil.freeze.layers: freezing the first 3 laye"),
     ],
 )
 def test_what_is_not_there_is_an_error_before_work(recipe, override, expected):
     assert expected in checked(recipe, override)
+
+
+def test_what_just_has_room_passes(recipe):
+    load(Experiment, recipe, ["truncation.max_length=128", "stages.distil.freeze.layers=2"]).check()
+    longer = load(Experiment, recipe, ["truncation.max_length=600", "order=contrastive"])
+    longer.check(model=False)  # mining reads no pairs
 
 
 def test_errors_of_data_sets_suggest_the_nearest_name(recipe):
@@ -213,11 +253,13 @@ def test_an_empty_space_is_one_trial_named_by_its_stages():
 def test_the_last_key_varies_fastest():
     trials = spread({"seed": [1, 2], "stages.distil.lr": [0.01, 0.02], "order": ["distil"]})
     assert [trial.name for trial in trials] == [
-        "1 / 0.01 / distil",
-        "1 / 0.02 / distil",
-        "2 / 0.01 / distil",
-        "2 / 0.02 / distil",
+        "seed 1 / 0.01 / distil",
+        "seed 1 / 0.02 / distil",
+        "seed 2 / 0.01 / distil",
+        "seed 2 / 0.02 / distil",
     ]
+    assert [trial.row for trial in trials[:2]] == [trial.row for trial in trials[2:]]
+    assert trials[0].row == "0.01 / distil"
     found = [(t.experiment.seed, t.experiment.stages["distil"].lr) for t in trials]
     assert found == [(1, 0.01), (1, 0.02), (2, 0.01), (2, 0.02)]
     assert trials[1].values == {"seed": "1", "stages.distil.lr": "0.02", "order": "distil"}
@@ -254,7 +296,7 @@ def test_a_mapping_with_a_type_replaces():
         ({"modl.keep_layers": [3]}, "unknown key 'modl'; did you mean 'model'?"),
         ({"stages.distil.lrr": [3]}, "stages.distil.lrr: unknown key 'lrr'"),
         ({"stages.distll.lr": [0.1]}, "there is no 'distll' here; did you mean 'distil'?"),
-        ({"seed": [1, 1]}, "two trials have one name among ['1', '1']"),
+        ({"seed": [1, 1]}, "sweep.space.seed: expected values with different names, found [1, 1]"),
         (
             {"seed": [1, 2], "stages.distil.lr": [0.1, 7]},
             "sweep.space: seed=1, stages.distil.lr=7: stages.distil.lr: input should be less than",
@@ -343,7 +385,7 @@ def plain():
 
 @pytest.mark.parametrize(
     "override",
-    ["seed=2", "precision=fp32", "model.keep_layers=2", "truncation.max_length=90"],
+    ["seed=2", "precision=fp16", "model.keep_layers=2", "truncation.max_length=90"],
 )
 def test_what_changes_training_but_no_groups(plain, override):
     # precision is the teacher's too: its scores are another artifact, and so are the groups
@@ -351,7 +393,7 @@ def test_what_changes_training_but_no_groups(plain, override):
     pairs = list(zip(plain.chain(), other.chain(), strict=True))
     assert all(one.digest != two.digest for one, two in pairs)
     same = plain.groups.digest == other.groups.digest
-    assert same == (override != "precision=fp32")
+    assert same == (override != "precision=fp16")
 
 
 @pytest.mark.parametrize(
@@ -407,7 +449,7 @@ def standing() -> set[str]:
 @pytest.fixture
 def ready(default_plan, standing) -> Readiness:
     """The three trials of MiniLM-L6: contrastive (0), distil (1), contrastive -> distil (2)."""
-    return Readiness(default_plan, lambda step: step.digest in standing, [0, 1, 2])
+    return Readiness(default_plan.chains, lambda step: step.digest in standing, [0, 1, 2])
 
 
 def test_a_trial_waits_while_another_trains_its_stage(ready, standing, default_plan):
@@ -427,7 +469,7 @@ def test_a_trial_takes_over_after_a_failure(ready):
 
 
 def test_the_longer_trial_may_train_for_the_shorter(default_plan, standing):
-    ready = Readiness(default_plan, lambda step: step.digest in standing, [2, 0, 1])
+    ready = Readiness(default_plan.chains, lambda step: step.digest in standing, [2, 0, 1])
     assert ready.next() == 2
     assert ready.next() == 1  # 0 must wait, and does not hold up who comes after it
     assert ready.next() is None and ready.waiting == [0]
@@ -437,7 +479,7 @@ def test_the_longer_trial_may_train_for_the_shorter(default_plan, standing):
 
 def test_finished_stages_hold_nobody_up(default_plan, standing):
     standing |= set(default_plan.stages)
-    ready = Readiness(default_plan, lambda step: step.digest in standing, list(range(6)))
+    ready = Readiness(default_plan.chains, lambda step: step.digest in standing, list(range(6)))
     assert [ready.next() for _ in range(7)] == [0, 1, 2, 3, 4, 5, None]
 
 

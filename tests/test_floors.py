@@ -28,7 +28,8 @@ FLOORS = {
     "resources": 2,
     "claims": 2,
     "tracking": 2,
-    "tracking_model": 2,
+    "judging": 5.5,
+    "space": 5.5,
     "losses": 2,
     "models": 2,
     "data": 3,
@@ -73,7 +74,7 @@ WITHOUT_RAY = [
 ]
 
 ONLY_IN = {
-    "mlflow": ["raypipe/tracking*.py"],
+    "mlflow": ["raypipe/tracking/*"],
     "ir_datasets": ["raypipe/data/collection.py", "raypipe/data/ir.py"],
     "ir_measures": ["raypipe/evaluation/measures.py"],
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -39,7 +40,15 @@ def job(name: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
 def test_a_dry_run_prints_the_plan_and_leaves_nothing(recipe, tmp_path, name, plan):
     done = job(name, recipe, "--dry-run")
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.splitlines() == plan
+    lines = done.stdout.splitlines()
+    assert lines[: len(plan)] == plan
+    # 36 training queries in groups of 4; 16 steps of 6; 12 validation and test queries, depth 10
+    to_do = lines[len(plan)]
+    assert to_do.startswith("to do: 384 pairs to train on, 360 to validate on, ")
+    assert re.fullmatch(
+        r"a probe of 1 kind of stage says: at most \d+ minutes .* \d\.\d GB per .*",
+        lines[len(plan) + 1],
+    )
     assert not (tmp_path / "mlflow.db").exists()
     assert not [path for path in (tmp_path / "storage").rglob("*") if path.is_file()]
 

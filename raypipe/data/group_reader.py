@@ -26,6 +26,11 @@ class GroupReader:
         self._relevance = _flat(column["relevance"])[1]
         teacher = column["teacher_values"]
         self._teacher = None if teacher.null_count else _flat(teacher)[1]
+        self._compared: tuple[Array, ...] | None = None
+        if "probabilities" in column:  # records.PAIRWISE_GROUPS
+            ends, probabilities = _flat(column["probabilities"])
+            sides = (_flat(column[name])[1] for name in ("first", "second"))
+            self._compared = (ends, *sides, probabilities)
 
     def __len__(self) -> int:
         return len(self._queries)
@@ -35,9 +40,29 @@ class GroupReader:
         return self._teacher is not None
 
     @property
+    def compared(self) -> int | None:
+        """Comparisons by a pairwise teacher in all groups; None if the teacher is no such one."""
+        return None if self._compared is None else len(self._compared[-1])
+
+    def comparisons(self, row: int) -> tuple[Array, Array, Array]:
+        """(first, second, probability that the first is better) of a group's comparisons, the first
+        two as positions in the group; only where `compared` is not None."""
+        assert self._compared is not None
+        ends, *columns = self._compared
+        first, second, probabilities = (column[ends[row] : ends[row + 1]] for column in columns)
+        return first, second, probabilities
+
+    @property
     def documents(self) -> int:
         """Query-document pairs in all groups."""
         return len(self._docs)
+
+    def values(self, groups: int) -> tuple[Array, Array]:
+        """(relevance, teacher values) of all documents of the first groups, NaN if none."""
+        part = slice(0, self._offsets[groups])
+        relevance = self._relevance[part]
+        known = self._teacher
+        return relevance, np.full(len(relevance), np.nan) if known is None else known[part]
 
     @property
     def largest(self) -> int:

@@ -13,6 +13,7 @@ from pydantic import Field
 from raypipe.artifacts import Attempt, Step
 from raypipe.config import Config
 from raypipe.data.collection import Dataset, open_dataset, select_queries, write_docs
+from raypipe.data.queries import QuerySet as SelectedQueries
 
 DOCS_FILE = "docs.arrow"
 QUERIES_FILE = "queries.arrow"
@@ -103,16 +104,20 @@ class Queries(Step):
     def facts(self) -> Mapping[str, Any]:
         return {"dataset": self.queries.dataset, "split": self.queries.split}
 
-    def run(self, attempt: Attempt, context: Any) -> Mapping[str, Any]:
-        query_set = self.queries
-        chosen = select_queries(
+    def select(self) -> SelectedQueries:
+        """Read and choose, writing nothing."""
+        one = self.queries
+        return select_queries(
             self._dataset,
-            query_set.limit,
-            query_set.skip,
-            query_set.positive_relevance,
+            one.limit,
+            one.skip,
+            one.positive_relevance,
             self.require_positive,
             self.keep_unjudged,
         )
+
+    def run(self, attempt: Attempt, context: Any) -> Mapping[str, Any]:
+        chosen = self.select()
         with (
             attempt.open(QUERIES_FILE) as sink,
             pa.ipc.new_file(sink, chosen.queries.schema) as writer,

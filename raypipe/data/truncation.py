@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -30,6 +30,9 @@ class _FirstP(Config):
 
 class LongestFirst(_FirstP):
     """Cut the longer of query and document until the pair fits, as tokenizers do by default."""
+
+    length_fields: ClassVar[str] = "max_length"
+    """What decides `longest`, for errors; every truncation has it."""
 
     type: Literal["longest_first"] = "longest_first"
     max_length: int = Field(256, ge=8)
@@ -58,6 +61,8 @@ class LongestFirst(_FirstP):
 class Budgets(_FirstP):
     """A fixed budget for each side."""
 
+    length_fields: ClassVar[str] = "query and doc"
+
     type: Literal["budgets"] = "budgets"
     query: int = Field(32, ge=1)
     """Tokens of the query, without special tokens."""
@@ -85,6 +90,8 @@ class MaxP(Config):
     In training, too: the gradient flows through the winning passage alone. Dai and Callan 2019
     (arXiv 1905.09217) train on single passages instead and take the maximum when they score.
     """
+
+    length_fields: ClassVar[str] = "query and length"
 
     type: Literal["max_p"] = "max_p"
     query: int = Field(64, ge=1)

@@ -1,17 +1,19 @@
-"""Intervals, paired tests and the correction for many tests, over per-query values."""
+"""Paired tests of per-query values, their effect size, and the correction for many tests."""
 
 from __future__ import annotations
 
 import math
 import warnings
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-RESAMPLES = 10_000
-"""Bootstrap resamples behind every interval of a report."""
+from raypipe.evaluation.bootstrap import RESAMPLES, matrix
+
+_CELLS = 2_000_000  # sign flips drawn at a time: 16 MB
+Values = npt.NDArray[np.float64]
 
 
 class PairedTest(NamedTuple):
@@ -23,39 +25,6 @@ class PairedTest(NamedTuple):
     """0..1; 1 if all pairs are equal; NaN with fewer than two queries."""
 
 
-def interval(
-    values: Sequence[float], level: float = 0.95, resamples: int = RESAMPLES, seed: int = 0
-) -> tuple[float, float]:
-    """Percentile bootstrap interval of the mean, queries resampled. One value gives (value, value).
-
-    Args:
-        values: one per query, finite, at least one.
-        level: between 0 and 1, exclusive.
-
-    Raises:
-        ValueError: no values, values that are not finite, a level outside its range.
-    """
-    from scipy.stats import bootstrap
-
-    sample = _finite(values)
-    if not len(sample):
-        raise ValueError("expected at least one value, found none; are there judged queries?")
-    if not 0 < level < 1:
-        raise ValueError(f"expected a level between 0 and 1, found {level}; 0.95 is 95 %")
-    if len(sample) == 1:
-        return float(sample[0]), float(sample[0])
-    result = bootstrap(
-        (sample,),
-        np.mean,
-        n_resamples=resamples,
-        confidence_level=level,
-        method="percentile",
-        batch=max(1, 1_000_000 // len(sample)),  # 16 MB of indices and values at a time
-        rng=np.random.default_rng(seed),
-    )
-    return float(result.confidence_interval.low), float(result.confidence_interval.high)
-
-
 def paired_test(a: Sequence[float], b: Sequence[float]) -> PairedTest:
     """Two-sided paired t-test; a[i] and b[i] belong to the same query.
 
@@ -64,12 +33,7 @@ def paired_test(a: Sequence[float], b: Sequence[float]) -> PairedTest:
     """
     from scipy.stats import ttest_rel
 
-    left, right = _finite(a), _finite(b)
-    if len(left) != len(right) or not len(left):
-        raise ValueError(
-            f"expected one value per query on both sides, found {len(left)} and {len(right)}; "
-            "evaluate both runs on the same queries"
-        )
+    left, right = pairs_of(a, b)
     difference = float(np.mean(left - right))
     if np.array_equal(left, right):
         return PairedTest(difference, 1.0)
@@ -80,15 +44,73 @@ def paired_test(a: Sequence[float], b: Sequence[float]) -> PairedTest:
         return PairedTest(difference, float(ttest_rel(left, right).pvalue))
 
 
-def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """Holm's step-down adjusted p-values in the given order; None and NaN are passed through.
+def permutation_test(
+    a: Sequence[float], b: Sequence[float], resamples: int = RESAMPLES, seed: int = 0
+) -> float:
+    """p of the two-sided paired permutation test of the mean difference: random flips of signs.
 
-    Entries without a value are no tests and do not count in the family.
+    It assumes no distribution (Smucker et al. 2007 recommend it for retrieval). Exact where all
+    sign patterns are no more than `resamples`.
+
+    Returns:
+        0..1, never below 2 / resamples; 1 if all pairs are equal; NaN with one query.
+
+    Raises:
+        ValueError: as `paired_test`.
+    """
+    from scipy.stats import permutation_test as flips
+
+    left, right = pairs_of(a, b)
+    difference = left - right
+    if not difference.any():
+        return 1.0
+    if len(difference) < 2:
+        return math.nan
+
+    def mean(sample: Any, axis: int) -> Any:
+        return np.mean(sample, axis=axis)
+
+    found = flips(
+        (difference,),
+        mean,
+        permutation_type="samples",
+        n_resamples=resamples - 1,
+        vectorized=True,
+        batch=max(1, _CELLS // len(difference)),
+        rng=np.random.default_rng(seed),
+    )
+    return float(found.pvalue)
+
+
+def effect_size(a: Sequence[float], b: Sequence[float]) -> float:
+    """Cohen's d of the paired differences: their mean over their standard deviation (n - 1).
+
+    Returns:
+        0 if all pairs are equal, infinite if all differ by the same amount, NaN with one query.
+
+    Raises:
+        ValueError: as `paired_test`.
+    """
+    left, right = pairs_of(a, b)
+    difference = left - right
+    if not difference.any():
+        return 0.0
+    if len(difference) < 2:
+        return math.nan
+    spread = float(difference.std(ddof=1)) if np.ptp(difference) else 0.0
+    mean = float(difference.mean())
+    return mean / spread if spread else math.copysign(math.inf, mean)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down adjusted p-values in the given order.
+
+    NaN entries are no tests: they pass through and do not count in the family.
     """
     from statsmodels.stats.multitest import multipletests
 
-    out = list(p_values)
-    tested = [(i, p) for i, p in enumerate(p_values) if p is not None and not math.isnan(p)]
+    out = [float(p) for p in p_values]
+    tested = [(i, p) for i, p in enumerate(out) if not math.isnan(p)]
     if tested:
         adjusted = multipletests([p for _, p in tested], method="holm")[1]
         for (i, _), value in zip(tested, adjusted, strict=True):
@@ -96,11 +118,16 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     return out
 
 
-def _finite(values: Sequence[float]) -> npt.NDArray[np.float64]:
-    array = np.asarray(values, dtype=np.float64)
-    if not np.isfinite(array).all():
+def pairs_of(a: Sequence[float], b: Sequence[float]) -> tuple[Values, Values]:
+    """Both sides as float64.
+
+    Raises:
+        ValueError: the lengths differ, there are no values, or some are not finite.
+    """
+    if len(a) != len(b):
         raise ValueError(
-            f"expected finite values, found {array[~np.isfinite(array)][0]}; "
-            "a measure that gives it has failed on some query"
+            f"expected one value per query on both sides, found {len(a)} and {len(b)}; "
+            "evaluate both runs on the same queries"
         )
-    return array
+    left, right = matrix([a, b])
+    return left, right

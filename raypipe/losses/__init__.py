@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from raypipe.losses.base import Loss, Targets, TeacherKind
+from raypipe.losses.base import Known, Loss, Targets, TeacherKind
 from raypipe.losses.combination import SingleLoss, Term, WeightedSum
 from raypipe.losses.listwise import KL, InfoNCE, ListMLE, ListNet
 from raypipe.losses.pairwise import Hinge, RankNet
@@ -26,6 +26,7 @@ __all__ = [
     "Gain",
     "Hinge",
     "InfoNCE",
+    "Known",
     "Lambda",
     "ListMLE",
     "ListNet",

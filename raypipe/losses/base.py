@@ -5,19 +5,31 @@ Shapes: Q queries of the batch, D documents per group (padded to the longest).
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from raypipe.config import Config
+from raypipe.losses.order import usable_pairs
 
 Targets = Literal["labels", "teacher"]
 """The column a loss fits: relevance labels (1.0 positive, 0.0 negative) or a teacher's values."""
 
 TeacherKind = Literal["score", "rank"]
 """What a teacher says: scores on some scale, or an order alone."""
+
+
+class Known(NamedTuple):
+    """What is known of the documents beside the targets; few losses look at it."""
+
+    labels_QD: Tensor
+    """Float: the relevance grade of a positive, 0 of a negative, NaN of what is neither."""
+    preferences_QDD: Tensor | None = None
+    """A pairwise teacher's probability that i is better than j at [q, i, j], NaN where it did not
+    compare them; None if the teacher is no such one."""
 
 
 class Loss(Config):
@@ -33,6 +45,9 @@ class Loss(Config):
     teacher_kinds: ClassVar[frozenset[TeacherKind]] = frozenset()
     """Teachers whose values it can fit when `uses` is teacher; empty where it never fits one."""
 
+    compares: ClassVar[bool] = False
+    """It fits the comparisons of a pairwise teacher, where there are any."""
+
     graded: ClassVar[bool] = False
     """Labels arrive as relevance grades, 0 for negatives, instead of as 1 and 0."""
 
@@ -47,36 +62,56 @@ class Loss(Config):
         most losses on labels, and with few on a teacher."""
         return self.uses == "labels"
 
+    def refuses(self, column: Targets, low: float, high: float) -> str | None:
+        """Why it cannot fit values from low to high in that column; None if it can."""
+        return None
+
     @abstractmethod
     def per_query(
-        self, scores_QD: Tensor, targets_QD: Tensor, mask_QD: Tensor, positive_QD: Tensor | None
+        self, scores_QD: Tensor, targets_QD: Tensor, mask_QD: Tensor, known: Known | None
     ) -> Tensor:
         """The loss of each query, shape Q; 0 where a query cannot carry it.
 
-        Receives float32 scores; scores and targets are 0 wherever the mask is False. Targets keep
-        their dtype, so that float64 teacher values are ordered as the teacher ordered them.
+        Receives float32 scores; scores and targets are 0, labels and preferences NaN wherever the
+        mask is False. Targets keep their dtype, so that float64 teacher values are ordered as the
+        teacher ordered them.
         """
+
+    def each(
+        self, scores_QD: Tensor, targets_QD: Tensor, mask_QD: Tensor, known: Known | None = None
+    ) -> Tensor:
+        """The loss of each query, shape Q, float32; arguments as for the call."""
+        assert scores_QD.shape == targets_QD.shape == mask_QD.shape, "scores, targets, mask differ"
+        # NaN * 0 is NaN in both passes, so masked entries are replaced before any arithmetic.
+        scores_QD = torch.where(mask_QD, scores_QD.float(), 0.0)
+        targets_QD = torch.where(mask_QD, targets_QD, 0)
+        known = None if known is None else _usable(known, mask_QD)
+        return self.per_query(scores_QD, targets_QD, mask_QD, known)
 
     def __call__(
         self,
         scores_QD: Tensor,  # the student's; any float dtype
         targets_QD: Tensor,  # higher is better: a teacher's ranks arrive negated
         mask_QD: Tensor,  # bool; True = a real document with a usable target
-        positive_QD: Tensor | None = None,  # bool; needed by margin_mse over positives alone
+        known: Known | None = None,  # for margin_mse, pair_kl, and labels beside a teacher
     ) -> Tensor:
         """The mean over the queries of the batch, a float32 scalar.
 
-        What scores, targets and positives hold under the mask, NaN included, changes neither the
-        value nor a gradient.
+        What anything holds under the mask, NaN included, changes neither the value nor a gradient.
         """
-        assert scores_QD.shape == targets_QD.shape == mask_QD.shape, "scores, targets, mask differ"
-        assert positive_QD is None or positive_QD.shape == mask_QD.shape, "positive, mask differ"
-        # NaN * 0 is NaN in both passes, so masked entries are replaced before any arithmetic.
-        scores_QD = torch.where(mask_QD, scores_QD.float(), 0.0)
-        targets_QD = torch.where(mask_QD, targets_QD, 0)
-        if positive_QD is not None:
-            positive_QD = positive_QD & mask_QD
-        return self.per_query(scores_QD, targets_QD, mask_QD, positive_QD).mean()
+        return self.each(scores_QD, targets_QD, mask_QD, known).mean()
+
+
+def _usable(known: Known, mask_QD: Tensor) -> Known:
+    """NaN for whatever lies under the mask."""
+    labels_QD, preferences_QDD = known
+    assert labels_QD.shape == mask_QD.shape, "labels, mask differ"
+    labels_QD = torch.where(mask_QD, labels_QD, math.nan)
+    if preferences_QDD is not None:
+        pairs_QDD = usable_pairs(mask_QD)
+        assert preferences_QDD.shape == pairs_QDD.shape, "preferences, mask differ"
+        preferences_QDD = torch.where(pairs_QDD, preferences_QDD, math.nan)
+    return Known(labels_QD, preferences_QDD)
 
 
 def masked_mean(values: Tensor, mask: Tensor, dim: int | tuple[int, ...]) -> Tensor:

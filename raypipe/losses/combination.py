@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import Tensor
 
 from raypipe.config import Config
-from raypipe.losses.base import Loss, Targets, TeacherKind
+from raypipe.losses.base import Known, Loss, Targets, TeacherKind
 from raypipe.losses.listwise import KL, InfoNCE, ListMLE, ListNet
 from raypipe.losses.pairwise import Hinge, RankNet
 from raypipe.losses.pointwise import BCE, MSE
@@ -50,10 +50,10 @@ class WeightedSum(Loss):
 
     L_q = sum over terms of weight * L_q(term).
 
-    It fits a teacher as soon as one term does. The training loop hands over one column of targets
-    and one mask, which are then the teacher's: terms on labels read them off the positives, as 1
-    and 0 without grades, and a document without a teacher value is left out of every term. If all
-    terms fit labels, they see the labels as they are.
+    It fits a teacher as soon as one term does: the targets and the mask are then the teacher's, a
+    document without a teacher value is left out of every term, and terms on labels read these off
+    what else is known. Either way terms made of gains see grades and other label terms 1 and 0, and
+    a document that is neither positive nor negative is in no label term, as with each term alone.
 
     Source: the recipes of CADET (arXiv 2505.19274), 0.1 infonce + 1.0 kl, and PairDistill (arXiv
     2410.01383), kl + 3.0 pair_kl + in-batch cross-entropy (no loss here: it needs other queries).
@@ -74,6 +74,14 @@ class WeightedSum(Loss):
         return frozenset[TeacherKind].intersection(*kinds) if kinds else frozenset()
 
     @property
+    def compares(self) -> bool:  # type: ignore[override]
+        return any(t.loss.compares for t in self.terms.values())
+
+    @property
+    def graded(self) -> bool:  # type: ignore[override]
+        return self.uses == "labels" and any(t.loss.graded for t in self.terms.values())
+
+    @property
     def uses(self) -> Targets:
         return "teacher" if any(t.loss.uses == "teacher" for t in self.terms.values()) else "labels"
 
@@ -81,19 +89,27 @@ class WeightedSum(Loss):
     def needs_positive(self) -> bool:
         return any(t.loss.needs_positive for t in self.terms.values())
 
+    def refuses(self, column: Targets, low: float, high: float) -> str | None:
+        found = (t.loss.refuses(column, low, high) for t in self.terms.values())
+        return next((problem for problem in found if problem), None)
+
     def per_query(
-        self, scores_QD: Tensor, targets_QD: Tensor, mask_QD: Tensor, positive_QD: Tensor | None
+        self, scores_QD: Tensor, targets_QD: Tensor, mask_QD: Tensor, known: Known | None
     ) -> Tensor:
         total_Q = torch.zeros_like(scores_QD[:, 0])
+        labels_QD = None if known is None else known.labels_QD
+        if self.uses == "labels":
+            labels_QD = targets_QD
         for name, term in self.terms.items():
-            fitted_QD = targets_QD
-            if term.loss.uses != self.uses:
-                if positive_QD is None:
+            fitted_QD, usable_QD = targets_QD, mask_QD
+            if term.loss.uses == "labels":
+                if labels_QD is None:
                     raise ValueError(
-                        f"weighted_sum expected positive_QD for the labels of its term {name!r}, "
-                        "found None; pass it, or sum terms on a teacher alone"
+                        f"weighted_sum expected known labels for its term {name!r}, found None; "
+                        "pass them, or sum terms on a teacher alone"
                     )
-                fitted_QD = positive_QD.to(targets_QD.dtype)
-            value_Q = term.loss.per_query(scores_QD, fitted_QD, mask_QD, positive_QD)
+                usable_QD = mask_QD & ~labels_QD.isnan()
+                fitted_QD = labels_QD if term.loss.graded else (labels_QD > 0).to(labels_QD.dtype)
+            value_Q = term.loss.each(scores_QD, fitted_QD, usable_QD, known)
             total_Q = total_Q + term.weight * value_Q
         return total_Q

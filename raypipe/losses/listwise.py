@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from raypipe.losses.base import Loss, Targets, TeacherKind, masked_mean
+from raypipe.losses.base import Known, Loss, Targets, TeacherKind, masked_mean
 from raypipe.losses.order import ordered
 
 
@@ -38,7 +38,7 @@ class InfoNCE(Loss):
     """Divides the scores; below 1 sharpens the softmax."""
 
     def per_query(
-        self, scores_QD: Tensor, targets_QD: Tensor, mask_QD: Tensor, positive_QD: Tensor | None
+        self, scores_QD: Tensor, targets_QD: Tensor, mask_QD: Tensor, known: Known | None
     ) -> Tensor:
         positive_QD = mask_QD & (targets_QD > 0)
         negative_QD = mask_QD & ~positive_QD
@@ -73,7 +73,7 @@ class ListNet(Loss):
     """Divides the teacher's scores, not the student's; below 1 sharpens p."""
 
     def per_query(
-        self, scores_QD: Tensor, targets_QD: Tensor, mask_QD: Tensor, positive_QD: Tensor | None
+        self, scores_QD: Tensor, targets_QD: Tensor, mask_QD: Tensor, known: Known | None
     ) -> Tensor:
         p_QD = _log_softmax(targets_QD / self.temperature, mask_QD).exp().float()
         cross_QD = -p_QD * _log_softmax(scores_QD, mask_QD)
@@ -106,7 +106,7 @@ class KL(Loss):
     """Divides the student's scores: T_s."""
 
     def per_query(
-        self, scores_QD: Tensor, targets_QD: Tensor, mask_QD: Tensor, positive_QD: Tensor | None
+        self, scores_QD: Tensor, targets_QD: Tensor, mask_QD: Tensor, known: Known | None
     ) -> Tensor:
         log_p_QD = _log_softmax(targets_QD / self.teacher_temperature, mask_QD).float()
         log_q_QD = _log_softmax(scores_QD / self.temperature, mask_QD)
@@ -141,7 +141,7 @@ class ListMLE(Loss):
         return self.targets
 
     def per_query(
-        self, scores_QD: Tensor, targets_QD: Tensor, mask_QD: Tensor, positive_QD: Tensor | None
+        self, scores_QD: Tensor, targets_QD: Tensor, mask_QD: Tensor, known: Known | None
     ) -> Tensor:
         below_QDD = ordered(targets_QD, mask_QD)
         lowest = torch.finfo(scores_QD.dtype).min  # not -inf, as in infonce

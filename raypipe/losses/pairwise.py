@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import relu, softplus
 
-from raypipe.losses.base import Loss, Targets, TeacherKind, masked_mean
+from raypipe.losses.base import Known, Loss, Targets, TeacherKind, masked_mean
 from raypipe.losses.order import margins, ordered, ranks
 
 
@@ -50,7 +50,7 @@ class RankNet(Loss):
         return self.targets
 
     def per_query(
-        self, scores_QD: Tensor, targets_QD: Tensor, mask_QD: Tensor, positive_QD: Tensor | None
+        self, scores_QD: Tensor, targets_QD: Tensor, mask_QD: Tensor, known: Known | None
     ) -> Tensor:
         pairs_QDD = ordered(targets_QD, mask_QD)
         loss_QDD = softplus(-margins(scores_QD))
@@ -88,7 +88,7 @@ class Hinge(Loss):
         return self.targets
 
     def per_query(
-        self, scores_QD: Tensor, targets_QD: Tensor, mask_QD: Tensor, positive_QD: Tensor | None
+        self, scores_QD: Tensor, targets_QD: Tensor, mask_QD: Tensor, known: Known | None
     ) -> Tensor:
         missing_QDD = relu(self.margin - margins(scores_QD))
         return masked_mean(missing_QDD, ordered(targets_QD, mask_QD), dim=(1, 2))

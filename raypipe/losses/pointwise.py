@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from raypipe.losses.base import Loss, TeacherKind, masked_mean
+from raypipe.losses.base import Known, Loss, TeacherKind, masked_mean
 
 
 class BCE(Loss):
@@ -37,7 +37,7 @@ class BCE(Loss):
         return False
 
     def per_query(
-        self, scores_QD: Tensor, targets_QD: Tensor, mask_QD: Tensor, positive_QD: Tensor | None
+        self, scores_QD: Tensor, targets_QD: Tensor, mask_QD: Tensor, known: Known | None
     ) -> Tensor:
         wrong_QD = torch.where(targets_QD > 0, -scores_QD, scores_QD)
         return masked_mean(softplus(wrong_QD), mask_QD, dim=1)
@@ -59,6 +59,6 @@ class MSE(Loss):
     type: Literal["mse"] = "mse"
 
     def per_query(
-        self, scores_QD: Tensor, targets_QD: Tensor, mask_QD: Tensor, positive_QD: Tensor | None
+        self, scores_QD: Tensor, targets_QD: Tensor, mask_QD: Tensor, known: Known | None
     ) -> Tensor:
         return masked_mean((scores_QD - targets_QD.float()).square(), mask_QD, dim=1)

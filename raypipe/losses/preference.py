@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 from torch.special import entr
 
-from raypipe.losses.base import Loss, TeacherKind, masked_mean
+from raypipe.losses.base import Known, Loss, TeacherKind, masked_mean
 from raypipe.losses.order import margins, ordered, usable_pairs
 
 
@@ -22,8 +22,8 @@ class MarginMSE(Loss):
 
     L_q = mean over pairs (i, j) of ((s_i - s_j) - scale * (t_i - t_j))^2.
 
-    Every usable document that is not a positive is a negative: documents that are neither arrive
-    masked.
+    A document that is neither positive nor negative is in no pair; with pairs = all it is, as
+    labels are not looked at then.
 
     Source: Hofstaetter et al. 2020, Improving Efficient Neural Ranking Models with
     Cross-Architecture Knowledge Distillation, arXiv 2010.02666.
@@ -48,17 +48,17 @@ class MarginMSE(Loss):
         return self.pairs == "positive_negative"
 
     def per_query(
-        self, scores_QD: Tensor, targets_QD: Tensor, mask_QD: Tensor, positive_QD: Tensor | None
+        self, scores_QD: Tensor, targets_QD: Tensor, mask_QD: Tensor, known: Known | None
     ) -> Tensor:
         if self.pairs == "all":
             pairs_QDD = ordered(targets_QD, mask_QD)
-        elif positive_QD is None:
+        elif known is None:
             raise ValueError(
-                "margin_mse with pairs=positive_negative expected positive_QD, found None; "
-                "pass it or set pairs=all"
+                "margin_mse with pairs=positive_negative expected known labels, found None; "
+                "pass them or set pairs=all"
             )
         else:
-            negative_QD = mask_QD & ~positive_QD
+            positive_QD, negative_QD = known.labels_QD > 0, known.labels_QD == 0
             pairs_QDD = positive_QD.unsqueeze(2) & negative_QD.unsqueeze(1)
         error_QDD = margins(scores_QD) - self.scale * margins(targets_QD).float()
         return masked_mean(error_QDD.square(), pairs_QDD, dim=(1, 2))
@@ -70,9 +70,10 @@ class PairKL(Loss):
     L_q = mean over pairs i != j of KL(p_ij || sigmoid(s_i - s_j)),
     KL(p || q) = p ln(p / q) + (1 - p) ln((1 - p) / (1 - q)).
 
-    A pairwise teacher would say p_ij itself, but groups carry one value per document. So
-    p_ij = sigmoid((t_i - t_j) / T), as if a document's score were its strength in a Bradley-Terry
-    model; (i, j) and (j, i) then lose the same. Where p_ij is known, `pairwise_kl` takes it.
+    The pairs are those that a pairwise teacher compared, with its probabilities. The values of any
+    other teacher stand for all pairs, p_ij = sigmoid(t_i - t_j), as if they were strengths in a
+    Bradley-Terry model; (i, j) and (j, i) then lose the same. A temperature T makes p_ij
+    sigmoid(logit(p_ij) / T) and sigmoid((t_i - t_j) / T).
 
     Source: Huang and Chen 2024, PairDistill: Pairwise Relevance Distillation for Dense Retrieval,
     arXiv 2410.01383.
@@ -80,21 +81,31 @@ class PairKL(Loss):
 
     Example: s = (0, 0, 0), t = (ln 3, 0, 0). The teacher prefers the first over either other with
     p = 3/4, KL = 3/4 ln(3/2) + 1/4 ln(1/2) = 0.13081, and is torn between those, KL = 0,
-    L = 2/3 * 0.13081 = 0.08721. At T = 1/2 it is p = 9/10, KL = 0.36806, L = 0.24538.
+    L = 2/3 * 0.13081 = 0.08721. At T = 1/2 it is p = 9/10, KL = 0.36806, L = 0.24538. Of a teacher
+    that said p = 3/4 for the first over the second and 9/10 for the second over the third, no more,
+    L = (0.13081 + 0.36806) / 2 = 0.24944.
     """
 
     teacher_kinds: ClassVar[frozenset[TeacherKind]] = frozenset({"score"})
 
+    compares: ClassVar[bool] = True
+
     type: Literal["pair_kl"] = "pair_kl"
     teacher_temperature: float = Field(1.0, gt=0, allow_inf_nan=False)
-    """Divides the teacher's margins; below 1 makes it surer."""
+    """Divides the teacher's margins, of a pairwise one its logits; below 1 makes it surer."""
 
     def per_query(
-        self, scores_QD: Tensor, targets_QD: Tensor, mask_QD: Tensor, positive_QD: Tensor | None
+        self, scores_QD: Tensor, targets_QD: Tensor, mask_QD: Tensor, known: Known | None
     ) -> Tensor:
-        probability_QDD = torch.sigmoid(margins(targets_QD) / self.teacher_temperature)
-        same = torch.eye(mask_QD.shape[1], dtype=torch.bool, device=mask_QD.device)
-        return pairwise_kl(scores_QD, probability_QDD, usable_pairs(mask_QD) & ~same)
+        if known is not None and known.preferences_QDD is not None:
+            margins_QDD = torch.logit(known.preferences_QDD)
+            pairs_QDD = ~margins_QDD.isnan()
+        else:
+            margins_QDD = margins(targets_QD)
+            same = torch.eye(mask_QD.shape[1], dtype=torch.bool, device=mask_QD.device)
+            pairs_QDD = usable_pairs(mask_QD) & ~same
+        probability_QDD = torch.sigmoid(margins_QDD / self.teacher_temperature)
+        return pairwise_kl(scores_QD, probability_QDD, pairs_QDD)
 
 
 def pairwise_kl(scores_QD: Tensor, probability_QDD: Tensor, pairs_QDD: Tensor) -> Tensor:

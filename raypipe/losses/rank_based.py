@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from raypipe.losses.base import Loss, Targets, TeacherKind, masked_mean
+from raypipe.losses.base import Known, Loss, Targets, TeacherKind, masked_mean
 from raypipe.losses.order import margins, ordered, ranks, soft_ranks, usable_pairs
 
 Gain = Literal["linear", "exponential"]
@@ -44,7 +44,7 @@ class AdrMSE(Loss):
     """Divides the score differences; lower nears the true ranks and flattens the loss."""
 
     def per_query(
-        self, scores_QD: Tensor, targets_QD: Tensor, mask_QD: Tensor, positive_QD: Tensor | None
+        self, scores_QD: Tensor, targets_QD: Tensor, mask_QD: Tensor, known: Known | None
     ) -> Tensor:
         ranks_QD = ranks(ordered(targets_QD, mask_QD), mask_QD)
         error_QD = soft_ranks(scores_QD, mask_QD, self.temperature) - ranks_QD
@@ -86,8 +86,11 @@ class ApproxNDCG(Loss):
     def uses(self) -> Targets:
         return self.targets
 
+    def refuses(self, column: Targets, low: float, high: float) -> str | None:
+        return no_gain(low, high, self.gain) if column == self.uses else None
+
     def per_query(
-        self, scores_QD: Tensor, targets_QD: Tensor, mask_QD: Tensor, positive_QD: Tensor | None
+        self, scores_QD: Tensor, targets_QD: Tensor, mask_QD: Tensor, known: Known | None
     ) -> Tensor:
         share_QD = _gain_shares(targets_QD, self.gain)
         ranks_QD = soft_ranks(scores_QD, mask_QD, self.temperature)
@@ -130,8 +133,11 @@ class Lambda(Loss):
     def uses(self) -> Targets:
         return self.targets
 
+    def refuses(self, column: Targets, low: float, high: float) -> str | None:
+        return no_gain(low, high, self.gain) if column == self.uses else None
+
     def per_query(
-        self, scores_QD: Tensor, targets_QD: Tensor, mask_QD: Tensor, positive_QD: Tensor | None
+        self, scores_QD: Tensor, targets_QD: Tensor, mask_QD: Tensor, known: Known | None
     ) -> Tensor:
         pairs_QDD = ordered(targets_QD, mask_QD)
         discount_QD = _discount(ranks(_before(scores_QD, pairs_QDD, mask_QD), mask_QD))
@@ -151,23 +157,29 @@ def _discount(ranks_QD: Tensor) -> Tensor:
     return 1.0 / torch.log2(1.0 + ranks_QD)
 
 
+def no_gain(low: float, high: float, gain: Gain) -> str | None:
+    """Why targets from low to high are no gains; None if they are."""
+    if low < 0:
+        return (
+            f"a gain expects targets of at least 0, found {low:g}; use a teacher of grades or "
+            "probabilities, or a loss of the order alone: listmle, ranknet, adr_mse"
+        )
+    if gain == "exponential" and high > 10:
+        return (
+            f"gain=exponential expects targets up to 10, found {high:g}, a gain of 2^{high:g}; "
+            "use gain=linear or a teacher of grades"
+        )
+    return None
+
+
 def _gain_shares(targets_QD: Tensor, gain: Gain) -> Tensor:
     """Gain over IDCG, float32, from targets that are 0 under the mask; 0 where nothing gains.
 
     Raises:
         ValueError: a target is negative, or too large for the exponential gain.
     """
-    low, high = float(targets_QD.min()), float(targets_QD.max())
-    if low < 0:
-        raise ValueError(
-            f"a gain expects targets of at least 0, found {low:g}; use a teacher of grades or "
-            "probabilities, or a loss of the order alone: listmle, ranknet, adr_mse"
-        )
-    if gain == "exponential" and high > 10:
-        raise ValueError(
-            f"gain=exponential expects targets up to 10, found {high:g}, a gain of 2^{high:g}; "
-            "use gain=linear or a teacher of grades"
-        )
+    if problem := no_gain(float(targets_QD.min()), float(targets_QD.max()), gain):
+        raise ValueError(problem)
     gains_QD = torch.exp2(targets_QD) - 1 if gain == "exponential" else targets_QD
     places_D = torch.arange(1, gains_QD.shape[1] + 1, device=gains_QD.device)
     ideal_Q1 = (gains_QD.sort(1, descending=True).values * _discount(places_D)).sum(1, keepdim=True)

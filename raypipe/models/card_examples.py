@@ -31,16 +31,16 @@ best_first = model.rank(query, documents)
 """
 
 _PYFUNC = """\
+import tempfile
+from pathlib import Path
+
 import mlflow
 import pandas as pd
-from raypipe.tracking import Tracker
+from raypipe.tracking import save_pyfunc
 
-tracker = Tracker.open(None, "rerankers")  # $MLFLOW_TRACKING_URI, or a file in raypipe's home
-run = tracker.start("export", "job")
-uri = tracker.log_model(run, folder, "reranker")
-tracker.finish(run)
-mlflow.set_tracking_uri(tracker.uri)
-model = mlflow.pyfunc.load_model(uri)  # needs no raypipe any more
+target = Path(tempfile.mkdtemp()) / "reranker"
+save_pyfunc(target, Path(folder))
+model = mlflow.pyfunc.load_model(str(target))  # needs no raypipe any more
 pairs = pd.DataFrame({"query": query, "text": documents})
 scores = model.predict(pairs)["score"].tolist()
 """

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from types import MethodType
 from typing import Any, Literal
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 
 from raypipe.config import Config
 from raypipe.models.backbone import Backbone
+from raypipe.models.limits import check_layers, check_length
 from raypipe.models.weights import keep_layers, read_classifier, sequence_config
 
 ATTENTION_DROPOUT = ("attention_probs_dropout_prob", "attention_dropout")
@@ -76,11 +78,17 @@ class CrossEncoder(Config):
         _score_in_float32(model)
         return model.to(device).train(training)
 
-    def check(self) -> None:
+    def check(
+        self, lengths: Mapping[str, int] | None = None, frozen: Mapping[str, int] | None = None
+    ) -> None:
         """Resolve the backbone and read its configuration, before work starts.
 
+        Args:
+            lengths: tokens of the longest pair it is to read, by the field that decides them.
+            frozen: how many first layers are not trained, by the field that says so.
+
         Raises:
-            ConfigError: it is not there, or it is another architecture.
+            ConfigError: it is not there, is another architecture, or has fewer positions or layers.
         """
         backbone = Backbone(self.backbone)
         backbone.check()
@@ -89,6 +97,10 @@ class CrossEncoder(Config):
         config = sequence_config(backbone.folder or self.backbone, where, revision)
         if self.keep_layers is not None:
             keep_layers(config, self.keep_layers, where)
+        for field, longest in (lengths or {}).items():
+            check_length(config, field, longest, where)
+        for field, layers in (frozen or {}).items():
+            check_layers(config, field, layers)
 
 
 def attention_kernel(device: str, model_type: str = "bert") -> str:
@@ -104,8 +116,9 @@ def attention_kernel(device: str, model_type: str = "bert") -> str:
 def save(model: nn.Module, folder: Path, backbone_folder: Path, max_length: int) -> None:
     """Write a Hugging Face directory: safetensors, config, tokenizer with its length limit.
 
-    sentence-transformers' CrossEncoder applies a sigmoid to one-output models unless told not to;
-    the config tells it, so that it gives the same scores.
+    Whoever opens it gets the same scores: sentence-transformers' CrossEncoder applies a sigmoid to
+    one-output models unless the config tells it not to, and tokenizers read "[SEP]" in a text as
+    the separator unless theirs tells them to split it.
     """
     model.config.sentence_transformers = {"activation_fn": "torch.nn.modules.linear.Identity"}  # type: ignore
     model.save_pretrained(folder, safe_serialization=True)  # type: ignore
@@ -118,7 +131,8 @@ def save(model: nn.Module, folder: Path, backbone_folder: Path, max_length: int)
             shutil.copy(path, folder / path.name)
     settings = folder / "tokenizer_config.json"
     loaded: dict[str, Any] = json.loads(settings.read_text()) if settings.is_file() else {}
-    settings.write_text(json.dumps({**loaded, "model_max_length": max_length}, indent=1))
+    written = {**loaded, "model_max_length": max_length, "split_special_tokens": True}
+    settings.write_text(json.dumps(written, indent=1))
 
 
 def _set_dropout(config: Any, names: tuple[str, ...], value: float) -> None:

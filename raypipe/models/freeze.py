@@ -37,7 +37,7 @@ def freeze(model: nn.Module, *, embeddings: bool, position_embeddings: bool, lay
     if embeddings:
         modules += _embeddings(base)
     if position_embeddings:
-        modules += _positions(base)
+        modules += position_tables(model)
     if layers:
         modules += _layers(model, layers)[:layers]
     for module in modules:
@@ -45,6 +45,13 @@ def freeze(model: nn.Module, *, embeddings: bool, position_embeddings: bool, lay
             parameter.requires_grad_(False)
             chosen[id(parameter)] = parameter
     return sum(parameter.numel() for parameter in chosen.values())
+
+
+def position_tables(model: nn.Module) -> Iterator[nn.Embedding]:
+    """The tables of absolute positions; none in models with relative or rotary ones."""
+    for name, module in _base(model).named_modules():
+        if isinstance(module, nn.Embedding) and name.rpartition(".")[2] in _POSITIONS:
+            yield module
 
 
 def enable_gradient_checkpointing(model: nn.Module) -> None:
@@ -77,12 +84,6 @@ def _embeddings(base: Any) -> list[nn.Module]:
     if hasattr(base, "embeddings_project"):
         found.append(base.embeddings_project)
     return found
-
-
-def _positions(base: Any) -> Iterator[nn.Module]:
-    for name, module in base.named_modules():
-        if isinstance(module, nn.Embedding) and name.rpartition(".")[2] in _POSITIONS:
-            yield module
 
 
 def _layers(model: Any, wanted: int) -> nn.ModuleList:

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 from raypipe.artifacts import Builder, Step
-from raypipe.config import ConfigError, digest
-from raypipe.evaluation.report import Row
-from raypipe.experiment import ARROW, Experiment, Role
+from raypipe.config import ConfigError
+from raypipe.evaluation.comparison import Row
+from raypipe.experiment import Experiment, Role
 from raypipe.inference.ensembles import SeedEnsembleRun
 from raypipe.inference.interpolation import BestInterpolation, InterpolatedRun
 from raypipe.inference.score import CrossEncoderRun
+from raypipe.judging import Derivation
 from raypipe.models.averages import AveragedWeights
-from raypipe.sweep.compare import per_query
-from raypipe.sweep.space import Trial
-from raypipe.sweep.trial import trainer_facts
-
-Derivation = Literal["seeds", "average", "interpolation"]
+from raypipe.sweep.facts import trainer_facts
+from raypipe.sweep.rows import per_query, stage_facts
+from raypipe.sweep.space import Trial, by_row
 
 
 @dataclass(frozen=True)
@@ -28,21 +27,8 @@ class Derived:
     name: str
     trials: tuple[Trial, ...]
     """Whose checkpoints it needs."""
-    run: Step
-    """On test queries."""
-
-
-def seed_sets(trials: Sequence[Trial]) -> dict[str, list[Trial]]:
-    """Trials that differ in nothing but their seed, two or more, by the name without the seed."""
-    sets: dict[str, list[Trial]] = {}
-    for trial in trials:
-        sets.setdefault(digest(trial.experiment.replace(seed=0)), []).append(trial)
-    return {_set_name(one[0]): one for one in sets.values() if len(one) > 1}
-
-
-def _set_name(trial: Trial) -> str:
-    labels = [label for key, label in trial.values.items() if key != "seed"]
-    return " / ".join(labels) or f" {ARROW} ".join(trial.experiment.stage_names)
+    run: Callable[[Role], Step]
+    """On the queries of a test set."""
 
 
 def derived(trials: Sequence[Trial], wanted: Sequence[Derivation]) -> list[Derived]:
@@ -51,7 +37,7 @@ def derived(trials: Sequence[Trial], wanted: Sequence[Derivation]) -> list[Deriv
     Raises:
         ConfigError: seeds are to be combined, but no two trials differ only in their seed.
     """
-    sets = seed_sets(trials)
+    sets = {name: members for name, members in by_row(trials).items() if len(members) > 1}
     if not sets and (needs := [one for one in wanted if one != "interpolation"]):
         raise ConfigError(
             f"evaluation.ensembles: {needs[0]} needs trials that differ only in their seed; add "
@@ -59,51 +45,71 @@ def derived(trials: Sequence[Trial], wanted: Sequence[Derivation]) -> list[Deriv
         )
     rows = []
     for name, members in sets.items():
-        experiment, many = members[0].experiment, tuple(members)
-        weights = [one.experiment.trained() for one in members]
+        many = tuple(members)
         if "seeds" in wanted:
-            rows.append(Derived(f"{len(many)} seeds: {name}", many, _ensemble(members, "test")))
+            rows.append(Derived(f"{len(many)} seeds: {name}", many, _ensemble(many)))
         if "average" in wanted:
-            run = experiment.run_of(AveragedWeights(tuple(weights)))
-            rows.append(Derived(f"mean weights: {name}", many, run))
+            rows.append(Derived(f"mean weights: {name}", many, _average(many)))
         if "seeds" in wanted and "interpolation" in wanted:
-            mixed = _mixed(experiment, _ensemble(members, "test"), _ensemble(members, "validation"))
+            mixed = _mixed(many[0].experiment, _together(many))
             rows.append(Derived(f"{len(many)} seeds + first stage: {name}", many, mixed))
     if "interpolation" in wanted:
         for trial in trials:
-            last = trial.experiment.trained()
-            runs = (trial.experiment.run_of(last, role) for role in ("test", "validation"))
-            mixed = _mixed(trial.experiment, *runs)
+            mixed = _mixed(trial.experiment, _alone(trial))
             rows.append(Derived(f"{trial.name} + first stage", (trial,), mixed))
     return rows
 
 
-def _ensemble(members: Sequence[Trial], role: Role) -> SeedEnsembleRun:
-    return SeedEnsembleRun(
-        tuple(one.experiment.run_of(one.experiment.trained(), role) for one in members)
-    )
+Scored = Callable[[Role, int], CrossEncoderRun | SeedEnsembleRun]
+"""A run of a role's queries to a depth."""
 
 
-def _mixed(
-    experiment: Experiment,
-    test: CrossEncoderRun | SeedEnsembleRun,
-    validation: CrossEncoderRun | SeedEnsembleRun,
-) -> InterpolatedRun:
-    return InterpolatedRun(test, BestInterpolation(validation, experiment.evaluation.selection))
+def _alone(trial: Trial) -> Callable[[Role, int], CrossEncoderRun]:
+    one = trial.experiment
+    return lambda role, depth: replace(one.run_of(one.trained(), role), depth=depth)
 
 
-def derived_row(one: Derived, builder: Builder, made: set[str]) -> Row:
+def _together(members: Sequence[Trial]) -> Callable[[Role, int], SeedEnsembleRun]:
+    return lambda role, depth: SeedEnsembleRun(tuple(_alone(one)(role, depth) for one in members))
+
+
+def _ensemble(members: Sequence[Trial]) -> Callable[[Role], Step]:
+    return lambda role: _together(members)(role, members[0].experiment.depth(role))
+
+
+def _average(members: Sequence[Trial]) -> Callable[[Role], Step]:
+    weights = AveragedWeights(tuple(one.experiment.trained() for one in members))
+    return lambda role: members[0].experiment.run_of(weights, role)
+
+
+def _mixed(experiment: Experiment, scored: Scored) -> Callable[[Role], Step]:
+    """The weight is chosen on validation queries, over the recipe's first stage, to the depth of
+    the test set; over another first stage it is taken as it is."""
+
+    def run(role: Role) -> Step:
+        depth, measure = experiment.depth(role), experiment.evaluation.selection
+        weight = BestInterpolation(scored("validation", depth), measure)
+        return InterpolatedRun(scored(role, depth), weight)
+
+    return run
+
+
+def derived_row(one: Derived, builder: Builder, made: set[str], roles: Sequence[Role]) -> Row:
     """Its row; pairs and seconds are those of all stages that it needs, each counted once."""
     experiment = one.trials[0].experiment
-    metrics = builder.get(experiment.metrics(one.run))
+    results = {
+        role: [per_query(builder.get(experiment.metrics(one.run(role), role)))] for role in roles
+    }
     stages = {s.digest: s for t in one.trials for s in t.experiment.trained().chain()}
     facts: list[Mapping[str, Any]] = [trainer_facts(builder.get(s)) for s in stages.values()]
+    chain = experiment.trained().chain()
     return Row(
         one.name,
         "derived",
-        experiment.stage_names,
-        not stages.keys() & made,
-        per_query(metrics),
+        results,
+        tuple(trial.experiment.seed for trial in one.trials),
+        tuple(stage_facts(s, trainer_facts(builder.get(s))) for s in chain),
         sum(int(f["pairs"]) for f in facts),
         sum(float(f["seconds"]) for f in facts),
+        not stages.keys() & made,
     )

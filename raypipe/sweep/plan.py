@@ -82,7 +82,8 @@ class Readiness:
     it is committed, or until its trainer failed.
     """
 
-    plan: Plan
+    chains: Sequence[Sequence[Stage]]
+    """Per trial, its stages in order; may grow."""
     standing: Callable[[Step], bool]
     waiting: list[int]
     """Positions of trials, in order of preference."""
@@ -91,7 +92,7 @@ class Readiness:
     def next(self) -> int | None:
         """A trial that can start now, which then owns its missing stages; None if all must wait."""
         for position in self.waiting:
-            missing = [s.digest for s in self.plan.chains[position] if not self.standing(s)]
+            missing = [s.digest for s in self.chains[position] if not self.standing(s)]
             if not any(digest in self._owner for digest in missing):
                 self.waiting.remove(position)
                 self._owner |= dict.fromkeys(missing, position)

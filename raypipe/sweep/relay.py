@@ -1,58 +1,94 @@
 """Tracking from anywhere in the cluster: one actor on the driver's node does all the writing.
 
-Calls are sent without waiting, so a slow or dead tracking server never slows training, and a
-sqlite file has one writer.
+No call waits: the actor writes down what it is told and sends it when the server takes it, so a
+slow or dead tracking server never slows training, and a sqlite file has one writer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import uuid
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import ray
 from ray.actor import ActorHandle
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from raypipe.tracking import Tracker
+from raypipe.tracking import Kind, Recorder
 
 
 class _Writer:
-    def __init__(self, tracker: Tracker) -> None:
-        self._tracker = tracker
+    def __init__(self, uri: str | None, experiment: str) -> None:
+        self._said: list[str] = []
+        self._recorder = Recorder(uri, experiment, self._said.append)
 
-    def call(self, verb: str, *args: Any, **kwargs: Any) -> Any:
-        return getattr(self._tracker, verb)(*args, **kwargs)
+    def call(self, verb: str, *args: Any, **kwargs: Any) -> None:
+        getattr(self._recorder, verb)(*args, **kwargs)
 
-    def lost(self) -> int:
-        return self._tracker.lost
+    def said(self) -> list[str]:
+        said, self._said[:] = list(self._said), []
+        return said
+
+    def drain(self, patience: float) -> dict[str, Any]:
+        waiting, refused = self._recorder.drain(patience)
+        recorder = self._recorder
+        return {
+            "waiting": waiting,
+            "refused": refused,
+            "uri": recorder.uri,
+            "folder": str(recorder.spool.folder),
+            "runs": dict(recorder.spool.runs),
+            "experiment_id": recorder.sender.server.experiment_id,
+        }
+
+    def close(self) -> None:
+        self._recorder.close()
 
 
 class Relay:
-    """The Tracker's verbs, from any process. Picklable."""
+    """The Recorder's verbs, from any process. Picklable."""
 
     def __init__(self, actor: ActorHandle) -> None:
         self._actor = actor
 
     @classmethod
-    def open(cls, tracker: Tracker) -> Relay:
+    def open(cls, uri: str | None, experiment: str) -> Relay:
         """Start the writing actor on this node; it ends with the driver."""
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         options = {"num_cpus": 0, "scheduling_strategy": here, "max_restarts": 0}
-        return cls(ray.remote(_Writer).options(**options).remote(tracker))
+        return cls(ray.remote(_Writer).options(**options).remote(uri, experiment))
 
-    def start(self, name: str, kind: str, parent: str | None, params: Any, tags: Any) -> str:
-        """Begin a run; the only call that waits, because its id is needed."""
-        run_id: str = ray.get(self._actor.call.remote("start", name, kind, parent, params, tags))
-        return run_id
+    def start(self, name: str, kind: Kind, parent: str | None, params: Any, tags: Any) -> str:
+        """Begin a run; returns our id of it."""
+        run = uuid.uuid4().hex
+        self.send("start", run, name, kind, parent, params, tags)
+        return run
 
-    def send(self, verb: str, *args: Any) -> None:
-        """Any other verb of Tracker, not waited for."""
-        self._actor.call.remote(verb, *args)
+    def send(self, verb: str, *args: Any, **kwargs: Any) -> None:
+        """Any other verb of the Recorder."""
+        self._actor.call.remote(verb, *args, **kwargs)
 
-    def flush(self) -> int:
-        """Wait until everything sent is written; how many calls were lost."""
-        lost: int = ray.get(self._actor.lost.remote())
-        return lost
+    def say(self, say: Callable[[str], None]) -> None:
+        """Print what the sender had to say since the last call."""
+        for line in ray.get(self._actor.said.remote()):
+            say(line)
+
+    def drain(self, say: Callable[[str], None], patience: float = 5.0) -> dict[str, Any]:
+        """Send what can be sent; says what could not. Returns the server's ids and address."""
+        found: dict[str, Any] = ray.get(self._actor.drain.remote(patience))
+        self.say(say)
+        if found["waiting"]:
+            say(
+                f"tracking: {found['waiting']} records wait in {found['folder']}; the next job "
+                "sends them, or: python -m raypipe.tracking --send"
+            )
+        if found["refused"]:
+            say(f"tracking: {found['refused']} records were refused by {found['uri']}")
+        return found
+
+    def close(self) -> None:
+        """Let go of the spool."""
+        ray.get(self._actor.close.remote())
 
 
 class StageReports:

@@ -1,72 +1,152 @@
-"""One trial: its stages, its test run, its metrics, tracked as it goes."""
+"""One trial: its stages, its test runs, its metrics, tracked as it goes."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
+import traceback
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from raypipe.artifacts import Artifact, Builder
 from raypipe.config import flatten
+from raypipe.judging import MAIN
 from raypipe.resources import Context
+from raypipe.sweep.facts import totals, trainer_facts
 from raypipe.sweep.relay import Relay, StageReports, series
+from raypipe.sweep.rows import trained_row
 from raypipe.sweep.space import Trial
+from raypipe.sweep.tracked import ERROR, log_row
 from raypipe.train.stage import Stage, history
 
+OnReport = Callable[[dict[str, Any]], None]
 
-def run_trial(trial: Trial, builder: Builder, relay: Relay, parent: str) -> Artifact:
-    """Train what is missing, re-rank the test queries, measure; returns the metrics artifact."""
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """What to do with a trial."""
+
+    roles: tuple[str, ...] = (MAIN,)
+    """Test sets that its last stage is judged on; empty: it is trained only."""
+    tags: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Of its tracked run."""
+
+    def metrics(self, trial: Trial) -> dict[str, Any]:
+        """The metrics step of every test set."""
+        one = trial.experiment
+        return {role: one.metrics(one.run_of(one.trained(), role), role) for role in self.roles}
+
+    def done(self, trial: Trial, builder: Builder) -> bool:
+        """Whether everything that `run_trial` makes stands."""
+        steps = list(self.metrics(trial).values()) or [trial.experiment.trained()]
+        return all(builder.find(step) is not None for step in steps)
+
+
+def run_trial(
+    trial: Trial,
+    builder: Builder,
+    relay: Relay,
+    parent: str,
+    work: Work,
+    on_report: OnReport | None = None,
+) -> dict[str, float]:
+    """Train what is missing, re-rank the test queries, measure.
+
+    Args:
+        on_report: given what the last stage reports while it is trained.
+
+    Returns:
+        Means by measure, those of further test sets as SET/MEASURE; of a trial that is trained
+        only, the best validation.
+    """
     experiment = trial.experiment
-    last = experiment.trained()
+    chain = experiment.trained().chain()
     params = {**flatten(experiment), **{f"sweep.{k}": v for k, v in trial.values.items()}}
-    run_id = relay.start(trial.name, "trial", parent, params, {"stages": len(last.chain())})
+    tags = {"raypipe.row": trial.row, "raypipe.seed": experiment.seed, "stages": len(chain)}
+    run = relay.start(trial.name, "trial", parent, params, {**tags, **work.tags})
+    made: set[str] = set()
     try:
-        for stage in last.chain():
-            _stage(stage, builder, relay, run_id)
-        run = experiment.run_of(last)
-        builder.get(run)
-        metrics = builder.get(experiment.metrics(run))
-    except BaseException:
-        relay.send("finish", run_id, "FAILED")
+        for stage in chain:
+            last = on_report if stage is chain[-1] else None
+            if _stage(stage, builder, relay, run, last):
+                made.add(stage.digest)
+        checkpoint = builder.get(chain[-1])
+        metrics = {role: builder.get(step) for role, step in work.metrics(trial).items()}
+    except BaseException as error:
+        relay.send("tag", run, {ERROR: last_line(error)})
+        relay.send("finish", run, "FAILED")
         raise
-    facts = [trainer_facts(builder.get(stage)) for stage in last.chain()]
-    totals = {k: sum(f[k] for f in facts) for k in ("pairs", "tokens", "seconds", "flops")}
-    totals["device_seconds"] = sum(f["seconds"] * f["workers"] for f in facts)
-    if (price := experiment.resources.price_per_device_hour) is not None:
-        totals["cost"] = totals["device_seconds"] / 3600 * price
-    relay.send("log", run_id, {**metrics.counts["means"], **totals})
-    folder = metrics.local()
-    relay.send("log_artifact", run_id, str(folder / "per_query.parquet"))
-    relay.send("log_artifact", run_id, str(folder / "run.trec"))
-    relay.send("finish", run_id)
-    return metrics
+    facts = [trainer_facts(builder.get(stage)) for stage in chain]
+    best = {k: float(v) for k, v in checkpoint.counts["best"].items()}
+    means = means_of(metrics) if metrics else {}
+    validation = {f"validation/{k}": v for k, v in best.items()}
+    price = experiment.resources.price_per_device_hour
+    relay.send("log", run, {**means, **validation, **totals(facts, price)})
+    if metrics:
+        log_row(relay, run, trained_row(trial.row, [trial], builder, made, work.roles), metrics)
+    relay.send("finish", run)
+    return means or best
 
 
-def trainer_facts(checkpoint: Artifact) -> dict[str, Any]:
-    """pairs, tokens, seconds, flops, best step of a trained stage."""
-    facts: dict[str, Any] = json.loads((checkpoint.local() / "trainer.json").read_text())
-    return {"workers": checkpoint.counts.get("workers", 1), **facts}
+def last_line(error: BaseException) -> str:
+    """Of what an error says, which for errors from workers is the one that counts."""
+    text = "".join(traceback.format_exception_only(error)).strip()
+    return text.splitlines()[-1]
 
 
-def _stage(stage: Stage, builder: Builder, relay: Relay, parent: str) -> None:
+def means_of(metrics: Mapping[str, Artifact]) -> dict[str, float]:
+    """Means by measure; those of further test sets as SET/MEASURE."""
+    return {
+        (name if role == MAIN else f"{role}/{name}"): float(value)
+        for role, artifact in metrics.items()
+        for name, value in artifact.counts["means"].items()
+    }
+
+
+def _stage(
+    stage: Stage, builder: Builder, relay: Relay, parent: str, on_report: OnReport | None
+) -> bool:
+    """Whether it was trained now."""
     tags = {"digest": stage.digest, "groups_digest": stage.groups.digest}
-    run_id = relay.start(stage.stage_name, "stage", parent, flatten(stage.config), tags)
+    run = relay.start(stage.stage_name, "stage", parent, flatten(stage.config), tags)
     reused = builder.find(stage) is not None
     context = builder.context
     assert isinstance(context, Context)
-    builder.context = dataclasses.replace(
-        context, on_report=StageReports(relay, {stage.digest: run_id})
-    )
+    told = StageReports(relay, {stage.digest: run})
+
+    def report(digest: str, metrics: dict[str, Any]) -> None:
+        told(digest, metrics)
+        if on_report is not None and digest == stage.digest:
+            on_report(metrics)
+
+    builder.context = dataclasses.replace(context, on_report=report)
     try:
         checkpoint = builder.get(stage)
     except BaseException:
-        relay.send("finish", run_id, "FAILED")
+        relay.send("finish", run, "FAILED")
         raise
     finally:
         builder.context = context
     if reused:  # nobody reported: the curves come from the checkpoint
-        relay.send("log_series", run_id, series(history(checkpoint)))
+        relay.send("log_series", run, series(history(checkpoint)))
     facts = trainer_facts(checkpoint)
-    numbers = {k: float(v) for k, v in facts.items() if isinstance(v, int | float)}
-    relay.send("log", run_id, {**numbers, "reused": float(reused)})
-    relay.send("finish", run_id)
+    relay.send("log", run, {**_numbers(facts), "reused": float(reused)})
+    if sentences := _sentences(facts):
+        relay.send("log_text", run, "\n".join(sentences) + "\n", "alarms.txt")
+    relay.send("finish", run)
+    return not reused
+
+
+def _numbers(facts: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
+    """Numbers at any depth, by slash-separated names."""
+    found: dict[str, float] = {}
+    for name, value in facts.items():
+        if isinstance(value, Mapping):
+            found |= _numbers(value, f"{prefix}{name}/")
+        elif isinstance(value, int | float):
+            found[f"{prefix}{name}"] = float(value)
+    return found
+
+
+def _sentences(facts: Mapping[str, Any]) -> Sequence[str]:
+    """What alarms said during training."""
+    return [str(one) for one in facts.get("alarms", [])]

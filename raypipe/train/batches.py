@@ -60,7 +60,11 @@ class Block:
     """Row and column of every pair in the [Q, D] score matrix."""
     targets_QD: Array
     mask_QD: Array
-    positive_QD: Array
+    labels_QD: Array
+    """Float: the relevance grade of a positive, 0 of a negative, NaN of what is neither."""
+    preferences_QDD: Array | None
+    """Probability that i is better than j at [q, i, j], NaN where they were not compared; None
+    without a pairwise teacher."""
     tokens: int
     """Real tokens of all passages, without padding."""
 
@@ -93,13 +97,18 @@ class Targets:
         if self.uses == "teacher":
             sign = -1.0 if self.teacher_kind == "rank" else 1.0
             return sign * teacher_D, np.isfinite(teacher_D)
+        labels = self.labels(relevance_D)
+        fitted = np.nan_to_num(labels) if self.graded else (labels > 0).astype(np.float64)
+        return fitted, ~np.isnan(labels)
+
+    def labels(self, relevance_D: Array) -> Array:
+        """Float64: the grade of a positive, 0 of a negative, NaN in 0 < relevance < threshold."""
         positive = relevance_D >= self.positive_relevance
-        labels = np.where(positive, relevance_D if self.graded else 1, 0)
-        return labels.astype(np.float64), positive | (relevance_D <= 0)
+        return np.where(positive, relevance_D, np.where(relevance_D <= 0, 0.0, np.nan))
 
 
-_Member = tuple[list[Pair], list[int], tuple[int, Array, Array, Array]]
-"""A group in a block: its passages, how many each of its pairs has, and its row of the reader."""
+_Member = tuple[list[Pair], list[int], int]
+"""A group in a block: its passages, how many each of its pairs has, and its row."""
 
 
 @dataclass(frozen=True)
@@ -125,18 +134,18 @@ class Batcher:
         members: list[_Member] = []
         tokens = 0
         for row in rows:
-            group = self.groups[row]
-            passages, counts = self._read(group[0], group[1])
+            passages, counts = self._read(row)
             size = sum(self._length(passage) for passage in passages)
             if members and tokens + size > self.budget:
                 yield self._block(members)
                 members, tokens = [], 0
-            members.append((passages, counts, group))
+            members.append((passages, counts, row))
             tokens += size
         if members:
             yield self._block(members)
 
-    def _read(self, query: int, docs: Array) -> tuple[list[Pair], list[int]]:
+    def _read(self, row: int) -> tuple[list[Pair], list[int]]:
+        query, docs, *_ = self.groups[row]
         query_ids = self.query_tokens[query]
         pairs = [(query_ids, self.doc_tokens[int(doc)]) for doc in docs]
         return expand(pairs, self.truncation, self.template.n_special)
@@ -145,23 +154,43 @@ class Batcher:
         return len(passage[0]) + len(passage[1]) + self.template.n_special
 
     def _block(self, members: list[_Member]) -> Block:
-        sizes = [len(counts) for _, counts, _ in members]
-        shape = (len(members), max(sizes))
-        targets, mask = np.zeros(shape), np.zeros(shape, dtype=bool)
-        positive = np.zeros(shape, dtype=bool)
-        for number, (*_, (_, _, relevance, teacher)) in enumerate(members):
-            values, usable = self.targets.of(relevance, teacher)
-            targets[number, : len(values)] = values
-            mask[number, : len(values)] = usable
-            positive[number, : len(values)] = relevance >= self.targets.positive_relevance
+        rows, sizes = [row for *_, row in members], [len(counts) for _, counts, _ in members]
         flat = [passage for passages, *_ in members for passage in passages]
         lengths = [self._length(passage) for passage in flat]
         batches = [
             (chosen, self.template.pad([flat[i] for i in chosen]))
             for chosen in length_batches(lengths, max(self.budget // 4, 1))
         ]
-        passages = _places([n for _, counts, _ in members for n in counts])
-        return Block(batches, passages, _places(sizes), targets, mask, positive, sum(lengths))
+        return Block(
+            batches,
+            _places([n for _, counts, _ in members for n in counts]),
+            _places(sizes),
+            *self._fitted(rows, max(sizes)),
+            self._preferences(rows, max(sizes)),
+            sum(lengths),
+        )
+
+    def _fitted(self, rows: list[int], depth: int) -> tuple[Array, Array, Array]:
+        """Targets, mask and labels, each [Q, D]."""
+        shape = (len(rows), depth)
+        targets, mask = np.zeros(shape), np.zeros(shape, dtype=bool)
+        labels = np.full(shape, np.nan)
+        for number, row in enumerate(rows):
+            _, _, relevance, teacher = self.groups[row]
+            values, usable = self.targets.of(relevance, teacher)
+            targets[number, : len(values)] = values
+            mask[number, : len(values)] = usable
+            labels[number, : len(values)] = self.targets.labels(relevance)
+        return targets, mask, labels
+
+    def _preferences(self, rows: list[int], depth: int) -> Array | None:
+        if self.groups.compared is None or self.targets.uses == "labels":
+            return None
+        preferences = np.full((len(rows), depth, depth), np.nan)
+        for number, row in enumerate(rows):
+            first, second, probabilities = self.groups.comparisons(row)
+            preferences[number, first, second] = probabilities
+        return preferences
 
 
 def _places(sizes: list[int]) -> tuple[Array, Array]:

@@ -68,11 +68,7 @@ class Checkpoints:
         except (OSError, pa.ArrowException) as error:
             with contextlib.suppress(OSError, pa.ArrowException):
                 self.fs.delete_dir(path)  # the space is needed
-            raise OSError(
-                f"storage: the checkpoint of step {snapshot.step} could not be written to {path} "
-                f"({error}); free space there or set another storage; the same command goes on "
-                f"from {self._last()}"
-            ) from None
+            raise self.not_written(f"the checkpoint of step {snapshot.step}", path, error) from None
         self.prune()
         return path
 
@@ -112,6 +108,15 @@ class Checkpoints:
             elif self._manifest(name) is not None:
                 complete += 1
 
+    def not_written(self, what: str, where: str, error: Exception) -> OSError:
+        """The error for a storage that does not take something, with what is left to go on from."""
+        name = next((name for name in self.names() if self._manifest(name) is not None), None)
+        last = f"step {int(name.split('-')[1])}" if name else "the beginning of the stage"
+        return OSError(
+            f"storage: {what} could not be written to {where} ({error}); free space there or set "
+            f"another storage; the same command goes on from {last}"
+        )
+
     def _put(self, path: str, data: bytes) -> dict[str, Any]:
         with self.fs.open_output_stream(path) as sink:
             sink.write(data)
@@ -140,7 +145,3 @@ class Checkpoints:
                 warnings.warn(f"{self.base}/{name}/{file} is damaged: not used", stacklevel=2)
                 return False
         return True
-
-    def _last(self) -> str:
-        name = next((name for name in self.names() if self._manifest(name) is not None), None)
-        return f"step {int(name.split('-')[1])}" if name else "the beginning of the stage"

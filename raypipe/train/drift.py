@@ -8,18 +8,21 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from raypipe.train.parallel import added
+
 
 def spacing_share(model: nn.Module, lr: float) -> float:
     """Share of trainable weights that a step of size `lr` leaves as they are, in their own dtype.
 
     AdamW moves a weight by about lr at most; w +- lr rounds to w when lr is under half the spacing
-    of floating-point numbers at w. 0 without trainable weights. Under FSDP: of this worker's part.
+    of floating-point numbers at w. 0 without trainable weights. Under FSDP every worker calls it.
     """
     still = total = 0
     for _, weight in _trainable(model):
         still += int(((weight + lr == weight) & (weight - lr == weight)).sum())
         total += weight.numel()
-    return still / max(total, 1)
+    still_all, total_all = added((still, total), model)
+    return still_all / max(total_all, 1)
 
 
 def rate_sentence(share: float, lr: float) -> str | None:
@@ -34,7 +37,8 @@ def rate_sentence(share: float, lr: float) -> str | None:
 
 
 def snapshot(model: nn.Module) -> dict[str, Tensor]:
-    """A copy of the trainable weights in main memory, the `start` of `drift`."""
+    """A copy of the trainable weights in main memory, the `start` of `drift`; under FSDP of this
+    worker's part."""
     return {name: weight.to("cpu", copy=True) for name, weight in _trainable(model)}
 
 
@@ -44,7 +48,7 @@ def drift(start: Mapping[str, Tensor], model: nn.Module) -> dict[str, float]:
     drift: ||now - start|| / ||start|| over all of them together, 0 or more (infinite from zero).
     drift_unchanged: share of single weights that are equal to the last bit, 0 to 1.
     drift_unchanged_layers: the same outside the embeddings, whose rows of unseen tokens stay.
-    Under FSDP: of this worker's part, with a `start` taken by the same worker.
+    Under FSDP every worker calls it, with the `start` that it took itself.
 
     Raises:
         ValueError: a trainable weight is not in `start`, or has another shape there.
@@ -64,11 +68,12 @@ def drift(start: Mapping[str, Tensor], model: nn.Module) -> dict[str, float]:
         rest = "embeddings" not in name
         same[rest] += int((weight == before).sum())
         total[rest] += weight.numel()
-    relative = math.sqrt(moved / size) if size else (math.inf if moved else 0.0)
+    moved, size, *counts = added((moved, size, *same, *total), model)
+    same_e, same_rest, total_e, total_rest = counts
     return {
-        "drift": relative,
-        "drift_unchanged": sum(same) / max(sum(total), 1),
-        "drift_unchanged_layers": same[1] / max(total[1], 1),
+        "drift": math.sqrt(moved / size) if size else (math.inf if moved else 0.0),
+        "drift_unchanged": (same_e + same_rest) / max(total_e + total_rest, 1),
+        "drift_unchanged_layers": same_rest / max(total_rest, 1),
     }
 
 

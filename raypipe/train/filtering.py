@@ -270,6 +270,16 @@ class LossFilter:
             "threshold": self.threshold,
         }
 
+    def beginning(self, step: int) -> str:
+        """What is said when the warm-up ends with this step (from 1)."""
+        kind = "mean" if self.config.threshold == "mean" else f"{self.config.quantile:g}-quantile"
+        window = min(len(self._losses_N), self.config.window)
+        return (
+            f"Filtering begins after step {step}: from now on groups with a loss below "
+            f"{self.threshold:.4g} are left out (the {kind} of the last {window:,} losses"
+            f"{', which it follows' if self.config.follow else ''})."
+        )
+
     def sentence(self) -> str:
         """The summary in words."""
         one = self.summary()

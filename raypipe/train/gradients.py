@@ -15,7 +15,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from raypipe.inference.scoring import autocast, to_tensors
-from raypipe.losses.base import Loss
+from raypipe.losses.base import Known, Loss
 from raypipe.train.batches import Block
 from raypipe.train.parallel import bare, place, sharded, without_sync
 
@@ -40,25 +40,22 @@ def block_scores(model: nn.Module, block: Block, precision: str, device: torch.d
 
 def loss_of(loss: Loss, scores_QD: Tensor, block: Block) -> Tensor:
     """The mean over the block's queries, from their scores."""
-    device = scores_QD.device
-    return loss(
-        scores_QD,
-        torch.from_numpy(block.targets_QD).to(device),
-        torch.from_numpy(block.mask_QD).to(device),
-        torch.from_numpy(block.positive_QD).to(device),
-    )
+    return loss(scores_QD, *_fitted(block, scores_QD.device))
 
 
 def query_losses(loss: Loss, scores_QD: Tensor, block: Block) -> list[float]:
     """The loss of each query of the block."""
-    columns = [
-        scores_QD.detach(),
-        *(
-            torch.from_numpy(a).to(scores_QD.device)
-            for a in (block.targets_QD, block.mask_QD, block.positive_QD)
-        ),
-    ]
-    return [float(loss(*(c[q : q + 1] for c in columns))) for q in range(block.queries)]
+    found: list[float] = loss.each(scores_QD.detach(), *_fitted(block, scores_QD.device)).tolist()
+    return found
+
+
+def _fitted(block: Block, device: torch.device) -> tuple[Tensor, Tensor, Known]:
+    """Targets, mask and what else is known, as a loss takes them."""
+    columns = (block.targets_QD, block.mask_QD, block.labels_QD)
+    targets_QD, mask_QD, labels_QD = (torch.from_numpy(a).to(device) for a in columns)
+    said = block.preferences_QDD
+    known = Known(labels_QD, None if said is None else torch.from_numpy(said).to(device))
+    return targets_QD, mask_QD, known
 
 
 @dataclass(frozen=True)
@@ -111,8 +108,12 @@ class Gradients:
                     self._weighted(loss, block, queries).backward()
             totals += _part(loss, block, queries)
         if not blocks and place()[1] > 1:
-            (0.0 * block_scores(self.model, spare, self.precision, self.device).sum()).backward()
+            self._nothing(block_scores(self.model, spare, self.precision, self.device))
         return totals
+
+    def _nothing(self, scores: Tensor) -> None:
+        """A backward pass at no weight; scaled, as a scaler that never scaled cannot unscale."""
+        self.scaler.scale(0.0 * scores.sum()).backward()
 
     def _weighted(self, loss: Tensor, block: Block, queries: int) -> Tensor:
         # DDP and FSDP average over workers; the mean is over all queries of the step
@@ -147,7 +148,7 @@ class Gradients:
                 self._again(batch, state, gradient_P)
             totals += _part(loss, block, queries)
         for _ in range(missing):
-            (0.0 * _forward(self.model, inputs, self.precision, self.device).sum()).backward()
+            self._nothing(_forward(self.model, inputs, self.precision, self.device))
         return totals
 
     def _without_graph(self, block: Block) -> tuple[Tensor, list[Any]]:

@@ -30,6 +30,7 @@ from raypipe.train.snapshot import Snapshot, restore, take
 Validate = Callable[[nn.Module], dict[str, float]]
 Report = Callable[[dict[str, Any]], None]
 Save = Callable[[int, Snapshot | None], None]
+Say = Callable[[str], None]
 SAVE_AFTER_S = 300.0
 """A stage that says nothing of checkpoints loses at most this and a twentieth of its steps."""
 
@@ -48,6 +49,7 @@ def train(
     save: Save | None = None,
     resume: Snapshot | None = None,
     alarms: Alarms | None = None,
+    say: Say = lambda sentence: None,
 ) -> Outcome:
     """Train one stage and leave the weights with the best validation value in the model.
 
@@ -63,6 +65,7 @@ def train(
         report: called about 20 times with the new rows of the history, after a resume with all.
         save: called on every worker with the step and a snapshot (None on others than rank 0).
         resume: where to go on; the same on every worker.
+        say: on rank 0, given what a filter does, when it begins and at the end.
 
     Raises:
         FloatingPointError: a loss or a gradient is NaN or infinite.
@@ -81,6 +84,7 @@ def train(
         report=report,
         save=save,
         alarms=alarms,
+        say=say,
     )
     if resume is not None:
         training.restore(resume)
@@ -118,10 +122,12 @@ class Training:
         report: Report,
         save: Save | None,
         alarms: Alarms | None,
+        say: Say,
     ) -> None:
         self.model, self.batcher, self.stage, self.seed = model, batcher, stage, seed
         self.precision = precision
         self.validate, self.report, self.save, self.alarms = validate, report, save, alarms
+        self.say = say if place()[0] == 0 else lambda sentence: None
         self.total = stage.total_steps(groups)
         self.order = QueryOrder(groups, stage.queries_per_step, seed)
         self.optimizer = build_optimizer(model, stage)
@@ -152,6 +158,7 @@ class Training:
             outcome.alarms = self.alarms.messages
         if self.filter is not None:
             outcome.filtering = agree(self.filter.summary())
+            self.say(self.filter.sentence())
         return outcome
 
     def _seconds(self) -> float:
@@ -218,8 +225,7 @@ class Training:
         else:
             totals = torch.zeros(3, dtype=torch.float64)
         if warm:  # the ordinary step's losses serve
-            assert self.filter is not None
-            kept = kept_rows(rows, self.filter, self.batcher, lambda _: losses)
+            kept = self._warmed(step + 1, rows, losses)
         if world > 1:
             totals = totals.to(self.device)
             dist.all_reduce(totals)
@@ -235,6 +241,13 @@ class Training:
         self.outcome.pairs += int(pairs)
         self.outcome.tokens += int(tokens)
         self.outcome.history.append(row)
+
+    def _warmed(self, step: int, rows: list[int], losses: list[float]) -> list[int]:
+        assert self.filter is not None
+        kept = kept_rows(rows, self.filter, self.batcher, lambda _: losses)
+        if self.filter.threshold is not None:
+            self.say(self.filter.beginning(step))
+        return kept
 
     def _filtered(self, rows: list[int]) -> list[int]:
         assert self.filter is not None

@@ -24,5 +24,5 @@ class Outcome:
     """The steps after which interrupted runs were continued."""
     alarms: list[str] = field(default_factory=list)
     """What Alarms said."""
-    filtering: dict[str, float] = field(default_factory=dict)
-    """What the filter left out."""
+    filtering: dict[str, float | None] = field(default_factory=dict)
+    """What the filter left out: `LossFilter.summary`."""

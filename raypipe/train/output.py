@@ -8,10 +8,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+from safetensors import SafetensorError
 from torch import nn
 
 from raypipe.models.cross_encoder import save
 from raypipe.train.batches import Batcher
+from raypipe.train.checkpoint import Checkpoints
 from raypipe.train.outcome import Outcome
 
 SAMPLE = 1000
@@ -25,24 +28,44 @@ def write_checkpoint(
     attempt: Any,
     outcome: Outcome,
     facts: dict[str, Any],
+    unfinished: Checkpoints,
 ) -> None:
-    """Everything of the stage's checkpoint artifact, into the attempt."""
+    """Everything of the stage's checkpoint artifact, into the attempt.
+
+    Args:
+        unfinished: the stage's own checkpoints, from which another attempt goes on.
+
+    Raises:
+        OSError: the storage or the directory for temporary files does not take it.
+    """
     # what the pyfunc of this checkpoint reads of a pair
     model.config.raypipe = {"truncation": stage.truncation.model_dump(mode="json")}
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
-        save(model, folder, start, stage.truncation.longest)
-        facts = {**{k: v for k, v in asdict(outcome).items() if k != "history"}, **facts}
-        facts["parameters"] = sum(
-            p.numel() for n, p in model.named_parameters() if "embeddings" not in n
-        )
-        facts["flops"] = 6 * facts["parameters"] * outcome.tokens  # forward and backward
-        (folder / "trainer.json").write_text(
-            json.dumps({**facts, "stage": stage.stage_name, "seed": stage.seed}, indent=1)
-        )
-        lines = [json.dumps(row) for row in outcome.history]
-        (folder / "history.jsonl").write_text("\n".join(lines) + "\n")
-        attempt.put_directory(folder)
+    facts = {**_told(outcome), **facts, **_size(model, outcome.tokens)}
+    facts |= {"stage": stage.stage_name, "seed": stage.seed}
+    lines = [json.dumps(row) for row in outcome.history]
+    try:
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = Path(scratch)
+            save(model, folder, start, stage.truncation.longest)
+            (folder / "trainer.json").write_text(json.dumps(facts, indent=1))
+            (folder / "history.jsonl").write_text("\n".join(lines) + "\n")
+            attempt.put_directory(folder)
+    except (OSError, pa.ArrowException, SafetensorError) as error:
+        where = f"{attempt.base} by way of {tempfile.gettempdir()}"
+        raise unfinished.not_written(f"the trained {stage.stage_name}", where, error) from None
+
+
+def _size(model: nn.Module, tokens: int) -> dict[str, int]:
+    """Parameters outside the embeddings, and floating-point operations of training on `tokens`."""
+    parameters = sum(p.numel() for n, p in model.named_parameters() if "embeddings" not in n)
+    return {"parameters": parameters, "flops": 6 * parameters * tokens}  # forward and backward
+
+
+def _told(outcome: Outcome) -> dict[str, Any]:
+    """The outcome without its history; figures of a filter by `filtering/NAME`."""
+    told = asdict(outcome)
+    del told["history"]
+    return told | {f"filtering/{name}": value for name, value in told.pop("filtering").items()}
 
 
 def documents_cut(batcher: Batcher, groups: int) -> tuple[int, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -68,6 +69,17 @@ def shard(model: nn.Module, device: str) -> nn.Module:
 def whole(tensor: Tensor) -> Tensor:
     """All of a tensor that may be spread over the workers, who then all call it."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def added(values: Sequence[float], model: nn.Module) -> list[float]:
+    """Sums over the workers' parts of a spread model, for all of them to call; else the values."""
+    if not sharded(model):
+        return list(values)
+    device = next(model.parameters()).device
+    totals = torch.tensor(values, dtype=torch.float64, device=device)
+    dist.all_reduce(totals)
+    sums: list[float] = totals.tolist()
+    return sums
 
 
 def spread_like(value: Tensor, like: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from raypipe.config import NOT_SEMANTIC, Config
 from raypipe.losses import AnyLoss
+from raypipe.resources import Resources
 from raypipe.train.filtering import Filtering
 from raypipe.train.schedules import Linear, Schedule
 from raypipe.training_set import TrainingSet
@@ -96,6 +97,12 @@ class StageConfig(Config):
     stage that was interrupted then ends with the weights of one that was not."""
 
     @model_validator(mode="after")
+    def _a_step_is_full(self) -> StageConfig:
+        if self.limit is not None and self.limit < self.queries_per_step:
+            raise ValueError(f"limit: {too_few(self.limit, self.queries_per_step)}")
+        return self
+
+    @model_validator(mode="after")
     def _patience_can_run_out(self) -> StageConfig:
         stopping = self.early_stopping
         if stopping is None or self.validate_every is not None:
@@ -107,6 +114,31 @@ class StageConfig(Config):
                 "validations, lower patience, or set validate_every"
             )
         return self
+
+    def check(self, where: str, resources: Resources, longest: int) -> None:
+        """What cannot be trained with these resources.
+
+        Args:
+            where: the dotted path of this stage.
+            longest: tokens of the longest pair.
+
+        Raises:
+            ValueError: a step cannot be shared by the workers, filtering with fsdp, or a token
+                budget below one pair.
+        """
+        workers, budget = resources.workers, resources.micro_batch_tokens
+        if self.queries_per_step < workers:
+            raise ValueError(
+                f"{where}.queries_per_step: {self.queries_per_step} queries cannot be shared by "
+                f"resources.workers={workers}; raise the one or lower the other"
+            )
+        if self.filtering is not None and resources.strategy == "fsdp" and workers > 1:
+            raise ValueError(
+                f"{where}.filtering: leaves workers with unequal work, which "
+                "resources.strategy=fsdp cannot have; use ddp, or train on all groups"
+            )
+        if budget is not None and (problem := below_one_pair(budget, longest)):
+            raise ValueError(problem)
 
     def total_steps(self, groups: int) -> int:
         """Optimizer steps on `groups` groups; batches are always full, a rest begins no step."""
@@ -123,3 +155,21 @@ class StageConfig(Config):
         if self.validate_every is not None:
             return {*range(self.validate_every, total, self.validate_every), total}
         return {-(-total * (i + 1) // self.validations) for i in range(self.validations)}
+
+
+def too_few(groups: int, per_step: int) -> str:
+    """The error for fewer groups than a step takes."""
+    return (
+        f"{groups:,} groups are fewer than one step of queries_per_step={per_step} takes, so that "
+        "it would repeat them; lower queries_per_step, or use more groups"
+    )
+
+
+def below_one_pair(budget: int, longest: int) -> str | None:
+    """The error for a token budget that the longest pair exceeds; None if it does not."""
+    if budget >= longest:
+        return None
+    return (
+        f"resources.micro_batch_tokens: {budget} are fewer than one pair of the truncation has, "
+        f"{longest}; raise it, or shorten truncation"
+    )

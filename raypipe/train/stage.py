@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+import numpy as np
 import pyarrow.fs as pafs
 
 from raypipe.artifacts import Artifact, Attempt, Step
@@ -17,10 +18,11 @@ from raypipe.data.truncation import Truncation
 from raypipe.inference.groups import TrainingGroups
 from raypipe.inference.score import Reranking
 from raypipe.inference.tokens import Tokens
+from raypipe.losses import Loss
 from raypipe.models.cross_encoder import CrossEncoder
 from raypipe.resources import Context
 from raypipe.train.checkpoint import Checkpoints
-from raypipe.train.settings import StageConfig
+from raypipe.train.settings import StageConfig, below_one_pair, too_few
 from raypipe.train.worker import train_worker
 
 
@@ -45,6 +47,7 @@ class Stage(Step):
     precision: str
 
     kind: ClassVar[str] = "checkpoint"
+    version: ClassVar[int] = 2
 
     @property
     def name(self) -> str:
@@ -129,19 +132,22 @@ class Stage(Step):
         """What would fail in the workers, found before they start.
 
         Raises:
-            ConfigError: no teacher values, a token budget below one pair, fp16 without a GPU.
+            ConfigError: too few groups, no teacher values or none that the loss can fit, a token
+                budget below one pair, fp16 without a GPU.
         """
         where, loss = f"stages.{self.stage_name}", self.config.loss
+        used = min(len(groups), self.config.limit or len(groups))
+        if used < (share := self.config.queries_per_step):
+            raise ConfigError(f"{where}.queries_per_step: {too_few(used, share)}")
         if loss.uses == "teacher" and not groups.has_teacher:
             raise ConfigError(
                 f"{where}.loss: {loss.type} fits a teacher's values, and {self.groups.name} has "
                 "none for some of its groups; set `teacher`, or use a loss on labels"
             )
-        if budget < self.truncation.longest:
-            raise ConfigError(
-                f"resources.micro_batch_tokens: {budget} are fewer than one pair of the truncation "
-                f"has, {self.truncation.longest}; raise it, or shorten truncation"
-            )
+        if problem := _refused(loss, groups, used):
+            raise ConfigError(f"{where}.loss: {problem}")
+        if problem := below_one_pair(budget, self.truncation.longest):
+            raise ConfigError(problem)
         if self.precision == "fp16" and not use_gpu:
             raise ConfigError(
                 "precision: fp16 needs a GPU (on CPU it is 10 times slower than bf16 or fp32); "
@@ -160,6 +166,21 @@ class Stage(Step):
             {name: one.checksum for name, one in sorted(attempt.inputs.items())},
             self.config.checkpoints_kept,
         )
+
+
+def _refused(loss: Loss, groups: GroupReader, used: int) -> str | None:
+    """Why the loss cannot fit what the first groups hold; None if it can."""
+    relevance, teacher = groups.values(used)
+    known = teacher[np.isfinite(teacher)]
+    if loss.compares and groups.compared == 0:
+        return (
+            f"{loss.type} fits a pairwise teacher's comparisons, and it compared no two documents "
+            "of one group; take negatives from the ranks that it compares (negatives.type=top_k)"
+        )
+    problem = loss.refuses("labels", 0.0, float(relevance.max()))
+    if problem is None and len(known):
+        problem = loss.refuses("teacher", float(known.min()), float(known.max()))
+    return problem
 
 
 def history(checkpoint: Artifact) -> list[dict[str, float]]:

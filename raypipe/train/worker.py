@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import tempfile
-import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,12 +20,12 @@ from raypipe.inference.tokens import load_tokenizer
 from raypipe.models.freeze import compiled, enable_gradient_checkpointing, freeze
 from raypipe.train.alarms import Alarms, cut_sentence
 from raypipe.train.batches import Batcher, Targets
-from raypipe.train.checkpoint import Checkpoints
 from raypipe.train.drift import drift, drift_sentence, snapshot
 from raypipe.train.loop import train
+from raypipe.train.outcome import Outcome
 from raypipe.train.output import documents_cut, write_checkpoint
 from raypipe.train.parallel import agree, load_whole, shard, sharded, whole_state
-from raypipe.train.snapshot import Snapshot
+from raypipe.train.reports import reporter, saver, speaker
 from raypipe.train.validation import Validation, validation_of
 
 
@@ -36,9 +34,9 @@ def train_worker(config: Mapping[str, Any]) -> None:
     import ray.train
     from ray.train.torch import get_device
 
-    logging.getLogger("ray.train").setLevel(logging.WARNING)  # INFO prints every report's rows
-    stage, attempt = config["stage"], config["attempt"]
-    inputs: dict[str, Artifact] = attempt.inputs
+    _quieten()
+    stage = config["stage"]
+    inputs: dict[str, Artifact] = config["attempt"].inputs
     rank = ray.train.get_context().get_world_rank()
     if stage.config.deterministic:
         make_deterministic()
@@ -46,16 +44,12 @@ def train_worker(config: Mapping[str, Any]) -> None:
     device = str(get_device()) if config["use_gpu"] else "cpu"
     torch.manual_seed(stage.seed * 1000 + rank)  # dropout masks differ between workers
     model = stage.model.load(start, stage.seed, training=True, device=device)
-    facts = {"frozen": freeze(model, **stage.config.freeze.model_dump())}
+    facts: dict[str, Any] = {"frozen": freeze(model, **stage.config.freeze.model_dump())}
     wrapped = _prepared(model, stage.config, config["strategy"], device)
     before = snapshot(model)
     template = Template.of(load_tokenizer(start))
     validation = validation_of(stage, inputs)
-
-    def say(sentence: str) -> None:
-        if rank == 0:
-            print(f"{stage.name}: {sentence}", flush=True)
-
+    say = speaker(stage.name, rank)
     alarms = Alarms(say, stage.selection, validation.first_stage())
     facts["spacing_share"] = alarms.on_start(model, stage.config.lr)
     groups = GroupReader(inputs["groups"].local())
@@ -64,9 +58,28 @@ def train_worker(config: Mapping[str, Any]) -> None:
     cut, seen = documents_cut(batcher, used)
     facts["documents_cut"] = cut / max(seen, 1)
     say(cut_sentence(cut, seen, stage.truncation.reads))
-    files: Checkpoints = config["checkpoints"]
+    validate = _validate(stage, validation, template, start, device, config["batch_tokens"])
+    outcome = _trained(wrapped, batcher, config, used, rank, validate, alarms, say)
+    moved = drift(before, model)
+    alarms.on_end(moved)
+    say(drift_sentence(moved))
+    _write(model, start, config, outcome, {**facts, **moved}, rank)
+
+
+def _trained(
+    wrapped: nn.Module,
+    batcher: Batcher,
+    config: Mapping[str, Any],
+    used: int,
+    rank: int,
+    validate: Callable[[nn.Module], dict[str, float]],
+    alarms: Alarms,
+    say: Callable[[str], None],
+) -> Outcome:
+    """Train on the first `used` groups, from the stage's newest checkpoint if there is one."""
+    stage, files = config["stage"], config["checkpoints"]
     name = agree(files.newest() if rank == 0 else None)
-    outcome = train(
+    return train(
         wrapped,
         batcher,
         stage.config,
@@ -74,21 +87,39 @@ def train_worker(config: Mapping[str, Any]) -> None:
         seed=stage.seed,
         precision=stage.precision,
         selection=stage.selection,
-        validate=_validate(stage, validation, template, start, device, config["batch_tokens"]),
-        report=_reporter(stage.name, rank),
-        save=_saver(files, rank),
+        validate=validate,
+        report=reporter(stage.name, rank),
+        save=saver(files, rank),
         resume=files.read(name) if name is not None else None,
         alarms=alarms,
+        say=say,
     )
-    moved = drift(before, model)
-    alarms.on_end(moved)
-    say(drift_sentence(moved))
+
+
+def _write(
+    model: nn.Module,
+    start: Path,
+    config: Mapping[str, Any],
+    outcome: Outcome,
+    facts: dict[str, Any],
+    rank: int,
+) -> None:
+    """The checkpoint artifact's files, by rank 0; the others hold their parts of the weights."""
+    stage = config["stage"]
     weights = whole_state(model) if sharded(model) else None
-    if rank == 0:
-        if weights is not None:  # transformers saves a model that is all there
-            model = stage.model.load(start, stage.seed, training=False, device="cpu")
-            load_whole(model, weights)
-        write_checkpoint(model, start, stage, attempt, outcome, {**facts, **moved})
+    if rank != 0:
+        return
+    if weights is not None:  # transformers saves a model that is all there
+        model = stage.model.load(start, stage.seed, training=False, device="cpu")
+        load_whole(model, weights)
+    write_checkpoint(model, start, stage, config["attempt"], outcome, facts, config["checkpoints"])
+
+
+def _quieten() -> None:
+    """Ray's INFO prints every report's rows; one of its loggers is named after its file."""
+    for name in list(logging.root.manager.loggerDict):
+        if name == "ray.train" or name.endswith("ray/train/v2/_internal/execution/context.py"):
+            logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def make_deterministic() -> None:
@@ -152,56 +183,3 @@ def _validate(
         return validation.run(copies[0], scorer)
 
     return validate
-
-
-def _reporter(label: str, rank: int) -> Callable[[dict[str, Any]], None]:
-    import ray.train
-    from ray.train import CheckpointUploadMode
-
-    def report(row: dict[str, Any]) -> None:
-        if rank == 0:
-            print(_line(label, row), flush=True)
-        # in its turn behind the checkpoints; a synchronous report would wait for their upload
-        ray.train.report(row, checkpoint_upload_mode=CheckpointUploadMode.ASYNC)
-
-    return report
-
-
-def _saver(files: Checkpoints, rank: int) -> Callable[[int, Snapshot | None], None]:
-    """Hands snapshots to Ray Train, whose thread writes them while training goes on."""
-    import ray.train
-    from ray.train import Checkpoint, CheckpointUploadMode
-
-    one_at_a_time = threading.Semaphore(1)  # else snapshots pile up in memory
-
-    def save_snapshot(step: int, taken: Snapshot | None) -> None:
-        def upload(_: Checkpoint, name: str) -> Checkpoint:
-            try:
-                assert taken is not None, "rank 0 has the snapshot"
-                return Checkpoint(files.write(taken, name), filesystem=files.fs)
-            finally:
-                one_at_a_time.release()
-
-        if rank == 0:
-            one_at_a_time.acquire()
-        ray.train.report(
-            {"rows": [], "step": step},
-            Checkpoint.from_directory(tempfile.mkdtemp()) if rank == 0 else None,
-            files.new_name(step),
-            CheckpointUploadMode.ASYNC,
-            checkpoint_upload_fn=upload,
-        )
-
-    return save_snapshot
-
-
-def _line(label: str, row: Mapping[str, Any]) -> str:
-    text = f"{label}: step {row['step']}/{row['total']}"
-    for one in row["rows"]:
-        known = {k.removeprefix("val/"): v for k, v in one.items() if k.startswith("val/")}
-        if known:
-            text += "  validation " + " ".join(f"{k} {v:.3f}" for k, v in known.items())
-    losses = [one["loss"] for one in row["rows"] if "loss" in one]
-    if losses:
-        text += f"  loss {sum(losses) / len(losses):.4f}"
-    return f"{text}  {row['pairs_per_second']:.0f} pairs/s"

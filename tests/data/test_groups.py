@@ -29,7 +29,7 @@ from raypipe.data.samplers import (
     Uniform,
     query_rng,
 )
-from raypipe.records import GROUPS
+from raypipe.records import GROUPS, PAIRWISE_GROUPS
 
 DOCS = [f"d{i:02d}" for i in range(1, 21)]
 RANKS = list(range(1, 21))
@@ -430,3 +430,25 @@ def test_without_a_teacher_every_value_is_nan(tmp_path, parts):
         assert docs.tolist() == expected["doc_indices"]
         assert relevance.tolist() == expected["relevance"]
         assert teacher.shape == docs.shape and np.isnan(teacher).all()
+
+
+SAID = [([1, 2], [0, 1], [0.9, 0.2]), ([], [], []), ([0], [3], [0.5])]
+
+
+@IN_PARTS
+def test_comparisons_read_as_written(tmp_path, parts):
+    columns = ("first", "second", "probabilities")
+    said = [dict(zip(columns, one, strict=True)) for one in SAID]
+    values = [{"teacher_values": one} for one in VALUES]
+    rows = [{**a, **b, **c} for a, b, c in zip(ROWS, said, values, strict=True)]
+    for number, part in enumerate(parts):
+        table = pa.Table.from_pylist(rows[part], schema=PAIRWISE_GROUPS)
+        with pa.ipc.new_file(str(tmp_path / f"part-{number:05d}.arrow"), table.schema) as writer:
+            writer.write_table(table)
+    reader = GroupReader(tmp_path)
+    assert reader.compared == 3 and reader.has_teacher
+    for row, expected in enumerate(SAID):
+        assert tuple(part.tolist() for part in reader.comparisons(row)) == expected
+        np.testing.assert_array_equal(reader[row][3], VALUES[row])
+    (tmp_path / "plain").mkdir()
+    assert written(tmp_path / "plain", parts, teacher=True).compared is None

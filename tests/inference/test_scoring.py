@@ -208,7 +208,7 @@ def test_the_logged_model_reads_what_the_scorer_reads(folder, beir_folder, tmp_p
 
     import pandas as pd
 
-    from raypipe.tracking_model import Reranker
+    from raypipe.tracking.pyfunc import Reranker
 
     here = tmp_path / "checkpoint"
     shutil.copytree(folder, here)

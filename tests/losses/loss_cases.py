@@ -20,6 +20,7 @@ from raypipe.losses import (
     ApproxNDCG,
     Hinge,
     InfoNCE,
+    Known,
     Lambda,
     ListMLE,
     ListNet,
@@ -118,7 +119,7 @@ def target(loss: Loss, doc: Doc) -> float:
 # The batch of the training loop
 
 
-def tensors(loss: Loss, groups: list[Group], pad: int = 0, fill: float = 0.0) -> dict[str, Tensor]:
+def tensors(loss: Loss, groups: list[Group], pad: int = 0, fill: float = 0.0) -> dict[str, Any]:
     """The batch the training loop would hand over, with `fill` in whatever is masked."""
     depth = max(len(g.docs) for g in groups) + pad
     empty = (fill, fill, fill, False)
@@ -126,12 +127,12 @@ def tensors(loss: Loss, groups: list[Group], pad: int = 0, fill: float = 0.0) ->
     usable = torch.tensor([[d[3] for d in row] for row in rows])
     scores = torch.tensor([[d[0] if d[3] else fill for d in row] for row in rows])
     targets = [[target(loss, d) if d[3] else fill for d in row] for row in rows]
-    positive = [[d[1] == 1.0 if d[3] else fill != 0.0 for d in row] for row in rows]
+    labels = [[d[1] if d[3] else fill for d in row] for row in rows]
     return {
         "scores_QD": scores.requires_grad_(),
         "targets_QD": torch.tensor(targets, dtype=torch.float64),
         "mask_QD": usable,
-        "positive_QD": torch.tensor(positive),
+        "known": Known(torch.tensor(labels, dtype=torch.float64)),
     }
 
 

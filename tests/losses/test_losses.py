@@ -43,6 +43,7 @@ from raypipe.losses import (
     ApproxNDCG,
     Hinge,
     InfoNCE,
+    Known,
     Lambda,
     ListMLE,
     ListNet,
@@ -115,7 +116,7 @@ def test_hand_worked(
         torch.tensor([scores], dtype=torch.float32),
         torch.tensor([targets], dtype=torch.float64),
         torch.ones(1, len(scores)) > 0,
-        torch.arange(len(scores)).unsqueeze(0) == 0,
+        Known((torch.arange(len(scores)) == 0).unsqueeze(0).double()),
     )
     assert got.shape == ()
     assert math.isclose(got.item(), expected, abs_tol=6e-6)
@@ -324,9 +325,11 @@ def test_extreme_scores_stay_finite_and_point_the_right_way(loss: Loss, size: fl
 @every_loss
 def test_shapes_that_would_broadcast_are_refused(loss: Loss) -> None:
     batch = tensors(loss, one([1.0, 0.0], [1.0, 0.0], [1.0, 0.0]))
-    for name in ("targets_QD", "mask_QD", "positive_QD"):
+    narrow = {name: batch[name][:, :1] for name in ("targets_QD", "mask_QD")}
+    narrow["known"] = Known(batch["known"].labels_QD[:, :1])
+    for name, part in narrow.items():
         with pytest.raises(AssertionError, match="differ"):
-            loss(**{**batch, name: batch[name][:, :1]})
+            loss(**{**batch, name: part})
 
 
 def test_every_class_has_a_case_here() -> None:

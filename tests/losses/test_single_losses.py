@@ -36,6 +36,7 @@ from raypipe.losses import (
     ApproxNDCG,
     Hinge,
     InfoNCE,
+    Known,
     Lambda,
     ListMLE,
     ListNet,
@@ -243,16 +244,16 @@ def test_margin_mse_over_all_pairs_never_sees_the_labels(
     loss = MarginMSE(pairs="all")
     batch = tensors(loss, groups)
     other = torch.tensor(labels)[: batch["mask_QD"].shape[1]].expand_as(batch["mask_QD"])
-    without = {k: v for k, v in batch.items() if k != "positive_QD"}
+    without = {k: v for k, v in batch.items() if k != "known"}
     expected = naive(loss, groups)
     assert close(loss(**without).item(), expected)
-    assert close(loss(**without, positive_QD=other).item(), expected)
+    assert close(loss(**without, known=Known(other.double())).item(), expected)
 
 
 def test_margin_mse_over_positives_refuses_to_guess_them() -> None:
     batch = tensors(MarginMSE(), one([1.0, 0.0], [1.0, 0.0], [1.0, 0.0]))
-    del batch["positive_QD"]
-    with pytest.raises(ValueError, match=r"positive_QD, found None; pass it or set pairs=all"):
+    del batch["known"]
+    with pytest.raises(ValueError, match=r"known labels, found None; pass them or set pairs=all"):
         MarginMSE()(**batch)
 
 
@@ -273,6 +274,51 @@ def test_pairwise_kl_takes_a_teacher_that_contradicts_itself() -> None:
     assert scores.grad is not None
     assert scores.grad.isfinite().all()
     assert (scores.grad[1] == 0).all()
+
+
+def compared(**pairs: float) -> torch.Tensor:
+    """Probabilities of one query's three documents by pair, such as p01=0.9."""
+    p = torch.full((1, 3, 3), math.nan, dtype=torch.float64)
+    for pair, probability in pairs.items():
+        p[0, int(pair[1]), int(pair[2])] = probability
+    return p
+
+
+def test_pair_kl_takes_what_a_pairwise_teacher_said() -> None:
+    """Worked by hand in the docstring; the values of documents do not count then."""
+    batch = tensors(PairKL(), one([0.0] * 3, [1.0, 0.0, 0.0], [5.0, -7.0, 2.0]))
+    labels = batch["known"].labels_QD
+    said = compared(p01=3 / 4, p12=9 / 10)
+    known = Known(labels, said)
+    first, second = binary_kl(0.75, 0.5), binary_kl(0.9, 0.5)
+    assert close(first, 0.13081) and close(second, 0.36806)
+    assert close(PairKL()(**{**batch, "known": known}).item(), (first + second) / 2)
+    squared = [p * p / (p * p + (1 - p) * (1 - p)) for p in (0.75, 0.9)]
+    surer = PairKL(teacher_temperature=0.5)(**{**batch, "known": known}).item()
+    assert close(surer, sum(binary_kl(p, 0.5) for p in squared) / 2)
+    certain = Known(labels, compared(p20=1.0, p21=0.0))
+    assert close(PairKL()(**{**batch, "known": certain}).item(), math.log(2))
+    both = weighted(a=(1.0, KL()), b=(3.0, PairKL()))
+    assert both.compares and not weighted(a=(1.0, KL())).compares
+    expected = KL()(**batch) + 3 * PairKL()(**{**batch, "known": known})
+    assert close(both(**{**batch, "known": known}).item(), expected.item())
+
+
+def test_pair_kl_leaves_out_what_is_masked_and_what_was_not_compared() -> None:
+    docs = [(1.0, 1.0, 0.0, True), (0.0, 0.0, 0.0, True), (3.0, 0.0, 0.0, False)]
+    batch = tensors(PairKL(), [Group(docs)])
+    said = compared(p01=0.9, p02=0.1, p21=0.5)
+    batch["known"] = Known(batch["known"].labels_QD, said)
+    loss = PairKL()(**batch)
+    assert close(loss.item(), binary_kl(0.9, 1 / (1 + math.exp(-1))))
+    loss.backward()
+    grad = batch["scores_QD"].grad
+    assert grad.isfinite().all() and (grad[0, :2] != 0).all() and grad[0, 2] == 0
+    nothing = {**batch, "known": Known(batch["known"].labels_QD, compared())}
+    assert PairKL()(**nothing).item() == 0.0
+    narrow = Known(batch["known"].labels_QD, said[:, :1])
+    with pytest.raises(AssertionError, match="preferences, mask differ"):
+        PairKL()(**{**batch, "known": narrow})
 
 
 # Contrast and likelihood
@@ -399,17 +445,21 @@ def test_a_sum_is_its_terms_times_their_weights() -> None:
     assert torch.allclose(gradient(both, groups), torch.stack(slopes).sum(0), rtol=1e-4)
 
 
-def test_a_sum_of_label_terms_sees_grades_and_one_with_a_teacher_sees_positives() -> None:
+def test_only_terms_of_gains_see_grades() -> None:
     graded = one([0.0, 1.0, 2.0], [2.0, 1.0, 0.0], [3.0, 1.0, 2.0])
-    batch = tensors(RankNet(), graded)
-    labels = weighted(a=(1.0, RankNet()), b=(1.0, ListMLE()))
-    assert close(labels(**batch).item(), RankNet()(**batch).item() + ListMLE()(**batch).item())
-    mixed = weighted(a=(1.0, RankNet()), b=(1.0, MSE()))
+    batch = tensors(ApproxNDCG(), graded)
     positive = torch.tensor([[True, True, False]])
-    teacher = {**tensors(MSE(), graded), "positive_QD": positive}
-    binary = RankNet()(**{**batch, "targets_QD": positive.double()})
-    assert binary.item() != RankNet()(**batch).item()
-    assert close(mixed(**teacher).item(), binary.item() + MSE()(**teacher).item())
+    binary = {**batch, "targets_QD": positive.double()}
+    labels = weighted(a=(1.0, RankNet()), b=(1.0, ApproxNDCG()), c=(1.0, Lambda()))
+    assert labels.graded and not weighted(a=(1.0, RankNet()), b=(1.0, BCE())).graded
+    assert RankNet()(**binary).item() != RankNet()(**batch).item()
+    assert Lambda()(**binary).item() != Lambda()(**batch).item()
+    expected = RankNet()(**binary) + ApproxNDCG()(**batch) + Lambda()(**batch)
+    assert close(labels(**batch).item(), expected.item())
+    mixed = weighted(a=(1.0, RankNet()), b=(1.0, MSE()), c=(1.0, Lambda()))
+    teacher = tensors(MSE(), graded)
+    expected = RankNet()(**binary) + MSE()(**teacher) + Lambda()(**batch)
+    assert close(mixed(**teacher).item(), expected.item())
 
 
 def test_a_document_without_a_teacher_value_is_left_out_of_every_term_of_a_sum() -> None:
@@ -422,6 +472,6 @@ def test_a_document_without_a_teacher_value_is_left_out_of_every_term_of_a_sum()
 def test_a_sum_refuses_to_guess_positives() -> None:
     loss = weighted(order=(1.0, RankNet()), kl=(1.0, KL()))
     batch = tensors(loss, one([1.0, 0.0], [1.0, 0.0], [1.0, 0.0]))
-    del batch["positive_QD"]
-    with pytest.raises(ValueError, match=r"positive_QD for the labels of its term 'order'"):
+    del batch["known"]
+    with pytest.raises(ValueError, match=r"known labels for its term 'order'"):
         loss(**batch)

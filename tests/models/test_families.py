@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 import json
+import types
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from families import (
@@ -24,7 +26,7 @@ from families import (
 
 from raypipe.data.pairs import Template
 from raypipe.data.tokens import TokenReader, token_table
-from raypipe.data.truncation import LongestFirst
+from raypipe.data.truncation import LongestFirst, MaxP, Truncation
 from raypipe.inference.scoring import PairScorer
 from raypipe.inference.tokens import load_tokenizer
 from raypipe.losses import InfoNCE
@@ -101,12 +103,12 @@ def load(folder: Path, **fields):
     return config.load(folder, 99, training=False, device="cpu")
 
 
-def our_scores(model, folder: Path, pairs, precision: str = "fp32", length: int = CUT.max_length):
+def our_scores(model, folder: Path, pairs, precision: str = "fp32", cut: Truncation = CUT):
     tokenizer = load_tokenizer(folder)
     score = PairScorer(
         model.eval(),
         Template.of(tokenizer),
-        LongestFirst(max_length=length),
+        cut,
         200,
         precision,
         "cpu",
@@ -159,27 +161,38 @@ def test_a_saved_model_scores_equally(family, trained):
 
 
 @every_family
-def test_transformers_and_sentence_transformers_give_the_same_scores(family, trained):
+def test_other_loaders_give_the_same_scores(family, trained):
+    """Of texts that spell special tokens, too: they stay text."""
     from sentence_transformers import CrossEncoder as TheirCrossEncoder
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+    from raypipe.tracking.pyfunc import Reranker
+
     _, _, folder = trained(family)
-    plain = [pair for pair in PAIRS if not set("[<") & set("".join(pair))]
-    assert len(plain) > 20  # in the others, they take special-token strings for special tokens
-    ours = our_scores(load(folder), folder, plain)
+    ours = our_scores(load(folder), folder, PAIRS)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     assert tokenizer.model_max_length == CUT.max_length
     model, info = AutoModelForSequenceClassification.from_pretrained(
         folder, output_loading_info=True
     )
     assert not info["missing_keys"] and not info["unexpected_keys"]
-    queries, docs = map(list, zip(*plain, strict=True))
+    queries, docs = map(list, zip(*PAIRS, strict=True))
     encoded = tokenizer(queries, docs, truncation=True, padding=True, return_tensors="pt")
     with torch.inference_mode():
         theirs = model.eval()(**encoded).logits[:, 0].numpy()
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5)
-    predicted = TheirCrossEncoder(str(folder), device="cpu").predict(plain)
+    predicted = TheirCrossEncoder(str(folder), device="cpu").predict(PAIRS)
     np.testing.assert_allclose(ours, predicted, rtol=0, atol=1e-5)
+    pyfunc, table = Reranker(), pd.DataFrame({"query": queries, "text": docs})
+    pyfunc.load_context(types.SimpleNamespace(artifacts={"checkpoint": str(folder)}))
+    np.testing.assert_allclose(ours, pyfunc.predict(None, table)["score"], rtol=0, atol=1e-5)
+    passages = {"query": 9, "length": 12, "stride": 8, "max_passages": 3}
+    pyfunc.windows = passages
+    best = pyfunc.predict(None, table)["score"]
+    cut = MaxP(**passages)
+    np.testing.assert_allclose(
+        our_scores(load(folder), folder, PAIRS, cut=cut), best, rtol=0, atol=1e-5
+    )
 
 
 @every_family

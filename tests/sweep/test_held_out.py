@@ -87,6 +87,16 @@ def test_validation_queries_choose_and_so_are_no_test_queries(recipe, beir_folde
     assert refused(recipe, same).startswith("data.validation: 4 of its 4 queries are in data.test")
 
 
+def test_further_test_sets_are_held_out_as_well(recipe, beir_folder):
+    data = f"{{dataset: 'beir:{beir_folder}', split: train"
+    again = f"{{queries: {data}, limit: 3}}, depth: 5}}"
+    message = refused(recipe, f"evaluation.sets={{deep: {again}}}")
+    assert message.startswith("data.train: 3 of its 36 queries are in evaluation.sets.deep.queries")
+    assert "data.train.skip=3" in message
+    same = f"{{queries: {data.replace('train', 'test')}}}, depth: 5}}"
+    check(recipe, f"evaluation.sets={{deep: {same}}}")  # as data.test, over other lists
+
+
 def test_equal_ids_of_another_collection_are_coincidence(recipe, beir_folder, tmp_path):
     other = tmp_path / "other"
     (other / "qrels").mkdir(parents=True)

@@ -253,8 +253,8 @@ def scifact() -> list[str]:
     if not home.is_dir():
         pytest.skip("../shared/ir_home/beir/scifact is not there")
     there = Path(os.environ["IR_DATASETS_HOME"]) / "beir" / "scifact"
-    if not there.exists():  # ir_datasets writes beside its files
-        shutil.copytree(home, there, copy_function=shutil.copyfile)
+    if not (there / "source.zip").exists():  # ir_datasets writes beside its files
+        shutil.copytree(home, there, copy_function=shutil.copyfile, dirs_exist_ok=True)
         for folder in (there, *(p for p in there.rglob("*") if p.is_dir())):
             folder.chmod(0o755)
     return [

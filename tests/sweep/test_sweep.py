@@ -15,17 +15,22 @@ import pytest
 
 from raypipe.artifacts import Builder
 from raypipe.config import load
+from raypipe.evaluation.page import to_html
+from raypipe.evaluation.tables import to_markdown
 from raypipe.experiment import Experiment
 from raypipe.resources import Context, Resources
 from raypipe.sweep.plan import Plan, Readiness
-from raypipe.sweep.search import PlannedSearch
+from raypipe.sweep.planned import PlannedSearch
 from raypipe.sweep.space import expand
 from raypipe.sweep.sweep import run
+from raypipe.sweep.tracked import read_report
+from raypipe.tracking.reading import Store
 from raypipe.train.stage import history
 
 pytestmark = pytest.mark.ray
 
 TRIALS = ["contrastive", "contrastive -> distil"]
+KINDS = {"trained": "trial", "derived": "derived"}
 
 
 @pytest.fixture(scope="module")
@@ -57,10 +62,16 @@ def tracked(client):
     (experiment,) = [e for e in client.search_experiments() if e.name == "tiny"]
     runs = client.search_runs([experiment.experiment_id], max_results=1000)
 
-    def children(parent: str) -> list:
-        return [r for r in runs if r.data.tags.get("mlflow.parentRunId") == parent]
+    def children(parent: str, kind: str | None = None) -> list:
+        found = [r for r in runs if r.data.tags.get("mlflow.parentRunId") == parent]
+        return [r for r in found if kind in (None, r.data.tags["raypipe.kind"])]
 
     return children
+
+
+def by_name(result) -> dict:
+    """The finished lines of the recipe's own test set."""
+    return {line.row.name: line for line in result.report.lines["test"]}
 
 
 def trained(path: Path, *overrides: str):
@@ -72,27 +83,36 @@ def trained(path: Path, *overrides: str):
 
 
 def test_the_table_has_a_row_of_every_kind(first):
-    kinds = {line.name: line.kind for line in first.lines}
+    kinds = {row.name: row.kind for row in first.report.rows}
     assert kinds == {
         "BM25": "first_stage",
         "teacher: bi-encoder + first stage": "teacher",
         "oracle": "oracle",
         **dict.fromkeys(TRIALS, "trained"),
     }
-    lines = {line.name: line for line in first.lines}
-    assert [lines[name].stages for name in TRIALS] == [("contrastive",), ("contrastive", "distil")]
-    assert not any(lines[name].reused for name in TRIALS)
+    lines = by_name(first)
+    stages = [[stage.name for stage in lines[name].row.stages] for name in TRIALS]
+    assert stages == [["contrastive"], ["contrastive", "distil"]]
+    assert not any(lines[name].row.reused for name in TRIALS)
     assert first.failed == {}
-    for line in first.lines:
-        assert line.metrics["nDCG@10"] <= lines["oracle"].metrics["nDCG@10"]
+    for line in lines.values():
+        assert line.means["nDCG@10"] <= lines["oracle"].means["nDCG@10"]
         low, high = line.intervals["nDCG@10"]
-        assert low <= line.metrics["nDCG@10"] <= high
+        assert low <= line.means["nDCG@10"] <= high
     # 11 of 12 test queries have a candidate, and every one of those its relevant document
-    assert lines["oracle"].metrics["RR@10"] == pytest.approx(11 / 12)
-    pairs = [lines[name].pairs for name in TRIALS]
+    assert lines["oracle"].means["RR@10"] == pytest.approx(11 / 12)
+    pairs = [lines[name].row.pairs for name in TRIALS]
     assert pairs == [12 * 6 * 4, (12 + 4) * 6 * 4]
-    assert lines["contrastive"].p_holm["nDCG@10"] is None
-    assert 0 <= lines["contrastive -> distil"].p_holm["nDCG@10"] <= 1
+    assert lines["contrastive"].versus["nDCG@10"] is None
+    assert 0 <= lines["contrastive -> distil"].versus["nDCG@10"].p_holm <= 1
+
+
+def test_controlled_columns_come_from_what_was_trained(first):
+    contrastive, distil = by_name(first)["contrastive -> distil"].row.stages
+    assert (contrastive.loss, contrastive.lr, contrastive.queries_per_step) == ("infonce", 3e-3, 6)
+    assert (contrastive.steps, contrastive.queries, contrastive.pairs) == (12, 72, 288)
+    assert contrastive.pairs_per_step == distil.pairs_per_step == 24
+    assert contrastive.groups == distil.groups  # one artifact for all stages
 
 
 def test_each_distinct_stage_is_trained_once(first, path, said):
@@ -109,10 +129,12 @@ def test_each_distinct_stage_is_trained_once(first, path, said):
 
 def test_the_summary_is_json_and_names_artifacts_that_stand(first):
     summary = json.loads(json.dumps(first.summary()))
-    assert summary.keys() == {"tracked_run", "artifacts", "counts", "rows", "failed"}
-    assert [row["name"] for row in summary["rows"]] == [line.name for line in first.lines]
-    for row, line in zip(summary["rows"], first.lines, strict=True):
-        assert row["metrics"] == line.metrics and row["kind"] == line.kind
+    assert summary.keys() == {"tracked_run", "artifacts", "counts", "rows", "failed", "report"}
+    lines = first.report.lines["test"]
+    assert [row["name"] for row in summary["rows"]] == [line.row.name for line in lines]
+    for row, line in zip(summary["rows"], lines, strict=True):
+        assert row["metrics"] == line.means and row["kind"] == line.row.kind
+    assert summary["report"]["sets"]["test"]["rows"] == summary["rows"]
     chain = {"backbone", "collection", "queries", "candidates", "negatives", "teacher", "groups"}
     assert chain | {"tokens", "checkpoint", "run", "metrics"} <= summary["artifacts"].keys()
     for kind, folder in summary["artifacts"].items():
@@ -137,17 +159,20 @@ def test_metrics_are_those_of_the_stored_run(first):
 
 
 def test_tracked_runs_are_nested(first, tracked):
-    trials = {run.info.run_name: run for run in tracked(first.tracked_run)}
-    assert sorted(trials) == TRIALS
+    runs = {run.info.run_name: run for run in tracked(first.tracked_run)}
+    kinds = {name: run.data.tags["raypipe.kind"] for name, run in runs.items()}
+    assert kinds == {row.name: KINDS.get(row.kind, "baseline") for row in first.report.rows}
+    for line in first.report.lines["test"]:
+        assert runs[line.row.name].data.metrics["nDCG_10"] == pytest.approx(line.means["nDCG@10"])
+    trials = {name: runs[name] for name in TRIALS}
     reused = []
     for name, trial in trials.items():
         assert trial.info.status == "FINISHED"
         assert trial.data.tags["raypipe.kind"] == "trial"
         assert trial.data.params["stages.contrastive.lr"] == "0.003"
         assert trial.data.params["sweep.order"] == name
-        line = next(line for line in first.lines if line.name == name)
-        assert trial.data.metrics["nDCG_10"] == pytest.approx(line.metrics["nDCG@10"])
-        assert trial.data.metrics["pairs"] == line.pairs
+        assert trial.data.metrics["pairs"] == by_name(first)[name].row.pairs
+        assert trial.data.metrics["validation/nDCG_10"] > 0
         stages = {run.info.run_name: run for run in tracked(trial.info.run_id)}
         assert sorted(stages) == name.split(" -> ")
         for stage in stages.values():
@@ -164,7 +189,7 @@ def test_curves_have_steps(first, tracked, client, path):
     }
     assert [len(rows) for rows in by_stage.values()] == [12 + 2, 4 + 1]
     checked = 0
-    for trial in tracked(first.tracked_run):
+    for trial in tracked(first.tracked_run, "trial"):
         for stage in tracked(trial.info.run_id):
             rows = by_stage[stage.info.run_name]
             for metric, name in (("loss", "loss"), ("val/nDCG_10", "val/nDCG@10")):
@@ -177,7 +202,7 @@ def test_curves_have_steps(first, tracked, client, path):
 
 def test_artifacts_and_inputs_of_the_tracked_run(first, tracked, client, tmp_path):
     names = {file.path for file in client.list_artifacts(first.tracked_run)}
-    assert {"report.md", "report.png", "rows.json", "recipe.yaml"} <= names
+    assert {"report.md", "report.html", "report.json", "report.png", "recipe.yaml"} <= names
     fetched = Path(client.download_artifacts(first.tracked_run, "report.md", str(tmp_path)))
     assert all(name in fetched.read_text() for name in ("BM25", "oracle", *TRIALS))
     image = Path(client.download_artifacts(first.tracked_run, "report.png", str(tmp_path)))
@@ -188,9 +213,13 @@ def test_artifacts_and_inputs_of_the_tracked_run(first, tracked, client, tmp_pat
         tag.value for one in job.inputs.dataset_inputs for tag in one.tags if "context" in tag.key
     ]
     assert sorted(contexts) == ["test", "training", "validation"]
-    for trial in tracked(first.tracked_run):
+    assert any(name.startswith("system/") for name in job.data.metrics)
+    for trial in tracked(first.tracked_run, "trial"):
         files = {file.path for file in client.list_artifacts(trial.info.run_id)}
-        assert files == {"per_query.parquet", "run.trec"}
+        assert files == {"per_query.parquet", "row.json", "run.trec"}
+    for row in tracked(first.tracked_run, "baseline"):
+        files = {file.path for file in client.list_artifacts(row.info.run_id)}
+        assert files == {"per_query.parquet", "row.json"}
 
 
 @pytest.fixture
@@ -228,14 +257,49 @@ def test_a_second_run_trains_nothing(first, path, tracked):
     again = run(load(Experiment, path), lambda line: None)
     assert again.counts["stages"] == {"distinct": 2, "trained": 0}
     assert len(list((path.parent / "storage" / "checkpoint").glob("*/attempt-*"))) == 2
-    lines = {line.name: line for line in again.lines}
-    assert all(lines[name].reused for name in TRIALS)
-    for line in first.lines:
-        other = lines[line.name]
-        assert other.metrics == line.metrics and other.intervals == line.intervals
-        assert other.p_holm == line.p_holm and other.pairs == line.pairs
+    lines = by_name(again)
+    assert all(lines[name].row.reused for name in TRIALS)
+    for name, line in by_name(first).items():
+        other = lines[name]
+        assert other.means == line.means and other.intervals == line.intervals
+        assert other.versus == line.versus and other.row.pairs == line.row.pairs
     assert again.artifacts == first.artifacts and again.tracked_run != first.tracked_run
-    assert len(tracked(first.tracked_run)) == 2
+    assert len(tracked(first.tracked_run, "trial")) == 2
+
+
+def test_the_report_of_another_day_is_the_same(first, path):
+    read = read_report(store := Store(f"sqlite:///{path.parent}/mlflow.db"), store.job("tiny"))
+    by_id = read_report(store, store.job(first.tracked_run))
+    assert [row.name for row in by_id.rows] == [row.name for row in first.report.rows]
+    assert by_id.json()["sets"] == first.report.json()["sets"]
+    assert by_id.sets == first.report.sets and by_id.reference == "contrastive"
+    assert by_id.curves.keys() == {*TRIALS, *by_id.curves}
+    for name in TRIALS:
+        ours = {c.stage: c for c in first.report.curves[name]}
+        for curve in by_id.curves[name]:
+            expected = {k: v for k, v in ours[curve.stage].series.items() if k in curve.series}
+            assert {k: list(v) for k, v in curve.series.items()} == expected
+            assert {"loss", "val/nDCG@10"} <= curve.series.keys()
+        assert all(first.tracked_run not in link for link in by_id.links[name])
+    assert read.name == "tiny"
+    page = to_html(by_id)
+    assert page.count("<svg") >= 3 and "http-equiv" not in page and "src=" not in page
+
+
+def test_the_best_model_is_registered(first, client):
+    version = client.get_model_version_by_alias("tiny", "best")
+    assert version.run_id == first.tracked_run
+    (logged,) = client.search_logged_models([client.get_run(first.tracked_run).info.experiment_id])
+    assert version.source == logged.artifact_location
+
+
+def test_the_registered_model_re_ranks(first, mlflow_store):
+    import mlflow
+    import pandas as pd
+
+    model = mlflow.pyfunc.load_model("models:/tiny@best")
+    frame = pd.DataFrame({"query": ["verified a"] * 2, "text": ["verified", "draft"]})
+    assert np.ptp(model.predict(frame)["score"]) > 0
 
 
 def test_a_failing_trial_does_not_stop_the_others(first, path, client):
@@ -254,15 +318,25 @@ def test_a_failing_trial_does_not_stop_the_others(first, path, client):
     result = run(load(Experiment, path, overrides), lambda line: None)
     assert list(result.failed) == ["broken"]
     assert "the loss is" in result.failed["broken"] and "lower lr" in result.failed["broken"]
-    names = [line.name for line in result.lines if line.kind == "trained"]
-    assert names == ["ranknet"]
+    rows = {row.name: row.error for row in result.report.rows if row.kind == "trained"}
+    assert rows.keys() == {"broken", "ranknet"} and rows["ranknet"] == ""
+    assert rows["broken"] == result.failed["broken"]
+    assert "FAILED broken" in to_markdown(result.report)
     assert result.counts["stages"] == {"distinct": 3, "trained": 1}
     runs = client.search_runs(
         [client.get_run(result.tracked_run).info.experiment_id],
         f"tags.mlflow.parentRunId = '{result.tracked_run}'",
     )
-    status = {run.info.run_name: run.info.status for run in runs}
-    assert status == {"broken": "FAILED", "ranknet": "FINISHED"}
+    status = [
+        (run.info.run_name, run.info.status)
+        for run in runs
+        if run.data.tags["raypipe.kind"] == "trial"
+    ]
+    # tried once more, then reported
+    assert sorted(status) == [("broken", "FAILED")] * 2 + [("ranknet", "FINISHED")]
+    read = read_report(store := Store(client.tracking_uri), store.job(result.tracked_run))
+    assert [row.name for row in read.failed] == ["broken"]
+    assert "the loss is" in read.failed[0].error
     assert client.get_run(result.tracked_run).info.status == "FINISHED"
     assert client.get_run(result.tracked_run).data.metrics["trials_failed"] == 1
 
@@ -290,7 +364,7 @@ def test_two_workers_train_like_one(first, cluster, path, tmp_path):
 def test_a_trial_whose_stage_is_being_trained_waits(path):
     plan = Plan.of(expand(load(Experiment, path, ["seed=77"])))
     committed: set[str] = set()
-    search = PlannedSearch(Readiness(plan, lambda step: step.digest in committed, [0, 1]))
+    search = PlannedSearch(Readiness(plan.chains, lambda step: step.digest in committed, [0, 1]))
     assert search.suggest("a") == {"trial": 0}
     assert search.suggest("b") is None
     committed.add(plan.chains[0][0].digest)

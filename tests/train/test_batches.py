@@ -232,16 +232,19 @@ def test_targets(targets, values, usable):
     assert found.dtype == np.float64 and mask.tolist() == usable
 
 
-def test_a_blocks_targets_masks_and_positives(folder):
+def test_a_blocks_targets_masks_and_labels(folder):
     """Group 2 has 4 documents, group 0 has 2; relevance 3, 1, 0, -1; teacher 5, 4, NaN, 2."""
     labels = next(batcher_of(folder, 1 << 20, Targets("labels", "score", 2)).blocks([2, 0]))
     assert labels.targets_QD.tolist() == [[1, 0, 0, 0], [1, 0, 0, 0]]
     assert labels.mask_QD.tolist() == [[True, False, True, True], [True, False, False, False]]
-    assert labels.positive_QD.tolist() == [[True, False, False, False], [True, False, False, False]]
+    neither = np.nan
+    np.testing.assert_array_equal(
+        labels.labels_QD, [[3, neither, 0, 0], [3, neither, neither, neither]]
+    )
     ranks = next(batcher_of(folder, 1 << 20, Targets("teacher", "rank", 1)).blocks([2, 0]))
     np.testing.assert_array_equal(ranks.targets_QD, [[-5, -4, np.nan, -2], [-5, -4, 0, 0]])
     assert ranks.mask_QD.tolist() == [[True, True, False, True], [True, True, False, False]]
-    assert ranks.positive_QD.tolist() == [[True, True, False, False], [True, True, False, False]]
+    np.testing.assert_array_equal(ranks.labels_QD, [[3, 1, 0, 0], [3, 1, np.nan, np.nan]])
 
 
 # --- steps and rates -----------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from raypipe.losses import InfoNCE, MarginMSE
 from raypipe.models.cross_encoder import CrossEncoder
+from raypipe.train.drift import drift, snapshot, spacing_share
 from raypipe.train.gradients import Gradients, query_losses
 from raypipe.train.parallel import load_whole, shard, sharded, whole_state
 
@@ -114,6 +115,30 @@ def test_fp16_scales_and_leaves_overflows_out(data, tiny_backbone, monkeypatch):
     assert all(torch.isfinite(p).all() for p in model.parameters())
 
 
+@pytest.mark.parametrize("restored", [False, True])
+def test_a_worker_without_groups_takes_part_in_fp16(data, tiny_backbone, monkeypatch, restored):
+    """Its first step after a start or a restart may be one of which a filter left it nothing."""
+    monkeypatch.setattr("raypipe.train.gradients.place", lambda: (1, 2))
+    model = CrossEncoder(backbone=str(tiny_backbone)).load(
+        tiny_backbone, 1, training=True, device="cpu"
+    )
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
+    scaler = torch.amp.GradScaler("cpu", enabled=True)
+    if restored:
+        scaler.load_state_dict({**scaler.state_dict(), "scale": 1024.0})
+    spare = next(batcher_of(data, tiny_backbone, 4096).blocks([0]))
+    totals = Gradients(model, InfoNCE(), "fp16", 4096, scaler).add(
+        [], 6, lambda block, scores: None, spare
+    )
+    assert totals.tolist() == [0.0, 0.0, 0.0]
+    scaler.unscale_(optimizer)
+    found = [p.grad for p in model.parameters() if p.grad is not None]
+    assert len(found) > 30 and not any(grad.any() for grad in found)
+    scaler.step(optimizer)
+    scaler.update()
+    assert scaler.get_scale() == (1024.0 if restored else 65536.0)
+
+
 # --- weights spread over two processes -----------------------------------------------------------
 
 
@@ -123,7 +148,7 @@ def two_workers(rank: int, folder: str, backbone: str, data: str) -> None:
     dist.init_process_group(
         "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2
     )
-    found, saved = {}, {}
+    found, saved, begun = {}, {}, {}
     stage = STAGE.replace(queries_per_step=5, steps=6, checkpoint_every=1)
     plain: list[torch.nn.Module] = []
 
@@ -133,9 +158,14 @@ def two_workers(rank: int, folder: str, backbone: str, data: str) -> None:
         load_whole(plain[0], whole_state(bare))
         return validate(plain[0])
 
-    def spread(model):
+    def wrapped(model):
         plain[:] = [copy.deepcopy(model)]
-        return shard(model, "cpu")
+        ddp = name == "ddp"
+        out = (
+            DistributedDataParallel(model, broadcast_buffers=False) if ddp else shard(model, "cpu")
+        )
+        begun.update(start=snapshot(model), spacing=spacing_share(model, 1e-9))
+        return out
 
     def keep(step, snapshot):
         if snapshot is not None:
@@ -152,13 +182,16 @@ def two_workers(rank: int, folder: str, backbone: str, data: str) -> None:
             stage,
             budget=100,
             validate=validate,
-            wrap=spread
-            if name != "ddp"
-            else lambda model: DistributedDataParallel(model, broadcast_buffers=False),
+            wrap=wrapped,
             save=keep if name == "fsdp" else None,
             resume=box[0] if name == "again" else None,
         )
-        found[name] = {"history": outcome.history, "weights": whole_state(model)}
+        found[name] = {
+            "history": outcome.history,
+            "weights": whole_state(model),
+            "moved": drift(begun["start"], model),
+            "spacing": begun["spacing"],
+        }
     parts = sum(p.to_local().numel() for p in model.parameters())
     found["share"] = parts / sum(p.numel() for p in model.parameters())
     torch.save(found, f"{folder}/{rank}.pt")
@@ -179,6 +212,9 @@ def test_fsdp_trains_like_ddp(data, tiny_backbone, tmp_path, monkeypatch):
         if not name.endswith(("classifier.bias", "key.bias")):
             other = first["fsdp"]["weights"][name]
             torch.testing.assert_close(other, value, rtol=0, atol=2e-4, msg=name)
+    assert first["fsdp"]["moved"] == second["fsdp"]["moved"]  # the stage's, not a worker's part's
+    assert first["fsdp"]["moved"] == pytest.approx(first["ddp"]["moved"], rel=1e-2, abs=1e-3)
+    assert 0 < first["fsdp"]["spacing"] == second["fsdp"]["spacing"] == first["ddp"]["spacing"] < 1
     assert first["again"]["history"] == first["fsdp"]["history"]
     assert same(first["again"]["weights"], first["fsdp"]["weights"])
 

@@ -20,6 +20,7 @@ from raypipe.inference.tokens import load_tokenizer
 from raypipe.losses import InfoNCE, MarginMSE
 from raypipe.models.cross_encoder import CrossEncoder
 from raypipe.records import CANDIDATES, QRELS
+from raypipe.train.filtering import Filtering
 from raypipe.train.outcome import Outcome
 from raypipe.train.validation import Validation
 
@@ -51,39 +52,81 @@ def test_losses_do_not_depend_on_the_token_budget(data, tiny_backbone, loss):
             assert column(found[budget], name) == column(whole, name)
 
 
+FILTER = Filtering(mode="backward_forward", warmup_queries=12, window=8, memory=32)
+LONGER = STAGE.replace(steps=12, validations=1)
+STAGES = {"plain": STAGE, "filtered": LONGER.replace(filtering=FILTER)}
+
+
 def two_workers(rank: int, folder: str, backbone: str, data: str) -> None:
     """One of two processes, wrapped as raypipe.train.worker does it through Ray Train."""
     torch.set_num_threads(1)
     dist.init_process_group(
         "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2
     )
-    outcome, model, _ = fit(
-        Path(data),
-        Path(backbone),
-        budget=128,
-        wrap=lambda model: DistributedDataParallel(model, broadcast_buffers=False),
-    )
-    torch.save({"history": outcome.history, "weights": weights(model)}, f"{folder}/{rank}.pt")
+    found = {}
+    for name, stage in STAGES.items():
+        said: list[str] = []
+        outcome, model, _ = fit(
+            Path(data),
+            Path(backbone),
+            stage,
+            budget=128,
+            wrap=lambda model: DistributedDataParallel(model, broadcast_buffers=False),
+            say=said.append,
+        )
+        kept = {"history": outcome.history, "filtering": outcome.filtering, "said": said}
+        found[name] = {**kept, "weights": weights(model)}
+    torch.save(found, f"{folder}/{rank}.pt")
     dist.destroy_process_group()
 
 
-def test_two_processes_train_like_one(data, tiny_backbone, tmp_path, monkeypatch):
-    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
-    arguments = (str(tmp_path), str(tiny_backbone), str(data))
-    torch.multiprocessing.spawn(two_workers, arguments, nprocs=2)
-    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
+@pytest.fixture(scope="module")
+def pair(data, tiny_backbone, tmp_path_factory) -> list[dict]:
+    """What two processes found, by stage."""
+    folder = tmp_path_factory.mktemp("pair")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GLOO_SOCKET_IFNAME", "lo")
+        arguments = (str(folder), str(tiny_backbone), str(data))
+        torch.multiprocessing.spawn(two_workers, arguments, nprocs=2)
+    return [torch.load(folder / f"{rank}.pt") for rank in (0, 1)]
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_two_processes_train_like_one(data, tiny_backbone, pair, name):
+    first, second = (one[name] for one in pair)
     assert first["history"] == second["history"]
     assert same(first["weights"], second["weights"])
-    alone, model, _ = fit(data, tiny_backbone, budget=128)
-    pair = Outcome(first["history"])
-    np.testing.assert_allclose(column(pair, "loss"), column(alone, "loss"), rtol=0, atol=1e-5)
-    np.testing.assert_allclose(column(pair, "grad_norm"), column(alone, "grad_norm"), rtol=1e-4)
-    for name in ("pairs", "tokens", "lr"):
-        assert column(pair, name) == column(alone, name)
-    for name, value in weights(model).items():
-        if name.endswith(("classifier.bias", "key.bias")):
+    alone, model, _ = fit(data, tiny_backbone, STAGES[name], budget=128)
+    both = Outcome(first["history"])
+    np.testing.assert_allclose(column(both, "loss"), column(alone, "loss"), rtol=0, atol=1e-5)
+    np.testing.assert_allclose(
+        column(both, "grad_norm"), column(alone, "grad_norm"), rtol=1e-4, atol=1e-6
+    )
+    for key in ("pairs", "tokens", "lr", "kept"):
+        assert column(both, key) == column(alone, key)
+    for weight, value in weights(model).items():
+        if weight.endswith(("classifier.bias", "key.bias")):
             continue  # no difference of scores sees them: Adam makes steps of rounding errors
-        torch.testing.assert_close(first["weights"][name], value, rtol=0, atol=1e-4, msg=name)
+        torch.testing.assert_close(first["weights"][weight], value, rtol=0, atol=1e-4, msg=weight)
+
+
+def test_two_processes_filter_as_one_does(data, tiny_backbone, pair):
+    """Rank 0 decides for both; an odd share of the groups is left, at times none for a worker."""
+    first, second = (one["filtered"] for one in pair)
+    said: list[str] = []
+    alone, _, _ = fit(data, tiny_backbone, STAGES["filtered"], budget=128, say=said.append)
+    kept = column(alone, "kept")
+    assert kept[:2] == [6, 6] and min(kept) < 2 and sum(kept) < 6 * 12
+    assert first["filtering"] == second["filtering"] == pytest.approx(alone.filtering, rel=1e-4)
+    assert first["filtering"]["skipped_forward"] > 0 < first["filtering"]["skipped_backward"]
+    assert first["said"] == said and len(said) == 2 and second["said"] == []
+
+
+def test_filtering_is_refused_on_spread_weights(data, tiny_backbone, monkeypatch):
+    """Workers with unequal work would wait for each other for ever."""
+    monkeypatch.setattr("raypipe.train.loop.sharded", lambda model: True)
+    with pytest.raises(ValueError, match=r"filtering: .*resources\.strategy=fsdp cannot have"):
+        fit(data, tiny_backbone, STAGES["filtered"])
 
 
 def test_the_best_checkpoint_is_kept(data, tiny_backbone):

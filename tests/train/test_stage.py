@@ -1,28 +1,33 @@
-"""A stage through Ray Train: a worker that dies changes no bit, and FSDP2 saves what it trained.
+"""A stage through Ray Train: a worker that dies changes no bit, a full disk loses no checkpoint,
+and FSDP2 saves what it trained.
 
-Three starts of Ray Train.
+Five starts of Ray Train.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import errno
 import hashlib
 import json
 import shutil
 import sys
-import types
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from raypipe.artifacts import Builder
 from raypipe.config import ConfigError, load
+from raypipe.data.groups import GroupReader
 from raypipe.data.pairs import Template
 from raypipe.experiment import Experiment
 from raypipe.inference.scoring import PairScorer
 from raypipe.inference.tokens import load_tokenizer
 from raypipe.losses import InfoNCE
+from raypipe.records import GROUPS, PAIRWISE_GROUPS
 from raypipe.resources import Context, Resources
+from raypipe.train.checkpoint import Checkpoints
 from raypipe.train.stage import Stage, _callbacks, history
 from raypipe.train.validation import validation_of
 
@@ -91,6 +96,38 @@ def test_a_worker_that_dies_changes_no_bit(cluster, path, tmp_path):
     assert history(broken[0]) == history(whole[0])
 
 
+class FullDisk(Checkpoints):
+    """Takes the first checkpoint and then no more."""
+
+    def _put(self, path, data):
+        if "/step-00000002-" not in path:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return super()._put(path, data)
+
+
+@pytest.mark.ray
+def test_an_upload_that_fails_is_loud_and_costs_the_steps_since_the_last(
+    cluster, path, tmp_path, monkeypatch
+):
+    """It is written in a thread behind the training; the same command goes on afterwards."""
+    import ray
+
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    stage, experiment = stage_of(path, tmp_path, "stages.contrastive.checkpoint_every=2")
+    real = Stage.checkpoints
+
+    def full(self, attempt):
+        return FullDisk(**vars(real(self, attempt)))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Stage, "checkpoints", full)
+        with pytest.raises(Exception, match=r"storage: the checkpoint of step 4.*No space") as said:
+            build(experiment, stage, worker_failures=0)
+    assert "the same command goes on from step 2" in str(said.value)
+    artifact = build(experiment, stage)
+    assert artifact.counts["resumed_from"] == [2] and artifact.counts["steps"] == 10
+
+
 @pytest.mark.ray
 def test_fsdp_saves_a_whole_model(cluster, path, tmp_path):
     """What is saved has every weight, and ranks as well as its validation said."""
@@ -113,30 +150,98 @@ def test_fsdp_saves_a_whole_model(cluster, path, tmp_path):
 # --- before Ray starts ---------------------------------------------------------------------------
 
 
-def groups(has_teacher: bool) -> types.SimpleNamespace:
-    return types.SimpleNamespace(has_teacher=has_teacher)
+def groups(
+    folder: Path,
+    teacher: list[float] | None,
+    count: int = 36,
+    best: int = 3,
+    pairs: list[tuple[int, int, float]] | None = None,
+) -> GroupReader:
+    """As many equal groups of a positive of that relevance and two negatives.
+
+    Args:
+        pairs: (first, second, probability) of a pairwise teacher; None is another one.
+    """
+    names = ("first", "second", "probabilities")
+    said = {name: [pair[i] for pair in pairs or ()] for i, name in enumerate(names)}
+    row = {"query_index": 0, "doc_indices": [0, 1, 2], "relevance": [best, 0, -1], "ranks": [1] * 3}
+    rows = [{**row, **said, "teacher_values": teacher}] * count
+    table = pa.Table.from_pylist(rows, schema=GROUPS if pairs is None else PAIRWISE_GROUPS)
+    folder.mkdir()
+    with pa.ipc.new_file(str(folder / "part-00000.arrow"), table.schema) as writer:
+        writer.write_table(table)
+    return GroupReader(folder)
 
 
 def test_groups_without_teacher_values(path, tmp_path):
     experiment = load(Experiment, path, ["order=distil", f"storage={tmp_path}"])
     stage = experiment.trained()
-    stage.check(groups(True), 4096, use_gpu=False)
+    stage.check(groups(tmp_path / "with", [1.0, -1.0, 0.0]), 4096, use_gpu=False)
     with pytest.raises(ConfigError, match=r"stages\.distil\.loss: margin_mse.*set `teacher`"):
-        stage.check(groups(False), 4096, use_gpu=False)
+        stage.check(groups(tmp_path / "without", None), 4096, use_gpu=False)
+
+
+def test_groups_that_fill_no_step(path, tmp_path):
+    """They would be repeated within a step, and an epoch would be several."""
+    stage, _ = stage_of(path, tmp_path, "stages.contrastive.limit=9")
+    stage.check(groups(tmp_path / "enough", None, 6), 4096, use_gpu=False)
+    few = groups(tmp_path / "few", None, 5)
+    with pytest.raises(ConfigError) as error:
+        stage.check(few, 4096, use_gpu=False)
+    assert str(error.value) == (
+        "stages.contrastive.queries_per_step: 5 groups are fewer than one step of "
+        "queries_per_step=6 takes, so that it would repeat them; lower queries_per_step, or use "
+        "more groups"
+    )
+
+
+SUM = "{type: weighted_sum, terms: {a: {loss: {type: kl}}, b: {loss: %s}}}"
+GAINS = "{type: approx_ndcg, targets: teacher}"
+
+
+@pytest.mark.parametrize("loss", [GAINS, GAINS.replace("approx_ndcg", "lambda"), SUM % GAINS])
+def test_teacher_values_that_are_no_gains(path, tmp_path, loss):
+    overrides = ["order=distil", f"storage={tmp_path}", f"stages.distil.loss={loss}"]
+    stage = load(Experiment, path, overrides).trained()
+    stage.check(groups(tmp_path / "gains", [4.0, float("nan"), 0.0]), 4096, use_gpu=False)
+    logits = groups(tmp_path / "logits", [4.0, float("nan"), -0.5])
+    with pytest.raises(ConfigError, match=r"stages\.distil\.loss: .*at least 0, found -0\.5; use"):
+        stage.check(logits, 4096, use_gpu=False)
+
+
+def test_grades_that_are_no_exponential_gains(path, tmp_path):
+    loss = "{type: lambda, gain: exponential}"
+    stage, _ = stage_of(path, tmp_path, f"stages.contrastive.loss={loss}")
+    stage.check(groups(tmp_path / "graded", None), 4096, use_gpu=False)
+    hundred = groups(tmp_path / "hundred", None, best=100)
+    with pytest.raises(ConfigError, match=r"stages\.contrastive\.loss: gain=exponential .*100"):
+        stage.check(hundred, 4096, use_gpu=False)
+
+
+def test_a_pairwise_teacher_that_compared_nothing_here(path, tmp_path):
+    overrides = ["order=distil", f"storage={tmp_path}", "stages.distil.loss={type: pair_kl}"]
+    stage = load(Experiment, path, overrides).trained()
+    values = [1.0, 0.5, 0.0]
+    stage.check(groups(tmp_path / "scores", values), 4096, use_gpu=False)
+    stage.check(groups(tmp_path / "pairs", values, pairs=[(0, 2, 0.9)]), 4096, use_gpu=False)
+    with pytest.raises(ConfigError, match=r"distil\.loss: pair_kl .*no two documents of one group"):
+        stage.check(groups(tmp_path / "none", values, pairs=[]), 4096, use_gpu=False)
 
 
 def test_a_budget_below_one_pair(path, tmp_path):
     stage, _ = stage_of(path, tmp_path, "truncation.max_length=300")
-    stage.check(groups(True), 300, use_gpu=False)
+    some = groups(tmp_path / "groups", None)
+    stage.check(some, 300, use_gpu=False)
     with pytest.raises(ConfigError, match=r"resources\.micro_batch_tokens: 299 are fewer.*300"):
-        stage.check(groups(True), 299, use_gpu=False)
+        stage.check(some, 299, use_gpu=False)
 
 
 def test_fp16_needs_a_gpu(path, tmp_path):
     stage, _ = stage_of(path, tmp_path, "precision=fp16")
-    stage.check(groups(True), 4096, use_gpu=True)
+    some = groups(tmp_path / "groups", None)
+    stage.check(some, 4096, use_gpu=True)
     with pytest.raises(ConfigError, match=r"precision: fp16 needs a GPU"):
-        stage.check(groups(True), 4096, use_gpu=False)
+        stage.check(some, 4096, use_gpu=False)
 
 
 def test_what_changes_no_result_is_not_in_the_digest(path, tmp_path):

@@ -1,0 +1,301 @@
+"""Systems side by side on one test set: means, intervals, tests against the reference, verdicts.
+
+A row's values are averaged over its seeds before a test: queries are the sample, as in the field.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+
+from raypipe.config import Config, nearest
+from raypipe.evaluation.bootstrap import RESAMPLES, interval, matrix
+from raypipe.evaluation.equivalence import Verdict, smallest_margin, tost, verdict
+from raypipe.evaluation.significance import effect_size, holm, paired_test, permutation_test
+
+Kind = Literal["first_stage", "zero_shot", "teacher", "oracle", "trained", "derived"]
+PerQuery = Mapping[str, Mapping[str, float]]
+"""measure -> query_id -> value."""
+
+
+class Statistics(Config):
+    """How rows are told apart."""
+
+    alpha: float = Field(0.05, gt=0, lt=0.5)
+    """Significance level of all tests, after Holm's correction."""
+    level: float = Field(0.95, gt=0.5, lt=1)
+    """Of the intervals."""
+    margin: float = Field(0.01, gt=0, lt=1)
+    """Absolute difference of a mean below which two rows count as the same (TOST)."""
+    resamples: int = Field(RESAMPLES, ge=100)
+    """Of bootstrap and permutation test."""
+
+
+@dataclass(frozen=True)
+class StageFacts:
+    """What one stage of a system was trained with: the columns of a controlled comparison."""
+
+    name: str
+    loss: str
+    lr: float
+    queries_per_step: int
+    steps: int
+    queries: int
+    """Groups seen, a group as often as it was seen."""
+    pairs: int
+    """Query-document forwards, over all steps."""
+    groups: str
+    """Digest of the groups artifact: equal digests, equal training data."""
+
+    @property
+    def pairs_per_step(self) -> float:
+        return self.pairs / self.steps if self.steps else 0.0
+
+
+@dataclass(frozen=True)
+class Row:
+    """One system: the same recipe under every seed it was trained with."""
+
+    name: str
+    kind: Kind
+    results: Mapping[str, Sequence[PerQuery]]
+    """By test set, one entry per seed."""
+    seeds: tuple[int, ...] = ()
+    """Empty where nothing was trained."""
+    stages: tuple[StageFacts, ...] = ()
+    """In training order, of one seed."""
+    pairs: int | None = None
+    """Trained on, over all stages, per seed; of a derived row the sum over its members."""
+    seconds: float | None = None
+    """Of training, over all stages, mean over seeds; of a derived row the sum."""
+    reused: bool = False
+    """No stage was trained for this comparison; all came from the store."""
+    error: str = ""
+    """Why there are no results: a failed row."""
+
+
+@dataclass(frozen=True)
+class Versus:
+    """A row against the reference on one measure; every p is two-sided and in 0..1."""
+
+    difference: float
+    """Mean of the row minus mean of the reference."""
+    effect: float
+    """Cohen's d of the paired differences."""
+    p: float
+    """Paired t-test."""
+    p_permutation: float
+    p_equivalence: float
+    """TOST within the margin."""
+    smallest_margin: float
+    """The smallest margin that TOST could confirm on these queries."""
+    p_holm: float = math.nan
+    """`p` after Holm over the row's family; so are the next two."""
+    p_permutation_holm: float = math.nan
+    p_equivalence_holm: float = math.nan
+    verdict: Verdict = "inconclusive"
+
+
+@dataclass(frozen=True)
+class Line:
+    """A row of the finished comparison on one test set."""
+
+    row: Row
+    label: str
+    """a, b, c ...: what `letters` of other lines call this one."""
+    means: Mapping[str, float]
+    """measure -> mean over queries and seeds; empty for a failed row."""
+    seed_means: Mapping[str, Sequence[float]]
+    """measure -> mean over queries, per seed."""
+    intervals: Mapping[str, tuple[float, float]]
+    versus: Mapping[str, Versus | None]
+    """measure -> against the reference; None for the reference, the oracle, and where there is no
+    reference."""
+    letters: Mapping[str, str]
+    """measure -> labels of the lines that this one is significantly better than."""
+
+
+def compare(
+    rows: Sequence[Row],
+    test_set: str,
+    measures: Sequence[str],
+    reference: str | None = None,
+    statistics: Statistics = Statistics(),  # noqa: B008 - frozen
+) -> list[Line]:
+    """Lines of one test set, in the order of the rows.
+
+    The Holm family of a measure is all trained rows but the reference. First stage, teacher,
+    zero-shot and derived rows are a family of their own. The oracle reads the judgements, so
+    nothing is tested against it; Judged@k is not effectiveness and is not tested either. Letters
+    compare all rows with all others, which is one more family: all pairs of a measure.
+
+    Args:
+        rows: each with the same measures on the same queries, or with an error.
+        measures: names; each in every row.
+        reference: name of a row; None, or the name of a failed row, makes no tests against it.
+
+    Raises:
+        ValueError: equal names, an unknown or oracle reference, other measures or other queries
+            than in the first row.
+    """
+    _check(rows, test_set, measures, reference)
+    values = {
+        measure: {row.name: _values(row, test_set, measure) for row in rows if not row.error}
+        for measure in measures
+    }
+    base = None if any(r.name == reference and r.error for r in rows) else reference
+    labels = dict(zip([r.name for r in rows], _labels(), strict=False))
+    tests = {m: _tests(rows, values[m], base, statistics) if tested(m) else {} for m in measures}
+    better = {m: _letters(rows, values[m], labels, statistics) if tested(m) else {} for m in values}
+    return [
+        Line(
+            row=row,
+            label=labels[row.name],
+            means={m: float(v[row.name].mean()) for m, v in values.items() if row.name in v},
+            seed_means={
+                m: v[row.name].mean(axis=1).tolist() for m, v in values.items() if row.name in v
+            },
+            intervals={
+                m: interval(v[row.name].tolist(), statistics.level, statistics.resamples)
+                for m, v in values.items()
+                if row.name in v
+            },
+            versus={m: tests[m].get(row.name) for m in measures},
+            letters={m: better[m].get(row.name, "") for m in measures},
+        )
+        for row in rows
+    ]
+
+
+def tested(measure: str) -> bool:
+    """Whether the measure is one of effectiveness."""
+    return not measure.startswith("Judged")
+
+
+def _values(row: Row, test_set: str, measure: str) -> npt.NDArray[np.float64]:
+    """[S, Q], queries by id: rows pair up, and reading order does not change the bootstrap."""
+    return matrix([[v for _, v in sorted(one[measure].items())] for one in row.results[test_set]])
+
+
+def _tests(
+    rows: Sequence[Row],
+    values: Mapping[str, npt.NDArray[np.float64]],
+    reference: str | None,
+    statistics: Statistics,
+) -> dict[str, Versus]:
+    if reference is None:
+        return {}
+    base = values[reference].mean(axis=0).tolist()
+    found: dict[str, Versus] = {}
+    for family in (["trained"], ["first_stage", "zero_shot", "teacher", "derived"]):
+        names = [
+            row.name
+            for row in rows
+            if row.kind in family and row.name in values and row.name != reference
+        ]
+        raw = [_versus(values[name].mean(axis=0).tolist(), base, statistics) for name in names]
+        found |= dict(zip(names, _corrected(raw, statistics), strict=True))
+    return found
+
+
+def _versus(ours: list[float], base: list[float], statistics: Statistics) -> Versus:
+    test = paired_test(ours, base)
+    return Versus(
+        difference=test.difference,
+        effect=effect_size(ours, base),
+        p=test.p,
+        p_permutation=permutation_test(ours, base, statistics.resamples),
+        p_equivalence=tost(ours, base, statistics.margin),
+        smallest_margin=smallest_margin(ours, base, statistics.alpha),
+    )
+
+
+def _corrected(raw: Sequence[Versus], statistics: Statistics) -> list[Versus]:
+    columns = [
+        holm([one.p for one in raw]),
+        holm([one.p_permutation for one in raw]),
+        holm([one.p_equivalence for one in raw]),
+    ]
+    return [
+        replace(
+            one,
+            p_holm=p,
+            p_permutation_holm=permuted,
+            p_equivalence_holm=equivalent,
+            verdict=verdict(one.difference, p, equivalent, statistics.alpha),
+        )
+        for one, p, permuted, equivalent in zip(raw, *columns, strict=True)
+    ]
+
+
+def _letters(
+    rows: Sequence[Row],
+    values: Mapping[str, npt.NDArray[np.float64]],
+    labels: Mapping[str, str],
+    statistics: Statistics,
+) -> dict[str, str]:
+    names = [row.name for row in rows if row.kind != "oracle" and row.name in values]
+    means = {name: values[name].mean(axis=0).tolist() for name in names}
+    pairs = list(itertools.combinations(names, 2))
+    tests = [paired_test(means[one], means[other]) for one, other in pairs]
+    adjusted = holm([test.p for test in tests])
+    beaten: dict[str, list[str]] = {name: [] for name in names}
+    for (one, other), test, p in zip(pairs, tests, adjusted, strict=True):
+        if p < statistics.alpha:
+            better, worse = (one, other) if test.difference > 0 else (other, one)
+            beaten[better].append(labels[worse])
+    return {name: "".join(sorted(found, key=_label_order)) for name, found in beaten.items()}
+
+
+def _labels() -> Iterable[str]:
+    """a .. z, then a1 .. z1, a2 ..."""
+    for turn in itertools.count():
+        yield from (f"{letter}{turn or ''}" for letter in "abcdefghijklmnopqrstuvwxyz")
+
+
+def _label_order(label: str) -> tuple[int, str]:
+    return int(label[1:] or 0), label[0]
+
+
+def _check(
+    rows: Sequence[Row], test_set: str, measures: Sequence[str], reference: str | None
+) -> None:
+    names = [row.name for row in rows]
+    twice = {name for name in names if names.count(name) > 1}
+    if twice:
+        raise ValueError(f"expected one row per name, found {min(twice)!r} several times")
+    if reference is not None and reference not in names:
+        raise ValueError(f"reference {reference!r}: no such row{nearest(reference, names)}")
+    sound = [row for row in rows if not row.error]
+    for row in sound:
+        if row.name == reference and row.kind == "oracle":
+            raise ValueError(f"reference {reference!r} is an oracle; test against a model")
+        if not row.results.get(test_set):
+            raise ValueError(f"row {row.name!r} has no results on {test_set!r}")
+        for per_query in row.results[test_set]:
+            _check_seed(row, per_query, sound[0], test_set, measures)
+
+
+def _check_seed(
+    row: Row, per_query: PerQuery, first: Row, test_set: str, measures: Sequence[str]
+) -> None:
+    queries = first.results[test_set][0]
+    for measure in measures:
+        if measure not in per_query:
+            raise ValueError(
+                f"row {row.name!r} has no measure {measure!r}{nearest(measure, per_query)}"
+            )
+        other = per_query[measure].keys() ^ queries.get(measure, {}).keys()
+        if other or not per_query[measure]:
+            raise ValueError(
+                f"row {row.name!r}, {measure}: expected the queries of row {first.name!r}, "
+                f"found {len(other)} that only one of them has, such as {sorted(other)[:3]}; "
+                "evaluate all rows with the same qrels"
+            )

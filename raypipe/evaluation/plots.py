@@ -1,0 +1,259 @@
+"""Plots of a comparison, drawn without a display."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from raypipe.evaluation.comparison import Kind, Line, tested
+from raypipe.evaluation.report import LABELS, Curve, Report, SetFacts
+from raypipe.evaluation.tables import MARK
+
+COLOURS: dict[Kind, str] = {  # told apart by everyone (Okabe and Ito)
+    "first_stage": "#7f7f7f",
+    "zero_shot": "#e69f00",
+    "teacher": "#cc79a7",
+    "oracle": "#000000",
+    "trained": "#0072b2",
+    "derived": "#56b4e9",
+}
+_CYCLE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#7f7f7f")
+_STYLES = ("-", "--", ":", "-.")
+
+
+def save_png(path: str | Path, figure: Any) -> None:
+    """At 150 dots per inch."""
+    figure.savefig(path, format="png", dpi=150)
+
+
+def svg(figure: Any) -> str:
+    """The figure as an element for an HTML page, with its text as text."""
+    import matplotlib
+
+    out = io.StringIO()
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "raypipe"}):
+        figure.savefig(out, format="svg", metadata={"Date": None})
+    text = out.getvalue()
+    return text[text.index("<svg") :]
+
+
+def intervals(report: Report, one: SetFacts) -> Any:
+    """Means with their intervals for the first two measures, best row of the first on top.
+
+    The reference's mean is a dashed line.
+    """
+    shown = one.measures[:2]
+    lines = [line for line in report.lines[one.name] if line.means]
+    lines.sort(key=lambda line: line.means[shown[0]])
+    figure = _figure(3.2 + 3.6 * len(shown), 1.4 + 0.34 * len(lines))
+    axes = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
+    for axis, measure in zip(axes, shown, strict=True):
+        _dots(axis, lines, measure, report)
+    names = [f"{n} {MARK}" if n == report.reference else n for n in (x.row.name for x in lines)]
+    axes[0].set_yticks(range(len(lines)), names)
+    kinds = [kind for kind in COLOURS if any(line.row.kind == kind for line in lines)]
+    marks = [_mark(axes[0], kind) for kind in kinds]
+    if marks:
+        figure.legend(handles=marks, loc="outside lower center", ncols=len(marks), frameon=False)
+    return figure
+
+
+def _dots(axis: Any, lines: Sequence[Line], measure: str, report: Report) -> None:
+    for y, line in enumerate(lines):
+        low, high = line.intervals[measure]
+        colour = COLOURS[line.row.kind]
+        axis.plot([low, high], [y, y], color=colour, linewidth=1.8, alpha=0.55)
+        axis.plot([line.means[measure]], [y], "o", color=colour, markersize=6)
+        seeds = line.seed_means[measure]
+        if len(seeds) > 1:
+            axis.plot(seeds, [y] * len(seeds), "|", color=colour, markersize=9, alpha=0.7)
+        if line.row.name == report.reference:
+            axis.axvline(line.means[measure], color=colour, linestyle="--", linewidth=0.9)
+    percent = f"{100 * report.statistics.level:g} %"
+    axis.set_xlabel(f"{measure}, mean and {percent} interval")
+    axis.grid(axis="x", alpha=0.25)
+    axis.spines[["top", "right"]].set_visible(False)
+
+
+def pareto(points: Sequence[tuple[float, float]]) -> list[int]:
+    """Positions of the points (cost, value) that no other beats in both, by rising cost.
+
+    >>> pareto([(1, .5), (2, .4), (3, .7), (3, .6)])
+    [0, 2]
+    """
+    best, front = -math.inf, []
+    for i in sorted(range(len(points)), key=lambda i: (points[i][0], -points[i][1])):
+        if points[i][1] > best:
+            best = points[i][1]
+            front.append(i)
+    return front
+
+
+def cost(report: Report, one: SetFacts) -> Any | None:
+    """Effectiveness against training time, with the Pareto front; None if nothing was trained.
+
+    Rows that cost no training are horizontal lines. The oracle is left out: it is no system.
+    """
+    measure = one.measures[0]
+    lines = [line for line in report.lines[one.name] if line.means and line.row.kind != "oracle"]
+    priced = [line for line in lines if line.row.seconds]
+    if not priced:
+        return None
+    figure = _figure(7.2, 4.6)
+    axis = figure.subplots()
+    points = [(float(line.row.seconds or 0), line.means[measure]) for line in priced]
+    for number, (line, (x, y)) in enumerate(zip(priced, points, strict=True)):
+        axis.plot([x], [y], "o", color=COLOURS[line.row.kind], markersize=6)
+        beside = (6, 4 if number % 2 else -9)  # rows of one length stand above each other
+        axis.annotate(line.row.name, (x, y), xytext=beside, textcoords="offset points", fontsize=8)
+    front = [points[i] for i in pareto(points)]
+    axis.step(*zip(*front, strict=True), where="post", color="#d55e00", linewidth=1, alpha=0.8)
+    for line in lines:
+        if not line.row.seconds:
+            axis.axhline(line.means[measure], color=COLOURS[line.row.kind], linestyle=":")
+            axis.annotate(
+                line.row.name,
+                (1, line.means[measure]),
+                xycoords=("axes fraction", "data"),
+                ha="right",
+                va="bottom",
+                fontsize=8,
+            )
+    if max(x for x, _ in points) > 10 * min(x for x, _ in points):
+        axis.set_xscale("log")
+    axis.set_xlabel("seconds of training, all stages, one seed; the line is the Pareto front")
+    axis.set_ylabel(measure)
+    axis.grid(alpha=0.25)
+    axis.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def curves(report: Report) -> Any | None:
+    """Loss and validation of every stage; None where nothing was reported.
+
+    One colour per row, one line style per seed.
+    """
+    stages = list(dict.fromkeys(c.stage for cs in report.curves.values() for c in cs))
+    names = [f"val/{m}" for m in report.sets[0].measures[:1]]
+    if not stages:
+        return None
+    figure = _figure(4.6 * len(stages), 6.0)
+    axes = figure.subplots(2, len(stages), squeeze=False)
+    for column, stage in enumerate(stages):
+        for number, (row, found) in enumerate(report.curves.items()):
+            mine = [curve for curve in found if curve.stage == stage]
+            colour = _CYCLE[number % len(_CYCLE)]
+            for i, curve in enumerate(mine):
+                look = {"color": colour, "linestyle": _STYLES[i % len(_STYLES)], "linewidth": 1.1}
+                label = row if i == 0 else None
+                _draw(axes[0][column], _smooth(curve, "loss"), label, look)
+                for name in names:
+                    _draw(axes[1][column], list(curve.series.get(name, ())), label, look, "o")
+        axes[0][column].set_title(stage, fontsize=10)
+        axes[0][column].set_ylabel("training loss")
+        axes[1][column].set_ylabel(f"validation {names[0].removeprefix('val/')}")
+        axes[1][column].set_xlabel("step")
+        for axis in (axes[0][column], axes[1][column]):
+            axis.grid(alpha=0.25)
+            axis.spines[["top", "right"]].set_visible(False)
+    handles, labels = [], []
+    for axis in axes.flat:
+        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
+            if label not in labels:
+                handles.append(handle)
+                labels.append(label)
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=8)
+    return figure
+
+
+def _draw(
+    axis: Any, points: Any, label: str | None, look: dict[str, Any], mark: str | None = None
+) -> None:
+    if points:
+        axis.plot(*zip(*points, strict=True), marker=mark, markersize=3, label=label, **look)
+
+
+def _smooth(curve: Curve, name: str, most: int = 60) -> list[tuple[float, float]]:
+    """Means of neighbours, at most `most` points: single steps are noise."""
+    points = list(curve.series.get(name, ()))
+    size = max(1, math.ceil(len(points) / most))
+    parts = [points[i : i + size] for i in range(0, len(points), size)]
+    return [
+        (math.fsum(p[0] for p in one) / len(one), math.fsum(p[1] for p in one) / len(one))
+        for one in parts
+    ]
+
+
+def differences(report: Report, one: SetFacts) -> Any | None:
+    """Per-query differences to the reference, sorted, one panel per row; None without tests."""
+    measure = next((m for m in one.measures if tested(m)), None)
+    lines = {line.row.name: line for line in report.lines[one.name]}
+    names = [n for n, line in lines.items() if measure and line.versus.get(measure) is not None]
+    if not names or report.reference is None or measure is None:
+        return None
+    base = _per_query(report, report.reference, one.name, measure)
+    columns = min(3, len(names))
+    rows = math.ceil(len(names) / columns)
+    figure = _figure(3.4 * columns, 0.6 + 1.9 * rows)
+    axes = figure.subplots(rows, columns, squeeze=False, sharey=True)
+    for axis, name in zip(axes.flat, names, strict=False):
+        mine = _per_query(report, name, one.name, measure)
+        values = sorted((mine[q] - base[q] for q in base), reverse=True)
+        tints = ["#0072b2" if v > 0 else "#d55e00" for v in values]
+        axis.bar(range(len(values)), values, width=1.0, color=tints)
+        won, lost = sum(v > 0 for v in values), sum(v < 0 for v in values)
+        axis.set_title(f"{name}\n{won} better, {lost} worse", fontsize=8)
+        axis.axhline(0, color="black", linewidth=0.6)
+        axis.set_xticks([])
+        axis.spines[["top", "right", "bottom"]].set_visible(False)
+    for axis in list(axes.flat)[len(names) :]:
+        axis.set_visible(False)
+    figure.supylabel(f"{measure}, difference per query", fontsize=9)
+    return figure
+
+
+def searched(report: Report) -> Any:
+    """Validation value of every trial of a search, and the best so far."""
+    figure = _figure(7.2, 3.4)
+    axis = figure.subplots()
+    known = sorted((o for o in report.searched if o.value is not None), key=lambda o: o.number)
+    for state, mark in (("finished", "o"), ("pruned", "x")):
+        mine = [(one.number, one.value) for one in known if one.state == state]
+        if mine:
+            axis.plot(*zip(*mine, strict=True), mark, color="#0072b2", label=state)
+    best, line = -math.inf, []
+    for one in known:
+        if one.state == "finished":
+            best = max(best, one.value or 0.0)
+            line.append((one.number, best))
+    if line:
+        axis.step(*zip(*line, strict=True), where="post", color="#d55e00", label="best so far")
+    axis.set_xlabel("trial")
+    axis.set_ylabel("validation")
+    axis.legend(frameon=False, fontsize=8)
+    axis.grid(alpha=0.25)
+    axis.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def _per_query(report: Report, name: str, test_set: str, measure: str) -> dict[str, float]:
+    """Means over seeds."""
+    row = next(row for row in report.rows if row.name == name)
+    seeds = [one[measure] for one in row.results[test_set]]
+    return {q: math.fsum(one[q] for one in seeds) / len(seeds) for q in seeds[0]}
+
+
+def _figure(width: float, height: float) -> Any:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _mark(axis: Any, kind: Kind) -> Any:
+    return axis.plot([], [], "o", color=COLOURS[kind], label=LABELS[kind])[0]

@@ -1,0 +1,306 @@
+"""A comparison in the terminal and as Markdown.
+
+A figure is shown with three decimals and without its leading zero, as is the habit in the field.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from raypipe.evaluation.comparison import Line, Versus, tested
+from raypipe.evaluation.report import LABELS, Report, SetFacts
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+NO_VALUE = "–"  # noqa: RUF001 - an en dash, as tables print it
+MARK = "†"
+
+
+@dataclass(frozen=True)
+class Table:
+    """Cells as text; the first `left` columns are words, the others figures."""
+
+    heads: list[str]
+    body: list[list[str]]
+    left: int
+    bold: int | None = None
+    """Index of the reference's row."""
+
+
+def effectiveness(report: Report, one: SetFacts) -> Table:
+    """Rows x measures on one test set: mean, interval, letters, the published value."""
+    lines = report.lines[one.name]
+    heads = ["", "model", "stages", "seeds"]
+    for measure in one.measures:
+        heads.append(measure)
+        if one.published.get(measure):
+            heads.append("published")
+    heads += ["pairs", "seconds"]
+    body = []
+    for line in lines:
+        row = line.row
+        cells = [line.label, _name(line, report), _stages(line), str(len(row.seeds) or NO_VALUE)]
+        for measure in one.measures:
+            cells.append(_mean(line, measure))
+            if (published := one.published.get(measure)) is not None and published:
+                value = published.get(row.name)
+                cells.append(NO_VALUE if value is None else figure(value))
+        body.append([*cells, _count(row.pairs), _seconds(row.seconds)])
+    return Table(heads, body, 3, _reference(report, lines))
+
+
+def against_reference(report: Report, one: SetFacts, measures: Sequence[str] = ()) -> Table | None:
+    """Rows x tested measures: what the tests say; None where nothing was tested.
+
+    Args:
+        measures: those to show; empty shows all that are tested.
+    """
+    lines = report.lines[one.name]
+    body = []
+    for measure in measures or [m for m in one.measures if tested(m)]:
+        for line in lines:
+            if (test := line.versus.get(measure)) is not None:
+                body.append([line.row.name, measure, *_tests(test)])
+    if not body:
+        return None
+    heads = ["model", "measure", "difference", "p (t)", "p (perm.)", "effect d", "p (TOST)"]
+    return Table([*heads, "smallest margin", "verdict"], body, 2)
+
+
+def _tests(test: Versus) -> list[str]:
+    return [
+        signed(test.difference),
+        p_value(test.p_holm),
+        p_value(test.p_permutation_holm),
+        NO_VALUE if math.isnan(test.effect) else f"{test.effect:+.2f}",
+        p_value(test.p_equivalence_holm),
+        figure(test.smallest_margin),
+        test.verdict,
+    ]
+
+
+def training(report: Report) -> Table | None:
+    """Rows x stages: the columns of a controlled comparison; None if nothing was trained."""
+    body = [
+        [
+            row.name,
+            stage.name,
+            stage.loss,
+            f"{stage.lr:.2g}",
+            f"{stage.pairs_per_step:,.0f}",
+            _count(stage.steps),
+            _count(stage.queries),
+            _count(stage.pairs),
+            stage.groups[:8],
+        ]
+        for row in report.rows
+        for stage in row.stages
+        if row.kind == "trained"
+    ]
+    heads = ["model", "stage", "loss", "lr", "pairs per step", "steps", "queries seen"]
+    return Table([*heads, "pairs seen", "groups"], body, 3) if body else None
+
+
+def searched(report: Report) -> Table | None:
+    """The trials of a search, the best on validation first; None for a comparison."""
+    if not report.searched:
+        return None
+    keys = list(dict.fromkeys(key for one in report.searched for key in one.settings))
+    ranked = sorted(report.searched, key=lambda one: (one.value is None, -(one.value or 0.0)))
+    body = [
+        [
+            str(one.number),
+            one.state,
+            *(one.settings.get(key, NO_VALUE) for key in keys),
+            NO_VALUE if one.value is None else figure(one.value),
+        ]
+        for one in ranked
+    ]
+    return Table(["trial", "state", *keys, "validation"], body, 2 + len(keys))
+
+
+def overview(report: Report) -> Table | None:
+    """Rows x test sets, the first measure of each, and the mean of every suite."""
+    if len(report.sets) < 2:
+        return None
+    means = report.suite_means()
+    heads = ["model", *(f"{one.name} {one.measures[0]}" for one in report.sets)]
+    heads += [f"mean of {suite}" for suite in means]
+    body = []
+    for i, row in enumerate(report.rows):
+        cells = [row.name]
+        for one in report.sets:
+            value = report.lines[one.name][i].means.get(one.measures[0])
+            cells.append(NO_VALUE if value is None else figure(value))
+        for by_row in means.values():
+            cells.append(figure(by_row[row.name][0]) if row.name in by_row else NO_VALUE)
+        body.append(cells)
+    return Table(heads, body, 1)
+
+
+def to_markdown(report: Report) -> str:
+    """The whole comparison."""
+    parts = [f"# {report.name}"]
+    if (table := overview(report)) is not None:
+        parts += ["## All test sets", _markdown(table)]
+    for one in report.sets:
+        head, *facts = one.title
+        parts += [f"## {head}", "\n".join(f"- {fact}" for fact in facts)]
+        parts += [_markdown(effectiveness(report, one))]
+        if (tests := against_reference(report, one)) is not None:
+            parts += [f"Against {report.reference}:", _markdown(tests)]
+        parts += [f"Published: {source}" for source in one.sources]
+    if (trials := searched(report)) is not None:
+        parts += ["## Trials", _markdown(trials)]
+    if (trained := training(report)) is not None:
+        parts += ["## Training", _markdown(trained)]
+    parts += ["\n".join(f"- {text}" for text in [*_failures(report), *report.notes])]
+    parts += ["\n".join(explanation(report))]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def print_report(report: Report, console: Console | None = None) -> None:
+    """The same in the terminal, with the tests of each set's first measure only."""
+    from rich.console import Console
+    from rich.text import Text
+
+    # a log file has no width of its own; 80 columns would fold every cell
+    console = console or Console(width=None if sys.stdout.isatty() else 150)
+    for one in report.sets:
+        for text in one.title:
+            console.print(Text(text))
+        console.print()
+        _print(console, effectiveness(report, one))
+        if (tests := against_reference(report, one, one.measures[:1])) is not None:
+            console.print(Text(f"\nagainst {report.reference}"))
+            _print(console, tests)
+        console.print()
+    tables = {
+        "trials": searched(report),
+        "training": training(report),
+        "all test sets": overview(report),
+    }
+    for title, table in tables.items():
+        if table is not None:
+            console.print(Text(title))
+            _print(console, table)
+            console.print()
+    for text in [*_failures(report), *report.notes]:
+        console.print(Text(text))
+    console.print(Text(" ".join(explanation(report)), style="dim"))
+
+
+def explanation(report: Report) -> list[str]:
+    """What the figures are, in sentences."""
+    chosen = report.statistics
+    said = [
+        f"[low, high]: {100 * chosen.level:g} % bootstrap over queries and seeds, "
+        f"{chosen.resamples:,} resamples."
+    ]
+    if report.mode == "search":
+        return [*said, "A search chose among many trials and stopped some: nothing is tested."]
+    said.append(
+        "Letters: rows that this one is significantly better than (paired t-tests of all pairs, "
+        "Holm)."
+    )
+    if any(v for lines in report.lines.values() for line in lines for v in line.versus.values()):
+        said.append(
+            f"{MARK} reference. Tests are paired and two-sided, on per-query values averaged over "
+            "seeds, Holm-corrected per measure and test set, trained rows in one family and all "
+            f"others in another. Verdict at alpha {chosen.alpha:g}: equivalent means within "
+            f"{chosen.margin:g} (TOST), and the smallest margin is what these queries could "
+            "confirm. The oracle reads the judgements and is not tested."
+        )
+    return said
+
+
+def figure(value: float) -> str:
+    """Three decimals without the leading zero."""
+    if not math.isfinite(value):
+        return NO_VALUE
+    text = f"{value:.3f}"
+    return text.replace("0.", ".", 1) if text.startswith(("0.", "-0.")) else text
+
+
+def signed(value: float) -> str:
+    """A difference."""
+    text = f"{value:+.3f}"
+    return text.replace("0.", ".", 1) if text[1:].startswith("0.") else text
+
+
+def p_value(value: float | None) -> str:
+    """A p value; a dash where there is none."""
+    if value is None or math.isnan(value):
+        return NO_VALUE
+    return "<.001" if value < 0.001 else figure(value)
+
+
+def _markdown(table: Table) -> str:
+    ruler = [" --- " if i < table.left else " ---: " for i in range(len(table.heads))]
+    rows = ["| " + " | ".join(map(_escaped, row)) + " |" for row in [table.heads, *table.body]]
+    return "\n".join([rows[0], "|" + "|".join(ruler) + "|", *rows[1:]])
+
+
+def _print(console: Console, table: Table) -> None:
+    from rich.table import Table as Drawn
+    from rich.text import Text
+
+    drawn = Drawn(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
+    for i, head in enumerate(table.heads):
+        drawn.add_column(head, justify="left" if i < table.left else "right", overflow="fold")
+    for i, row in enumerate(table.body):
+        style = "bold" if i == table.bold else ""
+        drawn.add_row(*(Text(cell.replace(" [", "\n[", 1), style=style) for cell in row))
+    console.print(drawn)
+
+
+def _reference(report: Report, lines: Sequence[Line]) -> int | None:
+    places = [i for i, line in enumerate(lines) if line.row.name == report.reference]
+    return places[0] if places else None
+
+
+def _failures(report: Report) -> list[str]:
+    return [f"FAILED {row.name}: {row.error}" for row in report.failed]
+
+
+def _name(line: Line, report: Report) -> str:
+    return f"{line.row.name} {MARK}" if line.row.name == report.reference else line.row.name
+
+
+def _stages(line: Line) -> str:
+    if line.row.error:
+        return "failed"
+    stages = " > ".join(stage.name for stage in line.row.stages)
+    if not stages:
+        return LABELS[line.row.kind]
+    return stages + (" (reused)" if line.row.reused else "")
+
+
+def _mean(line: Line, measure: str) -> str:
+    if measure not in line.means:
+        return NO_VALUE
+    mean = figure(line.means[measure])
+    if not tested(measure):  # how much of a list was judged needs no interval, the table is wide
+        return mean
+    low, high = line.intervals[measure]
+    letters = f" {line.letters[measure]}" if line.letters[measure] else ""
+    return f"{mean}{letters} [{figure(low)}, {figure(high)}]"
+
+
+def _count(value: int | None) -> str:
+    return NO_VALUE if value is None else f"{value:,}"
+
+
+def _seconds(value: float | None) -> str:
+    if value is None:
+        return NO_VALUE
+    return f"{value:,.0f}" if value >= 10 else f"{value:.1f}"
+
+
+def _escaped(cell: str) -> str:
+    return " ".join(cell.split()).replace("|", "\\|")

@@ -1,0 +1,184 @@
+"""What varies between the trials of a sweep, and how it is searched."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
+
+from raypipe.config import Config, nearest
+
+SEED = "seed"
+"""The key whose values are repetitions of one row, not rows."""
+
+
+class _Bounds(Config):
+    """Base of ranges."""
+
+    low: float
+    high: float
+    log: bool = False
+    """As likely in every decade."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> _Bounds:
+        if not self.low < self.high:
+            raise ValueError(f"expected low < high, found {self.low:g} and {self.high:g}")
+        if self.log and self.low <= 0:
+            raise ValueError(f"low: expected more than 0 with log, found {self.low:g}")
+        return self
+
+
+class Uniform(_Bounds):
+    """A real number between two bounds."""
+
+    type: Literal["uniform"] = "uniform"
+
+
+class Integer(_Bounds):
+    """A whole number between two bounds, both included."""
+
+    type: Literal["integer"] = "integer"
+    low: int
+    high: int
+
+
+Range = Annotated[Uniform | Integer, Field(discriminator="type")]
+_RANGE: TypeAdapter[Uniform | Integer] = TypeAdapter(Range)
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One key of the space."""
+
+    key: str
+    """Dotted, as on the command line."""
+    values: Mapping[str, Any] = field(default_factory=dict)
+    """Label in tables to value; empty for a range."""
+    range: Uniform | Integer | None = None
+    when: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Labels of earlier keys under which this key applies; empty: always."""
+
+    def applies(self, labels: Mapping[str, str]) -> bool:
+        """Whether this key varies where earlier keys have these labels."""
+        return all(labels.get(key) in allowed for key, allowed in self.when.items())
+
+
+class Asha(Config):
+    """Asynchronous successive halving (Li et al. 2020, arXiv 1810.05934) on validation values."""
+
+    grace: int = Field(1, ge=1)
+    """Validations of the last stage before a trial can be stopped."""
+    reduction: float = Field(3.0, gt=1)
+    """Of the trials that reach a rung, one in so many goes on."""
+
+
+class Search(Config):
+    """How `mode: search` looks for good trials. It makes no claim of significance."""
+
+    algorithm: Literal["tpe", "random"] = "tpe"
+    """tpe: Optuna's tree-structured Parzen estimator, which learns from finished trials."""
+    trials: int = Field(16, ge=1)
+    startup: int = Field(6, ge=1)
+    """Random trials before tpe draws its first conclusion."""
+    seed: int = 1
+    """Of the sampler, not of training."""
+    pruning: Asha | None = Asha()
+    """Stops trials early, within their last stage and only where no other trial shares it."""
+
+
+class Sweep(Config):
+    """What varies between trials."""
+
+    mode: Literal["compare", "search"] = "compare"
+    """compare: every combination, nothing stopped early, significance tests. search: a number of
+    draws from the space, hopeless ones stopped early; the best on validation is tested."""
+    space: dict[str, list[Any] | dict[str, Any]] = Field(default_factory=dict)
+    """Dotted key to what it may be: a list; a mapping from the name in tables to the value; either
+    one as `{values: ..., when: {other.key: LABEL}}` for fields that only some choices have; or, in
+    a search, a range `{type: uniform | integer, low: a, high: b, log: true}`. `seed` repeats rows.
+    """
+    select: dict[str, list[Any]] = Field(default_factory=dict)
+    """Keys `stages.NAME.FIELD` whose value is chosen on validation queries before the comparison:
+    for every stage and whatever else varies, with the first seed, the stage trained alone."""
+    retries: int = Field(1, ge=0)
+    """How often a failed trial is run again before it is reported as failed."""
+    search: Search = Search()
+
+    @model_validator(mode="after")
+    def _readable(self) -> Sweep:
+        known: dict[str, Axis] = {}
+        for key, given in self.space.items():
+            try:
+                axis = parse_axis(key, given)
+                _check_when(axis, known)
+            except ValueError as error:
+                raise ValueError(f"space.{key}: {error}") from None
+            if axis.range is not None and self.mode == "compare":
+                raise ValueError(
+                    f"space.{key}: a range has no list of values to compare; give a list, or set "
+                    "sweep.mode=search"
+                )
+            known[key] = axis
+        for key, values in self.select.items():
+            if len(key.split(".")) < 3 or not key.startswith("stages.") or not values:
+                raise ValueError(
+                    f"select.{key}: expected a key stages.NAME.FIELD with a list of values"
+                )
+            if key in self.space:
+                raise ValueError(f"select.{key}: this key is in sweep.space too; keep one of them")
+        if self.select and self.mode == "search":
+            raise ValueError("select: a search chooses by itself; put the key into sweep.space")
+        return self
+
+    def axes(self) -> list[Axis]:
+        """The keys of the space, in order."""
+        return [parse_axis(key, given) for key, given in self.space.items()]
+
+
+def parse_axis(key: str, given: Any) -> Axis:
+    """An entry of `sweep.space`.
+
+    Raises:
+        ValueError: it is neither a list, a mapping of labels, nor a range.
+    """
+    when: dict[str, tuple[str, ...]] = {}
+    if isinstance(given, Mapping) and "when" in given and given.keys() <= {"when", "values"}:
+        when = {k: _labels(v) for k, v in dict(given["when"]).items()}
+        given = given.get("values")
+    if isinstance(given, Mapping) and given.get("type") in ("uniform", "integer"):
+        when |= {k: _labels(v) for k, v in given.get("when", {}).items()}
+        plain = {k: v for k, v in given.items() if k != "when"}
+        try:
+            return Axis(key, {}, _RANGE.validate_python(plain), when)
+        except ValidationError as error:
+            raise ValueError(error.errors()[0]["msg"].removeprefix("Value error, ")) from None
+    if isinstance(given, Mapping):
+        values = {str(label): value for label, value in given.items()}
+    elif isinstance(given, list):
+        values = {(v if isinstance(v, str) else json.dumps(v)): v for v in given}
+        if len(values) < len(given):
+            raise ValueError(f"expected values with different names, found {given!r}")
+    else:
+        values = {}
+    if not values:
+        raise ValueError(f"expected a list, or a mapping from names to values, found {given!r}")
+    return Axis(key, values, None, when)
+
+
+def _labels(given: Any) -> tuple[str, ...]:
+    many = given if isinstance(given, list) else [given]
+    return tuple(one if isinstance(one, str) else json.dumps(one) for one in many)
+
+
+def _check_when(axis: Axis, known: Mapping[str, Axis]) -> None:
+    for key, labels in axis.when.items():
+        if key not in known:
+            raise ValueError(f"when.{key}: no earlier key of the space{nearest(key, known)}")
+        for label in labels:
+            if label not in known[key].values:
+                near = nearest(label, known[key].values)
+                raise ValueError(f"when.{key}: there is no {label!r} there{near}")

@@ -1,0 +1,68 @@
+"""What a search has tried, on the store: the same command goes on where it was interrupted."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+import pyarrow.fs as pafs
+
+from raypipe.artifacts import Store
+from raypipe.config import digest
+from raypipe.experiment import Experiment
+
+State = Literal["running", "finished", "pruned", "failed", "invalid"]
+
+
+@dataclass
+class Drawn:
+    """One draw from the space."""
+
+    number: int
+    params: Mapping[str, Any]
+    """Dotted key to the label of a choice, or to the number drawn from a range."""
+    state: State = "running"
+    value: float | None = None
+    """Best validation value; of a pruned trial the last one it reached."""
+    curve: list[float] = field(default_factory=list)
+    """Validation values in order, of a trial that could be pruned."""
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class Journal:
+    """The draws of one search: one small file each, written whole."""
+
+    store: Store
+    path: str
+    """Below the storage root."""
+
+    @classmethod
+    def of(cls, experiment: Experiment, store: Store) -> Journal:
+        """More trials of the same search go on in the same journal."""
+        sweep = experiment.sweep.replace(search=experiment.sweep.search.replace(trials=1))
+        key = digest(experiment.replace(sweep=sweep))
+        return cls(store, f"search/{experiment.name}-{key}")
+
+    def write(self, drawn: Drawn) -> None:
+        """Replace what was known of this draw."""
+        folder = f"{self.store.root}/{self.path}"
+        self.store.fs.create_dir(folder, recursive=True)
+        with self.store.fs.open_output_stream(f"{folder}/trial-{drawn.number:05d}.json") as out:
+            out.write(json.dumps(asdict(drawn), indent=1).encode())
+
+    def read(self) -> list[Drawn]:
+        """All draws by number; a file that was cut off is a draw that never was."""
+        selector = pafs.FileSelector(f"{self.store.root}/{self.path}", allow_not_found=True)
+        found = []
+        for info in sorted(self.store.fs.get_file_info(selector), key=lambda info: info.path):
+            if info.base_name.endswith(".json"):
+                with self.store.fs.open_input_stream(info.path) as stream:
+                    text = stream.read()
+                try:
+                    found.append(Drawn(**json.loads(text)))
+                except (ValueError, TypeError):
+                    continue
+        return sorted(found, key=lambda one: one.number)

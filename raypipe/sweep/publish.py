@@ -1,0 +1,133 @@
+"""The finished comparison: printed, and handed to the tracked run as text, page and data."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from raypipe.artifacts import Builder
+from raypipe.evaluation import plots
+from raypipe.evaluation.comparison import Row
+from raypipe.evaluation.page import to_html
+from raypipe.evaluation.published import published_for
+from raypipe.evaluation.report import Curve, Report, SetFacts
+from raypipe.evaluation.tables import print_report, to_markdown
+from raypipe.experiment import Experiment
+from raypipe.judging import MAIN
+from raypipe.sweep.relay import Relay, series
+from raypipe.sweep.space import Trial
+from raypipe.sweep.tracked import COMPARISON, comparison_json
+from raypipe.train.stage import history
+
+
+@dataclass
+class Result:
+    """What a job hands to its user and to other programs."""
+
+    tracked_run: str
+    """The server's id; empty if it was not reached."""
+    report: Report
+    artifacts: dict[str, str]
+    counts: dict[str, Any]
+    failed: dict[str, str] = field(default_factory=dict)
+    """Trial name to error."""
+
+    def summary(self) -> dict[str, Any]:
+        """The content of `--summary FILE`."""
+        plain = self.report.json()
+        return {
+            "tracked_run": self.tracked_run,
+            "artifacts": self.artifacts,
+            "counts": self.counts,
+            "rows": plain["sets"][MAIN]["rows"],
+            "failed": self.failed,
+            "report": plain,
+        }
+
+
+def set_facts(
+    experiment: Experiment, counts: Mapping[str, Any], roles: Sequence[str]
+) -> tuple[SetFacts, ...]:
+    """Test sets as tables name them, with the sizes that a reader needs to judge them."""
+    return tuple(_set_facts(experiment, counts, role) for role in roles)
+
+
+def _set_facts(experiment: Experiment, counts: Mapping[str, Any], role: str) -> SetFacts:
+    queries, source = experiment.query_set(role), experiment.source(role)
+    split = f" {queries.split}" if queries.split else ""
+    name = experiment.name if role == MAIN else f"{experiment.name}, {role}"
+    asked, docs = counts[f"queries/{role}"]["queries"], counts[f"collection/{role}"]["docs"]
+    title = [
+        f"{name}: {queries.dataset}{split}",
+        f"{docs:,} documents; {asked:,} test queries",
+        f"first {experiment.depth(role)} of {source.label} re-ranked; "
+        f"{experiment.truncation.reads}, {experiment.precision}",
+    ]
+    if role == MAIN:
+        title.append(f"{counts['queries/validation']['queries']:,} validation queries")
+        title += _groups(counts)
+    values, sources = published_for(
+        experiment.published, queries.dataset, queries.split, source.label
+    )
+    suite = experiment.evaluation.suite_of(role)
+    return SetFacts(role, tuple(title), experiment.measures(role), suite, values, sources)
+
+
+def _groups(counts: Mapping[str, Any]) -> list[str]:
+    said = []
+    for key, groups in counts.items():
+        name, _, stages = key.partition("/")
+        if name == "groups":
+            of = f" of {stages}" if stages else ""
+            said.append(
+                f"{groups['groups']:,} training groups{of}, {groups['pairs']:,} pairs per epoch"
+            )
+    return said
+
+
+def curves_of(rows: Mapping[str, Sequence[Trial]], builder: Builder) -> dict[str, list[Curve]]:
+    """What every stage of these rows reported, from their checkpoints."""
+    return {
+        name: [
+            Curve(stage.stage_name, trial.experiment.seed, series(history(builder.get(stage))))
+            for trial in trials
+            for stage in trial.experiment.trained().chain()
+        ]
+        for name, trials in rows.items()
+    }
+
+
+def alarms_of(trials: Sequence[Trial], builder: Builder) -> list[str]:
+    """What alarms and filters said of the trials' stages, each sentence once."""
+    said: dict[str, None] = {}
+    for trial in trials:
+        for stage in trial.experiment.trained().chain():
+            counts = builder.get(stage).counts
+            for sentence in counts.get("alarms", ()):
+                said[f"{trial.name}, {stage.stage_name}: {sentence}"] = None
+    return list(said)
+
+
+def publish(report: Report, relay: Relay, run: str) -> None:
+    """Print, and hand Markdown, page, plot and data to the tracked run."""
+    print_report(report)
+    relay.send("log_text", run, to_markdown(report), "report.md")
+    relay.send("log_text", run, to_html(report), "report.html")
+    relay.send("log_text", run, json.dumps(report.json(), indent=1), "report.json")
+    relay.send("log_text", run, json.dumps(comparison_json(report), indent=1), COMPARISON)
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "report.png"
+        plots.save_png(path, plots.intervals(report, report.sets[0]))
+        relay.send("log_bytes", run, path.read_bytes(), "report.png")
+
+
+def reference_of(experiment: Experiment, rows: Sequence[Row]) -> tuple[str | None, list[str]]:
+    """The reference if its row is there; a note if it is not."""
+    named = experiment.reference
+    if named is None or any(row.name == named and not row.error for row in rows):
+        return named, []
+    return None, [f"reference {named!r} has no row: nothing was tested against it"]

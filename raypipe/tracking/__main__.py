@@ -1,0 +1,29 @@
+"""`python -m raypipe.tracking`: the MLflow UI on the default store; `--send`: late records."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from raypipe.tracking.names import without_password
+from raypipe.tracking.recorder import send_left_behind
+from raypipe.tracking.server import default_uri, place
+
+
+def main(arguments: list[str]) -> int:
+    """Replace this process by the UI, or send what jobs could not send."""
+    if arguments[:1] == ["--send"]:
+        return 1 if send_left_behind() else 0
+    uri, root = place(default_uri())
+    if uri.startswith("http"):
+        print(f"MLFLOW_TRACKING_URI names a server, open it in a browser: {without_password(uri)}")
+        return 0
+    address = ["--host", "127.0.0.1", "--port", "5000"]
+    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri, *address]
+    command += ["--default-artifact-root", root] if root else []
+    print(f"MLflow UI on {without_password(uri)}: http://127.0.0.1:5000", flush=True)
+    os.execv(sys.executable, command + arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,49 @@
+"""Names that MLflow accepts, and how to read them back. No import of MLflow."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Mapping
+from typing import Any
+
+_PARAM_CHARS, _KEY_CHARS = 6000, 250
+
+
+def metric_name(measure: str) -> str:
+    """A measure as MLflow accepts it: `nDCG@10` is `nDCG_10`, `RR(rel=2)@10` is `RR.rel-2_10`.
+
+    A test set may stand before it: `DL 2020/nDCG@10` is `DL 2020/nDCG_10`.
+    """
+    head, slash, tail = measure.rpartition("/")
+    match = re.fullmatch(r"([^()@]+)(?:\(([^()]*)\))?(?:@(\d+(?:\.\d+)?))?", tail)
+    if match is None:
+        return key(measure)
+    name, params, cutoff = match.groups()
+    for item in (params or "").split(","):
+        field, equals, value = item.strip().partition("=")
+        name += f".{field.strip()}-{value.strip(' ' + chr(34) + chr(39))}" if equals else ""
+    return key(f"{head}{slash}{name}_{cutoff}" if cutoff else f"{head}{slash}{name}")
+
+
+def key(name: str) -> str:
+    """`name` with the characters that MLflow refuses replaced, on any platform."""
+    legal = re.sub(r"[^\w.\-/ ]", "_", str(name))[:_KEY_CHARS]
+    ambiguous = posixpath.normpath(legal) != legal or legal == "." or legal.startswith(("/", ".."))
+    return legal.replace("/", "_").strip(".") or "_" if ambiguous else legal
+
+
+def cells(params: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Unique legal keys and cut values; two keys that become equal are numbered apart."""
+    found: dict[str, str] = {}
+    for name, value in params.items():
+        legal, n = key(name), 2
+        while legal in found:
+            legal, n = f"{key(name)[: _KEY_CHARS - 8]}_{n}", n + 1
+        found[legal] = str(value)[:_PARAM_CHARS]
+    return list(found.items())
+
+
+def without_password(uri: str) -> str:
+    """For printing."""
+    return re.sub(r"//[^/@]*@", "//***@", uri)

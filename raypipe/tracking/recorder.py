@@ -1,0 +1,233 @@
+"""What a job says of itself: written to the spool at once, sent to the server by a thread.
+
+One MLflow run per job, children per trial and per row that needs no training, grandchildren per
+stage. Only drivers write; no call waits for the server, and none raises because of it.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import shutil
+import subprocess
+import tempfile
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Literal
+
+from raypipe.tracking.names import without_password
+from raypipe.tracking.sender import Sender
+from raypipe.tracking.server import Server, default_uri, now, place
+from raypipe.tracking.spool import Spool, left_behind
+
+Kind = Literal["job", "trial", "baseline", "derived", "stage"]
+Status = Literal["FINISHED", "FAILED", "KILLED"]
+_log = logging.getLogger(__name__)
+_SAMPLE_S = 10.0
+
+
+class Recorder:
+    """The writer of one job's tracked runs. Run ids are the caller's own, unique strings."""
+
+    def __init__(
+        self, uri: str | None, experiment: str, warn: Callable[[str], None] = _log.warning
+    ) -> None:
+        self.uri, root = place(uri or default_uri())
+        target = {"uri": self.uri, "experiment": experiment, "artifact_root": root}
+        self.spool = Spool.create(target)
+        self.sender = Sender(self.spool, Server(self.uri, experiment, root), warn)
+        self.others = [_orphan(one, warn) for one in left_behind()]
+        self._watch: _Watch | None = None
+
+    def start(
+        self,
+        run: str,
+        name: str,
+        kind: Kind,
+        parent: str | None = None,
+        params: Mapping[str, Any] | None = None,
+        tags: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Begin a run below `parent`."""
+        own = {"raypipe.kind": kind, **commit(), **(tags or {})}
+        content = {
+            "parent": parent,
+            "name": name,
+            "params": {k: str(v) for k, v in (params or {}).items()},
+            "tags": {k: str(v) for k, v in own.items() if v not in (None, "")},
+            "at": now(),
+        }
+        self._say("start", run, content)
+
+    def log(self, run: str, metrics: Mapping[str, float], step: int = 0) -> None:
+        """One value per metric; names may be measures, see `names.metric_name`."""
+        self.log_series(run, {name: [(step, value)] for name, value in metrics.items()})
+
+    def log_series(self, run: str, series: Mapping[str, Iterable[tuple[int, float]]]) -> None:
+        """Whole curves: name to (step, value) pairs."""
+        at = now()
+        points = [
+            (name, float(value), at, int(step))
+            for name, curve in series.items()
+            for step, value in curve
+        ]
+        self._say("metrics", run, {"points": points})
+
+    def tag(self, run: str, tags: Mapping[str, Any]) -> None:
+        """Set tags of a run."""
+        self._say("tags", run, {"tags": {k: str(v) for k, v in tags.items()}})
+
+    def log_artifact(self, run: str, path: str | Path, name: str | None = None) -> None:
+        """A file, or a folder with everything below it; `name` is what it is called there."""
+        self._say("artifacts", run, {}, {name or Path(path).name: Path(path)})
+
+    def log_text(self, run: str, text: str, name: str) -> None:
+        """A string as a file."""
+        self.log_bytes(run, text.encode(), name)
+
+    def log_bytes(self, run: str, content: bytes, name: str) -> None:
+        """A file of this content."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "file"
+            path.write_bytes(content)
+            self._say("artifacts", run, {}, {name.replace("/", "_"): path})
+
+    def log_dataset(self, run: str, name: str, source: str, digest: str, use: str) -> None:
+        """Name an input of the run; `use` is training, validation or test."""
+        self._say("dataset", run, {"name": name, "source": source, "digest": digest, "use": use})
+
+    def log_model(
+        self,
+        run: str,
+        checkpoint: str | Path,
+        name: str,
+        registered: str | None = None,
+        metrics: Mapping[str, float] | None = None,
+    ) -> None:
+        """A cross-encoder checkpoint as a pyfunc that re-ranks.
+
+        Args:
+            registered: name in the model registry whose newest version, with the alias `best`, it
+                becomes.
+        """
+        points = [(k, float(v), now(), 0) for k, v in (metrics or {}).items()]
+        content = {"name": name, "registered": registered, "points": points}
+        self._say("model", run, content, {"checkpoint": Path(checkpoint)})
+
+    def finish(self, run: str, status: Status = "FINISHED") -> None:
+        """End the run."""
+        self._say("finish", run, {"status": status, "at": now()})
+
+    def watch(self, run: str) -> None:
+        """Sample CPU, memory, disk, network and GPUs of this machine into the run until `close`."""
+        self._watch = _Watch(lambda values, step: self.log(run, values, step))
+
+    def server_run(self, run: str) -> str:
+        """The server's id; empty while it is not sent."""
+        return self.spool.runs.get(run, "")
+
+    def drain(self, patience: float = 5.0) -> tuple[int, int]:
+        """(records that still wait, records that were refused), after sending what can be sent.
+
+        It waits as long as the server takes records, and `patience` seconds when it is away.
+        """
+        waiting = sum(one.drain(patience) for one in [self.sender, *self.others])
+        return waiting, self.sender.refused
+
+    def close(self) -> None:
+        """Stop sending; what was not sent stays for the next job."""
+        if self._watch is not None:
+            self._watch.stop()
+        for one in [self.sender, *self.others]:
+            one.stop()
+            one.spool.close()
+
+    def _say(
+        self,
+        verb: str,
+        run: str,
+        content: Mapping[str, Any],
+        files: Mapping[str, Path] | None = None,
+    ) -> None:
+        try:
+            self.spool.append(verb, run, content, files)
+        except OSError as error:  # a full disk must not end a training
+            self.sender.refused += 1
+            _log.warning("tracking: %s could not be written down (%s)", verb, error)
+        self.sender.wake()
+
+
+def _orphan(spool: Spool, warn: Callable[[str], None]) -> Sender:
+    """Send what a job that died left; its open runs ended with it."""
+    for run in spool.unfinished():
+        spool.append("finish", run, {"status": "KILLED", "at": now()})
+    return Sender(spool, Server(**spool.target), warn)
+
+
+def send_left_behind(patience: float = 5.0, say: Callable[[str], None] = print) -> int:
+    """Send the records of jobs that are gone; returns how many still wait."""
+    senders = [_orphan(one, say) for one in left_behind()]
+    waiting = 0
+    for one in senders:
+        left = one.drain(patience)
+        said = f"{left} records wait" if left else "all records sent"
+        say(f"{without_password(one.server.uri)}, {one.server.experiment}: {said}")
+        waiting += left
+        one.stop()
+        one.spool.close()
+    return waiting
+
+
+class _Watch:
+    """MLflow's own monitors, read by a thread."""
+
+    def __init__(self, tell: Callable[[dict[str, float], int], None]) -> None:
+        self._tell = tell
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._work, daemon=True, name="system-metrics")
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._over.set()
+        self._thread.join(timeout=10)
+
+    def _work(self) -> None:
+        with suppress(Exception):  # figures of the machine are never worth a job
+            monitors = _monitors()
+            step = 0
+            while not self._over.is_set():
+                values: dict[str, float] = {}
+                for one in monitors:
+                    one.collect_metrics()
+                    values |= one.aggregate_metrics()
+                    one.clear_metrics()
+                sound = {f"system/{k}": v for k, v in values.items() if math.isfinite(v)}
+                self._tell(sound, step)
+                step += 1
+                self._over.wait(_SAMPLE_S)
+
+
+def _monitors() -> list[Any]:
+    from mlflow.system_metrics.metrics.cpu_monitor import CPUMonitor
+    from mlflow.system_metrics.metrics.disk_monitor import DiskMonitor
+    from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor
+    from mlflow.system_metrics.metrics.network_monitor import NetworkMonitor
+
+    found: list[Any] = [CPUMonitor(), DiskMonitor(), NetworkMonitor()]
+    with suppress(Exception):  # no GPU, or no library that reads it
+        found.append(GPUMonitor())
+    return found
+
+
+def commit() -> dict[str, str]:
+    """The commit of the checkout this package runs from; nothing when it was installed."""
+    checkout = Path(__file__).resolve().parents[2]
+    if not (checkout / ".git").exists() or shutil.which("git") is None:
+        return {}
+    command = ["git", "-C", str(checkout), "rev-parse", "HEAD"]
+    with suppress(OSError, subprocess.SubprocessError):
+        found = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+        return {"mlflow.source.git.commit": found.stdout.strip()}
+    return {}

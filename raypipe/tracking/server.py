@@ -1,0 +1,338 @@
+"""MLflow's side: one function per thing that a job has to say. Everything here may raise.
+
+The client library's defaults block one call on a dead server for four minutes; here a call is tried
+once, briefly, because its caller tries again later (sender).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import shutil
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from raypipe.files import home, locked
+from raypipe.tracking.names import cells, key, metric_name
+from raypipe.tracking.spool import Record
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+LOCAL_ID = "raypipe.local_id"
+"""Tag with our own id of a run, so that a run whose creation was not confirmed is found again."""
+_ENVIRONMENT = {
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+}
+_PARAMS_PER_BATCH, _METRICS_PER_BATCH = 100, 1000
+_TAG_CHARS, _DIGEST_CHARS = 8000, 36
+_WEIGHTLESS = {".json", ".txt", ".model", ".jinja"}  # tokenizer and config files
+_PASSING = {"TEMPORARILY_UNAVAILABLE", "INTERNAL_ERROR", "REQUEST_LIMIT_EXCEEDED", "ABORTED"}
+
+
+def default_uri() -> str:
+    """`MLFLOW_TRACKING_URI`, or one sqlite file in raypipe's home."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home() / 'mlflow.db'}"
+
+
+def client(uri: str) -> MlflowClient:
+    """A client that gives up soon."""
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    for name in ("alembic", "mlflow.store.db.utils"):  # a line per table of a new database
+        logging.getLogger(name).setLevel(logging.WARNING)
+    from mlflow import MlflowClient
+
+    return MlflowClient(tracking_uri=uri)
+
+
+def place(uri: str) -> tuple[str, str]:
+    """The URI with an absolute path, and the artifact root for stores without a server.
+
+    MLflow's own default root is below the working directory, which a submitted job loses.
+    """
+    if uri.startswith("sqlite:///"):
+        database = Path(uri.removeprefix("sqlite:///")).absolute()
+        with suppress(OSError):  # reported by the first call, which fails too
+            database.parent.mkdir(parents=True, exist_ok=True)
+        return f"sqlite:///{database}", (database.parent / "mlartifacts").as_uri()
+    if urlsplit(uri).scheme.partition("+")[0] in ("postgresql", "mysql", "mssql"):
+        return uri, (home() / "mlartifacts").as_uri()
+    return uri, ""
+
+
+class UnknownRunError(Exception):
+    """A record of a run that the server never took."""
+
+
+@dataclass
+class Server:
+    """One experiment on a tracking server or in a database."""
+
+    uri: str
+    experiment: str
+    artifact_root: str = ""
+    """Where the experiment's files go; empty: the server decides."""
+    experiment_id: str = ""
+    _client: Any = field(default=None, repr=False)
+
+    @property
+    def client(self) -> MlflowClient:
+        if self._client is None:
+            self._client = client(self.uri)
+        return self._client
+
+    def alive(self) -> bool:
+        """Whether it answers."""
+        try:
+            self.client.search_experiments(max_results=1)
+        except Exception:
+            return False
+        return True
+
+    def deliver(self, record: Record, runs: Mapping[str, str], again: bool) -> str | None:
+        """Say one record.
+
+        Args:
+            runs: our run ids to the server's.
+            again: the record may have arrived already.
+
+        Returns:
+            The server's id of a run that was started.
+        """
+        verb: Callable[..., str | None] = getattr(self, f"_{record.verb}")
+        if record.verb == "start":
+            parent = record.content["parent"]
+            return verb(record.run, runs.get(parent), again, **record.content)
+        if record.run not in runs:
+            raise UnknownRunError(f"the server has no run {record.run}: its start was refused")
+        return verb(runs[record.run], record.files, **record.content)
+
+    # --- the verbs ---------------------------------------------------------------------------
+
+    def _start(
+        self,
+        local_id: str,
+        parent_id: str | None,
+        again: bool,
+        *,
+        parent: str | None,
+        name: str,
+        params: Mapping[str, Any],
+        tags: Mapping[str, str],
+        at: int,
+    ) -> str:
+        self.connect()
+        run_id = self._known(local_id) if again else None
+        if run_id is None:
+            own = {LOCAL_ID: local_id, "mlflow.parentRunId": parent_id}
+            marks = {key(k): str(v)[:_TAG_CHARS] for k, v in {**tags, **own}.items() if v}
+            created = self.client.create_run(
+                self.experiment_id, start_time=at, tags=marks, run_name=name
+            )
+            run_id = created.info.run_id
+        from mlflow.entities import Param
+
+        for batch in _batches(cells(params), _PARAMS_PER_BATCH):
+            self.client.log_batch(run_id, params=[Param(k, v) for k, v in batch])
+        return run_id
+
+    def _known(self, local_id: str) -> str | None:
+        found = self.client.search_runs(
+            [self.experiment_id], f"tags.`{LOCAL_ID}` = '{local_id}'", max_results=1
+        )
+        return found[0].info.run_id if found else None
+
+    def _metrics(
+        self, run_id: str, files: Sequence[Path], *, points: Sequence[tuple[str, float, int, int]]
+    ) -> None:
+        self._points(run_id, points)
+
+    def _points(
+        self,
+        run_id: str,
+        points: Sequence[Sequence[Any]],
+        model_id: str | None = None,
+    ) -> None:
+        from mlflow.entities import Metric
+
+        named = [(metric_name(name), value, at, step) for name, value, at, step in points]
+        for batch in _batches(named, _METRICS_PER_BATCH):
+            self.client.log_batch(
+                run_id, metrics=[Metric(*point, model_id=model_id) for point in batch]
+            )
+
+    def _tags(self, run_id: str, files: Sequence[Path], *, tags: Mapping[str, str]) -> None:
+        for name, value in tags.items():
+            self.client.set_tag(run_id, key(name), str(value)[:_TAG_CHARS])
+
+    def _artifacts(self, run_id: str, files: Sequence[Path]) -> None:
+        for path in files:
+            if path.is_dir():
+                self.client.log_artifacts(run_id, str(path), path.name)
+            else:
+                self.client.log_artifact(run_id, str(path))
+
+    def _dataset(
+        self, run_id: str, files: Sequence[Path], *, name: str, source: str, digest: str, use: str
+    ) -> None:
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        data = Dataset(
+            name=name,
+            digest=digest[:_DIGEST_CHARS],
+            source_type=urlsplit(source).scheme or "local",
+            source=json.dumps({"uri": source}),
+        )
+        tags = [InputTag("mlflow.data.context", use)]
+        self.client.log_inputs(run_id, [DatasetInput(data, tags)])
+
+    def _model(
+        self,
+        run_id: str,
+        files: Sequence[Path],
+        *,
+        name: str,
+        registered: str | None,
+        points: Sequence[Sequence[Any]],
+    ) -> None:
+        """A cross-encoder checkpoint as a pyfunc that re-ranks; registered, it has alias `best`."""
+
+        self.connect()
+        logged = self._logged(run_id, name, files[0])
+        self._points(run_id, points, logged.model_id)
+        if registered is not None:
+            self._register(registered, logged, run_id)
+
+    def _logged(self, run_id: str, name: str, checkpoint: Path) -> Any:
+        """The model of that name of the run; a second try finds what the first one made."""
+        from mlflow.entities import LoggedModelOutput
+
+        known = self.client.search_logged_models(
+            [self.experiment_id], f"source_run_id = '{run_id}' AND name = '{name}'"
+        )
+        if ready := [one for one in known if str(one.status) == "READY"]:
+            return ready[0]
+        logged = self.client.create_logged_model(self.experiment_id, name, source_run_id=run_id)
+        self.client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
+        with tempfile.TemporaryDirectory() as folder:
+            target = Path(folder) / "model"
+            save_pyfunc(target, checkpoint, run_id, logged)
+            self.client.log_model_artifacts(logged.model_id, str(target))
+        return self.client.finalize_logged_model(logged.model_id, "READY")
+
+    def _register(self, name: str, logged: Any, run_id: str) -> None:
+        from mlflow.exceptions import MlflowException
+
+        with suppress(MlflowException):  # it is there
+            self.client.create_registered_model(name)
+        # a database resolves models:/ by the process's own tracking address, a server by its own
+        server = self.uri.startswith("http")
+        source = f"models:/{logged.model_id}" if server else logged.artifact_location
+        made = self.client.create_model_version(
+            name, source, run_id=run_id, model_id=logged.model_id if server else None
+        )
+        self.client.set_registered_model_alias(name, "best", made.version)
+
+    def _finish(self, run_id: str, files: Sequence[Path], *, status: str, at: int) -> None:
+        self.client.set_terminated(run_id, status, at)
+
+    def connect(self) -> None:
+        """Find or create the experiment; a database is created on the way, which takes seconds."""
+        if self.experiment_id:
+            return
+        database = self.uri.removeprefix("sqlite:///")
+        once = locked(Path(database + ".lock")) if database != self.uri else nullcontext()
+        with once:
+            found = self.client.get_experiment_by_name(self.experiment)
+            if found is None:
+                folder = re.sub(r"[^\w.-]", "_", self.experiment)
+                where = f"{self.artifact_root}/{folder}" if self.artifact_root else None
+                with suppress(Exception):  # another job was faster; a real error shows below
+                    self.client.create_experiment(self.experiment, where)
+                found = self.client.get_experiment_by_name(self.experiment)
+        if found is None:
+            raise RuntimeError(f"experiment {self.experiment!r} could not be created")
+        self.experiment_id = found.experiment_id
+
+
+def passing(error: Exception) -> bool:
+    """Whether the same call may succeed later: a server that is away, busy or broken for now."""
+    from mlflow.exceptions import MlflowException, RestException
+
+    if isinstance(error, RestException):
+        return error.error_code in _PASSING
+    if isinstance(error, MlflowException):  # no answer, or a database that is locked
+        return error.error_code != "INVALID_PARAMETER_VALUE"
+    return isinstance(error, OSError)  # requests' errors are OSErrors
+
+
+def save_pyfunc(target: Path, checkpoint: Path, run_id: str = "", logged: Any = None) -> None:
+    """Write a checkpoint as an MLflow model: code, requirements, Hugging Face files.
+
+    Args:
+        target: the folder to make; `mlflow.pyfunc.load_model` opens it.
+        checkpoint: a Hugging Face directory; trainer state in it is left out.
+        run_id: of the tracked run it came from.
+        logged: the logged model that it becomes.
+    """
+    import mlflow.pyfunc
+    from mlflow.models import Model, ModelSignature
+    from mlflow.types import ColSpec, Schema
+
+    inputs = [ColSpec("string", "query"), ColSpec("string", "text")]
+    inputs.append(ColSpec("string", "doc_id", required=False))
+    packages = ["mlflow", "pandas", "safetensors", "torch", "transformers"]
+    known: dict[str, Any] = {}
+    if logged is not None:
+        known = {
+            "artifact_path": logged.artifact_location,
+            "model_uuid": logged.model_id,
+            "model_id": logged.model_id,
+            "run_id": run_id,
+        }
+    with tempfile.TemporaryDirectory() as scratch, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*input example", UserWarning)  # the schema is enough
+        kept = Path(scratch) / "checkpoint"
+        kept.mkdir()
+        for file in checkpoint.iterdir():
+            if file.suffix == ".safetensors" or file.suffix in _WEIGHTLESS:
+                _link(file, kept / file.name)
+        mlflow.pyfunc.save_model(
+            path=str(target),
+            mlflow_model=Model(**known),
+            python_model=str(Path(__file__).with_name("pyfunc.py")),
+            artifacts={"checkpoint": str(kept)},
+            signature=ModelSignature(Schema(inputs), Schema([ColSpec("float", "score")])),
+            pip_requirements=[f"{p}=={version(p).partition('+')[0]}" for p in packages],
+        )
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source.resolve(), target)
+    except OSError:  # another filesystem
+        shutil.copyfile(source, target)
+
+
+def now() -> int:
+    """Milliseconds since the epoch, as MLflow counts."""
+    return int(time.time() * 1000)
+
+
+def _batches(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
+    return (items[i : i + size] for i in range(0, len(items), size))
