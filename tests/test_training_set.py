@@ -129,7 +129,7 @@ def test_triples_leave_nothing_to_choose(recipe, name, value):
     """Each of these would be ignored without a word."""
     groups = f"{{triples: {{type: triples, path: /t.tsv}}, {name}: {value}}}"
     message = refused(recipe, f"groups={groups}")
-    assert f"groups: {name}: triples are ready-made groups" in message
+    assert f"groups.{name}: triples are ready-made groups" in message
     assert f"leave {name} out" in message
 
 
@@ -147,7 +147,7 @@ def test_a_sweep_over_triples_is_expanded(recipe):
     [
         (
             ["groups.negatives={type: mixed, parts: {bm52: {share: 1, sampler: {type: top_k}}}}"],
-            "groups: negatives.parts: there is no source 'bm52'",
+            "groups.negatives.parts: there is no source 'bm52'",
         ),
         (
             [
