@@ -2,11 +2,12 @@
 """Measure what raypipe's choices are worth on this machine, as ratios within one run.
 
     python jobs/benchmark.py [--seconds 6]
-    python jobs/benchmark.py --mining
+    python jobs/benchmark.py --mining [--dataset pydoc:json,logging --queries 200]
 
 Needs the extra `bench`. Every row is one kind of work, done twice in turns: as raypipe does it and
-as stated. Both sides read the same pairs of the built-in collection. --mining runs jobs/mine.py on
-every installed package and a plain script with bm25s on the same work, in processes of their own.
+as stated. Both sides read the same pairs of the built-in collection. --mining takes every installed
+package: a plain script with bm25s, the same work by raypipe's steps, and jobs/mine.py, which does
+more; each in processes of its own.
 """
 
 from __future__ import annotations
@@ -30,9 +31,11 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=6.0, help="per side and round")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--mining", action="store_true", help="measure mining, nothing else")
+    parser.add_argument("--dataset", default="pydoc:installed", help="that --mining reads")
+    parser.add_argument("--queries", type=int, default=5000, help="that --mining asks")
     options = parser.parse_args()
     if options.mining:
-        mining()
+        mining(options.dataset, options.queries)
         return
     from raypipe.models.backbone import Backbone
 
@@ -102,38 +105,60 @@ def measure(
 PLAIN = """
 import bm25s, Stemmer
 from raypipe.data.collection import open_dataset, select_queries
-data = open_dataset("pydoc:installed", "train")
+data = open_dataset(DATASET, "train")
 ids, texts = zip(*data.docs())
-queries = select_queries(data, 5000).queries["text"].to_pylist()
+queries = select_queries(data, QUERIES).queries["text"].to_pylist()
 stem = Stemmer.Stemmer("english")
 index = bm25s.BM25()
 index.index(bm25s.tokenize(texts, stopwords="en", stemmer=stem, show_progress=False),
             show_progress=False)
 asked = bm25s.tokenize(queries, stopwords="en", stemmer=stem, return_ids=False,
                        show_progress=False)
-found, scores = index.retrieve(asked, k=100, show_progress=False)
-print(len(ids), found.shape)
+found, scores = index.retrieve(asked, k=DEPTH, show_progress=False)
+assert found.shape == (len(queries), DEPTH)
 """
 
+SAME = """
+from raypipe.artifacts import Builder
+from raypipe.config import load
+from raypipe.experiment import Experiment
+from raypipe.resources import Context, connect
+experiment = load(Experiment, RECIPE, OVERRIDES)
+builder = Builder(experiment.store())
+connect(experiment.resources, storage_is_local=True, shared=False)
+builder.context = Context(experiment.resources, experiment.precision, progress_bars=False)
+builder.get(experiment.first_stage("train"))
+"""
+"""What PLAIN does, by the steps of jobs/mine.py; its artifacts are on disk afterwards."""
 
-def mining() -> None:
-    """Wall time and peak memory (all processes, shared pages once) of both ways."""
+
+def mining(dataset: str, queries: int) -> None:
+    """Wall time and peak memory (all processes, shared pages once) of both ways.
+
+    Args:
+        dataset: a pydoc id.
+        queries: of its training split, at most.
+    """
     import sys
     import tempfile
 
     root = Path(__file__).resolve().parent
-    recipe = str(root / "recipes" / "pydoc-installed.yaml")
-    print(
-        "| 5,000 queries, depth 100, every installed package | seconds | peak MB |\n|---|---|---|"
-    )
+    recipe, depth = str(root / "recipes" / "pydoc-installed.yaml"), 100
+    overrides = [f"data.{role}.dataset={dataset}" for role in ("train", "validation", "test")]
+    overrides += [f"data.train.limit={queries}", f"candidates.depth={depth}"]
+    names = {"DATASET": dataset, "QUERIES": queries, "DEPTH": depth}
+    names |= {"RECIPE": recipe, "OVERRIDES": overrides}
+    given = "".join(f"{name} = {value!r}\n" for name, value in names.items())
+    job = [sys.executable, str(root / "mine.py"), recipe, *overrides]
+    print(f"| {queries:,} queries of {dataset}, depth {depth} | seconds | peak MB |\n|---|---|---|")
     with tempfile.TemporaryDirectory() as home:
-        job = [sys.executable, str(root / "mine.py"), recipe]
-        for name, command in (
-            ("plain bm25s, one process: candidates only", [sys.executable, "-c", PLAIN]),
-            ("jobs/mine.py: collection, candidates, negatives, groups, 3 query sets", job),
-            ("jobs/mine.py again", job),
+        for folder, name, command in (
+            ("a", "plain bm25s, one process: candidates", [sys.executable, "-c", given + PLAIN]),
+            ("b", "raypipe, the same work: candidates", [sys.executable, "-c", given + SAME]),
+            ("c", "jobs/mine.py: negatives and groups too, 3 query sets", job),
+            ("c", "jobs/mine.py again", job),
         ):
-            seconds, peak = watched(command, home)
+            seconds, peak = watched(command, f"{home}/{folder}")
             print(f"| {name} | {seconds:.1f} | {peak / 1e6:,.0f} |", flush=True)
 
 
@@ -147,8 +172,9 @@ def watched(command: list[str], home: str) -> tuple[float, int]:
 
     env = os.environ | {"RAYPIPE_HOME": home}
     started, peak = time.perf_counter(), 0
-    quiet: Any = subprocess.DEVNULL
-    process = psutil.Popen(command, env=env, stdout=quiet, stderr=quiet)
+    log = Path(home).with_suffix(".log")  # not a pipe: Ray's agents outlive the job
+    with log.open("wb") as out:
+        process = psutil.Popen(command, env=env, stdout=out, stderr=subprocess.STDOUT)
     while process.poll() is None:
         held = 0
         for one in [process, *process.children(recursive=True)]:
@@ -157,7 +183,7 @@ def watched(command: list[str], home: str) -> tuple[float, int]:
         peak = max(peak, held)
         time.sleep(0.5)
     if process.returncode:
-        raise SystemExit(f"{command}: exit {process.returncode}")
+        raise SystemExit(f"exit {process.returncode} of {command[-1]}:\n{log.read_text()[-2000:]}")
     return time.perf_counter() - started, peak
 
 

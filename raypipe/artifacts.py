@@ -26,7 +26,8 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from raypipe.config import ConfigError, digest
-from raypipe.files import home, locked, sha256
+from raypipe.files import home, locked, sha256, without_secrets
+from raypipe.progress import shown
 
 MANIFEST = "manifest.json"
 _INPUTS = ".inputs.json"
@@ -65,6 +66,11 @@ class Step:
 
     def needs(self) -> Mapping[str, Step]:
         """Further steps whose artifacts `run` reads, in the digest by what `spec` says of them."""
+        return {}
+
+    def facts(self) -> Mapping[str, Any]:
+        """JSON-able: what the manifest says beside that, and the digest must not depend on: paths,
+        URLs, whether values are scores or ranks. No key, no password."""
         return {}
 
     def run(self, attempt: Attempt, context: Any) -> Mapping[str, Any]:
@@ -111,6 +117,13 @@ class Artifact:
     @property
     def files(self) -> list[str]:
         return sorted(self.manifest["files"])
+
+    def read(self, name: str) -> bytes:
+        """One small file; the others are not copied to this machine."""
+        path = f"{self.store.root}/{self.step_path}/{self.manifest['attempt']}/{name}"
+        with self.store.fs.open_input_stream(path) as stream:
+            content: bytes = stream.read()
+        return content
 
     def table(self) -> pa.Table:
         """All part-*.parquet files in order, as one table."""
@@ -259,15 +272,10 @@ class Attempt:
         Returns:
             The names taken over. From now on an error leaves this attempt's files as well.
         """
-        fs, record = self.store.fs, json.dumps(self._input_checksums()).encode()
+        fs = self.store.fs
         taken: list[str] = []
-        for other in self._others():
-            try:
-                with fs.open_input_stream(f"{other}/{_INPUTS}") as stream:
-                    same = stream.read() == record
-            except (FileNotFoundError, NotADirectoryError):
-                continue
-            for path in _files(fs, other) if same else []:
+        for other in self._alike():
+            for path in _files(fs, other):
                 name = path.removeprefix(f"{other}/")
                 if name in taken or Path(name).name.startswith("."):
                     continue
@@ -277,9 +285,31 @@ class Attempt:
                     self._take(path, name)
                     taken.append(name)
         with self.open(_INPUTS) as sink:
-            sink.write(record)
+            sink.write(self._input_record())
         self.resumable = True
         return sorted(taken)
+
+    def notes(self, prefix: str) -> list[str]:
+        """Names of hidden files in this attempt and in unfinished ones that read the same inputs.
+
+        Args:
+            prefix: begins with a dot: such files are no part of the artifact, but survive a kill.
+        """
+        found: list[str] = []
+        for base in (self.base, *self._alike()):
+            with contextlib.suppress(FileNotFoundError):  # swept away by a winner
+                names = [Path(path).name for path in _files(self.store.fs, base)]
+                found += [name for name in names if name.startswith(prefix)]
+        return found
+
+    def _alike(self) -> Iterator[str]:
+        """Directories of other attempts at the same artifact that read the same inputs."""
+        for other in self._others():
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                with self.store.fs.open_input_stream(f"{other}/{_INPUTS}") as stream:
+                    same = stream.read() == self._input_record()
+                if same:
+                    yield other
 
     def _take(self, path: str, name: str) -> None:
         target = f"{self.base}/{name}"
@@ -311,14 +341,21 @@ class Attempt:
                 found[name] = {"size": size, "sha256": sha256(fs.open_input_stream(path))}
         return found
 
+    def _input_record(self) -> bytes:
+        return json.dumps(self._input_checksums()).encode()
+
     def _input_checksums(self) -> dict[str, dict[str, str]]:
         return {
             key: {"path": one.step_path, "checksum": one.checksum}
             for key, one in sorted(self.inputs.items())
         }
 
-    def commit(self, counts: Mapping[str, Any]) -> Artifact:
-        """Checksum the files and write the manifest; if another attempt stands, that one wins."""
+    def commit(self, counts: Mapping[str, Any], used: Mapping[str, Any] | None = None) -> Artifact:
+        """Checksum the files and write the manifest; if another attempt stands, that one wins.
+
+        Args:
+            used: workers, batch sizes and the like, for the manifest.
+        """
         try:
             files = self._checksums()
         except FileNotFoundError:  # the winner of a race has swept this attempt away
@@ -338,6 +375,9 @@ class Attempt:
             "inputs": self._input_checksums(),
             "files": files,
             "counts": dict(counts),
+            "facts": dict(self.step.facts()),
+            "used": dict(used or {}),
+            "storage": without_secrets(self.store.uri),
             "seconds": round(time.time() - self.started, 3),
             "written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "machine": platform.node(),
@@ -437,9 +477,10 @@ class Builder:
             if (found := self.find(step)) is not None:  # another job made it while this one waited
                 return found
             self.announce(f"{step.kind} {step.name}")
-            with self.store.attempt(step, inputs) as attempt:
+            bars = getattr(self.context, "progress_bars", False)
+            with shown(step.name, bars), self.store.attempt(step, inputs) as attempt:
                 counts = step.run(attempt, self.context)
-                artifact = attempt.commit(counts)
+                artifact = attempt.commit(counts, getattr(self.context, "facts", dict)())
         self.made.add(step.digest)
         self._done[step.digest] = artifact
         return artifact

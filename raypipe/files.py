@@ -7,12 +7,18 @@ import gzip
 import hashlib
 import io
 import os
+import re
+import uuid
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
+from urllib.parse import urlsplit
 
 from raypipe.config import ConfigError, digest
+from raypipe.progress import reading
+
+_SHA256 = re.compile("[0-9a-f]{64}")
 
 
 def home() -> Path:
@@ -34,18 +40,35 @@ def file_checksum(path: Path) -> str:
     stat = path.stat()
     key = digest([str(path.absolute()), stat.st_size, stat.st_mtime_ns], 32)
     memo = home() / "cache" / "checksums" / key
-    with contextlib.suppress(OSError):
-        return memo.read_text()
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        if _SHA256.fullmatch(remembered := memo.read_text("utf-8")):
+            return remembered
     found = sha256(path.open("rb"))
     with contextlib.suppress(OSError):  # a home that cannot be written only costs time
         memo.parent.mkdir(parents=True, exist_ok=True)
-        memo.write_text(found)
+        staged = memo.with_name(f"{key}.{uuid.uuid4().hex[:8]}")
+        staged.write_text(found, "utf-8")  # a writer that dies here leaves no half of a checksum
+        staged.replace(memo)
     return found
 
 
 def checksums(paths: Sequence[str]) -> list[str]:
     """SHA-256 of every file; `~` is the user's home."""
     return [file_checksum(Path(path).expanduser()) for path in paths]
+
+
+def full_paths(paths: Sequence[str]) -> list[str]:
+    """Absolute, for people who look for the file; `~` is the user's home."""
+    return [str(Path(path).expanduser().absolute()) for path in paths]
+
+
+def without_secrets(uri: str) -> str:
+    """A URI without user, password, query and fragment, where keys may stand; a path as it is."""
+    if "://" not in uri:
+        return uri
+    parts = urlsplit(uri)
+    host = parts.netloc.rpartition("@")[2]
+    return parts._replace(netloc=host, query="", fragment="").geturl()
 
 
 def packed(path: str | Path) -> bool:
@@ -70,7 +93,7 @@ def open_bytes(path: str | Path) -> Iterator[IO[bytes]]:
         ConfigError: the gzip file is truncated or damaged.
     """
     zipped = packed(path)
-    with open(path, "rb") as raw:
+    with open(path, "rb") as raw, reading(raw):
         try:
             yield io.BufferedReader(gzip.GzipFile(fileobj=raw)) if zipped else raw
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:

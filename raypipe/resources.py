@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -145,6 +146,16 @@ class Context:
     progress_bars: bool = True
     on_report: Callable[[str, dict[str, Any]], None] | None = None
     """Called in Train's controller with a stage's digest and what its rank 0 reported."""
+
+    def facts(self) -> dict[str, Any]:
+        """For manifests: how the work was shared out; the device where a cluster is there."""
+        wanted = ("workers", "strategy", "cpus_per_worker", "actors", "micro_batch_tokens")
+        found = {name: getattr(self.resources, name) for name in wanted}
+        found["precision"] = self.precision
+        ray = sys.modules.get("ray")
+        if ray is not None and ray.is_initialized():
+            found |= {"device": self.device(), "micro_batch_tokens": self.micro_batch_tokens()}
+        return found
 
     def device(self) -> str:
         """ "cuda" where models run on GPUs, "cpu" otherwise."""

@@ -30,17 +30,32 @@ class TrainingSet(Groups):
     """
 
     queries: QuerySet | None = None
-    """Training queries; null is `data.train`. No training set may hold test queries."""
+    """Training queries; null is `data.train`. One that is a validation or test query as well is an
+    error before work."""
     candidates: Source | None = None
     """Where candidates for negatives come from; null is the recipe's `candidates`."""
     sources: dict[str, Source] = Field(default_factory=dict)
     """Further sources by name, for the parts of a `mixed` sampler."""
     triples: Triples | None = None
-    """Ready-made (query, positive, negative) triples instead of sampled negatives."""
+    """Ready-made (query, positive, negative) triples instead of sampled negatives. What decides the
+    choice of documents keeps its default beside them."""
     teacher: Teacher | None = None
     """Gives the values that distillation fits; null is the recipe's `teacher`."""
     filter_teacher: Teacher | None = None
     """Gives the scores that `filters` compare; null is the teacher."""
+
+    @model_validator(mode="after")
+    def _triples_stand_alone(self) -> TrainingSet:
+        """Compared with the defaults: in a trial of a sweep every field has been set."""
+        fields = type(self).model_fields
+        decided = ("sources", "filter_teacher", *Groups.model_fields)
+        for name in decided if self.triples is not None else ():
+            if getattr(self, name) != fields[name].get_default(call_default_factory=True):
+                raise ValueError(
+                    f"{name}: triples are ready-made groups, nothing is sampled or filtered; "
+                    f"leave {name} out, or the triples"
+                )
+        return self
 
     @model_validator(mode="after")
     def _sources_exist(self) -> TrainingSet:
@@ -130,7 +145,9 @@ class TrainingData:
         return Collection(self.query_set)
 
     def queries(self) -> Queries:
-        return Queries(self.query_set, require_positive=self.training_set.positives != "any")
+        """With `positives: any` unjudged ones too: nobody looks at the judgements."""
+        every = self.training_set.positives == "any"
+        return Queries(self.query_set, require_positive=not every, keep_unjudged=every)
 
     def candidates(self, source: Source | None = None) -> Step:
         """Candidate lists of the training queries."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import pickle
 import shutil
 from dataclasses import dataclass, field
@@ -17,7 +16,8 @@ import pytest
 
 from raypipe.artifacts import MANIFEST, Attempt, Builder, Step, Store
 from raypipe.config import ConfigError
-from raypipe.files import file_checksum, home
+from raypipe.files import home, without_secrets
+from raypipe.resources import Context, Resources
 
 
 @dataclass(frozen=True)
@@ -117,6 +117,34 @@ def test_the_manifest_says_what_was_written(store):
     assert manifest["files"] == {"value.txt": {"size": 1, "sha256": sha}}
     assert found.files == ["value.txt"] and manifest["inputs"] == {}
     assert manifest["versions"]["pyarrow"] == pa.__version__
+
+
+class Told(Number):
+    def facts(self):
+        return {"paths": ["/data/seven.txt"]}
+
+
+def test_the_manifest_says_what_the_digest_does_not_depend_on(store):
+    context = Context(Resources(workers=3, actors=2, micro_batch_tokens=512), "fp32")
+    found = Builder(store, context).get(Told(7))
+    assert found.manifest["facts"] == {"paths": ["/data/seven.txt"]}
+    used = found.manifest["used"]
+    assert (used["workers"], used["actors"], used["micro_batch_tokens"]) == (3, 2, 512)
+    assert used["precision"] == "fp32" and found.manifest["storage"] == store.uri
+    assert Builder(store, Context(Resources())).get(Told(7)) == found
+
+
+@pytest.mark.parametrize(
+    ("uri", "said"),
+    [
+        ("/data/storage", "/data/storage"),
+        ("s3://bucket/prefix", "s3://bucket/prefix"),
+        ("s3://AKIA:secret@bucket/x?endpoint_override=h:1&secret_key=s#f", "s3://bucket/x"),
+        ("file:///data", "file:///data"),
+    ],
+)
+def test_a_manifest_holds_no_password(uri, said):
+    assert without_secrets(uri) == said
 
 
 def test_an_error_leaves_no_artifact_and_no_attempt(store):
@@ -392,42 +420,3 @@ def test_too_little_disk_is_an_error_before_the_copy(remote, monkeypatch):
 
 def test_remote_inputs_feed_downstream_steps(remote):
     assert read(Builder(remote).get(Sum((Number(3), Number(4)))).local()) == 7
-
-
-# --- checksums -----------------------------------------------------------------------------------
-
-
-def test_a_files_checksum_follows_its_content(tmp_path, monkeypatch):
-    monkeypatch.setenv("RAYPIPE_HOME", str(tmp_path / "home"))
-    path = tmp_path / "file"
-    path.write_text("7")
-    seven = file_checksum(path)
-    assert seven.startswith("7902699be42c8a8e")
-    path.write_text("77")
-    assert file_checksum(path) not in (seven, "")
-    path.write_text("7")
-    os.utime(path, ns=(5, 5))
-    assert file_checksum(path) == seven
-
-
-def test_a_checksum_is_remembered_by_path_size_and_time(tmp_path, monkeypatch):
-    monkeypatch.setenv("RAYPIPE_HOME", str(tmp_path / "home"))
-    path = tmp_path / "file"
-    path.write_text("7")
-    os.utime(path, ns=(5, 5))
-    seven = file_checksum(path)
-    memos = list((tmp_path / "home" / "cache" / "checksums").iterdir())
-    assert [memo.read_text() for memo in memos] == [seven]
-    path.write_text("8")
-    os.utime(path, ns=(5, 5))
-    assert file_checksum(path) == seven  # not read again
-    os.utime(path, ns=(6, 6))
-    assert file_checksum(path) != seven
-
-
-def test_a_home_that_cannot_be_written_only_costs_time(tmp_path, monkeypatch):
-    (tmp_path / "home").write_text("a file")
-    monkeypatch.setenv("RAYPIPE_HOME", str(tmp_path / "home" / "below"))
-    path = tmp_path / "file"
-    path.write_text("7")
-    assert file_checksum(path).startswith("7902699be42c8a8e")

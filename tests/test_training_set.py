@@ -46,8 +46,11 @@ def test_a_stage_with_a_set_of_its_own(recipe):
     assert data.teacher.type == "run_file" and data.training_set.negatives == TopK(count=4)
     assert data.query_set == experiment.data.train
     assert experiment.training("contrastive").teacher.type == "fusion"
-    assert not data.queries().require_positive  # `any` needs none
-    assert experiment.training("contrastive").queries().require_positive
+    asked = data.queries()  # `any` needs no positive, and no judgement
+    assert not asked.require_positive and asked.keep_unjudged
+    asked = experiment.training("contrastive").queries()
+    assert asked.require_positive and not asked.keep_unjudged
+    assert "keep_unjudged" not in asked.spec()  # what stood in the store before stays valid
     stages = experiment.trained().chain()
     assert [s.teacher_kind for s in stages] == ["score", "rank"]
     assert stages[0].query_tokens.texts == experiment.training("contrastive").queries()
@@ -57,11 +60,11 @@ def test_a_stage_with_a_set_of_its_own(recipe):
 def test_other_queries_have_their_own_collection_and_tokens(recipe, beir_folder):
     experiment = read(
         recipe,
-        f"stages.distil.groups.queries={{dataset: 'beir:{beir_folder}', split: test}}",
+        f"stages.distil.groups.queries={{dataset: 'beir:{beir_folder}', split: train, skip: 9}}",
         "stages.distil.groups.negatives={type: top_k}",
     )
     data = experiment.training("distil")
-    assert data.query_set.split == "test"
+    assert data.query_set.skip == 9
     assert data.collection().digest == experiment.collection("train").digest  # one corpus
     assert data.queries().digest != experiment.queries("train").digest
 
@@ -103,10 +106,40 @@ def test_teachers_of_single_documents_score_the_groups_alone(recipe, tiny_backbo
 def test_triples_take_the_place_of_sampling(recipe, tmp_path):
     path = tmp_path / "triples.tsv"
     path.write_text("q00\td000\td001\n")
-    data = read(recipe, f"groups.triples={{type: triples, path: {path}}}", "teacher=null",
+    data = read(recipe, f"groups={{triples: {{type: triples, path: {path}}}}}", "teacher=null",
                 "order=contrastive", "sweep.space={}").training()  # fmt: skip
     assert data.negatives().kind == "negatives"
     assert list(data.steps()) == ["collection", "queries", "negatives", "groups"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("negatives", "{type: top_k, count: 3}"),
+        ("filters", "[{type: near_duplicate}]"),
+        ("positives", "drop"),
+        ("max_positives", "2"),
+        ("groups_per_query", "each_positive"),
+        ("seed", "3"),
+        ("sources", "{deep: {type: bm25, depth: 5}}"),
+        ("filter_teacher", "{type: run_file, paths: [/run.trec]}"),
+    ],
+)
+def test_triples_leave_nothing_to_choose(recipe, name, value):
+    """Each of these would be ignored without a word."""
+    groups = f"{{triples: {{type: triples, path: /t.tsv}}, {name}: {value}}}"
+    message = refused(recipe, f"groups={groups}")
+    assert f"groups.{name}: triples are ready-made groups" in message
+    assert f"leave {name} out" in message
+
+
+def test_a_sweep_over_triples_is_expanded(recipe):
+    """Trials are read from a dump with every field set: defaults are no contradiction."""
+    triples = "{type: triples, path: /t.tsv}"
+    space = "sweep.space={stages.contrastive.lr: [1.0e-5, 2.0e-5]}"
+    one = read(recipe, f"groups={{triples: {triples}}}", space, "reference=null")
+    assert len(expand(one)) == 2
+    assert one.replace(seed=4).groups == one.groups
 
 
 @pytest.mark.parametrize(
@@ -114,7 +147,7 @@ def test_triples_take_the_place_of_sampling(recipe, tmp_path):
     [
         (
             ["groups.negatives={type: mixed, parts: {bm52: {share: 1, sampler: {type: top_k}}}}"],
-            "groups: negatives.parts: there is no source 'bm52'",
+            "groups.negatives.parts: there is no source 'bm52'",
         ),
         (
             [

@@ -6,12 +6,14 @@ import gzip
 import json
 import zlib
 from collections.abc import Iterator
+from contextlib import nullcontext
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from raypipe.config import ConfigError, nearest
 from raypipe.data.dataset import Dataset, file_safe
+from raypipe.progress import reading
 
 QRELS_HEADER = ["query-id", "corpus-id", "score"]
 
@@ -123,7 +125,11 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
     """Numbered lines from 1 without blank ones. Read as bytes, so that errors name their line."""
     number = 0
     try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+        with (
+            path.open("rb") as raw,
+            reading(raw),
+            gzip.open(raw) if path.suffix == ".gz" else nullcontext(raw) as file,
+        ):
             for number, raw in enumerate(file, 1):
                 if raw.strip():
                     yield number, raw.decode("utf-8-sig" if number == 1 else "utf-8")

@@ -134,10 +134,10 @@ class IrDataset(Dataset):
         self._check_shipped("docpairs", ("query_id", "doc_id_a", "doc_id_b"))
         return ((p.query_id, p.doc_id_a, p.doc_id_b) for p in self._data.docpairs_iter())
 
-    def docs_count(self) -> int | None:
+    def count(self, kind: str) -> int | None:
         """From the library's own metadata, or None where it has none."""
-        metadata = self._data.docs_metadata() or {}
-        return metadata.get("count")
+        found: int | None = (self._data.metadata().get(kind) or {}).get("count")
+        return found
 
     def _check_fields(self, kind: str, field: str) -> None:
         cls = getattr(self._data, f"{kind}_cls")()

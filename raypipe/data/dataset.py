@@ -66,9 +66,13 @@ class Dataset(ABC):
         """
         raise ConfigError(f"dataset {self.name} has no docpairs")
 
+    def count(self, kind: str) -> int | None:
+        """The number of docs, scoreddocs or docpairs, where it is known without reading them."""
+        return None
+
     def docs_count(self) -> int | None:
         """The number of documents before any drop, where that is known without reading them."""
-        return None
+        return self.count("docs")
 
     def counts(self) -> Mapping[str, int]:
         """What the reading itself dropped or merged; complete once `docs()` is used up."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import BinaryIO
 
@@ -13,6 +14,7 @@ import pyarrow.compute as pc
 
 from raypipe.config import ConfigError
 from raypipe.data.dataset import Dataset
+from raypipe.progress import watched
 from raypipe.records import DOCS, QUERIES
 
 _SPACE = re.compile(r"\s")
@@ -37,7 +39,9 @@ def write_docs(
     """
     counts = {"docs": 0, "empty_docs": 0, "duplicate_docs": 0}
     target = str(sink) if isinstance(sink, str | Path) else sink
-    with pa.ipc.new_file(target, DOCS) as writer:
+    total = dataset.docs_count()
+    bar = watched("documents", total, lambda: sum(counts.values())) if total else nullcontext()
+    with bar, pa.ipc.new_file(target, DOCS) as writer:
         for rows in _batched(_usable(dataset, counts), batch_rows):
             writer.write_batch(pa.record_batch([list(c) for c in zip(*rows, strict=True)], DOCS))
             counts["docs"] += len(rows)

@@ -29,8 +29,9 @@ class Groups(Config):
     positives: Literal["inject", "drop", "keep_if_retrieved", "any"] = "inject"
     """inject: positives join whether retrieved or not. drop: a query none of whose positives was
     retrieved is dropped. keep_if_retrieved: such a query stays, with negatives only. any: the
-    sampler takes candidates whatever the judgements say, and none needs to be there. The last two
-    are for losses on teacher values; any is distillation of published lists as they are."""
+    sampler takes candidates whatever the judgements say, and none needs to be there, not even a
+    judgement of the query. The last two are for losses on teacher values; any is distillation of
+    published lists as they are."""
     max_positives: int = Field(1, ge=1)
     """Positives per group, drawn at random if there are more."""
     groups_per_query: Literal["one", "each_positive"] = "one"

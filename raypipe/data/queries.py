@@ -1,4 +1,4 @@
-"""Which queries of a split are used: those that are judged, in an order that hashing fixes."""
+"""Which queries of a split are used, such as the judged ones, in an order that hashing fixes."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ def select_queries(
     skip: int = 0,
     positive_relevance: int = 1,
     require_positive: bool = True,
+    keep_unjudged: bool = False,
 ) -> QuerySet:
     """Usable queries number `skip` to `skip + limit`, ordered by the SHA-256 of their id.
 
@@ -42,12 +43,15 @@ def select_queries(
         limit: at least 1; None takes all.
         positive_relevance: a judgement counts as positive from here on.
         require_positive: False keeps queries that are judged at all, as an evaluation needs.
+        keep_unjudged: keep every query with text, as distillation of lists needs; implies the
+            former.
 
     Returns:
         Counts: `queries` chosen, `usable_queries` before skip and limit, `qrels` of the chosen, and
         the drops: `empty_queries`, `duplicate_queries`, `queries_without_qrels`,
         `queries_without_positive`, `qrels_without_query` (judged query ids that have no query) and
-        `duplicate_qrels` (the highest relevance stays).
+        `duplicate_qrels` (the highest relevance stays). With `keep_unjudged`,
+        `unjudged_queries_kept` among the usable ones.
 
     Raises:
         ConfigError: `limit` or `skip` out of range, an id with white space, or nothing left.
@@ -63,7 +67,10 @@ def select_queries(
     usable = [query_id for query_id in filled if query_id in judged]
     counts["queries_without_qrels"] = len(filled) - len(usable)
     counts["queries_without_positive"] = 0
-    if require_positive:
+    if keep_unjudged:
+        counts["unjudged_queries_kept"], usable = counts["queries_without_qrels"], filled
+        counts["queries_without_qrels"] = 0
+    elif require_positive:
         positive = [i for i in usable if max(judged[i].values()) >= positive_relevance]
         counts["queries_without_positive"] = len(usable) - len(positive)
         usable = positive
@@ -104,7 +111,8 @@ def _query_set(
     judged: dict[str, dict[str, int]],
     counts: dict[str, int],
 ) -> QuerySet:
-    rows = [(i, doc_id, relevance) for i in chosen for doc_id, relevance in judged[i].items()]
+    rows = [(i, doc, value) for i in chosen for doc, value in judged.get(i, {}).items()]
     queries = pa.table([chosen, [texts[i] for i in chosen]], schema=QUERIES)
-    qrels = pa.table([list(column) for column in zip(*rows, strict=True)], schema=QRELS)
+    columns = list(zip(*rows, strict=True)) or [()] * len(QRELS)
+    qrels = pa.table([list(column) for column in columns], schema=QRELS)
     return QuerySet(queries, qrels, {**counts, "queries": len(chosen), "qrels": len(rows)})

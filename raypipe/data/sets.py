@@ -68,6 +68,9 @@ class Collection(Step):
     def spec(self) -> Mapping[str, Any]:
         return self._dataset.docs_identity()
 
+    def facts(self) -> Mapping[str, Any]:
+        return {"dataset": self.queries.dataset, "split": self.queries.split}
+
     def run(self, attempt: Attempt, context: Any) -> Mapping[str, Any]:
         with attempt.open(DOCS_FILE) as sink:
             return write_docs(self._dataset, sink)
@@ -80,6 +83,8 @@ class Queries(Step):
     queries: QuerySet
     require_positive: bool
     """Training needs a positive; evaluation takes every judged query."""
+    keep_unjudged: bool = False
+    """Queries without judgements stay too: published lists are distilled as they are."""
 
     kind: ClassVar[str] = "queries"
 
@@ -93,13 +98,22 @@ class Queries(Step):
 
     def spec(self) -> Mapping[str, Any]:
         chosen = {k: getattr(self.queries, k) for k in ("limit", "skip", "positive_relevance")}
-        return {**self._dataset.identity(), **chosen, "require_positive": self.require_positive}
+        spec = {**self._dataset.identity(), **chosen, "require_positive": self.require_positive}
+        return {**spec, "keep_unjudged": True} if self.keep_unjudged else spec
+
+    def facts(self) -> Mapping[str, Any]:
+        return {"dataset": self.queries.dataset, "split": self.queries.split}
 
     def select(self) -> SelectedQueries:
         """Read and choose, writing nothing."""
         one = self.queries
         return select_queries(
-            self._dataset, one.limit, one.skip, one.positive_relevance, self.require_positive
+            self._dataset,
+            one.limit,
+            one.skip,
+            one.positive_relevance,
+            self.require_positive,
+            self.keep_unjudged,
         )
 
     def run(self, attempt: Attempt, context: Any) -> Mapping[str, Any]:

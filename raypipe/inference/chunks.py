@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import uuid
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ Counts = dict[str, int]
 Work = Callable[[range], tuple[pa.Table, Counts]]
 """Rows of the input to a table of results and counters of drops."""
 _NOTE = b"raypipe.chunk"
+_BEGUN = ".begun-"
 
 
 class Job(Protocol):
@@ -48,7 +50,12 @@ class Chunk:
         return f"part-{self.number:05d}.{self.suffix}"
 
     def write(self, work: Work, attempt: Attempt) -> Counts:
-        """Do the work and write the file, its counters inside."""
+        """Do the work and write the file, its counters inside.
+
+        A note is left first: after a crash it tells how much was done twice.
+        """
+        with attempt.open(f"{_BEGUN}{self.start}-{self.stop}-{uuid.uuid4().hex[:8]}"):
+            pass
         table, counts = work(range(self.start, self.stop))
         note = {"start": self.start, "stop": self.stop, "counts": counts}
         table = table.replace_schema_metadata({_NOTE: json.dumps(note, sort_keys=True)})
@@ -110,8 +117,9 @@ def run_chunks(
         suffix: "parquet", or "arrow" for files that are memory-mapped later.
 
     Returns:
-        The counters of all chunks, added up, with "rows", and "chunks_taken_over" if an
-        interrupted attempt had made some.
+        The counters of all chunks, added up, with "rows", and, where an actor or an earlier attempt
+        was interrupted, "chunks_taken_over" and "chunks_begun_again": how often work on a chunk was
+        begun beyond once.
     """
     todo, total = _plan(rows, chunk_rows, suffix, attempt)
     if len(todo) == 1:  # a task finds a warm process, an actor pool starts one: 5 s on 2 cores
@@ -123,7 +131,7 @@ def run_chunks(
     elif todo:
         for counts in _stream(job, todo, attempt, context, model):
             total.update(counts)
-    return dict(total)
+    return _counted(total, attempt)
 
 
 def run_chunks_here(
@@ -135,6 +143,13 @@ def run_chunks_here(
     todo, total = _plan(rows, chunk_rows, "parquet", attempt)
     for chunk in track(todo, attempt.step.name, disable=not context.progress_bars):
         total.update(chunk.write(work, attempt))
+    return _counted(total, attempt)
+
+
+def _counted(total: Counter[str], attempt: Attempt) -> Counts:
+    begun = [name.rpartition("-")[0] for name in attempt.notes(_BEGUN)]
+    if again := len(begun) - len(set(begun)):
+        total["chunks_begun_again"] = again
     return dict(total)
 
 

@@ -51,6 +51,9 @@ class CombinedScores(Step):
         how = {name: [one.kind, one.weight] for name, one in self.members.items()}
         return {"members": how, "normalise": self.normalise}
 
+    def facts(self) -> Mapping[str, Any]:
+        return {"values": "score"}
+
     def inputs(self) -> Mapping[str, Step]:
         members = {f"member_{name}": one.scores for name, one in self.members.items()}
         return {"candidates": self.lists.candidates, **members}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -18,6 +19,7 @@ from raypipe.inference.rows import Rows
 from raypipe.inference.tokens import Tokens
 from raypipe.models.backbone import Backbone
 from raypipe.models.cross_encoder import CrossEncoder
+from raypipe.models.scorer import require_scorer
 from raypipe.records import TEACHER
 from raypipe.resources import Context
 
@@ -27,7 +29,10 @@ CHUNK = 64
 
 @dataclass(frozen=True)
 class CrossEncoderScores(Step):
-    """The head's raw score (a logit) of every listed document."""
+    """The head's raw score (a logit) of every listed document.
+
+    A model without a trained head is refused before an actor starts.
+    """
 
     lists: Lists
     backbone: Backbone
@@ -47,6 +52,9 @@ class CrossEncoderScores(Step):
             "precision": self.precision,
         }
 
+    def facts(self) -> Mapping[str, Any]:
+        return {"values": "score", "backbone": self.backbone.source}
+
     def inputs(self) -> Mapping[str, Step]:
         return {
             **self.lists.inputs(),
@@ -56,6 +64,8 @@ class CrossEncoderScores(Step):
         }
 
     def run(self, attempt: Attempt, context: Context) -> Mapping[str, Any]:
+        config = json.loads(attempt.inputs["weights"].read("config.json"))
+        require_scorer(config, f"cross-encoder {self.backbone.source}")
         job = _ScoreLists(
             dict(attempt.inputs),
             CrossEncoder(backbone=self.backbone.source),

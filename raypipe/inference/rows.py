@@ -4,21 +4,29 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
-from itertools import accumulate
+from itertools import accumulate, pairwise
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raypipe.artifacts import Artifact
+from raypipe.inference.unpacked import unpacked
+
+AGAIN = 3
+"""Reads of each part, on average, after which a copy is cheaper: making it is one more."""
 
 
 class Rows:
     """The part-*.parquet files of an artifact as one sequence; one part is in memory at a time.
 
-    Neighbouring rows are asked for together, since a chunk's input rows stand together too.
+    Neighbouring rows are asked for together, since a chunk's input rows stand together too. Where
+    they are not (groups from shuffled triples want queries of every part), a part is not unpacked
+    for each of them: once every part has been read `AGAIN` times, rows come from an unpacked copy.
 
     Args:
         columns: those to read, `query_id` among them for `of_queries`; None is all.
@@ -31,6 +39,8 @@ class Rows:
         sizes = [pq.read_metadata(path).num_rows for path in self._paths]
         self._starts = [0, *accumulate(sizes)]
         self._part: tuple[int, pa.Table | None] = (-1, None)
+        self._reads = 0
+        self._copy: list[pa.Table] | None = None
 
     def __len__(self) -> int:
         return self._starts[-1]
@@ -46,36 +56,59 @@ class Rows:
         return pa.concat_tables(tables)
 
     def of_queries(self, query_ids: Iterable[str]) -> dict[str, list[dict[str, Any]]]:
-        """Rows by query id; a query without rows has no key."""
-        wanted = sorted(row for q in set(query_ids) for row in self._rows_of.get(q, ()))
+        """Rows by query id, in their order; a query without rows has no key."""
+        wanted = self._by_query.rows(set(query_ids))
         found: dict[str, list[dict[str, Any]]] = defaultdict(list)
-        for rows in _runs(wanted):
-            for row in self.read(rows).to_pylist():
-                found[row["query_id"]].append(row)
+        bounds = np.searchsorted(wanted, self._starts)
+        for number, (start, stop) in enumerate(pairwise(bounds)):
+            if stop > start:
+                here = wanted[start:stop] - self._starts[number]
+                for row in self._table(number).take(here).to_pylist():
+                    found[row["query_id"]].append(row)
         return dict(found)
 
     @cached_property
-    def _rows_of(self) -> dict[str, list[int]]:
-        found: dict[str, list[int]] = defaultdict(list)
-        at = 0
-        for path in self._paths:
-            for query_id in pq.read_table(path, columns=["query_id"])["query_id"].to_pylist():
-                found[query_id].append(at)
-                at += 1
-        return dict(found)
+    def _by_query(self) -> _ByQuery:
+        return _ByQuery(self._paths)
 
     def _table(self, number: int) -> pa.Table:
+        if self._copy is not None:
+            return self._copy[number]
         if self._part[0] != number:
-            self._part = (number, pq.read_table(self._paths[number], columns=self._columns))
-        table = self._part[1]
-        assert table is not None
-        return table
+            self._reads += 1
+            if self._reads > AGAIN * len(self._paths):
+                self._part = (-1, None)
+                self._copy = unpacked(self._paths, self._columns)
+                return self._copy[number]
+            table = pq.read_table(self._paths[number], columns=self._columns)
+            self._part = (number, table.combine_chunks())
+        part = self._part[1]
+        assert part is not None
+        return part
 
 
-def _runs(numbers: list[int]) -> Iterator[range]:
-    """Ascending numbers as ranges without gaps."""
-    start = 0
-    for at in range(1, len(numbers) + 1):
-        if at == len(numbers) or numbers[at] != numbers[at - 1] + 1:
-            yield range(numbers[start], numbers[at - 1] + 1)
-            start = at
+class _ByQuery:
+    """Which rows every query has, in arrays: 8 bytes per row, of which there may be 40 million."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self._number: dict[str, int] = {}
+        parts = [self._numbered(path) for path in paths]
+        numbers = np.concatenate([np.empty(0, np.int32), *parts])
+        self._rows = np.argsort(numbers, kind="stable")
+        self._ends = np.cumsum(np.bincount(numbers, minlength=len(self._number)))
+
+    def _numbered(self, path: Path) -> np.ndarray[Any, Any]:
+        """The query's number of each row, in order of first appearance."""
+        column = pq.read_table(path, columns=["query_id"])["query_id"].combine_chunks()
+        coded = column.dictionary_encode()
+        names = coded.dictionary.to_pylist()
+        known = self._number
+        numbers = [known.setdefault(name, len(known)) for name in names]
+        return np.array(numbers, np.int32)[coded.indices.to_numpy()]
+
+    def rows(self, query_ids: Iterable[str]) -> np.ndarray[Any, Any]:
+        """All rows of these queries, ascending."""
+        numbers = [self._number[q] for q in query_ids if q in self._number]
+        ends = self._ends
+        found = [self._rows[ends[n - 1] if n else 0 : ends[n]] for n in numbers]
+        return np.sort(np.concatenate([np.empty(0, np.int64), *found]))

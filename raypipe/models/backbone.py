@@ -18,6 +18,7 @@ from typing import Any, ClassVar
 from raypipe.artifacts import Attempt, Step
 from raypipe.config import ConfigError, digest, nearest
 from raypipe.files import file_checksum
+from raypipe.models.scorer import has_scorer
 
 _PATTERNS = ("*.json", "*.txt", "*.jinja", "*.model", "*.safetensors", "1_Pooling/config.json")
 _TOKENIZER = (
@@ -76,6 +77,9 @@ class Backbone(Step):
             return {"files": _checksums(self.folder)}
         return {"hub": self.source, "revision": self.revision}
 
+    def facts(self) -> Mapping[str, Any]:
+        return {"source": self.source}
+
     @property
     def tokenizer_identity(self) -> str:
         """Equal for models whose texts become the same tokens."""
@@ -131,12 +135,30 @@ class Backbone(Step):
         loaded: dict[str, Any] = json.loads((self.folder / "config.json").read_text("utf-8"))
         return loaded
 
+    def published_config(self) -> dict[str, Any]:
+        """config.json, of a hub model too: one small file, of the pinned revision.
+
+        Raises:
+            ConfigError: the hub does not give it.
+        """
+        if self.folder is not None:
+            return self.model_config
+        from huggingface_hub import hf_hub_download
+
+        try:
+            path = Path(hf_hub_download(self.source, "config.json", revision=self.revision))
+            loaded: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        except Exception as error:  # the hub client's errors have no common base
+            raise ConfigError(
+                f"backbone {self.source}: the hub gave no config.json ({type(error).__name__}), so "
+                "it is not a model that transformers opens"
+            ) from None
+        return loaded
+
     @property
     def has_scorer(self) -> bool:
         """Whether the weights end in a trained relevance head: zero-shot means something."""
-        names = self.model_config.get("architectures") or [""]
-        labels = self.model_config.get("id2label") or {}
-        return str(names[0]).endswith("ForSequenceClassification") and len(labels) == 1
+        return has_scorer(self.model_config)
 
     def run(self, attempt: Attempt, context: Any) -> Mapping[str, Any]:
         """Copy the local files, or fetch the pinned revision from the hub."""

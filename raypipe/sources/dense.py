@@ -10,6 +10,7 @@ from raypipe.artifacts import Step
 from raypipe.data.sets import Collection, Queries
 from raypipe.inference.dense import DenseCandidates, Embeddings, ExactIndex, Index
 from raypipe.inference.tokens import Tokens
+from raypipe.inference.without_self import WithoutSelf
 from raypipe.models.backbone import Backbone
 from raypipe.models.bi_encoder import BiEncoder
 
@@ -20,6 +21,9 @@ class Dense(BiEncoder):
     type: Literal["dense"] = "dense"
     depth: int = Field(100, ge=1)
     """Candidates per query."""
+    exclude_query_id: bool = False
+    """Leave out the document that has the query's id, as BEIR does: for collections such as ArguAna
+    whose queries are documents."""
     index: Index = ExactIndex()
     """exact compares everything; ivf and hnsw are approximate and need FAISS."""
     name: str = Field("dense", min_length=1)
@@ -35,7 +39,9 @@ class Dense(BiEncoder):
         encoder = BiEncoder(**{name: getattr(self, name) for name in BiEncoder.model_fields})
         docs = Embeddings(Tokens(collection, backbone), encoder, precision)
         asked = Embeddings(Tokens(queries, backbone), encoder, precision)
-        return DenseCandidates(docs, asked, self.index, self.depth, self.name)
+        depth = self.depth + self.exclude_query_id
+        found = DenseCandidates(docs, asked, self.index, depth, self.name)
+        return WithoutSelf(found, self.depth) if self.exclude_query_id else found
 
     def check(self) -> None:
         """The backbone is there, and FAISS if the index needs it.

@@ -11,6 +11,7 @@ from raypipe.config import Config, ConfigError, nearest
 from raypipe.data.sets import Collection, Queries
 from raypipe.inference.fuse import Method, ReciprocalRank
 from raypipe.inference.fused_candidates import FusedCandidates
+from raypipe.inference.without_self import WithoutSelf
 from raypipe.sources.bm25 import Bm25
 from raypipe.sources.dense import Dense
 from raypipe.sources.rankgpt_lists import RankGptLists
@@ -35,6 +36,9 @@ class Fused(Config):
     """By source name; a source that is not named weighs 1."""
     depth: int = Field(100, ge=1)
     """Candidates per query, out of the union of what the sources retrieve to their own depths."""
+    exclude_query_id: bool = False
+    """Leave out the document that has the query's id, as BEIR does: for collections such as ArguAna
+    whose queries are documents."""
 
     @model_validator(mode="after")
     def _names_fit(self) -> Fused:
@@ -59,13 +63,14 @@ class Fused(Config):
             for name, source in self.sources.items()
         )
         weights = self.weights or {}
-        return FusedCandidates(
+        fused = FusedCandidates(
             members,
             queries,
             self.method,
             tuple(weights.get(n, 1.0) for n, _ in members),
-            self.depth,
+            self.depth + self.exclude_query_id,
         )
+        return WithoutSelf(fused, self.depth) if self.exclude_query_id else fused
 
     def check(self) -> None:
         """Everything that the sources need is there.

@@ -10,6 +10,7 @@ from raypipe.artifacts import Step
 from raypipe.config import Config
 from raypipe.data.sets import Collection, Queries, QuerySet
 from raypipe.inference.files import ScoredDocsCandidates
+from raypipe.inference.without_self import WithoutSelf
 
 
 class ScoredDocs(Config):
@@ -24,6 +25,9 @@ class ScoredDocs(Config):
     """The id that has them; null is each query set's own data set."""
     depth: int = Field(100, ge=1)
     """Candidates per query."""
+    exclude_query_id: bool = False
+    """Leave out the document that has the query's id, as BEIR does: for collections such as ArguAna
+    whose queries are documents."""
     name: str = "scoreddocs"
     """What the source is called in tables."""
 
@@ -33,7 +37,9 @@ class ScoredDocs(Config):
 
     def candidates(self, collection: Collection, queries: Queries, precision: str) -> Step:
         """The step that reads them."""
-        return ScoredDocsCandidates(self.dataset, self.depth, self.name, collection, queries)
+        depth = self.depth + self.exclude_query_id
+        found = ScoredDocsCandidates(self.dataset, depth, self.name, collection, queries)
+        return WithoutSelf(found, self.depth) if self.exclude_query_id else found
 
     def check(self) -> None:
         """The id has scoreddocs; a query set's own id is checked when the step is planned.

@@ -11,6 +11,8 @@ from raypipe.artifacts import Artifact, Builder, Step
 from raypipe.claims import Claims
 from raypipe.experiment import Experiment, Role
 from raypipe.resources import Context, connect
+from raypipe.sweep.counters import behind, behind_lines, counts_line
+from raypipe.sweep.held_out import check_held_out
 from raypipe.sweep.plan import training_sets
 from raypipe.sweep.quality import TeacherQuality, teacher_quality
 from raypipe.sweep.space import expand
@@ -26,12 +28,14 @@ class Mined:
     artifacts: Mapping[str, Artifact]
     """By what they are, such as `negatives of contrastive`."""
     qualities: list[TeacherQuality]
+    behind: Mapping[str, Artifact] = field(default_factory=dict)
+    """What those were made from, by the way to it."""
     failed: Mapping[str, str] = field(default_factory=dict)
 
     def summary(self) -> dict[str, Any]:
         return {
             "artifacts": {name: one.uri for name, one in self.artifacts.items()},
-            "counts": {name: one.counts for name, one in self.artifacts.items()},
+            "counts": {n: one.counts for n, one in {**self.artifacts, **self.behind}.items()},
             "teachers": [dict(one.summary()) for one in self.qualities],
         }
 
@@ -66,31 +70,22 @@ def run(experiment: Experiment, say: Say = print) -> Mined:
         ConfigError: before any work, if something the recipe names is not usable.
     """
     steps, builder = plan_of(experiment)
-    connect(experiment.resources, builder.store.is_local, experiment.storage_shared)
     builder.announce = say
+    check_held_out([trial.experiment for trial in expand(experiment)], builder)
+    connect(experiment.resources, builder.store.is_local, experiment.storage_shared)
     builder.claim = Claims(say)
     builder.context = Context(
         experiment.resources, experiment.precision, progress_bars=sys.stderr.isatty()
     )
+    # first, so that a bad teacher is known before its scores of all training lists are paid for
+    qualities = teacher_quality(experiment, training_sets(expand(experiment)), builder, say)
     artifacts = {name: builder.get(step) for name, step in steps.items()}
-    sets = training_sets(expand(experiment))
-    qualities = teacher_quality(experiment, sets, builder)
+    made_from = behind(steps, builder)
     for name, artifact in artifacts.items():
         say(counts_line(name, artifact.counts))
-    for quality in qualities:
-        for line in quality.lines():
-            say(line)
-    return Mined(artifacts, qualities)
-
-
-def counts_line(name: str, counts: Mapping[str, Any]) -> str:
-    """Every counter that is not 0, drops and repairs among them."""
-    shown = [
-        f"{key.replace('_', ' ')} {value:,}"
-        for key, value in counts.items()
-        if isinstance(value, int | float) and value
-    ]
-    return f"{name}: {', '.join(shown) or 'empty'}"
+    for line in [*behind_lines(made_from), *(one for q in qualities for one in q.lines())]:
+        say(line)
+    return Mined(artifacts, qualities, made_from)
 
 
 def plan_lines(steps: Mapping[str, Step], builder: Builder) -> list[str]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 from raypipe.artifacts import Step
-from raypipe.config import Config, ConfigError
+from raypipe.config import Config
 from raypipe.data.truncation import LongestFirst, Truncation
 from raypipe.inference.cross_scores import CrossEncoderScores
 from raypipe.inference.lists import Lists
 from raypipe.models.backbone import Backbone
+from raypipe.models.scorer import require_scorer
 
 
 class CrossEncoderTeacher(Config):
@@ -31,16 +32,11 @@ class CrossEncoderTeacher(Config):
         return CrossEncoderScores(lists, Backbone(self.backbone), self.truncation, precision)
 
     def check(self) -> None:
-        """Resolve the model.
+        """Resolve the model and read its config.json, also from the hub.
 
         Raises:
-            ConfigError: it is not there, or a local one has no trained head with one output.
+            ConfigError: it is not there, or has no trained head with one output.
         """
         backbone = Backbone(self.backbone)
-        backbone.spec()
-        if backbone.folder is not None and not backbone.has_scorer:
-            found = (backbone.model_config.get("architectures") or ["no architecture"])[0]
-            raise ConfigError(
-                f"teacher.backbone {self.backbone}: expected a sequence classifier with one label, "
-                f"found {found}; a fresh head would teach noise"
-            )
+        backbone.check()
+        require_scorer(backbone.published_config(), f"teacher.backbone {self.backbone}")

@@ -56,7 +56,6 @@ class ListwiseLLM(_Asks, Listwise):
     """Ranks by sliding windows (RankGPT, 2304.09542)."""
 
     type: Literal["listwise_llm"] = "listwise_llm"
-    values: ClassVar[Literal["score", "rank"]] = "rank"
     needs_lists: ClassVar[bool] = True
 
     @property
@@ -68,7 +67,6 @@ class PairwiseLLM(_Asks, Pairwise):
     """Mean win probability against the neighbours (PRP, 2306.17563; PairDistill, 2410.01383)."""
 
     type: Literal["pairwise_llm"] = "pairwise_llm"
-    values: ClassVar[Literal["score", "rank"]] = "score"
     needs_lists: ClassVar[bool] = True
 
     @property
@@ -80,7 +78,6 @@ class PointwiseLLM(_Asks, Pointwise):
     """Log-probability of yes to "does the passage answer the query?" (2211.09110)."""
 
     type: Literal["pointwise_llm"] = "pointwise_llm"
-    values: ClassVar[Literal["score", "rank"]] = "score"
     needs_lists: ClassVar[bool] = False
 
     @property

@@ -99,6 +99,19 @@ def test_positive_relevance_and_require_positive():
     assert list(dict.fromkeys(judged.qrels["query_id"].to_pylist())) == order
 
 
+def test_unjudged_queries_stay_where_nobody_looks_at_judgements():
+    chosen = select_queries(DIRTY, positive_relevance=2, keep_unjudged=True)
+    assert set(chosen.queries["query_id"].to_pylist()) == {"good", "weak", "negative", "unjudged"}
+    assert set(chosen.qrels["query_id"].to_pylist()) == {"good", "weak", "negative"}
+    counts = chosen.counts
+    assert (counts["usable_queries"], counts["unjudged_queries_kept"]) == (4, 1)
+    assert counts["queries_without_qrels"] == counts["queries_without_positive"] == 0
+    assert counts["empty_queries"] == 1
+    nobody = select_queries(Judged([("q", "text")], []), keep_unjudged=True)
+    assert nobody.qrels.schema == QRELS and nobody.qrels.num_rows == 0
+    assert len(nobody.queries) == 1
+
+
 def test_errors():
     with pytest.raises(
         ConfigError, match=r"no query left \(skip 40\); found.*'usable_queries': 40"

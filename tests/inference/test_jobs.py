@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from scipy.stats import zscore
 
 from raypipe.artifacts import Builder
@@ -23,6 +24,7 @@ from raypipe.experiment import Experiment
 from raypipe.inference.bm25 import Bm25Options
 from raypipe.models.backbone import Backbone
 from raypipe.models.cross_encoder import CrossEncoder, save
+from raypipe.records import TEACHER
 from raypipe.resources import Context, Resources
 
 pytestmark = pytest.mark.ray
@@ -116,7 +118,7 @@ def test_bm25_candidates_follow_the_formula(builder, experiment, docs, queries):
         np.testing.assert_allclose(row["scores"], [scores[d] for d in best], rtol=1e-5)
         assert row["doc_ids"] == best
         assert row["ranks"] == list(range(1, len(best) + 1))
-        assert set(row["sources"]) <= {"bm25"}
+        assert row["sources"] == ["bm25"] * len(best)
 
 
 def test_a_query_without_known_terms_has_no_candidates_and_counts_zero(builder, experiment):
@@ -216,6 +218,85 @@ def test_teachers_against_sentence_transformers(cluster, here, builder, docs, qu
         assert all(
             set(negatives[q]["doc_ids"]) <= set(row["doc_ids"]) for q, row in trained.items()
         )
+
+
+def test_a_cross_encoder_teacher_gives_the_logits_of_transformers(
+    builder, here, scorer, docs, queries
+):
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    cut = 14  # tokens of a pair: most are longer
+    reads = f"truncation: {{type: longest_first, max_length: {cut}}}"
+    given = [f"teacher={{type: cross_encoder, backbone: {scorer}, {reads}}}"]
+    experiment = load(Experiment, here, given)
+    step = experiment.teacher_scores("validation", 10)
+    model = AutoModelForSequenceClassification.from_pretrained(scorer).eval()
+    tokenizer = AutoTokenizer.from_pretrained(scorer)
+    candidates = rows(builder, experiment.first_stage("validation"))
+    found = rows(builder, step)
+    assert found.keys() == candidates.keys()
+    for query_id, row in found.items():
+        assert row["doc_ids"] == candidates[query_id]["doc_ids"][:10]
+        pairs = [(queries[query_id], docs[d]) for d in row["doc_ids"]]
+        how = {"truncation": "longest_first", "max_length": cut, "padding": True}
+        with torch.inference_mode():
+            logits = model(**tokenizer(*zip(*pairs, strict=True), **how, return_tensors="pt"))[0]
+        assert logits.shape == (len(pairs), 1)
+        np.testing.assert_allclose(row["values"], logits[:, 0].numpy(), rtol=0, atol=1e-5)
+    artifact = builder.get(step)
+    assert artifact.table().schema == TEACHER
+    assert artifact.counts["pairs"] == 120 and artifact.counts["values_not_finite"] == 0
+    assert 0 < artifact.counts["documents_cut"] <= 120
+
+
+def test_what_a_cross_encoder_cannot_score_is_left_out_and_counted(
+    builder, here, scorer, docs, tmp_path
+):
+    """A token whose vector is NaN: every pair that has it scores NaN, no other pair does."""
+    model = CrossEncoder(backbone="").load(scorer, 1, training=False, device="cpu")
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(scorer)
+    (bad,) = tokenizer("draft", add_special_tokens=False)["input_ids"]
+    with torch.no_grad():
+        model.get_input_embeddings().weight[bad] = float("nan")
+    save(model, tmp_path, scorer, 48)
+    experiment = load(Experiment, here, [f"teacher={{type: cross_encoder, backbone: {tmp_path}}}"])
+    step = experiment.teacher_scores("validation", 10)
+    candidates = rows(builder, experiment.first_stage("validation"))
+    found = rows(builder, step)
+    lost = 0
+    for query_id, row in found.items():
+        head = candidates[query_id]["doc_ids"][:10]
+        kept = [d for d in head if "draft" not in docs[d].split()]
+        assert row["doc_ids"] == kept and np.isfinite(row["values"]).all()
+        lost += len(head) - len(kept)
+    assert builder.get(step).counts["values_not_finite"] == lost > 0
+
+
+def test_an_ensemble_of_a_model_and_an_order(builder, here, tmp_path):
+    path = tmp_path / "orders.trec"
+    given = f"bi_encoder, backbone: {MINILM}, max_length: 32"
+    alone = load(Experiment, here, [f"teacher={{type: {given}}}"])
+    cosines = rows(builder, alone.teacher_scores("validation", 10))
+    orders = {q: sorted(row["doc_ids"])[1:] for q, row in cosines.items() if q != "q40"}
+    path.write_text("".join(lines([q], docs) for q, docs in orders.items()))
+    teachers = f"{{model: {{type: {given}}}, llm: {{type: run_file, paths: [{path}]}}}}"
+    ensemble = f"teacher={{type: ensemble, teachers: {teachers}, weights: {{llm: 3}}}}"
+    step = load(Experiment, here, [ensemble]).teacher_scores("validation", 10)
+    found = rows(builder, step)
+    assert found.keys() == orders.keys()
+    for query_id, row in found.items():
+        ranked = orders[query_id]  # without the first id: no teacher of two knows that one
+        values = dict(zip(*(cosines[query_id][n] for n in ("doc_ids", "values")), strict=True))
+        assert set(row["doc_ids"]) == set(ranked)
+        scores = [values[d] for d in row["doc_ids"]]
+        places = [-float(ranked.index(d)) for d in row["doc_ids"]]
+        expected = (zscore(scores) + 3 * zscore(places)) / 4
+        np.testing.assert_allclose(row["values"], expected, rtol=0, atol=1e-9)
+    counts = builder.get(step).counts
+    assert counts["queries_without_all_teachers"] == 1
+    assert counts["documents_without_all_teachers"] == 11 and counts["pairs"] == 99
 
 
 def test_a_run_is_the_head_by_score_and_the_rest_as_it_was(

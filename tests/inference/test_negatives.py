@@ -18,6 +18,7 @@ from raypipe.data.groups import Groups, form_group
 from raypipe.data.samplers import Mixed, MixedPart, RandomWindow, TopK, Uniform
 from raypipe.data.sets import DOCS_FILE, QRELS_FILE, QUERIES_FILE, Collection, Queries, QuerySet
 from raypipe.inference.groups import Negatives, Positives, TrainingGroups
+from raypipe.inference.rows import Rows
 from raypipe.records import CANDIDATES, DOCS, GROUPS, NEGATIVES, QRELS, QUERIES, TEACHER
 
 TEXTS = {f"d{i}": f"document number {i} with a few words of its own" for i in range(1, 9)}
@@ -68,7 +69,8 @@ class Filled:
     inputs: dict[str, Any]
     tables: list[pa.Table] = field(default_factory=list)
 
-    def put_table(self, table: pa.Table) -> None:
+    def put_table(self, table: pa.Table, name: str) -> None:
+        assert name == f"part-{len(self.tables):05d}.parquet"
         self.tables.append(table)
 
 
@@ -128,6 +130,7 @@ def run(monkeypatch):
             monkeypatch.setattr(f"raypipe.inference.groups.{module}.run_chunks", chunks)
         attempt = Filled(inputs)
         counts = dict(step.run(attempt, None))
+        here.parts = [len(table) for table in attempt.tables]
         return pa.concat_tables(tables or attempt.tables).to_pylist(), counts
 
     return here
@@ -210,6 +213,25 @@ def test_a_random_negative_is_no_missed_positive(run, inputs):
     for row in rows:
         judged = JUDGED[row["query_id"]]
         assert set(row["doc_ids"][1:]) <= {d for d in TEXTS if judged.get(d, 0) <= 0}
+
+
+def test_counts_where_the_sampler_takes_relevant_documents_too(run, inputs):
+    """q1: d1 (2), d2 (1), d3, d4; q2: d5, d2, d1, d8 (2), the relevant one last; q3: d4, d6 (1)."""
+    rows, counts = run(negatives(Groups(negatives=TopK(count=4), positives="any")), inputs)
+    assert [row["relevance"] for row in rows] == [[2, 1, 0, 0], [0, 0, 0, 2], [0, 1]]
+    assert only(counts, "groups", "pairs", "positives", "negatives") == {
+        "groups": 3,
+        "groups_with_fewer_negatives": 1,  # q3 alone: the other two have the four they asked for
+        "pairs": 10,
+        "positives": 2,  # 2 is what counts as positive here
+        "negatives_from_candidates": 6,
+    }
+
+
+def test_the_list_of_an_unjudged_query_is_a_group_like_any_other(run, inputs):
+    given = {**inputs, "candidates": candidates({"q8": ["d2", "d4"]})}
+    rows, _ = run(negatives(Groups(negatives=TopK(count=4), positives="any")), given)
+    assert rows[0]["doc_ids"] == ["d2", "d4"] and rows[0]["relevance"] == [0, 0]
 
 
 MIXED = Mixed(
@@ -328,6 +350,25 @@ def test_positives_with_further_candidates(run, inputs):
         "q2": ["d8", "d5"],
         "q3": ["d4"],
     }
+
+
+def test_further_candidates_are_taken_in_blocks(run, inputs, monkeypatch):
+    """500,000 queries with 200 candidates each are no list of Python strings on the driver."""
+    more = {**inputs, "other_far": candidates(LISTS)}
+    step = Positives(*STEPS, others=(("far", STEPS[0]),), reach=(("far", 2),))
+    rows, _ = run(step, more)
+    assert run.parts == [2, 3]
+    monkeypatch.setattr("raypipe.inference.groups.positives.BLOCK", 2)
+    monkeypatch.setattr(
+        Rows, "read", lambda self, rows, read=Rows.read: _bounded(read(self, rows), len(rows))
+    )
+    again, _ = run(step, more)
+    assert again == rows and run.parts == [2, 2, 1]
+
+
+def _bounded(table: pa.Table, rows: int) -> pa.Table:
+    assert len(table) == rows <= 2
+    return table
 
 
 # --- groups of indices ---------------------------------------------------------------------------

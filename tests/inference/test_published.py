@@ -19,6 +19,8 @@ import pytest
 from raypipe.artifacts import Artifact, Builder, Step, Store
 from raypipe.config import ConfigError
 from raypipe.data.sets import Collection, Queries, QuerySet
+from raypipe.evaluation import columns
+from raypipe.inference.files import spill
 from raypipe.inference.files.runfiles import RunFileCandidates
 from raypipe.inference.lists import ListReader, Lists
 from raypipe.inference.metrics import Metrics, TeacherRun
@@ -33,8 +35,10 @@ from raypipe.inference.published import (
     wanted,
 )
 from raypipe.inference.published.pairs import aggregate
+from raypipe.inference.published.rankgpt_lists import RankGptCandidates
 from raypipe.inference.published.tsv import Columns, blocks
 from raypipe.inference.published.wanted import Means, Wanted
+from raypipe.records import CANDIDATES as CANDIDATE_SCHEMA
 from raypipe.records import PAIRWISE, TEACHER
 
 PUBLISHED = Path(__file__).resolve().parents[3] / "shared" / "data" / "msmarco-dl"
@@ -399,12 +403,17 @@ def passages(*docs: str, start: int = 1) -> list[dict[str, Any]]:
     return [{"docid": d, "rank": r} for r, d in enumerate(docs, start)]
 
 
+def json_lines(lines: list[Any]) -> bytes:
+    return "".join(f"{json.dumps(line)}\n" for line in lines).encode()
+
+
 @pytest.fixture
 def rankgpt(builder, lists, tmp_path):
-    def build(lines: list[Any], answers: Any, unparsable: str = "drop"):
+    def build(lines: list[Any] | bytes, answers: Any, unparsable: str = "drop"):
         here, there = tmp_path / "lists.jsonl", tmp_path / "answers.json"
-        here.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
-        there.write_text(answers if isinstance(answers, str) else json.dumps(answers))
+        here.write_bytes(lines if isinstance(lines, bytes) else json_lines(lines))
+        text = answers if isinstance(answers, str | bytes) else json.dumps(answers)
+        there.write_bytes(text if isinstance(text, bytes) else text.encode())
         artifact = builder.get(RankGptOrders(str(here), str(there), unparsable, lists))
         assert artifact.table().schema == TEACHER
         return said(artifact), artifact.counts
@@ -507,6 +516,81 @@ def test_rankgpt_files_that_are_refused(rankgpt, lines, answers, message):
         rankgpt(lines, answers)
 
 
+MANY = json_lines([{**GOOD, "query_id": f"x{i}"} for i in range(200)])
+
+
+@pytest.mark.parametrize(
+    ("lines", "answers", "message"),
+    [
+        (gzip.compress(MANY)[:-9], ["[1]"], r"lists\.jsonl: expected a complete gzip file"),
+        ([GOOD], gzip.compress(b'["[1]"]')[:-9], r"answers\.json: expected a complete gzip file"),
+        (json_lines([GOOD]) + b'{"query_id": "q\xff"}\n', ["[1]"], "line 2: expected JSON.*utf-8"),
+        ([GOOD], b'"[1]"\n"[\xff]"\n', r"answers\.json, line 2: expected JSON, found .*utf-8"),
+        ([GOOD], b'["[1]", "\xff"]', r"answers\.json, line 1: expected JSON, found .*utf-8"),
+    ],
+)
+def test_rankgpt_files_that_are_damaged(rankgpt, lines, answers, message):
+    with pytest.raises(ConfigError, match=message):
+        rankgpt(lines, answers)
+
+
+def test_rankgpt_files_may_be_packed(rankgpt):
+    values, _ = rankgpt(gzip.compress(json_lines([GOOD])), gzip.compress(b'["[2] > [1]"]'))
+    assert values["q1"] == {"d1": 1.0, "d0": 2.0}
+
+
+# --- RankGPT's lists as candidates ---------------------------------------------------------------
+
+
+def shown_lists(builder, lists, path: Path, content: list[Any] | bytes, depth: int = 3):
+    path.write_bytes(content if isinstance(content, bytes) else json_lines(content))
+    return builder.get(
+        RankGptCandidates(str(path), depth, "theirs", lists.collection, lists.queries)
+    )
+
+
+def test_rankgpt_lists_are_candidates_and_every_drop_is_counted(builder, lists, tmp_path):
+    content = [
+        {"query_id": "q8", "retrieved_passages": passages("d0", "d1")},
+        {"query_id": "q2", "retrieved_passages": passages("dX", "d1", "d0", "d1", "d5", "d4")},
+    ]
+    artifact = shown_lists(builder, lists, tmp_path / "lists.jsonl", content)
+    rows = {row.pop("query_id"): row for row in artifact.table().to_pylist()}
+    assert artifact.table().schema == CANDIDATE_SCHEMA
+    assert list(rows) == query_order(artifact)
+    assert rows["q2"] == {
+        "doc_ids": ["d1", "d0"],  # the first three, less the one that is not in the collection
+        "ranks": [1, 2],
+        "scores": [-1.0, -2.0],
+        "sources": ["theirs", "theirs"],
+    }
+    assert rows["q1"]["doc_ids"] == rows["q3"]["doc_ids"] == []
+    assert artifact.counts == {
+        "lists": 2,
+        "lists_other_queries": 1,
+        "duplicates": 1,
+        "beyond_depth": 2,
+        "unknown_documents": 1,
+        "candidates": 2,
+        "queries_without_candidates": 2,
+    }
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([GOOD, GOOD], "line 2: query q1 has a second list; keep one"),
+        ([{**GOOD, "query_id": "7"}], "none of its 1 lists has a query and a document of the data"),
+        ([{**GOOD, "retrieved_passages": ["D0"]}], "none of its 1 lists has a query and a documen"),
+        (gzip.compress(MANY)[:-9], "expected a complete gzip file"),
+        (b'{"query_id": "\xff"}\n', "line 1: expected JSON"),
+    ],
+)
+def test_rankgpt_lists_that_are_refused(builder, lists, tmp_path, content, message):
+    with pytest.raises(ConfigError, match=message):
+        shown_lists(builder, lists, tmp_path / "lists.jsonl", content)
+
+
 def test_rankgpt_answers_without_any_order_are_refused(rankgpt):
     with pytest.raises(ConfigError, match="none of the 1 answers for queries of the data set has"):
         rankgpt([GOOD], ["I cannot."])
@@ -522,6 +606,36 @@ def test_run_files_give_ranks_or_scores(make):
     assert scores == {"q1": {"d4": 0.5, "d0": 7.25}, "q2": {}, "q3": {}}
     assert counts["unknown_documents"] == 1
     assert counts["queries_without_list"] == 2
+
+
+def test_a_run_file_of_any_length_is_read_in_parts(make, monkeypatch, builder, lists):
+    """500,000 lists do not fit into memory as Python objects: they are spilled by query."""
+    text = "".join(f"q{q} Q0 d{d} {9 - d} {d / 4} x\n" for d in range(6) for q in (3, 1, 2))
+    whole, counts = make(RunFileValues, text, "score", name="whole.run")
+    monkeypatch.setattr(spill, "CHUNK", 2)
+    monkeypatch.setattr(spill, "PENDING", 0)
+    monkeypatch.setattr(columns, "BLOCK", 64)
+    again, parted = make(RunFileValues, text + "\n", "score", name="parts.run")
+    assert again == whole == {q: {f"d{d}": d / 4 for d in range(6)} for q in ("q1", "q2", "q3")}
+    assert parted == counts and counts["lines"] == counts["kept"] == 18
+    ranks, _ = make(RunFileValues, text, "rank", name="ranks.run")
+    assert ranks["q2"] == {f"d{d}": 6.0 - d for d in range(6)}
+    found = Path(builder.store.root).glob("teacher/run_file-*/attempt-*/part-*")
+    assert len([p for p in found if p.name == "part-00001.parquet"]) == 2  # score, then rank
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("q9 Q0 d0 1 1 x\n", "none of the 3 queries is in it"),
+        ("q1 Q0 dX 1 1 x\n", "none of its 1 documents is in the collection"),
+        ("q1 Q0 d0 one 1 x\n", r"file\.tsv, line 1: expected an integer rank"),
+        (gzip.compress(RUN.encode() * 99)[:-9], r"file\.tsv: expected a complete gzip file"),
+    ],
+)
+def test_run_files_that_are_refused(make, text, message):
+    with pytest.raises(ConfigError, match=message):
+        make(RunFileValues, text, "rank")
 
 
 # --- identity ----------------------------------------------------------------

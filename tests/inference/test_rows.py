@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raypipe.artifacts import Attempt, Builder, Step, Store
-from raypipe.inference.rows import Rows
+from raypipe.inference.rows import AGAIN, Rows
 
 
 @dataclass(frozen=True)
@@ -77,3 +78,35 @@ def test_one_part_is_held(tables):
     rows.read(range(0, 7))
     number, table = rows._part
     assert number == 1 and table.num_rows == 4
+
+
+def test_scattered_queries_do_not_read_every_part_each_time(tables, tmp_path, monkeypatch):
+    """Groups from shuffled triples ask for queries of all parts in every chunk."""
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
+    opened: list[str] = []
+    read_table = pq.read_table
+
+    def counted(path, columns=None):
+        opened.append(path.name)
+        return read_table(path, columns=columns)
+
+    rows, plain = Rows(tables((1,) * 7), ["query_id", "value"]), Rows(tables((7,)))
+    monkeypatch.setattr(pq, "read_table", counted)
+    asked = ["q0", "q1", "q5", "q4", "q2"]
+    expected = plain.of_queries(asked)
+    assert expected["q0"] == [{"query_id": "q0", "value": v} for v in (0, 3, 6)]
+    opened.clear()
+    for _ in range(20):
+        assert rows.of_queries(asked) == expected
+    once = 7  # for the index of the queries
+    assert len(opened) <= once + AGAIN * 7 + 7  # each of the 20 calls wants all seven
+    assert rows.read(range(2, 6))["value"].to_pylist() == [2, 3, 4, 5]
+    assert list((tmp_path / "tmp").iterdir()) == []  # a killed actor leaves nothing on the disk
+
+
+def test_neighbouring_queries_need_no_copy(tables, monkeypatch):
+    monkeypatch.setattr("raypipe.inference.rows.unpacked", lambda *a: pytest.fail("copied"))
+    rows = Rows(tables((2, 2, 2, 1)))
+    for query_id in ("q1", "q2", "q4", "q5"):
+        assert [r["value"] for r in rows.of_queries([query_id])[query_id]] == [int(query_id[1])]

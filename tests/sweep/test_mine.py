@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from raypipe.claims import Claims
 from raypipe.config import load
 from raypipe.data.groups import GroupReader
 from raypipe.experiment import Experiment
-from raypipe.sweep.mine import counts_line, plan_lines, plan_of, run
-from raypipe.sweep.quality import TeacherQuality
+from raypipe.sweep.counters import counts_line
+from raypipe.sweep.mine import plan_lines, plan_of, run
 
 pytestmark = pytest.mark.ray
 
@@ -34,6 +35,7 @@ def experiment(tmp_path_factory, write_recipe) -> Experiment:
             f"groups.sources={{dense: {{type: dense, backbone: {backbone}, depth: 5}}}}",
             mixed,
             "groups.filters=[{type: max_score, score: 3}, {type: near_duplicate}]",
+            "teacher.max_length=8",  # some documents are longer
         ],
     )
 
@@ -60,7 +62,50 @@ def test_every_count_is_said(mined, said):
         assert counts_line(name, artifact.counts) in said
     (line,) = [s for s in said if s.startswith("test candidates")]
     assert "queries without candidates 1" in line
-    assert counts_line("x", {"drops": 0, "groups": 1234}) == "x: groups 1,234"
+
+
+def test_what_nested_steps_drop_is_said_too(mined, said):
+    """Of the sources of a mixture, of a teacher's vectors, of the counted terms."""
+    assert mined.behind and not mined.behind.keys() & mined.artifacts.keys()
+    digests = [one.digest for one in (*mined.behind.values(), *mined.artifacts.values())]
+    assert len(set(digests)) == len(digests)
+
+    def line(name: str) -> str:
+        (found,) = {s for s in said if s.startswith(f"{name}: ")}
+        assert found == counts_line(name, mined.behind[name].counts)
+        return found
+
+    training = "of contrastive, distil"
+    assert "candidates 180" in line(f"other dense of negatives {training}")
+    assert "texts cut" in line(f"doc vectors of filter scores {training}")
+    assert "rows 120, tokens" in line("terms of index of validation candidates")
+    assert mined.summary()["counts"]["terms of index of validation candidates"]["rows"] == 120
+
+
+def test_the_teacher_is_judged_before_it_scores_what_is_trained_on(mined, said):
+    (quality,) = mined.qualities
+    scored = [i for i, s in enumerate(said) if s.startswith("teacher ") and "-train" in s]
+    judged = said.index(quality.lines()[0])
+    assert scored and judged < min(scored)
+    scores = "validation scores of the teacher of contrastive, distil: pairs 120, rows 12"
+    assert scores in said[:judged]
+    assert said.count(quality.lines()[0]) == 2  # and once more in the summary at the end
+
+
+class WaitedError(Exception):
+    """Raised as soon as the job under test waits for another one."""
+
+
+def test_a_job_waits_for_what_another_one_makes(cluster, experiment, tmp_path):
+    apart = experiment.replace(storage=str(tmp_path))
+    path = apart.collection("test").path
+
+    def say(line: str) -> None:
+        if line == f"waiting for another job that makes {path}":
+            raise WaitedError
+
+    with Claims(print)(path, lambda: False), pytest.raises(WaitedError):
+        run(apart, say)
 
 
 def test_the_teacher_is_measured_on_validation_queries(mined, said):
@@ -80,43 +125,3 @@ def test_again_nothing_is_made(mined, experiment):
     uris = {name: one.uri for name, one in mined.artifacts.items()}
     assert {name: one.uri for name, one in again.artifacts.items()} == uris
     assert not [line for line in lines if line.startswith("negatives mixed")]
-
-
-def quality(**changes) -> TeacherQuality:
-    fields = {
-        "stages": "distil",
-        "teacher": "T",
-        "lists": "weak",
-        "depth": 10,
-        "teacher_value": 0.5,
-        "lists_value": 0.4,
-        "evaluated": "strong",
-        "evaluated_value": 0.4,
-    }
-    return TeacherQuality(**{**fields, **changes})
-
-
-@pytest.mark.parametrize(
-    ("changes", "warnings"),
-    [
-        ({}, []),
-        ({"teacher_value": 0.39}, ["not better than the first stage"]),
-        ({"teacher_value": 0.4}, ["not better than the first stage"]),  # and no better than any
-        ({"teacher_value": 0.5, "lists_value": 0.5}, []),  # lists in the teacher's order
-        ({"evaluated_value": 0.45}, ["weak (0.400), weaker than the evaluated first stage strong"]),
-        (
-            {"teacher_value": 0.3, "evaluated_value": 0.6},
-            ["not better than the first stage", "weaker than the evaluated"],
-        ),
-    ],
-)
-def test_warnings(changes, warnings):
-    figures, *found = quality(**changes).lines()
-    assert "validation nDCG@10" in figures and len(found) == len(warnings)
-    for line, part in zip(found, warnings, strict=True):
-        assert line.startswith("WARNING") and part in line
-
-
-def test_what_could_not_be_measured_says_why():
-    (line,) = quality(teacher_value=None, why="the file holds training queries").lines()
-    assert line == "teacher of distil (T): not measured, the file holds training queries"

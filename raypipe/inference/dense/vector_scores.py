@@ -42,6 +42,9 @@ class VectorScores(Step):
     def spec(self) -> Mapping[str, Any]:
         return {"depth": self.lists.depth, "first_stage_weight": self.first_stage_weight}
 
+    def facts(self) -> Mapping[str, Any]:
+        return {"values": "score", "backbone": self.doc_vectors.tokens.backbone.source}
+
     def inputs(self) -> Mapping[str, Step]:
         vectors = {"doc_vectors": self.doc_vectors, "query_vectors": self.query_vectors}
         return {**self.lists.inputs(), **vectors}

@@ -9,15 +9,14 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-import pyarrow as pa
 
 from raypipe.artifacts import Attempt, Step
 from raypipe.config import ConfigError, nearest
-from raypipe.data.collection import index_of, read_docs
+from raypipe.data.collection import read_docs
 from raypipe.data.dataset import file_safe
 from raypipe.data.sets import DOCS_FILE, QUERIES_FILE, Collection, Queries
-from raypipe.evaluation.trec_files import read_lines, read_trec_run
-from raypipe.files import checksums
+from raypipe.evaluation.trec_files import read_lines
+from raypipe.files import checksums, full_paths
 from raypipe.inference.files.spill import Spill, spill, write_candidates
 
 
@@ -30,45 +29,42 @@ def check_files(paths: Sequence[str], what: str = "run file") -> None:
             raise ConfigError(f"{what} {text}: not there{nearest(path.name, beside)}")
 
 
-def read_for(
-    paths: Sequence[str], wanted: set[str], known: pa.Array, depth: int | None
-) -> tuple[list[dict[str, Any]], Counter[str]]:
-    """Rows of the wanted queries, unknown documents dropped and counted, ranks counted anew.
-
-    All of them in memory: for a few thousand queries, such as a published re-ranking has.
+def spill_runs(paths: Sequence[str], rows: Spill, queries: list[str]) -> Counter[str]:
+    """Keep the lines of these queries, in one pass; counts `lines` and `other_queries`.
 
     Raises:
-        ConfigError: no query or no document of the files is known.
+        ConfigError: a line is malformed, or two files have one query.
     """
-    counts: Counter[str] = Counter()
-    rows: dict[str, dict[str, Any]] = {}
-    for path in paths:
+    number = {query_id: n for n, query_id in enumerate(queries)}
+    file_of = np.full(len(queries), -1)
+    counts: Counter[str] = Counter(lines=0, other_queries=0)
+    for file, path in enumerate(paths):
         try:
-            table, found = read_trec_run(Path(path).expanduser(), wanted, depth)
+            for lines in read_lines(
+                Path(path).expanduser(), lambda query_id: number.get(query_id, -1), counts
+            ):
+                found = np.unique(lines["query"].to_numpy())
+                earlier = file_of[found]
+                if len(twice := found[(earlier >= 0) & (earlier != file)]):
+                    query_id = queries[twice[0]]
+                    raise ConfigError(f"run file {path}: query {query_id} is in two files")
+                file_of[found] = file
+                rows.add(lines)
+        except ConfigError:
+            raise
         except ValueError as error:
             raise ConfigError(str(error)) from None
-        counts.update(found)
-        for row in table.to_pylist():
-            if row["query_id"] in rows:
-                raise ConfigError(f"run file {path}: query {row['query_id']} is in two files")
-            there = index_of(row["doc_ids"], known) >= 0
-            counts["unknown_documents"] += int((~there).sum())
-            keep = [i for i, yes in enumerate(there) if yes]
-            rows[row["query_id"]] = {
-                "query_id": row["query_id"],
-                "doc_ids": [row["doc_ids"][i] for i in keep],
-                "ranks": list(range(1, len(keep) + 1)),
-                "scores": [row["scores"][i] for i in keep],
-                "sources": [row["sources"][i] for i in keep],
-            }
-    counts["candidates"] = sum(len(row["doc_ids"]) for row in rows.values())
-    _check_match(paths, len(wanted), bool(rows), counts)
-    return list(rows.values()), counts
+    return counts
 
 
-def _check_match(paths: Sequence[str], queries: int, found: bool, counts: Counter[str]) -> None:
+def check_match(paths: Sequence[str], queries: int, counts: Counter[str]) -> None:
+    """Refuse files of which nothing was kept; says whether queries or documents do not match.
+
+    Args:
+        counts: of `write_lists`.
+    """
     names = ", ".join(paths)
-    if not found:
+    if not counts["kept"]:
         raise ConfigError(
             f"run file {names}: none of the {queries} queries is in it; the file's query ids "
             "must be those of the data set"
@@ -102,6 +98,9 @@ class RunFileCandidates(Step):
     def spec(self) -> Mapping[str, Any]:
         return {"files": checksums(self.paths), "depth": self.depth, "source": self.label}
 
+    def facts(self) -> Mapping[str, Any]:
+        return {"paths": full_paths(self.paths)}
+
     def inputs(self) -> Mapping[str, Step]:
         return {"collection": self.collection, "queries": self.queries}
 
@@ -109,29 +108,7 @@ class RunFileCandidates(Step):
         known = read_docs(attempt.inputs["collection"].local() / DOCS_FILE).ids()
         queries = read_docs(attempt.inputs["queries"].local() / QUERIES_FILE).ids().to_pylist()
         with spill() as rows:
-            counts = self._read(rows, queries)
+            counts = spill_runs(self.paths, rows, queries)
             counts.update(write_candidates(rows, attempt, queries, known, self.depth, self.label))
-        _check_match(self.paths, len(queries), bool(counts["kept"]), counts)
+        check_match(self.paths, len(queries), counts)
         return dict(counts)
-
-    def _read(self, rows: Spill, queries: list[str]) -> Counter[str]:
-        number = {query_id: n for n, query_id in enumerate(queries)}
-        file_of = np.full(len(queries), -1)
-        counts: Counter[str] = Counter(lines=0, other_queries=0)
-        for file, path in enumerate(self.paths):
-            try:
-                for lines in read_lines(
-                    Path(path).expanduser(), lambda query_id: number.get(query_id, -1), counts
-                ):
-                    found = np.unique(lines["query"].to_numpy())
-                    earlier = file_of[found]
-                    if len(twice := found[(earlier >= 0) & (earlier != file)]):
-                        query_id = queries[twice[0]]
-                        raise ConfigError(f"run file {path}: query {query_id} is in two files")
-                    file_of[found] = file
-                    rows.add(lines)
-            except ConfigError:
-                raise
-            except ValueError as error:
-                raise ConfigError(str(error)) from None
-        return counts

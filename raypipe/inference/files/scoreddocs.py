@@ -19,6 +19,7 @@ from raypipe.data.dataset import file_safe
 from raypipe.data.sets import DOCS_FILE, QUERIES_FILE, Collection, Queries, QuerySet
 from raypipe.evaluation.flat import FLAT
 from raypipe.inference.files.spill import spill, write_candidates
+from raypipe.progress import watched
 
 BATCH = 1 << 17  # scored documents held as Python objects
 _ORDERED = FLAT.set(FLAT.get_field_index("order"), pa.field("order", pa.float32()))
@@ -51,6 +52,9 @@ class ScoredDocsCandidates(Step):
         dataset.scoreddocs()  # whether it has any, before work starts
         return {"scoreddocs": dataset.identity(), "depth": self.depth, "source": self.label}
 
+    def facts(self) -> Mapping[str, Any]:
+        return {"dataset": self.dataset or self.queries.queries.dataset}
+
     def inputs(self) -> Mapping[str, Step]:
         return {"collection": self.collection, "queries": self.queries}
 
@@ -58,7 +62,11 @@ class ScoredDocsCandidates(Step):
         known = read_docs(attempt.inputs["collection"].local() / DOCS_FILE).ids()
         queries = read_docs(attempt.inputs["queries"].local() / QUERIES_FILE).ids().to_pylist()
         counts: Counter[str] = Counter(scored_docs=0, other_queries=0)
-        with spill(_ORDERED) as rows:
+        total = self._dataset.count("scoreddocs")
+        with (
+            watched("scoreddocs", total, lambda: counts["scored_docs"]),
+            spill(_ORDERED) as rows,
+        ):
             for batch in self._batches(queries, counts):
                 rows.add(batch)
             found = write_candidates(rows, attempt, queries, known, self.depth, self.label)

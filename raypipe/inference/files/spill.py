@@ -1,4 +1,4 @@
-"""Ranked rows of any number to candidates, in bounded memory, by way of local temporary files.
+"""Ranked rows of any number to lists, in bounded memory, by way of local temporary files.
 
 Rows are written to one file per chunk of queries as they come. Then every chunk is sorted, cut,
 matched with the collection and written as part-<chunk>.parquet: memory is one chunk of queries with
@@ -12,7 +12,7 @@ import errno
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -115,12 +115,34 @@ def write_candidates(
     depth: int,
     source: str,
 ) -> Counter[str]:
+    """Every query's first `depth` documents as CANDIDATES: arguments and counts of `write_lists`.
+
+    Args:
+        source: written to `sources`.
+    """
+
+    def table(found: pa.Table, ids: list[str]) -> pa.Table:
+        return nest(found, ids, pa.repeat(pa.scalar(source, pa.string()), found.num_rows))
+
+    return write_lists(rows, attempt, query_ids, known, depth, table)
+
+
+def write_lists(
+    rows: Spill,
+    attempt: Attempt,
+    query_ids: list[str],
+    known: pa.ChunkedArray,
+    depth: int | None,
+    table: Callable[[pa.Table, list[str]], pa.Table],
+) -> Counter[str]:
     """Every query's first `depth` documents, less those that the collection does not have.
 
     Args:
         query_ids: of the whole query set, in its order; a query without rows gets an empty list.
         known: the collection's document ids.
-        depth: counted before unknown documents leave; ranks are counted anew after that.
+        depth: counted before unknown documents leave; ranks are counted anew after that. None
+            takes all.
+        table: FLAT rows of some queries, settled, and the queries' ids to what is written.
 
     Returns:
         Counts: `kept` rows, after `duplicates` and what was `beyond_depth` left; of them
@@ -131,16 +153,15 @@ def write_candidates(
     waiting: list[tuple[int, pa.Table]] = []
     chunks = range(-(-len(query_ids) // CHUNK))
     for chunk in chunks:
-        table, duplicates, beyond = settle(rows.read(chunk), depth)
-        counts.update(duplicates=duplicates, beyond_depth=beyond, kept=table.num_rows)
-        waiting.append((chunk, table))
+        settled, duplicates, beyond = settle(rows.read(chunk), depth)
+        counts.update(duplicates=duplicates, beyond_depth=beyond, kept=settled.num_rows)
+        waiting.append((chunk, settled))
         if sum(t.num_rows for _, t in waiting) >= MATCH or chunk == chunks[-1]:
             for number, found in _known_only(waiting, known):
                 counts["unknown_documents"] -= found.num_rows
                 ids = query_ids[number * CHUNK : (number + 1) * CHUNK]
                 counts.update(_count(found, len(ids)))
-                names = pa.repeat(pa.scalar(source, pa.string()), found.num_rows)
-                attempt.put_table(nest(found, ids, names), f"part-{number:05d}.parquet")
+                attempt.put_table(table(found, ids), f"part-{number:05d}.parquet")
             waiting = []
     counts["unknown_documents"] += counts["kept"]
     return counts

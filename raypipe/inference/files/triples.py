@@ -19,8 +19,9 @@ from raypipe.data.collection import Dataset, index_of, read_docs
 from raypipe.data.dataset import file_safe
 from raypipe.data.sets import DOCS_FILE, QRELS_FILE, QUERIES_FILE, Collection, Queries, QuerySet
 from raypipe.evaluation.columns import read_blocks
-from raypipe.files import file_checksum
+from raypipe.files import file_checksum, full_paths
 from raypipe.inference.files.triple_groups import Array, Judged, group_parts
+from raypipe.progress import watched
 
 FIRST, MOST = 1 << 18, 1 << 21
 """Triples matched with the collection at a time, doubled from the first: each time the table of
@@ -63,6 +64,11 @@ class TripleGroups(Step):
             source = open_docpairs(str(self.dataset)).identity()
         fields = {"per_group": self.per_group, "limit": self.limit, "source": self.label}
         return {"triples": source, **fields}
+
+    def facts(self) -> Mapping[str, Any]:
+        if self.file is None:
+            return {"dataset": self.dataset}
+        return {"paths": full_paths([self.file])}
 
     def inputs(self) -> Mapping[str, Step]:
         return {"collection": self.collection, "queries": self.queries}
@@ -132,9 +138,11 @@ def _file_blocks(path: Path) -> Iterator[pa.Table]:
 
 
 def _dataset_blocks(dataset: Dataset) -> Iterator[pa.Table]:
-    pairs = iter(dataset.docpairs())
-    while rows := list(islice(pairs, FIRST)):
-        yield _table(rows)
+    pairs, read = iter(dataset.docpairs()), 0
+    with watched("docpairs", dataset.count("docpairs"), lambda: read):
+        while rows := list(islice(pairs, FIRST)):
+            read += len(rows)
+            yield _table(rows)
 
 
 def _table(rows: list[Any]) -> pa.Table:

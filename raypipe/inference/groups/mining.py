@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from raypipe.artifacts import Artifact
 from raypipe.data.collection import index_of, read_docs
 from raypipe.data.groups import Formed, Groups, Material, form_groups
-from raypipe.data.pool import RankedList
+from raypipe.data.pool import QRELS, RankedList
 from raypipe.data.sets import DOCS_FILE, QRELS_FILE
 from raypipe.inference.chunks import Counts, Work
 from raypipe.inference.rows import Rows
@@ -90,23 +90,25 @@ class Sample:
             for query_id, formed in miner.mine(chunk, counts):
                 counts["queries"] += bool(formed)
                 for group in formed:
-                    _tally(group, self.groups.negatives.count, counts)
+                    self._tally(group, counts)
                     rows.append({"query_id": query_id, **vars(group)})
             return pa.Table.from_pylist(rows, schema=NEGATIVES), dict(counts)
 
         return work
 
-
-def _tally(group: Formed, wanted: int, counts: Counter[str]) -> None:
-    """Count a group; its positives are the members that are relevant to some degree."""
-    positives = sum(value > 0 for value in group.relevance)
-    counts["groups"] += 1
-    counts["pairs"] += len(group.doc_ids)
-    counts["positives"] += positives
-    counts["positives_not_retrieved"] += sum(rank == 0 for rank in group.ranks[:positives])
-    counts["groups_with_fewer_negatives"] += len(group.doc_ids) - positives < wanted
-    for source in group.sources[positives:]:
-        counts[f"negatives_from_{source}"] += 1
+    def _tally(self, group: Formed, counts: Counter[str]) -> None:
+        """Count a group. With `positives: any` the sampler chose every member, and relevant ones
+        stand anywhere; else none that is relevant to some degree is among what it chose."""
+        positives = sum(value >= self.positive_relevance for value in group.relevance)
+        sampled = len(group.doc_ids) - (0 if self.groups.positives == "any" else positives)
+        counts["groups"] += 1
+        counts["pairs"] += len(group.doc_ids)
+        counts["positives"] += positives
+        counts["positives_not_retrieved"] += group.sources.count(QRELS)
+        counts["groups_with_fewer_negatives"] += sampled < self.groups.negatives.count
+        for source, value in zip(group.sources, group.relevance, strict=True):
+            if value <= 0:
+                counts[f"negatives_from_{source}"] += 1
 
 
 class _Miner:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from raypipe.artifacts import Attempt, Step
 from raypipe.data.sets import Collection, Queries
@@ -14,6 +15,8 @@ from raypipe.inference.groups.mining import OTHER, readable_qrels
 from raypipe.inference.rows import Rows
 
 POSITIVES = pa.schema([("query_id", pa.string()), ("doc_ids", pa.list_(pa.string()))])
+BLOCK = 8192
+"""Queries of the further candidates held at a time, and per file: 1,000 ids each are 100 MB."""
 
 
 @dataclass(frozen=True)
@@ -48,22 +51,27 @@ class Positives(Step):
             {"query_id": q, "doc_ids": sorted(d for d, r in docs.items() if r >= threshold)}
             for q, docs in qrels.items()
         ]
-        tables = [pa.Table.from_pylist([row for row in rows if row["doc_ids"]], schema=POSITIVES)]
-        counts = {
-            "queries": len(tables[0]),
+        positives = pa.Table.from_pylist([r for r in rows if r["doc_ids"]], schema=POSITIVES)
+        for number, table in enumerate([positives, *self._further(attempt)]):
+            attempt.put_table(table, f"part-{number:05d}.parquet")
+        return {
+            "queries": len(positives),
             "positives": sum(len(row["doc_ids"]) for row in rows),
             "judged_documents_without_text": sum(missing.values()),
         }
+
+    def _further(self, attempt: Attempt) -> Iterator[pa.Table]:
+        """The further candidates, `BLOCK` queries at a time, never as Python objects."""
         reach = dict(self.reach)
         for name, _ in self.others:
-            further = Rows(attempt.inputs[f"{OTHER}{name}"], POSITIVES.names)
-            tables.append(_first(further.read(range(len(further))), reach.get(name)))
-        attempt.put_table(pa.concat_tables(tables))
-        return counts
+            rows = Rows(attempt.inputs[f"{OTHER}{name}"], POSITIVES.names)
+            for start in range(0, len(rows), BLOCK):
+                part = rows.read(range(start, min(start + BLOCK, len(rows))))
+                yield _first(part, reach.get(name))
 
 
 def _first(table: pa.Table, most: int | None) -> pa.Table:
     if most is None:
         return table
-    cut = pa.array([ids[:most] for ids in table.column("doc_ids").to_pylist()], POSITIVES[1].type)
+    cut = pc.list_slice(table.column("doc_ids"), 0, most)
     return pa.table([table.column("query_id"), cut], schema=POSITIVES)

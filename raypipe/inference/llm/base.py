@@ -87,6 +87,10 @@ class Engine(Config):
         """What decides the answers, for the digest: model and revision, never a URL or a key."""
         raise NotImplementedError
 
+    def facts(self) -> dict[str, Any]:
+        """For the manifest alone: where the model was. No key, no password."""
+        return {"model": getattr(self, "model", None)}
+
     @property
     def label(self) -> str:
         """Short name of the model, a part of paths: letters, digits, `-`, `_`, `.`."""

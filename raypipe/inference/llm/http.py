@@ -130,6 +130,10 @@ class HttpEngine(Engine):
         names = ("type", "model", "temperature", "top_logprobs", "extra_body", "context_tokens")
         return {**{name: getattr(self, name) for name in names}, "tokenizer": counted}
 
+    def facts(self) -> dict[str, Any]:
+        """With the server's address, without what may follow it."""
+        return {**super().facts(), "url": shown(self.endpoint)}
+
     def body(self, prompt: Prompt, max_new_tokens: int) -> dict[str, Any]:
         """The request for one prompt.
 

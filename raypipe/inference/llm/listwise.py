@@ -75,6 +75,8 @@ def rank_windows(
 class Listwise(Task):
     """Ranks from a model that is shown a window of passages and answers [3] > [1] > [2]."""
 
+    values = "rank"
+
     prompt: prompts.Style = "rank_zephyr"
     """One message with all passages (RankZephyr), or a dialogue of a turn per passage (RankGPT)."""
     window: int = Field(20, ge=2)

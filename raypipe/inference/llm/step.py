@@ -48,6 +48,9 @@ class LlmScores(Step):
             "precision": self.precision if self.engine.uses_precision else None,
         }
 
+    def facts(self) -> Mapping[str, Any]:
+        return {"values": self.task.values, **self.engine.facts()}
+
     def inputs(self) -> Mapping[str, Step]:
         return self.lists.inputs()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import pyarrow as pa
 from pydantic import Field
@@ -46,6 +46,8 @@ class Task(Config):
     """Share of a chunk's requests that may fail; above it the job stops, finished chunks stay."""
 
     columns: ClassVar[pa.Schema] = TEACHER
+    values: ClassVar[Literal["score", "rank"]] = "score"
+    """Higher is better, or 1 is best."""
 
     def judge(self, lists: Sequence[RankingList], asked: Asked) -> list[Row]:
         """One row per list, in order; a document without a value is left out of its row.

@@ -68,6 +68,9 @@ class GgufWeights(Step):
             return {"file": self.file, "checksum": file_checksum(path)}
         return {"file": self.file, "hub": self.source, "revision": Backbone(self.source).revision}
 
+    def facts(self) -> Mapping[str, Any]:
+        return {"source": self.source}
+
     def run(self, attempt: Attempt, context: Any) -> Mapping[str, Any]:
         """Copy the local file, or fetch it from the pinned revision on the hub."""
         path = self.path_here

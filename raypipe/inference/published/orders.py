@@ -1,4 +1,4 @@
-"""Files with an order per query: TREC runs, and RankGPT's lists with their permutations."""
+"""RankGPT's lists with their permutations: an order per query."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ from raypipe.config import ConfigError
 from raypipe.data.collection import index_of, read_docs
 from raypipe.data.permutations import parse_permutation
 from raypipe.data.sets import DOCS_FILE, QUERIES_FILE
-from raypipe.files import checksums
-from raypipe.inference.files.runfiles import read_for
+from raypipe.files import checksums, full_paths
 from raypipe.inference.lists import Lists
 from raypipe.inference.published.join import no_query
 from raypipe.inference.published.rankgpt import read_answers, read_lists
@@ -36,35 +35,6 @@ REPAIRS = (
 
 Values = dict[str, tuple[list[str], list[float]]]
 """By query id: documents and their values."""
-
-
-@dataclass(frozen=True)
-class RunFileValues(Step):
-    """The rank of every document of the file, 1 is best, or its score; one row per query."""
-
-    paths: tuple[str, ...]
-    column: Literal["rank", "score"]
-    lists: Lists
-    """All documents of the file count, whether they are candidates or not."""
-
-    kind: ClassVar[str] = "teacher"
-
-    @property
-    def name(self) -> str:
-        return f"run_file-{self.lists.queries.name}"
-
-    def spec(self) -> Mapping[str, Any]:
-        return {"format": "run_file", "values": self.column, "files": checksums(self.paths)}
-
-    def inputs(self) -> Mapping[str, Step]:
-        return {"collection": self.lists.collection, "queries": self.lists.queries}
-
-    def run(self, attempt: Attempt, context: Any) -> Mapping[str, Any]:
-        known, queries = _ids(attempt.inputs)
-        rows, counts = read_for(self.paths, set(queries.to_pylist()), known, None)
-        name = {"rank": "ranks", "score": "scores"}[self.column]
-        found: Values = {row["query_id"]: (row["doc_ids"], row[name]) for row in rows}
-        return {**counts, **_put(attempt, queries, found)}
 
 
 @dataclass(frozen=True)
@@ -91,6 +61,9 @@ class RankGptOrders(Step):
             "files": checksums([self.lists_path, self.permutations_path]),
             "unparsable": self.unparsable,
         }
+
+    def facts(self) -> Mapping[str, Any]:
+        return {"values": "rank", "paths": full_paths([self.lists_path, self.permutations_path])}
 
     def inputs(self) -> Mapping[str, Step]:
         return {"collection": self.lists.collection, "queries": self.lists.queries}

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from raypipe.artifacts import Attempt, Step
 from raypipe.config import ConfigError
-from raypipe.files import checksums
+from raypipe.files import checksums, full_paths
 from raypipe.inference.lists import Lists
 from raypipe.inference.published.join import Join
 from raypipe.inference.published.listed import Array
@@ -52,6 +52,9 @@ class PairScores(Step):
             "aggregation": self.aggregation,
             "depth": self.lists.depth,
         }
+
+    def facts(self) -> Mapping[str, Any]:
+        return {"values": "score", "paths": full_paths(self.paths)}
 
     def inputs(self) -> Mapping[str, Step]:
         return self.lists.inputs()

@@ -15,7 +15,7 @@ from raypipe.config import ConfigError
 from raypipe.data.collection import index_of, read_docs
 from raypipe.data.dataset import file_safe
 from raypipe.data.sets import DOCS_FILE, QUERIES_FILE, Collection, Queries
-from raypipe.files import checksums
+from raypipe.files import checksums, full_paths
 from raypipe.inference.published.rankgpt import read_lists
 from raypipe.records import CANDIDATES
 
@@ -40,13 +40,16 @@ class RankGptCandidates(Step):
         files = checksums([self.file])
         return {"format": "rankgpt", "files": files, "depth": self.depth, "source": self.label}
 
+    def facts(self) -> Mapping[str, Any]:
+        return {"paths": full_paths([self.file])}
+
     def inputs(self) -> Mapping[str, Step]:
         return {"collection": self.collection, "queries": self.queries}
 
     def run(self, attempt: Attempt, context: Any) -> Mapping[str, Any]:
         known = read_docs(attempt.inputs["collection"].local() / DOCS_FILE).ids()
         queries = read_docs(attempt.inputs["queries"].local() / QUERIES_FILE).ids().to_pylist()
-        counts: Counter[str] = Counter()
+        counts = Counter(dict.fromkeys(("lists_other_queries", "duplicates", "beyond_depth"), 0))
         lists = self._lists(set(queries), counts)
         flat = index_of([d for doc_ids in lists.values() for d in doc_ids], known) >= 0
         counts["unknown_documents"] = int((~flat).sum())
@@ -74,7 +77,10 @@ class RankGptCandidates(Step):
                 raise ConfigError(
                     f"{self.file}, line {number}: query {query_id} has a second list; keep one"
                 )
-            lists[query_id] = list(dict.fromkeys(doc_ids))[: self.depth]
+            distinct = list(dict.fromkeys(doc_ids))
+            lists[query_id] = distinct[: self.depth]
+            counts["duplicates"] += len(doc_ids) - len(distinct)
+            counts["beyond_depth"] += len(distinct) - len(lists[query_id])
         return lists
 
     def _row(self, query_id: str, doc_ids: list[str]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pyarrow.csv as pacsv
 
 from raypipe.config import ConfigError
 from raypipe.files import damaged, open_bytes, packed
+from raypipe.progress import watched
 
 BLOCK_BYTES = 16 << 20
 """Of text, parsed at once: large enough that the hash table of query ids is rarely rebuilt."""
@@ -46,7 +48,11 @@ def blocks(path: Path, columns: Columns) -> Iterator[pa.RecordBatch]:
     types = {n: pa.float64() if n in columns.numbers else pa.string() for n in columns.names}
     zipped = packed(path)
     try:
-        with pa.input_stream(str(path), compression="gzip" if zipped else None) as stream:
+        with (
+            pa.OSFile(str(path)) as raw,
+            watched(path.name, raw.size(), raw.tell),
+            pa.CompressedInputStream(raw, "gzip") if zipped else nullcontext(raw) as stream,
+        ):
             yield from pacsv.open_csv(
                 stream,
                 pacsv.ReadOptions(column_names=columns.names, block_size=BLOCK_BYTES),

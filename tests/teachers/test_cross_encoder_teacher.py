@@ -1,0 +1,98 @@
+"""A cross-encoder as teacher: a model without a trained head is refused, wherever it comes from."""
+
+from __future__ import annotations
+
+import types
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from raypipe.artifacts import Artifact, Store
+from raypipe.config import ConfigError
+from raypipe.data.truncation import LongestFirst
+from raypipe.inference.cross_scores import CrossEncoderScores
+from raypipe.inference.lists import Lists
+from raypipe.models.backbone import Backbone
+from raypipe.models.cross_encoder import CrossEncoder, save
+from raypipe.teachers.cross_encoder import CrossEncoderTeacher
+
+REFUSED = "expected a sequence classifier with one label, found {}; a fresh head would teach noise"
+
+
+@pytest.fixture(scope="module")
+def scorer(tmp_path_factory, tiny_backbone) -> Path:
+    folder = tmp_path_factory.mktemp("scorer")
+    save(CrossEncoder(backbone="").load(tiny_backbone, 1, training=False, device="cpu"), folder,
+         tiny_backbone, 48)  # fmt: skip
+    return folder
+
+
+@pytest.fixture(scope="module")
+def two_labels(tmp_path_factory, tiny_backbone) -> Path:
+    from transformers import AutoModelForSequenceClassification
+
+    folder = tmp_path_factory.mktemp("two")
+    with torch.random.fork_rng():
+        model = AutoModelForSequenceClassification.from_pretrained(tiny_backbone, num_labels=2)
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    """The hub's files of one model, by name; returns what was fetched."""
+
+    def publish(folder: Path) -> list[tuple[str, str, str]]:
+        fetched: list[tuple[str, str, str]] = []
+
+        def download(name: str, file: str, revision: str) -> str:
+            fetched.append((name, file, revision))
+            return str(folder / file)
+
+        names = [types.SimpleNamespace(rfilename=path.name) for path in folder.glob("*")]
+        info = types.SimpleNamespace(sha="c0ffee", siblings=names)
+        monkeypatch.setattr("huggingface_hub.HfApi.model_info", lambda *a, **k: info)
+        monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
+        return fetched
+
+    return publish
+
+
+def test_a_local_model(tiny_backbone, scorer, two_labels):
+    CrossEncoderTeacher(backbone=str(scorer)).check()
+    with pytest.raises(ConfigError, match=REFUSED.format("BertModel")):
+        CrossEncoderTeacher(backbone=str(tiny_backbone)).check()
+    several = "BertForSequenceClassification with 2 labels"
+    with pytest.raises(ConfigError, match=REFUSED.format(several)):
+        CrossEncoderTeacher(backbone=str(two_labels)).check()
+
+
+def test_a_hub_model(hub, tiny_backbone, scorer):
+    fetched = hub(scorer)
+    CrossEncoderTeacher(backbone="some/reranker").check()
+    assert fetched == [("some/reranker", "config.json", "c0ffee")]  # no weights, no other revision
+    hub(tiny_backbone)
+    with pytest.raises(ConfigError, match=REFUSED.format("BertModel")):
+        CrossEncoderTeacher(backbone="google-bert/bert-base-uncased").check()
+
+
+def test_a_hub_model_without_a_config(hub, tmp_path):
+    (tmp_path / "model.safetensors").touch()
+    hub(tmp_path)
+    with pytest.raises(ConfigError, match=r"gave no config\.json \(FileNotFoundError\)"):
+        CrossEncoderTeacher(backbone="some/vectors").check()
+
+
+def test_the_step_refuses_before_an_actor_starts(tmp_path, tiny_backbone):
+    """What stands in the store may be older than the check."""
+    attempt = tmp_path / "backbone" / "x" / "attempt-1"
+    attempt.mkdir(parents=True)
+    (attempt / "config.json").write_bytes((tiny_backbone / "config.json").read_bytes())
+    weights = Artifact(Store(str(tmp_path)), "backbone/x", {"attempt": "attempt-1"})
+    lists: Any = Lists(*[Backbone(str(tiny_backbone))] * 4, 5)  # type: ignore[arg-type]
+    step = CrossEncoderScores(lists, Backbone("some/encoder"), LongestFirst(), "fp32")
+    given: Any = types.SimpleNamespace(inputs={"weights": weights})
+    with pytest.raises(ConfigError, match="some/encoder: " + REFUSED.format("BertModel")):
+        step.run(given, None)  # type: ignore[arg-type]
