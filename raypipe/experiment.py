@@ -130,6 +130,12 @@ class Experiment(Config):
                     f"which gives a {data.teacher.values}; it needs "
                     f"{' or '.join(sorted(loss.teacher_kinds))}"
                 )
+            if getattr(data.teacher, "negative", False) and loss.refuses("teacher", -1.0, 0.0):
+                raise ValueError(
+                    f"stages.{name}.loss: {loss.type} takes a teacher's values for gains, and the "
+                    f"{data.teacher.type} teacher's are in part below 0; use a teacher of grades "
+                    "or probabilities, or a loss of the order alone: listmle, ranknet, adr_mse"
+                )
         if loss.needs_positive and not data.training_set.every_group_has_a_positive:
             raise ValueError(
                 f"stages.{name}.loss: {loss.type} needs a positive in every group, but "

@@ -85,13 +85,19 @@ class Evaluation(Config):
         return {
             one.name: EvaluationSet(
                 queries=QuerySet(dataset=one.dataset, positive_relevance=one.positive_relevance),
-                candidates=self.suite_candidates,
+                candidates=self._source(suite),
                 depth=min(one.depth, self.suite_candidates.depth),
                 measures=one.measures,
             )
             for suite in self.suites
             for one in SUITES[suite]
         }
+
+    def _source(self, suite: SuiteName) -> Source:
+        """BEIR leaves a query's own text out of its list: ArguAna's queries are documents."""
+        source = self.suite_candidates
+        own = suite in ("beir", "nanobeir") and "exclude_query_id" in type(source).model_fields
+        return source.replace(exclude_query_id=True) if own else source
 
     def suite_of(self, name: str) -> str:
         """The suite that a test set came with; empty if a recipe names it itself."""

@@ -152,7 +152,7 @@ def parse_axis(key: str, given: Any) -> Axis:
     if isinstance(given, Mapping) and "when" in given and given.keys() <= {"when", "values"}:
         when = {k: _labels(v) for k, v in dict(given["when"]).items()}
         given = given.get("values")
-    if isinstance(given, Mapping) and given.get("type") in ("uniform", "integer"):
+    if isinstance(given, Mapping) and {"type", "low", "high"} <= given.keys():
         when |= {k: _labels(v) for k, v in given.get("when", {}).items()}
         plain = {k: v for k, v in given.items() if k != "when"}
         try:

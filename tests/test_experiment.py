@@ -90,6 +90,11 @@ def test_an_order_is_split_at_its_arrows():
         (["groups.negatives={type: random_window, low: 9, high: 8}"], "(high=8) before low=9"),
         (["stages={}"], "stages: "),
         (
+            ["stages.distil.loss={type: lambda, targets: teacher}"],
+            "stages.distil.loss: lambda takes a teacher's values for gains, and the fusion "
+            "teacher's are in part below 0",
+        ),
+        (
             ["resources.workers=3", "stages.distil.queries_per_step=2"],
             "stages.distil.queries_per_step: 2 queries cannot be shared by resources.workers=3; "
             "raise the one or lower the other",

@@ -31,6 +31,25 @@ class TeacherValues:
         }
 
 
+class Comparisons:
+    """A pairwise teacher artifact by query id."""
+
+    def __init__(self, artifact: Artifact) -> None:
+        columns = ("query_id", "doc_ids", "first", "second", "probabilities")
+        self._rows = Rows(artifact, columns)
+
+    def of_queries(self, query_ids: Iterable[str]) -> dict[str, dict[tuple[str, str], float]]:
+        """Query id to the probability that the first document is better, by two document ids."""
+        return {
+            query_id: {
+                (row["doc_ids"][i], row["doc_ids"][j]): p
+                for row in rows
+                for i, j, p in zip(row["first"], row["second"], row["probabilities"], strict=True)
+            }
+            for query_id, rows in self._rows.of_queries(query_ids).items()
+        }
+
+
 def check_finite(teacher: Artifact) -> None:
     """Refuse a teacher whose values are all NaN or infinite; one without values passes.
 

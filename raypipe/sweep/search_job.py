@@ -9,6 +9,7 @@ from raypipe.artifacts import Builder
 from raypipe.evaluation.report import Report, Searched
 from raypipe.experiment import Experiment
 from raypipe.sweep.estimate import estimate
+from raypipe.sweep.held_out import check_held_out
 from raypipe.sweep.journal import Drawn, Journal
 from raypipe.sweep.plan import Plan
 from raypipe.sweep.publish import Result, alarms_of, curves_of, publish, set_facts
@@ -20,7 +21,7 @@ from raypipe.sweep.searching import best_trial, search
 from raypipe.sweep.space import Trial, representatives
 from raypipe.sweep.steps import line_of, log_inputs, mine, record_best, teachers
 from raypipe.sweep.suites import available, missing_notes
-from raypipe.sweep.sweep import fetch_queries, start_cluster, tracked
+from raypipe.sweep.sweep import start_cluster, tracked
 from raypipe.sweep.tracked import log_plain_row
 from raypipe.sweep.trial import Work
 
@@ -41,7 +42,7 @@ def run_or_plan(experiment: Experiment, dry_run: bool, say: Say = print) -> Resu
     if dry_run:
         say("\n".join(plan_lines(experiment, shown, builder)))
         return None
-    fetch_queries([trial.experiment for trial in shown], builder)
+    check_held_out([trial.experiment for trial in shown], builder)
     start_cluster(experiment, builder, say)
     for line in plan_lines(experiment, shown, builder):
         say(line)
@@ -84,7 +85,7 @@ class _Job:
         roles, missing = available(first, self.builder)
         notes = missing_notes(first, missing)
         teachers(first, self.shown, self.builder, self.say)
-        counts = mine(Plan.of(self.shown), roles, self.builder)
+        counts = mine(Plan.of(self.shown), roles, self.builder, self.say)
         log_inputs(first, roles, self.builder, self.relay, self.run_id)
         rows = baselines(first, self.builder, roles, self.say)
         for row in rows:

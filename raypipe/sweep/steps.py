@@ -6,8 +6,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from raypipe.artifacts import Builder, Step
+from raypipe.data.groups import GroupReader
 from raypipe.experiment import Experiment
 from raypipe.judging import MAIN
+from raypipe.sweep.counters import behind, behind_lines, counts_line
 from raypipe.sweep.export import card_of
 from raypipe.sweep.plan import Plan, training_sets
 from raypipe.sweep.quality import teacher_quality
@@ -19,31 +21,45 @@ def teachers(
     experiment: Experiment, trials: Sequence[Trial], builder: Builder, say: Callable[[str], None]
 ) -> None:
     """Measure every teacher on validation queries, before training lists are scored with it."""
-    for quality in teacher_quality(experiment, training_sets(trials), builder):
-        for line in quality.lines():
-            say(line)
+    teacher_quality(experiment, training_sets(trials), builder, say)
 
 
-def mine(plan: Plan, roles: Sequence[str], builder: Builder) -> dict[str, Any]:
-    """Everything that trials share, and the counts of every drop."""
+def mine(
+    plan: Plan, roles: Sequence[str], builder: Builder, say: Callable[[str], None]
+) -> dict[str, Any]:
+    """Everything that trials share; says and returns the counts of every drop.
+
+    Raises:
+        ConfigError: what was mined cannot carry a stage, however late in its trial that comes.
+    """
     first = plan.trials[0].experiment
     for step in plan.shared():
         builder.get(step)
+    for stage in plan.stages.values():
+        groups = GroupReader(builder.get(stage.groups).local())
+        context = builder.context
+        stage.check(groups, context.micro_batch_tokens(), use_gpu=context.device() == "cuda")
     for experiment in _by_backbone(plan):
         for role in roles:
             for step in experiment.reranking(role).steps().values():
                 builder.get(step)
-    counts: dict[str, Any] = {}
+    steps: dict[str, Step] = {}
     for role in ("validation", *roles):
-        counts[f"collection/{role}"] = builder.get(first.collection(role)).counts
-        counts[f"queries/{role}"] = builder.get(first.queries(role)).counts
-        counts[f"candidates/{role}"] = builder.get(first.first_stage(role)).counts
+        steps[f"collection/{role}"] = first.collection(role)
+        steps[f"queries/{role}"] = first.queries(role)
+        steps[f"candidates/{role}"] = first.first_stage(role)
     sets = training_sets(plan.trials)
     for stages, data in sets.items():
         for name, step in data.steps().items():
             key = name.replace(" ", "_")
-            counts[key if len(sets) == 1 else f"{key}/{stages}"] = builder.get(step).counts
-    return counts
+            steps[key if len(sets) == 1 else f"{key}/{stages}"] = step
+    made_from = behind(steps, builder)
+    for name, step in steps.items():
+        say(counts_line(name, builder.get(step).counts))
+    for line in behind_lines(made_from):
+        say(line)
+    found = {**{name: builder.get(step) for name, step in steps.items()}, **made_from}
+    return {name: artifact.counts for name, artifact in found.items()}
 
 
 def _by_backbone(plan: Plan) -> list[Experiment]:

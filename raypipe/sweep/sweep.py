@@ -16,6 +16,7 @@ from raypipe.experiment import Experiment
 from raypipe.resources import Context, connect
 from raypipe.sweep.derived import derived, derived_row
 from raypipe.sweep.estimate import estimate
+from raypipe.sweep.held_out import check_held_out
 from raypipe.sweep.plan import Plan
 from raypipe.sweep.publish import (
     Result,
@@ -86,7 +87,7 @@ def run(experiment: Experiment, say: Say = print) -> Result:
         RuntimeError: all trials failed.
     """
     comparison, builder = plan_of(experiment)
-    fetch_queries([t.experiment for t in comparison.trials], builder)
+    check_held_out([trial.experiment for trial in comparison.trials], builder)
     start_cluster(experiment, builder, say)
     for line in plan_lines(comparison, builder):
         say(line)
@@ -106,13 +107,6 @@ def run_or_plan(experiment: Experiment, dry_run: bool) -> Result | None:
     comparison, builder = plan_of(experiment)
     print("\n".join(plan_lines(comparison, builder)))
     return None
-
-
-def fetch_queries(experiments: Sequence[Experiment], builder: Builder) -> None:
-    """An empty split, or a training query that is a test query, is found before Ray starts."""
-    for one in experiments:
-        for queries in one.query_sets().values():
-            builder.get(queries)
 
 
 def start_cluster(experiment: Experiment, builder: Builder, say: Say) -> None:
@@ -161,7 +155,7 @@ class _Job:
         roles, missing = available(first, self.builder)
         self._note(missing_notes(first, missing))
         teachers(first, self.comparison.trials, self.builder, self.say)
-        counts = mine(self.comparison.plan(), roles, self.builder)
+        counts = mine(self.comparison.plan(), roles, self.builder, self.say)
         log_inputs(first, roles, self.builder, self.relay, self.run_id)
         rows = self._baselines(first, roles)
         retries = self.comparison.experiment.sweep.retries

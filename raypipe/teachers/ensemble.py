@@ -54,6 +54,11 @@ class Ensemble(Config):
 
     values: ClassVar[Literal["score", "rank"]] = "score"
 
+    @property
+    def negative(self) -> bool:
+        """Some values are surely below 0, so that they are no gains."""
+        return self.normalise == "z"
+
     @model_validator(mode="after")
     def _names_fit(self) -> Ensemble:
         for name in self.weights or {}:

@@ -79,6 +79,8 @@ class PointwiseLLM(_Asks, Pointwise):
 
     type: Literal["pointwise_llm"] = "pointwise_llm"
     needs_lists: ClassVar[bool] = False
+    negative: ClassVar[bool] = True
+    """Log-probabilities are below 0, so that they are no gains."""
 
     @property
     def _task(self) -> Pointwise:

@@ -56,6 +56,8 @@ class Fusion(BiEncoderTeacher):
     """Weight of the first stage; the bi-encoder has the rest."""
 
     label: ClassVar[str] = "bi-encoder + first stage"
+    negative: ClassVar[bool] = True
+    """Some values are surely below 0, so that they are no gains."""
     needs_lists: ClassVar[bool] = True  # a z-score over eight documents says little
 
     @property

@@ -51,6 +51,13 @@ def test_a_recipe_names_suites_and_sets(recipe):
     assert len(set(digests.values())) == len(names)
 
 
+def test_beir_leaves_a_querys_own_text_out(recipe):
+    one = load(Experiment, recipe, ["evaluation.suites=[beir, nanobeir, trec-dl]"])
+    assert one.source("BEIR arguana").exclude_query_id is True
+    assert one.source("Nano arguana").exclude_query_id is True
+    assert one.source("DL 2019").exclude_query_id is False
+
+
 @pytest.mark.parametrize(
     ("override", "expected"),
     [

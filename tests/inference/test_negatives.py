@@ -19,7 +19,17 @@ from raypipe.data.samplers import Mixed, MixedPart, RandomWindow, TopK, Uniform
 from raypipe.data.sets import DOCS_FILE, QRELS_FILE, QUERIES_FILE, Collection, Queries, QuerySet
 from raypipe.inference.groups import Negatives, Positives, TrainingGroups
 from raypipe.inference.rows import Rows
-from raypipe.records import CANDIDATES, DOCS, GROUPS, NEGATIVES, QRELS, QUERIES, TEACHER
+from raypipe.records import (
+    CANDIDATES,
+    DOCS,
+    GROUPS,
+    NEGATIVES,
+    PAIRWISE,
+    PAIRWISE_GROUPS,
+    QRELS,
+    QUERIES,
+    TEACHER,
+)
 
 TEXTS = {f"d{i}": f"document number {i} with a few words of its own" for i in range(1, 9)}
 TEXTS |= {"d7": "Document number 1 with a few  words of its own"}  # a copy of d1
@@ -431,6 +441,34 @@ def test_teacher_values_per_group(run, inputs):
         "teacher_values_not_finite": 3,
         "groups_without_teacher": 1,
     }
+
+
+class Compares(Queries):
+    """Stands in for the step of a pairwise teacher."""
+
+    compares = True
+
+
+def test_a_pairwise_teachers_comparisons_per_group(run, inputs):
+    """Those of two documents of the group, in the direction that they were made."""
+    row = {"query_id": "q1", "doc_ids": ["d4", "d1", "d3", "d5", "d2"], "values": [0.1] * 5}
+    said = {"first": [1, 2, 3, 1], "second": [0, 1, 4, 4], "probabilities": [0.9, 0.3, 0.8, 0.7]}
+    other = {"query_id": "q2", "doc_ids": ["d8", "d5"], "values": [0.5, 0.5]}
+    silent = {"first": [], "second": [], "probabilities": []}
+    table = pa.Table.from_pylist([row | said, other | silent], schema=PAIRWISE)
+    ready = pa.Table.from_pylist(READY, schema=NEGATIVES)
+    step = TrainingGroups(Ready(), Compares(QUERY_SET, True))
+    given = {**inputs, "negatives": Known(ready), "teacher": Known(table)}
+    rows, counts = run(step, given, size=3)
+    assert [(r["first"], r["second"], r["probabilities"]) for r in rows] == [
+        ([0, 1], [2, 0], [0.9, 0.3]),  # of d1, d3, d4
+        ([0], [1], [0.8]),  # of d5, d2, d3
+        ([], [], []),
+    ]
+    assert pa.Table.from_pylist(rows, schema=PAIRWISE_GROUPS).num_rows == 3
+    assert (counts["comparisons"], counts["groups_without_comparison"]) == (3, 1)
+    plain = TrainingGroups(Ready(), STEPS[0])
+    assert step.spec() == {"comparisons": True} and plain.spec() == {}  # other digests stay
 
 
 @pytest.mark.parametrize(

@@ -200,8 +200,9 @@ GAINS = "{type: approx_ndcg, targets: teacher}"
 
 
 @pytest.mark.parametrize("loss", [GAINS, GAINS.replace("approx_ndcg", "lambda"), SUM % GAINS])
-def test_teacher_values_that_are_no_gains(path, tmp_path, loss):
-    overrides = ["order=distil", f"storage={tmp_path}", f"stages.distil.loss={loss}"]
+def test_teacher_values_that_are_no_gains(path, tmp_path, tiny_backbone, loss):
+    teacher = f"teacher={{type: bi_encoder, backbone: '{tiny_backbone}'}}"
+    overrides = ["order=distil", f"storage={tmp_path}", f"stages.distil.loss={loss}", teacher]
     stage = load(Experiment, path, overrides).trained()
     stage.check(groups(tmp_path / "gains", [4.0, float("nan"), 0.0]), 4096, use_gpu=False)
     logits = groups(tmp_path / "logits", [4.0, float("nan"), -0.5])

@@ -16,8 +16,8 @@ from raypipe.data.collection import index_of, read_docs
 from raypipe.data.sets import DOCS_FILE, QUERIES_FILE
 from raypipe.inference.chunks import Counts, Work, run_chunks
 from raypipe.inference.rows import Rows
-from raypipe.inference.teacher_values import TeacherValues, check_finite
-from raypipe.records import GROUPS
+from raypipe.inference.teacher_values import Comparisons, TeacherValues, check_finite
+from raypipe.records import GROUPS, PAIRWISE_GROUPS
 from raypipe.resources import Context
 
 CHUNK = 8192
@@ -39,6 +39,14 @@ class TrainingGroups(Step):
     def name(self) -> str:
         return str(self.negatives.name)
 
+    @property
+    def compares(self) -> bool:
+        """Whether the teacher compared documents with each other, so that groups hold that too."""
+        return bool(getattr(self.teacher, "compares", False))
+
+    def spec(self) -> Mapping[str, Any]:
+        return {"comparisons": True} if self.compares else {}
+
     def inputs(self) -> Mapping[str, Step]:
         parts = {
             "negatives": self.negatives,
@@ -51,7 +59,8 @@ class TrainingGroups(Step):
         if "teacher" in attempt.inputs:
             check_finite(attempt.inputs["teacher"])
         rows = len(Rows(attempt.inputs["negatives"]))
-        job = _Index(dict(attempt.inputs), self.negatives.queries.queries.positive_relevance)
+        threshold = self.negatives.queries.queries.positive_relevance
+        job = _Index(dict(attempt.inputs), threshold, self.compares)
         counts = run_chunks(job, rows, CHUNK, attempt, context, model=False, suffix="arrow")
         if counts.get("groups_without_teacher") == rows:
             raise ConfigError("teacher: it has no value for any query of the training groups")
@@ -62,44 +71,56 @@ class TrainingGroups(Step):
 class _Index:
     inputs: dict[str, Artifact]
     positive_relevance: int
+    compares: bool
 
     def build(self) -> Work:
         negatives = Rows(self.inputs["negatives"])
         known = read_docs(self.inputs["collection"].local() / DOCS_FILE).ids()
         query_ids = read_docs(self.inputs["queries"].local() / QUERIES_FILE).ids()
         teacher = TeacherValues(self.inputs["teacher"]) if "teacher" in self.inputs else None
+        comparisons = Comparisons(self.inputs["teacher"]) if self.compares else None
 
         def work(chunk: range) -> tuple[pa.Table, Counts]:
             part = negatives.read(chunk)
             listed = part.to_pylist()
             asked = set(part.column("query_id").to_pylist())
             said = {} if teacher is None else teacher.of_queries(asked)
+            pairs = {} if comparisons is None else comparisons.of_queries(asked)
             flat = index_of([d for row in listed for d in row["doc_ids"]], known)
             docs = np.split(flat, np.cumsum([len(row["doc_ids"]) for row in listed])[:-1])
             queries = index_of(part.column("query_id"), query_ids)
             counts: Counter[str] = Counter()
             rows = []
             for query_index, doc_indices, row in zip(queries, docs, listed, strict=True):
-                values = None
-                if teacher is not None:
-                    values = _values(said.get(row["query_id"], {}), row["doc_ids"], counts)
-                    if not self._teachable(values, np.array(row["relevance"])):
-                        counts["groups_without_teacher"] += 1
-                        continue
-                rows.append(
-                    {
-                        "query_index": query_index,
-                        "doc_indices": doc_indices,
-                        "relevance": row["relevance"],
-                        "teacher_values": values,
-                        "ranks": row["ranks"],
-                    }
-                )
+                taught = self._taught(row, said, pairs, counts)
+                if taught is not None:
+                    group = {name: row[name] for name in ("relevance", "ranks")}
+                    indices = {"query_index": query_index, "doc_indices": doc_indices}
+                    rows.append({**group, **indices, **taught})
             counts["groups"] += len(rows)
             counts["pairs"] += sum(len(row["doc_indices"]) for row in rows)
-            return pa.Table.from_pylist(rows, schema=GROUPS), dict(counts)
+            schema = PAIRWISE_GROUPS if self.compares else GROUPS
+            return pa.Table.from_pylist(rows, schema=schema), dict(counts)
 
         return work
+
+    def _taught(
+        self,
+        row: Mapping[str, Any],
+        said: Mapping[str, Mapping[str, float]],
+        pairs: Mapping[str, Mapping[tuple[str, str], float]],
+        counts: Counter[str],
+    ) -> dict[str, Any] | None:
+        """The teacher's columns of a group; None if it said too little of it."""
+        if "teacher" not in self.inputs:
+            return {"teacher_values": None}
+        query_id, doc_ids = row["query_id"], row["doc_ids"]
+        values = _values(said.get(query_id, {}), doc_ids, counts)
+        if not self._teachable(values, np.array(row["relevance"])):
+            counts["groups_without_teacher"] += 1
+            return None
+        compared = _compared(pairs.get(query_id, {}), doc_ids, counts) if self.compares else {}
+        return {"teacher_values": values, **compared}
 
     def _teachable(self, values_D: np.ndarray[Any, Any], relevance_D: np.ndarray[Any, Any]) -> bool:
         """Two documents with a teacher value, on both sides if the group has a positive."""
@@ -119,3 +140,15 @@ def _values(
     counts["teacher_values_not_finite"] += sum(not np.isfinite(said.get(d, 0)) for d in doc_ids)
     counts["documents_without_teacher"] += int((~known).sum())
     return np.where(known, values, np.nan)
+
+
+def _compared(
+    said: Mapping[tuple[str, str], float], doc_ids: list[str], counts: Counter[str]
+) -> dict[str, list[Any]]:
+    """The comparisons of two documents of the group, as columns of PAIRWISE_GROUPS."""
+    place = {doc_id: i for i, doc_id in enumerate(doc_ids)}
+    found = [(place[a], place[b], p) for (a, b), p in said.items() if a in place and b in place]
+    counts["comparisons"] += len(found)
+    counts["groups_without_comparison"] += not found
+    names = ("first", "second", "probabilities")
+    return {name: [pair[i] for pair in found] for i, name in enumerate(names)}

@@ -18,6 +18,7 @@ from raypipe.inference.lists import ListReader, Lists
 from raypipe.inference.llm.base import Engine, Generator
 from raypipe.inference.llm.task import Asked, RankingList, Task
 from raypipe.inference.rows import Rows
+from raypipe.records import PAIRWISE
 from raypipe.resources import Context
 
 
@@ -38,6 +39,11 @@ class LlmScores(Step):
         return file_safe(
             f"{type(self.task).__name__.lower()}-{self.engine.label}-{self.lists.name}", 90
         )
+
+    @property
+    def compares(self) -> bool:
+        """Whether rows are those of records.PAIRWISE."""
+        return self.task.columns is PAIRWISE
 
     def spec(self) -> Mapping[str, Any]:
         task = {name: v for name, v in self.task.semantic().items() if name != "depth"}

@@ -39,6 +39,8 @@ class PairScores(Step):
     lists: Lists
 
     kind: ClassVar[str] = "teacher"
+    compares: ClassVar[bool] = True
+    """Rows are those of records.PAIRWISE."""
 
     @property
     def name(self) -> str:
