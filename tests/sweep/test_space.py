@@ -99,7 +99,7 @@ def test_published_rows_must_be_rows(recipe):
     [
         ({"type": "uniform", "low": 2, "high": 1}, "expected low < high, found 2 and 1"),
         ({"type": "uniform", "low": 0, "high": 1, "log": True}, "low: expected more than 0"),
-        ({"type": "unifrom", "low": 0, "high": 1}, "'unifrom' does not match any of the"),
+        ({"type": "unifrom", "low": 0, "high": 1}, "input tag 'unifrom' found"),
     ],
 )
 def test_wrong_ranges_are_named(recipe, given, expected):
