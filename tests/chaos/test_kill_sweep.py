@@ -1,0 +1,75 @@
+"""kill -9 in the middle of a sweep: the same command gives the same table.
+
+python -m pytest -m chaos tests/chaos/test_kill_sweep.py -s      prints what was trained again
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+from test_kill_mining import ROOT, finish, until
+
+from raypipe.tracking.reading import Store
+
+pytestmark = pytest.mark.chaos
+SEEDS = 'sweep.space={"order": ["contrastive", "contrastive -> distil"], "seed": [1, 2]}'
+
+
+def job(recipe: Path, folder: Path) -> subprocess.Popen[str]:
+    folder.mkdir(exist_ok=True)
+    given = [f"storage={folder}/storage", f"tracking=sqlite:///{folder}/mlflow.db", SEEDS]
+    command = [sys.executable, str(ROOT / "jobs" / "sweep.py"), str(recipe), *given]
+    return subprocess.Popen(
+        [*command, "--summary", str(folder / "summary.json")],
+        env=os.environ | {"RAYPIPE_HOME": str(folder / "home")},
+        stdout=(folder / "out").open("a"),
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def trained(folder: Path) -> set[str]:
+    found = (folder / "storage" / "checkpoint").glob("*/manifest.json")
+    return {path.parent.name for path in found}
+
+
+def table(folder: Path) -> list[dict]:
+    """The rows without what says how long they took and whether they were reused."""
+    rows = json.loads((folder / "summary.json").read_text())["rows"]
+    return [{k: v for k, v in row.items() if k not in ("seconds", "reused")} for row in rows]
+
+
+def test_a_killed_sweep(recipe, tmp_path):
+    whole = tmp_path / "whole"
+    finish(job(recipe, whole), whole)
+    expected = table(whole)
+    assert len(trained(whole)) == 4
+
+    broken = tmp_path / "broken"
+    process = job(recipe, broken)
+    until(lambda: len(trained(broken)) >= 1, process)
+    family = psutil.Process(process.pid).children(recursive=True)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    workers = [one for one in family if "ray::" in one.name()]
+    psutil.wait_procs(workers, timeout=60)  # Ray ends them when their driver is gone
+    there = trained(broken)
+    assert there and len(there) < 4
+    first = Store(f"sqlite:///{broken}/mlflow.db").job("tiny")
+    finish(job(recipe, broken), broken)
+    assert table(broken) == expected
+    summary = json.loads((broken / "summary.json").read_text())
+    assert summary["counts"]["stages"] == {"distinct": 4, "trained": 4 - len(there)}
+    # what the killed job had to say has arrived, and its runs are closed
+    store = Store(f"sqlite:///{broken}/mlflow.db")
+    again = store.job(first.run_id)
+    assert again.status == "KILLED"
+    assert all(run.status in ("KILLED", "FINISHED") for run in store.children(again))
+    print(f"\ndriver killed with {len(there)} of 4 stages trained; {4 - len(there)} after it")
