@@ -51,7 +51,27 @@ class AdrMSE(Loss):
         return masked_mean(error_QD.square() * _discount(ranks_QD), mask_QD, dim=1)
 
 
-class ApproxNDCG(Loss):
+class _OfGains(Loss):
+    """Base: targets are gains, as in nDCG."""
+
+    teacher_kinds: ClassVar[frozenset[TeacherKind]] = frozenset({"score"})
+    graded: ClassVar[bool] = True
+
+    targets: Targets = "labels"
+    """What gains are made of: relevance labels, or a teacher's scores from 0. A rank is no gain: an
+    order is fitted by listmle, ranknet or adr_mse."""
+    gain: Gain = "linear"
+    """linear: y. exponential: 2^y - 1, for targets up to 10."""
+
+    @property
+    def uses(self) -> Targets:
+        return self.targets
+
+    def refuses(self, column: Targets, low: float, high: float) -> str | None:
+        return no_gain(low, high, self.gain) if column == self.uses else None
+
+
+class ApproxNDCG(_OfGains):
     """ApproxNDCG: one minus nDCG with approximate ranks.
 
     L_q = 1 - (sum over documents of g_i / log2(1 + r_i)) / IDCG,
@@ -70,24 +90,9 @@ class ApproxNDCG(Loss):
     ones are 3 and 1, L = 0.19846.
     """
 
-    teacher_kinds: ClassVar[frozenset[TeacherKind]] = frozenset({"score"})
-    graded: ClassVar[bool] = True
-
     type: Literal["approx_ndcg"] = "approx_ndcg"
-    targets: Targets = "labels"
-    """What gains are made of: relevance labels, or a teacher's scores from 0. A rank is no gain: an
-    order is fitted by listmle, ranknet or adr_mse."""
-    gain: Gain = "linear"
-    """linear: y. exponential: 2^y - 1, for targets up to 10."""
     temperature: float = Field(0.1, gt=0, allow_inf_nan=False)
     """Divides the score differences; lower nears the true ranks and flattens the loss."""
-
-    @property
-    def uses(self) -> Targets:
-        return self.targets
-
-    def refuses(self, column: Targets, low: float, high: float) -> str | None:
-        return no_gain(low, high, self.gain) if column == self.uses else None
 
     def per_query(
         self, scores_QD: Tensor, targets_QD: Tensor, mask_QD: Tensor, known: Known | None
@@ -98,7 +103,7 @@ class ApproxNDCG(Loss):
         return torch.where(ordered(targets_QD, mask_QD).any((1, 2)), 1.0 - ndcg_Q, 0.0)
 
 
-class Lambda(Loss):
+class Lambda(_OfGains):
     """LambdaRank: RankNet with every pair weighted by the nDCG that swapping it would change.
 
     L_q = sum over {(i, j): y_i > y_j} of delta_ij * softplus(-(s_i - s_j)),
@@ -119,22 +124,7 @@ class Lambda(Loss):
     L = 0.19447. Exponential ones are 3 and 1, delta = 0.20329, L = 0.28182.
     """
 
-    teacher_kinds: ClassVar[frozenset[TeacherKind]] = frozenset({"score"})
-    graded: ClassVar[bool] = True
-
     type: Literal["lambda"] = "lambda"
-    targets: Targets = "labels"
-    """What gains are made of: relevance labels, or a teacher's scores from 0. A rank is no gain: an
-    order is fitted by listmle, ranknet or adr_mse."""
-    gain: Gain = "linear"
-    """linear: y. exponential: 2^y - 1, for targets up to 10."""
-
-    @property
-    def uses(self) -> Targets:
-        return self.targets
-
-    def refuses(self, column: Targets, low: float, high: float) -> str | None:
-        return no_gain(low, high, self.gain) if column == self.uses else None
 
     def per_query(
         self, scores_QD: Tensor, targets_QD: Tensor, mask_QD: Tensor, known: Known | None

@@ -99,7 +99,7 @@ def run(experiment: Experiment, say: Say = print) -> Result:
 def run_or_plan(experiment: Experiment, dry_run: bool) -> Result | None:
     """The recipe's sweep, in its mode; or only its plan, everything checked and nothing done."""
     if experiment.sweep.mode == "search":
-        from raypipe.sweep.search_job import run_or_plan as search
+        from raypipe.sweep.search.job import run_or_plan as search
 
         return search(experiment, dry_run)
     if not dry_run:

@@ -13,10 +13,10 @@ from raypipe.artifacts import Store
 from raypipe.config import ConfigError, load
 from raypipe.experiment import Experiment
 from raypipe.space import Search, parse_axis
-from raypipe.sweep.journal import Drawn, Journal
-from raypipe.sweep.sampler import Sampler
-from raypipe.sweep.search_job import run_or_plan
-from raypipe.sweep.searching import Drawing, best_trial
+from raypipe.sweep.search.drawing import Drawing, best_trial
+from raypipe.sweep.search.job import run_or_plan
+from raypipe.sweep.search.journal import Drawn, Journal
+from raypipe.sweep.search.sampler import Sampler
 from raypipe.sweep.space import expand
 
 SPACE = {

@@ -10,14 +10,14 @@ from raypipe.evaluation.report import Report, Searched
 from raypipe.experiment import Experiment
 from raypipe.sweep.estimate import estimate
 from raypipe.sweep.held_out import check_held_out
-from raypipe.sweep.journal import Drawn, Journal
 from raypipe.sweep.plan import Plan
 from raypipe.sweep.publish import Result, alarms_of, curves_of, publish, set_facts
 from raypipe.sweep.relay import Relay
 from raypipe.sweep.rows import baselines, trained_row
 from raypipe.sweep.runner import Runner
-from raypipe.sweep.sampler import Sampler
-from raypipe.sweep.searching import best_trial, search
+from raypipe.sweep.search.drawing import best_trial, search
+from raypipe.sweep.search.journal import Drawn, Journal
+from raypipe.sweep.search.sampler import Sampler
 from raypipe.sweep.space import Trial, representatives
 from raypipe.sweep.steps import line_of, log_inputs, mine, record_best, teachers
 from raypipe.sweep.suites import available, missing_notes

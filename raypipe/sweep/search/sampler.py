@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from raypipe.space import Axis, Integer, Search
-from raypipe.sweep.journal import Drawn
+from raypipe.sweep.search.journal import Drawn
 from raypipe.sweep.space import Choice
 
 if TYPE_CHECKING:

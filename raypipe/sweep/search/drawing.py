@@ -18,11 +18,11 @@ from raypipe.claims import Claims
 from raypipe.config import ConfigError
 from raypipe.experiment import Experiment
 from raypipe.resources import Context
-from raypipe.sweep.journal import Drawn, Journal
 from raypipe.sweep.plan import Readiness
 from raypipe.sweep.relay import Relay
 from raypipe.sweep.runner import Runner, say_at_once, tune_run
-from raypipe.sweep.sampler import Sampler
+from raypipe.sweep.search.journal import Drawn, Journal
+from raypipe.sweep.search.sampler import Sampler
 from raypipe.sweep.selecting import PHASE
 from raypipe.sweep.space import Choice, Trial, trial_of
 from raypipe.sweep.trial import Work, last_line, run_trial
