@@ -9,8 +9,8 @@ from pydantic import Field, field_validator, model_validator
 
 from raypipe.config import Config, nearest
 from raypipe.data.sets import QuerySet
-from raypipe.evaluation.comparison import Statistics
 from raypipe.evaluation.measures import parse_measures
+from raypipe.evaluation.rows import Statistics
 from raypipe.evaluation.suites import SUITES, SuiteName
 from raypipe.sources import Bm25, Source
 

@@ -12,11 +12,11 @@ from raypipe.evaluation.tables import (
     Table,
     against_reference,
     effectiveness,
-    explanation,
     overview,
     searched,
     training,
 )
+from raypipe.evaluation.text import explanation
 
 _STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;color:#1c1c1c;max-width:1180px;margin:2rem auto;

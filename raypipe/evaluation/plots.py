@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from raypipe.evaluation.comparison import Kind, Line, tested
+from raypipe.evaluation.comparison import tested
 from raypipe.evaluation.report import LABELS, Curve, Report, SetFacts
+from raypipe.evaluation.rows import Kind, Line
 from raypipe.evaluation.tables import MARK
 
 COLOURS: dict[Kind, str] = {  # told apart by everyone (Okabe and Ito)

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
-from raypipe.evaluation.comparison import Line, Row, Statistics, Versus, compare
+from raypipe.evaluation.comparison import compare
+from raypipe.evaluation.rows import Line, Row, Statistics, Versus
 
 LABELS = {
     "first_stage": "first stage",

@@ -8,7 +8,7 @@ from typing import Any
 
 from raypipe.artifacts import Builder, Step
 from raypipe.config import ConfigError
-from raypipe.evaluation.comparison import Row
+from raypipe.evaluation.rows import Row
 from raypipe.experiment import Experiment, Role
 from raypipe.inference.ensembles import SeedEnsembleRun
 from raypipe.inference.interpolation import BestInterpolation, InterpolatedRun

@@ -11,11 +11,11 @@ from typing import Any
 
 from raypipe.artifacts import Builder
 from raypipe.evaluation import plots
-from raypipe.evaluation.comparison import Row
 from raypipe.evaluation.page import to_html
 from raypipe.evaluation.published import published_for
 from raypipe.evaluation.report import Curve, Report, SetFacts
-from raypipe.evaluation.tables import print_report, to_markdown
+from raypipe.evaluation.rows import Row
+from raypipe.evaluation.text import print_report, to_markdown
 from raypipe.experiment import Experiment
 from raypipe.judging import MAIN
 from raypipe.sweep.relay import Relay, series

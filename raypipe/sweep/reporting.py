@@ -7,11 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from raypipe.config import ConfigError, nearest
-from raypipe.evaluation.comparison import Row
 from raypipe.evaluation.page import to_html
 from raypipe.evaluation.report import Report
-from raypipe.evaluation.tables import print_report, to_markdown
-from raypipe.sweep.tracked import read_report
+from raypipe.evaluation.rows import Row
+from raypipe.evaluation.text import print_report, to_markdown
+from raypipe.sweep.read_back import read_report
 from raypipe.tracking.reading import Store
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from raypipe.artifacts import Artifact, Builder, Step
 from raypipe.config import ConfigError
-from raypipe.evaluation.comparison import Kind, PerQuery, Row, StageFacts
+from raypipe.evaluation.rows import Kind, PerQuery, Row, StageFacts
 from raypipe.experiment import Experiment
 from raypipe.models.backbone import Backbone
 from raypipe.sweep.facts import trainer_facts

@@ -10,8 +10,8 @@ from typing import Any
 from raypipe.artifacts import Builder
 from raypipe.claims import Claims
 from raypipe.config import flatten, to_yaml
-from raypipe.evaluation.comparison import Row
 from raypipe.evaluation.report import Report
+from raypipe.evaluation.rows import Row
 from raypipe.experiment import Experiment
 from raypipe.resources import Context, connect
 from raypipe.sweep.derived import derived, derived_row

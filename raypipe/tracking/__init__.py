@@ -5,9 +5,10 @@ that jobs use, `reading` gives tracked runs back. `pyfunc` is the file that MLfl
 model. `python -m raypipe.tracking` opens the MLflow UI on the store that jobs write to.
 """
 
+from raypipe.tracking.models import save_pyfunc
 from raypipe.tracking.names import metric_name, without_password
 from raypipe.tracking.recorder import Kind, Recorder, Status, send_left_behind
-from raypipe.tracking.server import default_uri, save_pyfunc
+from raypipe.tracking.server import default_uri
 
 __all__ = [
     "Kind",

@@ -10,19 +10,17 @@ import json
 import logging
 import os
 import re
-import shutil
 import tempfile
 import time
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from raypipe.files import home, locked
+from raypipe.tracking.models import save_pyfunc
 from raypipe.tracking.names import cells, key, metric_name
 from raypipe.tracking.spool import Record
 
@@ -40,7 +38,6 @@ _ENVIRONMENT = {
 }
 _PARAMS_PER_BATCH, _METRICS_PER_BATCH = 100, 1000
 _TAG_CHARS, _DIGEST_CHARS = 8000, 36
-_WEIGHTLESS = {".json", ".txt", ".model", ".jinja"}  # tokenizer and config files
 _PASSING = {"TEMPORARILY_UNAVAILABLE", "INTERNAL_ERROR", "REQUEST_LIMIT_EXCEEDED", "ABORTED"}
 
 
@@ -279,54 +276,6 @@ def passing(error: Exception) -> bool:
     if isinstance(error, MlflowException):  # no answer, or a database that is locked
         return error.error_code != "INVALID_PARAMETER_VALUE"
     return isinstance(error, OSError)  # requests' errors are OSErrors
-
-
-def save_pyfunc(target: Path, checkpoint: Path, run_id: str = "", logged: Any = None) -> None:
-    """Write a checkpoint as an MLflow model: code, requirements, Hugging Face files.
-
-    Args:
-        target: the folder to make; `mlflow.pyfunc.load_model` opens it.
-        checkpoint: a Hugging Face directory; trainer state in it is left out.
-        run_id: of the tracked run it came from.
-        logged: the logged model that it becomes.
-    """
-    import mlflow.pyfunc
-    from mlflow.models import Model, ModelSignature
-    from mlflow.types import ColSpec, Schema
-
-    inputs = [ColSpec("string", "query"), ColSpec("string", "text")]
-    inputs.append(ColSpec("string", "doc_id", required=False))
-    packages = ["mlflow", "pandas", "safetensors", "torch", "transformers"]
-    known: dict[str, Any] = {}
-    if logged is not None:
-        known = {
-            "artifact_path": logged.artifact_location,
-            "model_uuid": logged.model_id,
-            "model_id": logged.model_id,
-            "run_id": run_id,
-        }
-    with tempfile.TemporaryDirectory() as scratch, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*input example", UserWarning)  # the schema is enough
-        kept = Path(scratch) / "checkpoint"
-        kept.mkdir()
-        for file in checkpoint.iterdir():
-            if file.suffix == ".safetensors" or file.suffix in _WEIGHTLESS:
-                _link(file, kept / file.name)
-        mlflow.pyfunc.save_model(
-            path=str(target),
-            mlflow_model=Model(**known),
-            python_model=str(Path(__file__).with_name("pyfunc.py")),
-            artifacts={"checkpoint": str(kept)},
-            signature=ModelSignature(Schema(inputs), Schema([ColSpec("float", "score")])),
-            pip_requirements=[f"{p}=={version(p).partition('+')[0]}" for p in packages],
-        )
-
-
-def _link(source: Path, target: Path) -> None:
-    try:
-        os.link(source.resolve(), target)
-    except OSError:  # another filesystem
-        shutil.copyfile(source, target)
 
 
 def now() -> int:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from raypipe.evaluation.comparison import Row, StageFacts
 from raypipe.evaluation.report import Curve, Report, SetFacts
+from raypipe.evaluation.rows import Row, StageFacts
 
 MEASURES = ("nDCG@10", "RR@10", "Judged@10")
 SETS = (

@@ -19,7 +19,8 @@ from rich.console import Console
 from raypipe.evaluation import plots
 from raypipe.evaluation.page import to_html
 from raypipe.evaluation.report import Report, Searched
-from raypipe.evaluation.tables import figure, p_value, print_report, signed, to_markdown
+from raypipe.evaluation.tables import figure, p_value, signed
+from raypipe.evaluation.text import print_report, to_markdown
 
 GOLDEN = Path(__file__).parent / "golden"
 

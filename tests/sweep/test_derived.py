@@ -11,9 +11,9 @@ from raypipe.config import ConfigError, load
 from raypipe.experiment import Experiment
 from raypipe.sweep.derived import derived
 from raypipe.sweep.export import export
+from raypipe.sweep.read_back import read_report
 from raypipe.sweep.space import by_row, expand
 from raypipe.sweep.sweep import plan_of, run
-from raypipe.sweep.tracked import read_report
 from raypipe.tracking.reading import Store
 
 SEEDS = [

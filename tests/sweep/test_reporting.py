@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from raypipe.config import ConfigError
-from raypipe.evaluation.comparison import Row, StageFacts
 from raypipe.evaluation.report import Report, SetFacts
+from raypipe.evaluation.rows import Row, StageFacts
 from raypipe.sweep.reporting import beside, report_of
 from raypipe.sweep.tracked import COMPARISON, PER_QUERY, ROW, comparison_json, row_json, table
 from raypipe.tracking import Recorder

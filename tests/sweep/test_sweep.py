@@ -16,14 +16,14 @@ import pytest
 from raypipe.artifacts import Builder
 from raypipe.config import load
 from raypipe.evaluation.page import to_html
-from raypipe.evaluation.tables import to_markdown
+from raypipe.evaluation.text import to_markdown
 from raypipe.experiment import Experiment
 from raypipe.resources import Context, Resources
 from raypipe.sweep.plan import Plan, Readiness
 from raypipe.sweep.planned import PlannedSearch
+from raypipe.sweep.read_back import read_report
 from raypipe.sweep.space import expand
 from raypipe.sweep.sweep import run
-from raypipe.sweep.tracked import read_report
 from raypipe.tracking.reading import Store
 from raypipe.train.stage import history
 

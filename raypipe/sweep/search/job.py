@@ -15,9 +15,10 @@ from raypipe.sweep.publish import Result, alarms_of, curves_of, publish, set_fac
 from raypipe.sweep.relay import Relay
 from raypipe.sweep.rows import baselines, trained_row
 from raypipe.sweep.runner import Runner
-from raypipe.sweep.search.drawing import best_trial, search
+from raypipe.sweep.search.drawing import best_trial
 from raypipe.sweep.search.journal import Drawn, Journal
 from raypipe.sweep.search.sampler import Sampler
+from raypipe.sweep.search.tuning import search
 from raypipe.sweep.space import Trial, representatives
 from raypipe.sweep.steps import line_of, log_inputs, mine, record_best, teachers
 from raypipe.sweep.suites import available, missing_notes

@@ -1,0 +1,137 @@
+"""Comparisons from tracked runs, as far as their jobs got."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from raypipe.evaluation.report import Curve, Report, Searched, SetFacts
+from raypipe.evaluation.rows import PerQuery, Row, StageFacts, Statistics
+from raypipe.sweep.tracked import COMPARISON, ERROR, PER_QUERY, ROW, read_table
+from raypipe.tracking import metric_name
+from raypipe.tracking.reading import Store, TrackedRun
+
+KINDS = ("baseline", "trial", "derived")
+_CURVES = ("loss", "val/")
+
+
+def read_report(store: Store, job: TrackedRun) -> Report:
+    """The comparison of a tracked job, as far as it got.
+
+    Rows come from the job's children, so a job that was killed has those that were finished; a
+    failed trial is a failed row.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        facts = job.json(COMPARISON, folder) or {}
+        children = [one for one in store.children(job) if one.kind in KINDS]
+        found = [_Read(one, folder / one.run_id) for one in children]
+        parts = [one for one in found if one.row is not None]
+        names = list(dict.fromkeys(one.name for one in parts))
+        rows = [_merged([one for one in parts if one.name == name]) for name in names]
+        rows += _failed(found)
+        sets = tuple(_set_facts(one) for one in facts.get("sets", ())) or _sets_of(rows, job.name)
+        order = {name: i for i, name in enumerate(facts.get("rows", ()))}
+        rows.sort(key=lambda row: order.get(row.name, len(order)))
+        return Report(
+            name=facts.get("name", job.name),
+            rows=tuple(rows),
+            sets=sets,
+            reference=_reference(facts.get("reference") or job.tags.get("raypipe.reference"), rows),
+            statistics=Statistics(**facts.get("statistics", {})),
+            mode=facts.get("mode", "compare"),
+            notes=tuple(facts.get("notes", ())) or _unfinished(job),
+            searched=tuple(Searched(**one) for one in facts.get("searched", ())),
+            links={name: [one.run.address for one in parts if one.name == name] for name in names},
+            curves={
+                name: _curves(store, [o for o in parts if o.name == name], sets) for name in names
+            },
+        )
+
+
+def _failed(found: Sequence[_Read]) -> list[Row]:
+    """A row per trial that failed, however often it was tried, and never finished."""
+    finished = {one.run.name for one in found if one.row is not None}
+    errors = {
+        one.run.name: one.run.tags.get(ERROR, "see its tracked run")
+        for one in found
+        if one.run.status == "FAILED" and one.run.name not in finished
+    }
+    return [Row(name, "trained", {}, error=error) for name, error in errors.items()]
+
+
+class _Read:
+    """A row's files, read."""
+
+    def __init__(self, run: TrackedRun, folder: Path) -> None:
+        folder.mkdir(parents=True)
+        self.run = run
+        self.row = run.json(ROW, folder)
+        path = run.file(PER_QUERY, folder) if self.row is not None else None
+        self.results: Mapping[str, PerQuery] = {} if path is None else read_table(path)
+
+    @property
+    def name(self) -> str:
+        return str((self.row or {}).get("name", self.run.name))
+
+    @property
+    def seed(self) -> int | None:
+        seeds = (self.row or {}).get("seeds") or [None]
+        return None if len(seeds) > 1 else seeds[0]
+
+
+def _merged(parts: Sequence[_Read]) -> Row:
+    """Seeds of one row; of a seed that was run twice the later run counts."""
+    latest = list({one.seed: one for one in parts}.values())
+    first = dict(latest[0].row or {})
+    seconds = [one.row["seconds"] for one in latest if one.row and one.row["seconds"] is not None]
+    sets = [name for name in latest[0].results if all(name in one.results for one in latest)]
+    return Row(
+        name=first["name"],
+        kind=first["kind"],
+        results={name: [one.results[name] for one in latest] for name in sets},
+        seeds=tuple(one.seed for one in latest if one.seed is not None) or tuple(first["seeds"]),
+        stages=tuple(StageFacts(**stage) for stage in first["stages"]),
+        pairs=first["pairs"],
+        seconds=sum(seconds) / len(seconds) if seconds else None,
+        reused=all(bool(one.row and one.row["reused"]) for one in latest),
+        error=first["error"],
+    )
+
+
+def _set_facts(plain: Mapping[str, Any]) -> SetFacts:
+    lists = {key: tuple(plain[key]) for key in ("title", "measures", "sources")}
+    return SetFacts(**{**plain, **lists})
+
+
+def _sets_of(rows: Sequence[Row], name: str) -> tuple[SetFacts, ...]:
+    """Of a job that ended before it said what it compares."""
+    sound = [row for row in rows if row.results]
+    common = [s for s in (sound[0].results if sound else ()) if all(s in r.results for r in sound)]
+    return tuple(
+        SetFacts(one, (f"{name}: {one}",), tuple(sound[0].results[one][0])) for one in common
+    )
+
+
+def _reference(named: str | None, rows: Sequence[Row]) -> str | None:
+    return named if any(row.name == named and not row.error for row in rows) else None
+
+
+def _unfinished(job: TrackedRun) -> tuple[str, ...]:
+    return () if job.status == "FINISHED" else (f"the job is {job.status}: rows may be missing",)
+
+
+def _curves(store: Store, parts: Sequence[_Read], sets: Sequence[SetFacts]) -> list[Curve]:
+    ours = {metric_name(f"val/{m}"): f"val/{m}" for one in sets for m in one.measures}
+    return [
+        Curve(
+            stage.name,
+            part.seed,
+            {ours.get(name, name): points for name, points in stage.history(_CURVES).items()},
+        )
+        for part in parts
+        if part.run.kind == "trial"
+        for stage in store.children(part.run)
+    ]

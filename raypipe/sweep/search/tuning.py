@@ -1,0 +1,181 @@
+"""The search on Ray Tune: trials that are trained only, hopeless ones stopped.
+
+Pruning happens within a trial's last stage, and only while no other trial shares it: a shared stage
+must be finished.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+from ray.tune.search import Searcher
+
+from raypipe.artifacts import Builder, Store
+from raypipe.claims import Claims
+from raypipe.experiment import Experiment
+from raypipe.resources import Context
+from raypipe.sweep.relay import Relay
+from raypipe.sweep.runner import Runner, say_at_once, tune_run
+from raypipe.sweep.search.drawing import Drawing, named
+from raypipe.sweep.search.journal import Drawn, Journal
+from raypipe.sweep.search.sampler import Sampler
+from raypipe.sweep.selecting import PHASE
+from raypipe.sweep.trial import Work, last_line, run_trial
+
+
+class DrawnSearch(Searcher):
+    """Ray Tune's side of the search."""
+
+    def __init__(self, drawing: Drawing) -> None:
+        super().__init__()
+        self._drawing = drawing
+        self._running: dict[str, dict[str, Any]] = {}
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """The next draw, None to ask again later."""
+        config = self._drawing.next()
+        if config is not None:
+            self._running[trial_id] = config
+            return config
+        if self._drawing.left <= 0 and not self._drawing.readiness.waiting:
+            return Searcher.FINISHED
+        return None
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Keep the validation curve."""
+        drawn = self._drawing.known[self._running[trial_id]["number"]]
+        if "validation" in result:
+            drawn.curve.append(float(result["value"]))
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """Write down whether it finished, was pruned or failed; free its stages."""
+        config = self._running.pop(trial_id)
+        drawn = self._drawing.known[config["number"]]
+        if error:
+            drawn.state = "failed"
+        elif result is not None and result.get("finished"):
+            drawn.state, drawn.value = "finished", float(result["value"])
+        else:
+            drawn.state = "pruned"
+            drawn.value = drawn.curve[-1] if drawn.curve else None
+        self._drawing.ended(drawn)
+        self._drawing.readiness.finished(config["position"])
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing to save: the journal has it."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """See `save`."""
+
+    def set_search_properties(self, metric: Any, mode: Any, config: Any, **spec: Any) -> bool:
+        """Validation is always maximised."""
+        return True
+
+
+def search(experiment: Experiment, runner: Runner) -> list[Drawn]:
+    """Run the search to its number of trials; returns all draws, those of earlier runs too."""
+    from ray import tune
+
+    store = runner.builder.store
+    journal = Journal.of(experiment, store)
+    known = {one.number: one for one in journal.read()}
+    sampler = Sampler(experiment.sweep.axes(), experiment.sweep.search, list(known.values()))
+    drawing = Drawing(
+        experiment, sampler, journal, lambda step: store.find(step) is not None, known
+    )
+    if drawing.left <= 0:
+        return list(known.values())
+    slots = runner.settle(drawing.left)
+    trainable = functools.partial(
+        _trainable,
+        experiment=experiment,
+        store=store,
+        context=runner.inner_context(slots),
+        relay=runner.relay,
+        parent=runner.parent,
+    )
+    results = tune.Tuner(
+        tune.with_resources(trainable, {"cpu": 0, "memory": 1 << 20}),
+        tune_config=tune.TuneConfig(
+            num_samples=drawing.left,
+            search_alg=DrawnSearch(drawing),
+            scheduler=_scheduler(experiment),
+            max_concurrent_trials=slots,
+        ),
+        run_config=tune_run(runner.parent, store.uri, experiment.name, runner.retries),
+    ).fit()
+    for result in results:
+        if result.error is not None and result.config:
+            drawn = drawing.known[result.config["number"]]
+            drawn.error = last_line(result.error)
+            journal.write(drawn)
+    _sweep_away(drawing, store)
+    return list(drawing.known.values())
+
+
+def _scheduler(experiment: Experiment) -> Any:
+    from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler
+
+    asha = experiment.sweep.search.pruning
+    if asha is None:
+        return FIFOScheduler()
+    return AsyncHyperBandScheduler(
+        time_attr="validation",
+        metric="value",
+        mode="max",
+        max_t=10**6,  # the stage itself ends
+        grace_period=asha.grace,
+        reduction_factor=asha.reduction,
+        stop_last_trials=False,
+    )
+
+
+@dataclass
+class _Tell:
+    """Rank 0's validation values, to Tune; lives in Train's controller."""
+
+    callback: Any
+    key: str
+    count: int = 0
+
+    def __call__(self, metrics: dict[str, Any]) -> None:
+        for row in metrics["rows"]:
+            if self.key in row:
+                self.count += 1
+                told = {"validation": self.count, "value": float(row[self.key])}
+                self.callback.after_report(None, [told], None)
+
+
+def _trainable(
+    config: dict[str, Any],
+    experiment: Experiment,
+    store: Store,
+    context: Context,
+    relay: Relay,
+    parent: str,
+) -> None:
+    from ray import tune
+    from ray.tune.integration.ray_train import TuneReportCallback
+
+    choices = [(key, label, value) for key, label, value in config["choices"]]
+    trial = named(experiment, Drawn(config["number"], {}), choices)
+    measure = experiment.evaluation.selection
+    tell = _Tell(TuneReportCallback(), f"val/{measure}") if config["prunable"] else None
+    builder = Builder(store, context, say_at_once, Claims(say_at_once))
+    work = Work((), {PHASE: "search"})
+    best = run_trial(trial, builder, relay, parent, work, tell)
+    tune.report({"value": best[measure], "finished": 1})
+
+
+def _sweep_away(drawing: Drawing, store: Store) -> None:
+    """What pruned stages left: nobody goes on from it."""
+    for number, trial in drawing.trials.items():
+        stage = trial.experiment.trained()
+        if drawing.known[number].state == "pruned" and store.find(stage) is None:
+            with contextlib.suppress(OSError):
+                store.fs.delete_dir(f"{store.root}/{stage.path}")
