@@ -1,20 +1,56 @@
-"""Parts that a comparison and a search share: mining, inputs, the best model."""
+"""Parts that a comparison and a search share: the cluster, tracking, mining, the best model."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from raypipe.artifacts import Builder, Step
+from raypipe.claims import Claims
+from raypipe.config import flatten, to_yaml
 from raypipe.data.groups import GroupReader
 from raypipe.experiment import Experiment
 from raypipe.judging import MAIN
+from raypipe.resources import Context, connect
 from raypipe.sweep.counters import behind, behind_lines, counts_line
 from raypipe.sweep.export import card_of
 from raypipe.sweep.plan import Plan, training_sets
+from raypipe.sweep.publish import Result
 from raypipe.sweep.quality import teacher_quality
 from raypipe.sweep.relay import Relay
 from raypipe.sweep.space import Trial
+
+
+def start_cluster(experiment: Experiment, builder: Builder, say: Callable[[str], None]) -> None:
+    """Join or start Ray, and give the builder what it needs there."""
+    connect(experiment.resources, builder.store.is_local, experiment.storage_shared)
+    builder.announce = say
+    builder.claim = Claims(say)
+    builder.context = Context(
+        experiment.resources, experiment.precision, progress_bars=sys.stderr.isatty()
+    )
+
+
+def tracked(
+    experiment: Experiment, say: Callable[[str], None], work: Callable[[Relay, str], Result]
+) -> Result:
+    """Do the work inside a tracked run."""
+    relay = Relay.open(experiment.tracking_uri(), experiment.name)
+    tags = {"raypipe.reference": experiment.reference or "", "raypipe.mode": experiment.sweep.mode}
+    run_id = relay.start(experiment.name, "job", None, flatten(experiment), tags)
+    relay.send("watch", run_id)
+    relay.send("log_text", run_id, to_yaml(experiment), "recipe.yaml")
+    try:
+        result = work(relay, run_id)
+    except BaseException:
+        relay.send("finish", run_id, "FAILED")
+        relay.drain(say)
+        raise
+    relay.send("finish", run_id)
+    result.tracked_run = relay.drain(say)["runs"].get(run_id, "")
+    relay.close()
+    return result
 
 
 def teachers(

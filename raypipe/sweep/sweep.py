@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from raypipe.artifacts import Builder
-from raypipe.claims import Claims
-from raypipe.config import flatten, to_yaml
 from raypipe.evaluation.report import Report
 from raypipe.evaluation.rows import Row
 from raypipe.experiment import Experiment
-from raypipe.resources import Context, connect
 from raypipe.sweep.derived import derived, derived_row
 from raypipe.sweep.estimate import estimate
 from raypipe.sweep.held_out import check_held_out
@@ -31,7 +27,16 @@ from raypipe.sweep.rows import baselines, trained_rows
 from raypipe.sweep.runner import Runner
 from raypipe.sweep.selecting import PHASE, Question, answer, candidates_of, questions
 from raypipe.sweep.space import Trial, by_row, expand
-from raypipe.sweep.steps import best_of, line_of, log_inputs, mine, record_best, teachers
+from raypipe.sweep.steps import (
+    best_of,
+    line_of,
+    log_inputs,
+    mine,
+    record_best,
+    start_cluster,
+    teachers,
+    tracked,
+)
 from raypipe.sweep.suites import available, missing_notes
 from raypipe.sweep.tracked import log_plain_row
 from raypipe.sweep.trial import Work
@@ -107,35 +112,6 @@ def run_or_plan(experiment: Experiment, dry_run: bool) -> Result | None:
     comparison, builder = plan_of(experiment)
     print("\n".join(plan_lines(comparison, builder)))
     return None
-
-
-def start_cluster(experiment: Experiment, builder: Builder, say: Say) -> None:
-    """Join or start Ray, and give the builder what it needs there."""
-    connect(experiment.resources, builder.store.is_local, experiment.storage_shared)
-    builder.announce = say
-    builder.claim = Claims(say)
-    builder.context = Context(
-        experiment.resources, experiment.precision, progress_bars=sys.stderr.isatty()
-    )
-
-
-def tracked(experiment: Experiment, say: Say, work: Callable[[Relay, str], Result]) -> Result:
-    """Do the work inside a tracked run."""
-    relay = Relay.open(experiment.tracking_uri(), experiment.name)
-    tags = {"raypipe.reference": experiment.reference or "", "raypipe.mode": experiment.sweep.mode}
-    run_id = relay.start(experiment.name, "job", None, flatten(experiment), tags)
-    relay.send("watch", run_id)
-    relay.send("log_text", run_id, to_yaml(experiment), "recipe.yaml")
-    try:
-        result = work(relay, run_id)
-    except BaseException:
-        relay.send("finish", run_id, "FAILED")
-        relay.drain(say)
-        raise
-    relay.send("finish", run_id)
-    result.tracked_run = relay.drain(say)["runs"].get(run_id, "")
-    relay.close()
-    return result
 
 
 @dataclass

@@ -20,9 +20,16 @@ from raypipe.sweep.search.journal import Drawn, Journal
 from raypipe.sweep.search.sampler import Sampler
 from raypipe.sweep.search.tuning import search
 from raypipe.sweep.space import Trial, representatives
-from raypipe.sweep.steps import line_of, log_inputs, mine, record_best, teachers
+from raypipe.sweep.steps import (
+    line_of,
+    log_inputs,
+    mine,
+    record_best,
+    start_cluster,
+    teachers,
+    tracked,
+)
 from raypipe.sweep.suites import available, missing_notes
-from raypipe.sweep.sweep import start_cluster, tracked
 from raypipe.sweep.tracked import log_plain_row
 from raypipe.sweep.trial import Work
 
