@@ -362,3 +362,9 @@ def full_group(draw: st.DrawFn) -> Group:
 
 
 FULL_BATCH = st.lists(full_group(), min_size=1, max_size=4)
+
+
+def written(kind: type[Loss] = Loss) -> set[type[Loss]]:
+    """Every loss that a recipe can name: the leaves below `Loss`, bases left out."""
+    below = [c for c in kind.__subclasses__() if c.__module__.startswith("raypipe.")]
+    return {leaf for c in below for leaf in (written(c) or {c})}
