@@ -102,14 +102,29 @@ def curves_of(rows: Mapping[str, Sequence[Trial]], builder: Builder) -> dict[str
 
 
 def alarms_of(trials: Sequence[Trial], builder: Builder) -> list[str]:
-    """What alarms and filters said of the trials' stages, each sentence once."""
+    """What alarms and filters said of the trials' stages, each stage once."""
     said: dict[str, None] = {}
+    heard: set[str] = set()
     for trial in trials:
         for stage in trial.experiment.trained().chain():
+            if stage.digest in heard:
+                continue
+            heard.add(stage.digest)
             counts = builder.get(stage).counts
-            for sentence in counts.get("alarms", ()):
+            for sentence in [*counts.get("alarms", ()), *_filtered(counts)]:
                 said[f"{trial.name}, {stage.stage_name}: {sentence}"] = None
     return list(said)
+
+
+def _filtered(counts: Mapping[str, Any]) -> list[str]:
+    """What a stage's filter left out; the row without the filter says what it did."""
+    if counts.get("filtering/kept_share") is None:
+        return []
+    kept, work = counts["filtering/kept_share"], counts["filtering/compute"]
+    return [
+        f"its filter kept {100 * kept:.0f} % of {counts['filtering/queries']:,.0f} groups, at "
+        f"{100 * work:.0f} % of the work of training on all"
+    ]
 
 
 def publish(report: Report, relay: Relay, run: str) -> None:
