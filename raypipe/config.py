@@ -142,7 +142,8 @@ def _read(path: Path, below: tuple[Path, ...]) -> dict[str, Any]:
         raise ConfigError(f"{path}: expected a mapping of fields, found {type(tree).__name__}")
     if (base := tree.pop(BASE, None)) is None:
         return tree
-    return merged(_read(path.parent / str(base), (*below, path)), tree)
+    named = Path(expand_variables(str(base), f"{path}: {BASE}")).expanduser()
+    return merged(_read(path.parent / named, (*below, path)), tree)
 
 
 def merged(tree: Mapping[str, Any], changes: Mapping[str, Any], where: str = "") -> dict[str, Any]:

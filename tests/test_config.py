@@ -467,6 +467,20 @@ def write(folder: Path, **files: str) -> Path:
     return folder
 
 
+def test_a_base_elsewhere(tmp_path, monkeypatch):
+    (tmp_path / "away").mkdir()
+    (tmp_path / "away" / "base.yaml").write_text(DEFAULT.read_text())
+    for number, name in enumerate(["${SOMEWHERE}/base.yaml", "~/away/base.yaml"]):
+        monkeypatch.setenv("SOMEWHERE", str(tmp_path / "away"))
+        monkeypatch.setenv("HOME", str(tmp_path))
+        (tmp_path / "top.yaml").write_text(f"base: {name}\nseed: {number}\n")
+        assert load(Experiment, tmp_path / "top.yaml").seed == number
+    monkeypatch.delenv("SOMEWHERE")
+    (tmp_path / "top.yaml").write_text("base: ${SOMEWHERE}/base.yaml")
+    with pytest.raises(ConfigError, match="base: the environment variable SOMEWHERE is not set"):
+        load(Experiment, tmp_path / "top.yaml")
+
+
 def test_a_recipe_changes_its_base(tmp_path):
     default = DEFAULT
     write(

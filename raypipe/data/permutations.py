@@ -11,13 +11,14 @@ from dataclasses import dataclass
 
 _THINKING = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL | re.IGNORECASE)
 _THINKING_END = re.compile(r".*</think>", re.DOTALL | re.IGNORECASE)
-_BRACKETED = re.compile(r"\[\s*(?:(?:passage|document|doc)\s+)?([0-9]+)\s*\]", re.IGNORECASE)
+_NAMED = r"(?:(?:passage|document|doc)\s+)?"
+_BRACKETED = re.compile(rf"\[\s*{_NAMED}([0-9]+)\s*\]", re.IGNORECASE)
 _PUNCTUATION = re.compile(r"[\s,;=|]*")
 _GREATER = re.compile(r">|&gt;")
 _JOINT = 60
 """Characters between two ids of one chain, at most: "[5] > then passage [3]"."""
 _PLAIN = (
-    re.compile(r"[0-9]+(?:\s*(?:>|&gt;)\s*[0-9]+)+"),
+    re.compile(rf"{_NAMED}[0-9]+(?:\s*(?:>|&gt;)\s*{_NAMED}[0-9]+)+", re.IGNORECASE),
     re.compile(r"[0-9]+(?:\s*,\s*[0-9]+)+"),
     re.compile(
         r"^[ \t]*[-*]?[ \t]*[0-9]+[.,;)]?[ \t]*(?:\n\s*[-*]?[ \t]*[0-9]+[.,;)]?[ \t]*)+$", re.M

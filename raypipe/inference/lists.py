@@ -38,6 +38,11 @@ class Lists:
         }
         return {**parts, "extra": self.extra} if self.extra is not None else parts
 
+    def named(self) -> dict[str, Step]:
+        """For the inputs of a step that looks pairs up: at depth 0 no candidate is read, so none
+        has to be there (triples of queries that the first stage does not know)."""
+        return {k: v for k, v in self.inputs().items() if self.depth or k != "candidates"}
+
 
 @dataclass(frozen=True)
 class ScoreList:

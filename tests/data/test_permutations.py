@@ -54,6 +54,7 @@ def test_bracketed_numbers_in_prose(text, n, expected):
     [
         ("3 > 1 > 2", 3, [3, 1, 2]),
         ("The order is 3>1>2, I think.", 3, [3, 1, 2]),
+        ("Passage 3 > Passage 1 > passage 2", 3, [3, 1, 2]),
         ("3, 1, 2", 3, [3, 1, 2]),
         ("[3, 1, 2]", 3, [3, 1, 2]),
         ("3\n1\n2\n", 3, [3, 1, 2]),

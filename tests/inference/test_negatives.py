@@ -424,11 +424,11 @@ def test_several_groups_of_a_query_become_indices(run, inputs):
 def test_teacher_values_per_group(run, inputs):
     """A group needs a value on both sides of `positive_relevance`, or two without a positive."""
     said = {
-        "q1": {"d1": 0.9, "d3": 0.5, "d4": float("inf"), "d5": 0.7, "d2": None},
+        "q1": {"d1": 0.9, "d3": 0.9, "d4": float("inf"), "d5": 0.7, "d2": None},
         "q2": {"d1": 0.2, "d8": float("nan"), "d5": 1.0},
     }
     rows, counts = indexed(run, inputs, teacher(said))
-    expected = [[0.9, 0.5, np.nan], [0.7, np.nan, 0.5], [np.nan, 0.2, 1.0]]
+    expected = [[0.9, 0.9, np.nan], [0.7, np.nan, 0.9], [np.nan, 0.2, 1.0]]
     assert len(rows) == 3
     for row, values in zip(rows, expected, strict=True):
         np.testing.assert_array_equal(row["teacher_values"], values)
@@ -440,6 +440,7 @@ def test_teacher_values_per_group(run, inputs):
         "documents_without_teacher": 4,
         "teacher_values_not_finite": 3,
         "groups_without_teacher": 1,
+        "groups_with_one_teacher_value": 1,
     }
 
 

@@ -32,10 +32,13 @@ Run = dict[str, list[str]]
 class Files:
     """Published files of a small data set, in the formats that the recipes name."""
 
-    def __init__(self, folder: Path, split: str, train: Run, test: Run, llm: Run) -> None:
+    def __init__(
+        self, folder: Path, split: str, train: Run, test: Run, judged: Run, llm: Run
+    ) -> None:
         self.folder, self.split = folder, split
         self.retrieved = self._run("retrieved", train)
         self.tested = self._run("tested", test)
+        self.judged = self._run("judged", judged)
         self.orders = self._run("orders", llm)
         self._rankgpt(train, llm)
 
@@ -80,7 +83,9 @@ class Files:
         """The same recipe on these files."""
         bm25 = recipe in ("multistage", "ensemble-margin-mse")
         own = ["evaluation.suites=[]"]
-        if not bm25:
+        if recipe == "objectives-x-backbones":  # its first stage has no training query
+            own += [f"candidates.paths=[{self.judged}]"]
+        elif not bm25:
             own += [f"candidates.paths=[{self.retrieved}, {self.tested}]"]
         if recipe == "multistage":
             own += [f"stages.contrastive.groups.candidates.paths=[{self.retrieved}]"]
@@ -170,7 +175,8 @@ def small(tmp_path_factory, beir_folder) -> tuple[list[str], Files]:
     test = {q: list(dict.fromkeys(docs)) for q, docs in rankings(range(48, 60)).items()}
     llm = {q: [docs[1], docs[0], *docs[2:40][::-1]] for q, docs in train.items()}
     split = f"{{dataset: 'beir:{beir_folder}', split: train}}"
-    files = Files(tmp_path_factory.mktemp("published"), split, train, test, llm)
+    judged = {q: docs for q, docs in train.items() if int(q[1:]) >= 36} | test
+    files = Files(tmp_path_factory.mktemp("published"), split, train, test, judged, llm)
     files.triples(
         {q: docs for q, docs in train.items() if int(q[1:]) < 36},
         {q: [f"d0{q[1:]}"] for q in train},
@@ -227,7 +233,7 @@ def marco(tmp_path_factory) -> tuple[list[str], Files]:
     llm = rankings_of("llm/rankvicuna.splade.dl20")
     folder = tmp_path_factory.mktemp("marco")
     split = f"{{dataset: 'beir:{MARCO}', split: dl20, skip: 12, positive_relevance: 2}}"
-    files = Files(folder, split, train, test, llm)
+    files = Files(folder, split, train, test, train | test, llm)
     qrels: dict[str, list[str]] = {q: [] for q in train}
     for line in (MARCO / "qrels" / "dl20.tsv").read_text().splitlines()[1:]:
         query_id, doc_id, relevance = line.split("\t")

@@ -119,6 +119,7 @@ class _Index:
         if not self._teachable(values, np.array(row["relevance"])):
             counts["groups_without_teacher"] += 1
             return None
+        counts["groups_with_one_teacher_value"] += bool(np.nanmin(values) == np.nanmax(values))
         compared = _compared(pairs.get(query_id, {}), doc_ids, counts) if self.compares else {}
         return {"teacher_values": values, **compared}
 

@@ -59,7 +59,7 @@ class PairScores(Step):
         return {"values": "score", "paths": full_paths(self.paths)}
 
     def inputs(self) -> Mapping[str, Step]:
-        return self.lists.inputs()
+        return self.lists.named()
 
     def run(self, attempt: Attempt, context: Any) -> Mapping[str, Any]:
         wanted = Wanted(attempt.inputs, self.lists.depth)
