@@ -112,7 +112,8 @@ class Artifact:
 
     @property
     def uri(self) -> str:
-        return f"{self.store.uri.rstrip('/')}/{self.step_path}"
+        """For people and records: `store` holds what opens it."""
+        return f"{self.store.shown.rstrip('/')}/{self.step_path}"
 
     @property
     def files(self) -> list[str]:
@@ -158,6 +159,11 @@ class Store:
         return self._fs_root[1]
 
     @property
+    def shown(self) -> str:
+        """The URI for people and records."""
+        return without_secrets(self.uri)
+
+    @property
     def is_local(self) -> bool:
         """On this machine's file system (which may still be a network mount)."""
         return isinstance(self.fs, pafs.LocalFileSystem)
@@ -171,16 +177,16 @@ class Store:
         Raises:
             ConfigError: the storage cannot be written.
         """
-        probe = f"{self.root}/.probe-{uuid.uuid4().hex[:8]}"
         try:
+            probe = f"{self.root}/.probe-{uuid.uuid4().hex[:8]}"
             self.fs.create_dir(self.root, recursive=True)
             with self.fs.open_output_stream(probe) as out:
                 out.write(b"raypipe")
             self.fs.delete_file(probe)
         except (OSError, pa.ArrowException) as error:
             raise ConfigError(
-                f"storage {self.uri} cannot be written ({error}); set storage= to a writable "
-                "directory or bucket, or $RAYPIPE_HOME"
+                f"storage {self.shown} cannot be written ({without_secrets(str(error))}); "
+                "set storage= to a writable directory or bucket, or $RAYPIPE_HOME"
             ) from None
 
     def find(self, step: Step) -> Artifact | None:
@@ -377,7 +383,7 @@ class Attempt:
             "counts": dict(counts),
             "facts": dict(self.step.facts()),
             "used": dict(used or {}),
-            "storage": without_secrets(self.store.uri),
+            "storage": self.store.shown,
             "seconds": round(time.time() - self.started, 3),
             "written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "machine": platform.node(),

@@ -17,7 +17,7 @@ from raypipe.config import NOT_SEMANTIC, Config, ConfigError, nearest
 from raypipe.data.sets import Collection, Queries, QuerySet
 from raypipe.data.truncation import LongestFirst, Truncation
 from raypipe.evaluation.published import Published
-from raypipe.files import home
+from raypipe.files import home, without_secrets
 from raypipe.inference.lists import Lists
 from raypipe.inference.metrics import Metrics, OracleRun, TeacherRun
 from raypipe.inference.score import CrossEncoderRun, Reranking
@@ -208,6 +208,11 @@ class Experiment(Config):
 
     def tracking_uri(self) -> str | None:
         return self.tracking or os.environ.get("MLFLOW_TRACKING_URI")
+
+    def public(self) -> Experiment:
+        """As it may be written down and shown: addresses without passwords."""
+        shown = {k: without_secrets(v) for k in ("storage", "tracking") if (v := getattr(self, k))}
+        return self.model_copy(update=shown)
 
     def check(self, *, model: bool = True) -> None:
         """Everything outside the recipe that must be there, before work starts.

@@ -13,12 +13,12 @@ import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
-from urllib.parse import urlsplit
 
 from raypipe.config import ConfigError, digest
 from raypipe.progress import reading
 
 _SHA256 = re.compile("[0-9a-f]{64}")
+_URI = re.compile(r"([A-Za-z][\w+.-]*://)(\S*)")
 
 
 def home() -> Path:
@@ -62,13 +62,24 @@ def full_paths(paths: Sequence[str]) -> list[str]:
     return [str(Path(path).expanduser().absolute()) for path in paths]
 
 
-def without_secrets(uri: str) -> str:
-    """A URI without user, password, query and fragment, where keys may stand; a path as it is."""
-    if "://" not in uri:
-        return uri
-    parts = urlsplit(uri)
-    host = parts.netloc.rpartition("@")[2]
-    return parts._replace(netloc=host, query="", fragment="").geturl()
+def without_secrets(text: str) -> str:
+    """Every URI in it without user, password, query and fragment, where keys may stand.
+
+    A password may hold `@`, `/`, `?` and `#` as they are, so what looks like one is cut although a
+    parser would take it for host, path or query. A path without a scheme stays as it is.
+    """
+    return _URI.sub(lambda found: found[1] + _without_secrets(found[2]), text)
+
+
+def _without_secrets(rest: str) -> str:
+    """Of what follows `://`."""
+    address = rest.partition("?")[0]
+    if ":" in address and "@" not in address:  # the question mark may be the password's
+        address = rest
+    user, _, host = address.rpartition("@")
+    if "/" in user and ":" not in user:  # the `@` is in a path
+        host = address
+    return re.split("[?#]", host)[0]
 
 
 def packed(path: str | Path) -> bool:

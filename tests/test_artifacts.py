@@ -141,6 +141,7 @@ def test_the_manifest_says_what_the_digest_does_not_depend_on(store):
         ("s3://bucket/prefix", "s3://bucket/prefix"),
         ("s3://AKIA:secret@bucket/x?endpoint_override=h:1&secret_key=s#f", "s3://bucket/x"),
         ("file:///data", "file:///data"),
+        ("s3://bucket/me@home/x", "s3://bucket/me@home/x"),
     ],
 )
 def test_a_manifest_holds_no_password(uri, said):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from raypipe.files import file_checksum
+from raypipe.files import file_checksum, without_secrets
 
 CONTENT = b"as published"
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -89,3 +89,27 @@ def test_a_home_that_cannot_be_written_only_costs_time(tmp_path, monkeypatch):
     path = tmp_path / "file"
     path.write_text("7")
     assert file_checksum(path).startswith("7902699be42c8a8e")
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("postgresql://me:secret@host/db", "postgresql://host/db"),
+        ("postgresql://me:se@cret@host/db", "postgresql://host/db"),
+        ("postgresql://me:se/cret@host/db", "postgresql://host/db"),
+        ("postgresql://me:se?cret@host/db", "postgresql://host/db"),
+        ("postgresql://me:se#cret@host/db", "postgresql://host/db"),
+        ("postgresql://me:12/se?cret@host", "postgresql://host"),
+        ("postgresql://host/db?user=me&password=secret", "postgresql://host/db"),
+        ("postgresql:///db?password=secret", "postgresql:///db"),
+        ("s3://AKIA:secret@bucket/x?secret_key=secret#secret", "s3://bucket/x"),
+        ("http://secret@host:5000", "http://host:5000"),
+        ("http://host:5000/path", "http://host:5000/path"),
+        ("s3://bucket/me@home.org/x", "s3://bucket/me@home.org/x"),
+        ("sqlite:////home/me@home/x.db", "sqlite:////home/me@home/x.db"),
+        ("/data/a@b", "/data/a@b"),
+        ("no answer from http://me:secret@h/api, asked http://i:secret@g", None),
+    ],
+)
+def test_secrets_are_cut(text, shown):
+    assert without_secrets(text) == (shown or "no answer from http://h/api, asked http://g")

@@ -14,6 +14,7 @@ import ray
 from ray.actor import ActorHandle
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from raypipe.files import without_secrets
 from raypipe.tracking import Kind, Recorder
 
 
@@ -35,7 +36,7 @@ class _Writer:
         return {
             "waiting": waiting,
             "refused": refused,
-            "uri": recorder.uri,
+            "uri": without_secrets(recorder.uri),
             "folder": str(recorder.spool.folder),
             "runs": dict(recorder.spool.runs),
             "experiment_id": recorder.sender.server.experiment_id,

@@ -36,17 +36,19 @@ def tracked(
     experiment: Experiment, say: Callable[[str], None], work: Callable[[Relay, str], Result]
 ) -> Result:
     """Do the work inside a tracked run."""
-    relay = Relay.open(experiment.tracking_uri(), experiment.name)
+    relay, public = Relay.open(experiment.tracking_uri(), experiment.name), experiment.public()
     tags = {"raypipe.reference": experiment.reference or "", "raypipe.mode": experiment.sweep.mode}
-    run_id = relay.start(experiment.name, "job", None, flatten(experiment), tags)
+    run_id = relay.start(experiment.name, "job", None, flatten(public), tags)
     relay.send("watch", run_id)
-    relay.send("log_text", run_id, to_yaml(experiment), "recipe.yaml")
+    relay.send("log_text", run_id, to_yaml(public), "recipe.yaml")
     try:
         result = work(relay, run_id)
     except BaseException:
+        relay.send("finish_below", run_id)
         relay.send("finish", run_id, "FAILED")
         relay.drain(say)
         raise
+    relay.send("finish_below", run_id)  # trials that Tune stopped early
     relay.send("finish", run_id)
     result.tracked_run = relay.drain(say)["runs"].get(run_id, "")
     relay.close()
@@ -124,16 +126,15 @@ def best_of(trials: Sequence[Trial], builder: Builder) -> Trial:
     return max(trials, key=value)
 
 
-def record_best(best: Trial, builder: Builder, relay: Relay, run: str, *, new: bool) -> None:
-    """The best trial's card, and if it is new its model, registered under the recipe's name."""
+def record_best(best: Trial, builder: Builder, relay: Relay, run: str) -> None:
+    """The best trial's card and model; the server registers it under the recipe's name if new."""
     one = best.experiment
     relay.send("log_text", run, card_of(best, builder), "README.md")
     relay.send("tag", run, {"raypipe.best": best.name})
-    if not new:  # the same weights would only be copied once more
-        return
     checkpoint = builder.get(one.trained())
     metrics = builder.get(one.metrics(one.run_of(one.trained()))).counts["means"]
-    relay.send("log_model", run, str(checkpoint.local()), "reranker", one.name, metrics)
+    weights = (str(checkpoint.local()), "reranker", one.name, metrics, checkpoint.digest)
+    relay.send("log_model", run, *weights)
 
 
 def line_of(trial: Trial, builder: Builder) -> dict[str, str]:

@@ -152,7 +152,7 @@ class _Job:
         report = self._report(rows, sound, counts, roles)
         publish(report, self.relay, self.run_id)
         best = best_of(sound, self.builder)
-        record_best(best, self.builder, self.relay, self.run_id, new=bool(made))
+        record_best(best, self.builder, self.relay, self.run_id)
         numbers = {"stages_trained": len(made), "trials_failed": len(failed)}
         self.relay.send("log", self.run_id, numbers)
         return Result("", report, line_of(best, self.builder), counts, failed)

@@ -9,6 +9,7 @@ from typing import Any
 
 from raypipe.artifacts import Artifact, Builder
 from raypipe.config import flatten
+from raypipe.files import without_secrets
 from raypipe.judging import MAIN
 from raypipe.resources import Context
 from raypipe.sweep.facts import totals, trainer_facts
@@ -60,7 +61,7 @@ def run_trial(
     """
     experiment = trial.experiment
     chain = experiment.trained().chain()
-    params = {**flatten(experiment), **{f"sweep.{k}": v for k, v in trial.values.items()}}
+    params = {**flatten(experiment.public()), **{f"sweep.{k}": v for k, v in trial.values.items()}}
     tags = {"raypipe.row": trial.row, "raypipe.seed": experiment.seed, "stages": len(chain)}
     run = relay.start(trial.name, "trial", parent, params, {**tags, **work.tags})
     made: set[str] = set()
@@ -90,7 +91,7 @@ def run_trial(
 def last_line(error: BaseException) -> str:
     """Of what an error says, which for errors from workers is the one that counts."""
     text = "".join(traceback.format_exception_only(error)).strip()
-    return text.splitlines()[-1]
+    return without_secrets(text.splitlines()[-1])
 
 
 def means_of(metrics: Mapping[str, Artifact]) -> dict[str, float]:

@@ -1,12 +1,13 @@
 """Tracked runs on MLflow: the only package that imports mlflow, and only inside functions.
 
-`spool` keeps what a job says on disk, `sender` carries it to the `server`, `recorder` has the verbs
-that jobs use, `reading` gives tracked runs back. `pyfunc` is the file that MLflow stores with a
-model. `python -m raypipe.tracking` opens the MLflow UI on the store that jobs write to.
+`spool` keeps what a job says on disk, `sender` carries it to the `server` with the `patience` that
+a call deserves, `recorder` has the verbs that jobs use, `reading` gives tracked runs back. `pyfunc`
+is the file that MLflow stores with a model. `python -m raypipe.tracking` opens the MLflow UI on the
+store that jobs write to.
 """
 
 from raypipe.tracking.models import save_pyfunc
-from raypipe.tracking.names import metric_name, without_password
+from raypipe.tracking.names import metric_name
 from raypipe.tracking.recorder import Kind, Recorder, Status, send_left_behind
 from raypipe.tracking.server import default_uri
 
@@ -18,5 +19,4 @@ __all__ = [
     "metric_name",
     "save_pyfunc",
     "send_left_behind",
-    "without_password",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from raypipe.tracking.names import without_password
+from raypipe.files import without_secrets
 from raypipe.tracking.recorder import send_left_behind
 from raypipe.tracking.server import default_uri, place
 
@@ -16,13 +16,15 @@ def main(arguments: list[str]) -> int:
         return 1 if send_left_behind() else 0
     uri, root = place(default_uri())
     if uri.startswith("http"):
-        print(f"MLFLOW_TRACKING_URI names a server, open it in a browser: {without_password(uri)}")
+        print(f"MLFLOW_TRACKING_URI names a server, open it in a browser: {without_secrets(uri)}")
         return 0
     address = ["--host", "127.0.0.1", "--port", "5000"]
-    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri, *address]
+    command = [sys.executable, "-m", "mlflow", "ui", *address]
     command += ["--default-artifact-root", root] if root else []
-    print(f"MLflow UI on {without_password(uri)}: http://127.0.0.1:5000", flush=True)
-    os.execv(sys.executable, command + arguments)
+    print(f"MLflow UI on {without_secrets(uri)}: http://127.0.0.1:5000", flush=True)
+    # by the environment: everyone on this machine may read the arguments of a process
+    environment = {**os.environ, "MLFLOW_BACKEND_STORE_URI": uri}
+    os.execve(sys.executable, command + arguments, environment)
 
 
 if __name__ == "__main__":

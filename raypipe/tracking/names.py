@@ -33,6 +33,12 @@ def key(name: str) -> str:
     return legal.replace("/", "_").strip(".") or "_" if ambiguous else legal
 
 
+def model_name(name: str) -> str:
+    """`name` as the model registry accepts it."""
+    legal = re.sub("[/:]", "_", name)[:_KEY_CHARS]
+    return f"_{legal}" if legal.startswith(".") else legal
+
+
 def cells(params: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Unique legal keys and cut values; two keys that become equal are numbered apart."""
     found: dict[str, str] = {}
@@ -42,8 +48,3 @@ def cells(params: Mapping[str, Any]) -> list[tuple[str, str]]:
             legal, n = f"{key(name)[: _KEY_CHARS - 8]}_{n}", n + 1
         found[legal] = str(value)[:_PARAM_CHARS]
     return list(found.items())
-
-
-def without_password(uri: str) -> str:
-    """For printing."""
-    return re.sub(r"//[^/@]*@", "//***@", uri)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from raypipe.config import ConfigError, nearest
-from raypipe.tracking.names import without_password
+from raypipe.files import without_secrets
 from raypipe.tracking.server import client, default_uri, place
 
 if TYPE_CHECKING:
@@ -40,9 +40,9 @@ class TrackedRun:
     def address(self) -> str:
         """Of its page in the UI; for a database without a server, what names it there."""
         if self.store.uri.startswith("http"):
-            base = without_password(self.store.uri).rstrip("/")
+            base = self.store.shown.rstrip("/")
             return f"{base}/#/experiments/{quote(self.experiment_id)}/runs/{quote(self.run_id)}"
-        return f"{without_password(self.store.uri)} run {self.run_id}"
+        return f"{self.store.shown} run {self.run_id}"
 
     def file(self, name: str, folder: Path) -> Path | None:
         """A copy of one of its files in `folder`; None if it has none of this name."""
@@ -71,6 +71,7 @@ class Store:
 
     def __init__(self, uri: str | None = None) -> None:
         self.uri = place(uri or default_uri())[0]
+        self.shown = without_secrets(self.uri)
         self.client: MlflowClient = client(self.uri)
 
     def job(self, named: str | None = None) -> TrackedRun:
@@ -83,17 +84,18 @@ class Store:
             try:
                 return self._read(self.client.get_run(named))
             except Exception as error:
-                raise ConfigError(f"no tracked run {named} in {self.uri}: {error}") from None
+                reason = without_secrets(str(error))
+                raise ConfigError(f"no tracked run {named} in {self.shown}: {reason}") from None
         experiments = {one.name: one.experiment_id for one in self.client.search_experiments()}
         if named is not None and named not in experiments:
             near = nearest(named, experiments)
-            raise ConfigError(f"no tracked experiment {named!r} in {self.uri}{near}")
+            raise ConfigError(f"no tracked experiment {named!r} in {self.shown}{near}")
         ids = list(experiments.values()) if named is None else [experiments[named]]
         runs = self.client.search_runs(
             ids, "tags.`raypipe.kind` = 'job'", order_by=["attributes.start_time DESC"]
         )
         if not runs:
-            raise ConfigError(f"no tracked job in {self.uri}; run jobs/sweep.py first")
+            raise ConfigError(f"no tracked job in {self.shown}; run jobs/sweep.py first")
         return self._read(runs[0])
 
     def children(self, parent: TrackedRun) -> list[TrackedRun]:

@@ -17,8 +17,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
-from raypipe.tracking.names import without_password
-from raypipe.tracking.sender import Sender
+from raypipe.files import without_secrets
+from raypipe.tracking.sender import Sender, drain, stop
 from raypipe.tracking.server import Server, default_uri, now, place
 from raypipe.tracking.spool import Spool, left_behind
 
@@ -105,20 +105,27 @@ class Recorder:
         name: str,
         registered: str | None = None,
         metrics: Mapping[str, float] | None = None,
+        digest: str = "",
     ) -> None:
         """A cross-encoder checkpoint as a pyfunc that re-ranks.
 
         Args:
             registered: name in the model registry whose newest version, with the alias `best`, it
                 becomes.
+            digest: of the checkpoint; nothing is copied if it is that version already.
         """
         points = [(k, float(v), now(), 0) for k, v in (metrics or {}).items()]
-        content = {"name": name, "registered": registered, "points": points}
+        content = {"name": name, "registered": registered, "points": points, "digest": digest}
         self._say("model", run, content, {"checkpoint": Path(checkpoint)})
 
     def finish(self, run: str, status: Status = "FINISHED") -> None:
         """End the run."""
         self._say("finish", run, {"status": status, "at": now()})
+
+    def finish_below(self, run: str) -> None:
+        """End the runs below it that nobody ended: who wrote them was stopped or died."""
+        for one in self.spool.unfinished(run):
+            self.finish(one, "KILLED")
 
     def watch(self, run: str) -> None:
         """Sample CPU, memory, disk, network and GPUs of this machine into the run until `close`."""
@@ -133,16 +140,13 @@ class Recorder:
 
         It waits as long as the server takes records, and `patience` seconds when it is away.
         """
-        waiting = sum(one.drain(patience) for one in [self.sender, *self.others])
-        return waiting, self.sender.refused
+        return drain([self.sender, *self.others], patience), self.sender.refused
 
     def close(self) -> None:
         """Stop sending; what was not sent stays for the next job."""
         if self._watch is not None:
             self._watch.stop()
-        for one in [self.sender, *self.others]:
-            one.stop()
-            one.spool.close()
+        stop([self.sender, *self.others])
 
     def _say(
         self,
@@ -169,14 +173,12 @@ def _orphan(spool: Spool, warn: Callable[[str], None]) -> Sender:
 def send_left_behind(patience: float = 5.0, say: Callable[[str], None] = print) -> int:
     """Send the records of jobs that are gone; returns how many still wait."""
     senders = [_orphan(one, say) for one in left_behind()]
-    waiting = 0
+    waiting = drain(senders, patience)
     for one in senders:
-        left = one.drain(patience)
+        left = one.spool.waiting
         said = f"{left} records wait" if left else "all records sent"
-        say(f"{without_password(one.server.uri)}, {one.server.experiment}: {said}")
-        waiting += left
-        one.stop()
-        one.spool.close()
+        say(f"{without_secrets(one.server.uri)}, {one.server.experiment}: {said}")
+    stop(senders)
     return waiting
 
 

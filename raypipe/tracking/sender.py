@@ -5,15 +5,16 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from raypipe.tracking.names import without_password
-from raypipe.tracking.server import Server, UnknownRunError, passing
+from raypipe.files import without_secrets
+from raypipe.tracking.patience import CALL_S, seconds, tries
+from raypipe.tracking.server import Server, UnknownRunError
 from raypipe.tracking.spool import Record, Spool
 
 _log = logging.getLogger(__name__)
 _PAUSES_S = (0.5, 1.0, 2.0, 5.0, 10.0, 15.0)
-_TRIES = 3  # of a record that a live server refuses
+_STOP_S = 30.0
 
 
 class Sender:
@@ -28,37 +29,39 @@ class Sender:
         self.spool, self.server, self.warn = spool, server, warn
         self.refused = 0
         self.away = False
-        """The last call found no server."""
+        """The last call found no server, or one that could not do it."""
         self._news = threading.Event()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._work, daemon=True, name="tracking")
         self._unsure = True  # the process before this one may have died after a call
+        self._moved = time.monotonic()
+        self._may_take = CALL_S
         self._thread.start()
 
     def wake(self) -> None:
         """There is something new."""
         self._news.set()
 
-    def drain(self, patience: float) -> int:
-        """Wait until everything is sent, or the server was away for `patience` seconds.
+    def stuck(self, since: float, patience: float) -> bool:
+        """Whether there is nothing to wait for: all is sent, or nothing was taken for too long.
 
-        Returns:
-            Records that still wait.
+        That is `patience` seconds after `since` when the server is away, and what the record at
+        hand may take when it seems to be there: a call may never return.
         """
-        gone = time.monotonic()
-        while self.spool.waiting and self._thread.is_alive():
-            self._over.wait(0.05)
-            if not self.away:
-                gone = time.monotonic()
-            elif time.monotonic() - gone > patience:
-                break
-        return self.spool.waiting
+        if not self.spool.waiting or not self._thread.is_alive():
+            return True
+        most = patience if self.away else max(patience, self._may_take)
+        return time.monotonic() - max(since, self._moved) > most
 
-    def stop(self) -> None:
-        """End after the record that is being sent."""
+    def end(self) -> None:
+        """Tell the thread to end after the record that is being sent."""
         self._over.set()
         self._news.set()
-        self._thread.join(timeout=30)
+
+    def ended(self, seconds: float) -> bool:
+        """Whether it has ended, after waiting for it."""
+        self._thread.join(timeout=seconds)
+        return not self._thread.is_alive()
 
     def _work(self) -> None:
         while not self._over.is_set():
@@ -70,7 +73,8 @@ class Sender:
 
     def _send(self, record: Record) -> bool:
         """False if the thread was told to end."""
-        tries = 0
+        self._moved, self._may_take = time.monotonic(), seconds(record)
+        failures = 0
         while not self._over.is_set():
             try:
                 run_id = self.server.deliver(record, self.spool.runs, self._unsure)
@@ -83,38 +87,62 @@ class Sender:
                 return True
             except Exception as error:
                 self._unsure = True
-                if self.server.alive():
+                failures += 1
+                if failures >= tries(error, record) and self.server.alive():
                     self._back()
-                    tries += 1
-                    if not passing(error) or tries >= _TRIES:
-                        self._refuse(record, error)
-                        return True
-                    self._over.wait(_PAUSES_S[0])
-                else:
-                    self._lost(error)
+                    self._refuse(record, error)
+                    return True
+                self._lost(error)
         return False
 
     def _lost(self, error: Exception) -> None:
         if not self.away:
             self.away, self._pauses = True, iter(_PAUSES_S)
-            reason = without_password((str(error).splitlines() or [""])[0])[:200]
             self.warn(
-                f"tracking: {without_password(self.server.uri)} does not answer ({reason}); "
-                f"the job goes on, its records wait in {self.spool.folder}"
+                f"tracking: {without_secrets(self.server.uri)} does not answer "
+                f"({_reason(error, 200)}); the job goes on, its records wait in {self.spool.folder}"
             )
         self._over.wait(next(self._pauses, _PAUSES_S[-1]))
 
     def _back(self) -> None:
         if self.away:
             self.away = False
-            self.warn(f"tracking: {without_password(self.server.uri)} answers again")
+            self.warn(f"tracking: {without_secrets(self.server.uri)} answers again")
 
     def _refuse(self, record: Record, error: Exception) -> None:
         self.refused += 1
         if self.refused == 1:
-            reason = without_password((str(error).splitlines() or [""])[0])[:300]
             self.warn(
-                f"tracking: {record.verb} was refused ({type(error).__name__}: {reason}); "
-                "later refusals are counted, not printed"
+                f"tracking: {record.verb} was refused ({type(error).__name__}: "
+                f"{_reason(error, 300)}); later refusals are counted, not printed"
             )
         self.spool.took(record)
+
+
+def drain(senders: Sequence[Sender], patience: float) -> int:
+    """Wait until everything is sent, or every server that did not take it was given its time.
+
+    All are waited for together: several spools for a dead server cost `patience` once.
+
+    Returns:
+        Records that still wait.
+    """
+    began = time.monotonic()
+    while not all(one.stuck(began, patience) for one in senders):
+        time.sleep(0.05)
+    return sum(one.spool.waiting for one in senders)
+
+
+def stop(senders: Sequence[Sender]) -> None:
+    """End all, each after the record that it is sending, and let go of their spools."""
+    for one in senders:
+        one.end()
+    deadline = time.monotonic() + _STOP_S
+    for one in senders:
+        if one.ended(max(deadline - time.monotonic(), 0.0)):
+            one.spool.close()  # else its call may still arrive: the lock goes with this process
+
+
+def _reason(error: Exception, most: int) -> str:
+    """The first line of what it says."""
+    return without_secrets((str(error).splitlines() or [""])[0])[:most]

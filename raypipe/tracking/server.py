@@ -1,7 +1,7 @@
 """MLflow's side: one function per thing that a job has to say. Everything here may raise.
 
 The client library's defaults block one call on a dead server for four minutes; here a call is tried
-once, briefly, because its caller tries again later (sender).
+once, briefly, because its caller tries again later (sender). Only uploads may take their time.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from urllib.parse import urlsplit
 
 from raypipe.files import home, locked
 from raypipe.tracking.models import save_pyfunc
-from raypipe.tracking.names import cells, key, metric_name
+from raypipe.tracking.names import cells, key, metric_name, model_name
+from raypipe.tracking.patience import CONNECT_S, TIMEOUT, uploading
 from raypipe.tracking.spool import Record
 
 if TYPE_CHECKING:
@@ -30,15 +31,20 @@ if TYPE_CHECKING:
 LOCAL_ID = "raypipe.local_id"
 """Tag with our own id of a run, so that a run whose creation was not confirmed is found again."""
 _ENVIRONMENT = {
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
+    TIMEOUT: str(CONNECT_S),
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
 }
+_TIMED = {
+    *("postgresql", "postgresql+psycopg2", "postgresql+psycopg"),
+    *("mysql", "mysql+mysqldb", "mysql+pymysql"),
+}
 _PARAMS_PER_BATCH, _METRICS_PER_BATCH = 100, 1000
 _TAG_CHARS, _DIGEST_CHARS = 8000, 36
-_PASSING = {"TEMPORARILY_UNAVAILABLE", "INTERNAL_ERROR", "REQUEST_LIMIT_EXCEEDED", "ABORTED"}
+DIGEST = "raypipe.digest"
+"""Tag of a registered model: the checkpoint's digest."""
 
 
 def default_uri() -> str:
@@ -47,14 +53,41 @@ def default_uri() -> str:
 
 
 def client(uri: str) -> MlflowClient:
-    """A client that gives up soon."""
+    """A client that gives up soon.
+
+    Raises:
+        SQLAlchemyError: the database does not answer; MLflow itself would try for minutes.
+    """
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     for name in ("alembic", "mlflow.store.db.utils"):  # a line per table of a new database
         logging.getLogger(name).setLevel(logging.WARNING)
     from mlflow import MlflowClient
 
+    if _is_database(uri):
+        from mlflow.store.db.utils import create_sqlalchemy_engine
+
+        engine = create_sqlalchemy_engine(uri := _with_timeout(uri))
+        with engine.connect():
+            pass
+        engine.dispose()
     return MlflowClient(tracking_uri=uri)
+
+
+def _is_database(uri: str) -> bool:
+    """Whether it is one with a server."""
+    return re.match(r"(postgresql|mysql|mssql)(\+\w+)?://", uri) is not None
+
+
+def _with_timeout(uri: str) -> str:
+    """Drivers wait for minutes for a host that does not answer; these can be told not to."""
+    from sqlalchemy import make_url
+
+    address = make_url(uri)
+    if address.drivername not in _TIMED:
+        return uri
+    timed = address.set(query={"connect_timeout": str(CONNECT_S), **address.query})
+    return timed.render_as_string(hide_password=False)
 
 
 def place(uri: str) -> tuple[str, str]:
@@ -67,7 +100,7 @@ def place(uri: str) -> tuple[str, str]:
         with suppress(OSError):  # reported by the first call, which fails too
             database.parent.mkdir(parents=True, exist_ok=True)
         return f"sqlite:///{database}", (database.parent / "mlartifacts").as_uri()
-    if urlsplit(uri).scheme.partition("+")[0] in ("postgresql", "mysql", "mssql"):
+    if _is_database(uri):
         return uri, (home() / "mlartifacts").as_uri()
     return uri, ""
 
@@ -178,11 +211,12 @@ class Server:
             self.client.set_tag(run_id, key(name), str(value)[:_TAG_CHARS])
 
     def _artifacts(self, run_id: str, files: Sequence[Path]) -> None:
-        for path in files:
-            if path.is_dir():
-                self.client.log_artifacts(run_id, str(path), path.name)
-            else:
-                self.client.log_artifact(run_id, str(path))
+        with uploading(files):
+            for path in files:
+                if path.is_dir():
+                    self.client.log_artifacts(run_id, str(path), path.name)
+                else:
+                    self.client.log_artifact(run_id, str(path))
 
     def _dataset(
         self, run_id: str, files: Sequence[Path], *, name: str, source: str, digest: str, use: str
@@ -206,14 +240,29 @@ class Server:
         name: str,
         registered: str | None,
         points: Sequence[Sequence[Any]],
+        digest: str = "",
     ) -> None:
         """A cross-encoder checkpoint as a pyfunc that re-ranks; registered, it has alias `best`."""
-
         self.connect()
+        registered = model_name(registered) if registered else None
+        if registered and digest and self._best(registered) == digest:
+            return  # the same weights would only be copied once more
         logged = self._logged(run_id, name, files[0])
         self._points(run_id, points, logged.model_id)
-        if registered is not None:
-            self._register(registered, logged, run_id)
+        if registered:
+            self._register(registered, logged, run_id, digest)
+
+    def _best(self, name: str) -> str:
+        """Digest of the version that is the best so far; empty if there is none."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            best = self.client.get_model_version_by_alias(name, "best")
+        except MlflowException as error:
+            if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                return ""
+            raise
+        return str(best.tags.get(DIGEST, ""))
 
     def _logged(self, run_id: str, name: str, checkpoint: Path) -> Any:
         """The model of that name of the run; a second try finds what the first one made."""
@@ -229,10 +278,11 @@ class Server:
         with tempfile.TemporaryDirectory() as folder:
             target = Path(folder) / "model"
             save_pyfunc(target, checkpoint, run_id, logged)
-            self.client.log_model_artifacts(logged.model_id, str(target))
+            with uploading([target]):
+                self.client.log_model_artifacts(logged.model_id, str(target))
         return self.client.finalize_logged_model(logged.model_id, "READY")
 
-    def _register(self, name: str, logged: Any, run_id: str) -> None:
+    def _register(self, name: str, logged: Any, run_id: str, digest: str) -> None:
         from mlflow.exceptions import MlflowException
 
         with suppress(MlflowException):  # it is there
@@ -241,7 +291,11 @@ class Server:
         server = self.uri.startswith("http")
         source = f"models:/{logged.model_id}" if server else logged.artifact_location
         made = self.client.create_model_version(
-            name, source, run_id=run_id, model_id=logged.model_id if server else None
+            name,
+            source,
+            run_id=run_id,
+            tags={DIGEST: digest} if digest else None,
+            model_id=logged.model_id if server else None,
         )
         self.client.set_registered_model_alias(name, "best", made.version)
 
@@ -265,17 +319,6 @@ class Server:
         if found is None:
             raise RuntimeError(f"experiment {self.experiment!r} could not be created")
         self.experiment_id = found.experiment_id
-
-
-def passing(error: Exception) -> bool:
-    """Whether the same call may succeed later: a server that is away, busy or broken for now."""
-    from mlflow.exceptions import MlflowException, RestException
-
-    if isinstance(error, RestException):
-        return error.error_code in _PASSING
-    if isinstance(error, MlflowException):  # no answer, or a database that is locked
-        return error.error_code != "INVALID_PARAMETER_VALUE"
-    return isinstance(error, OSError)  # requests' errors are OSErrors
 
 
 def now() -> int:

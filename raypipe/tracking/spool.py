@@ -68,7 +68,7 @@ class Spool:
         """A new, empty one, held by this process."""
         stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
         folder = (root or spools()) / f"{stamp}-{uuid.uuid4().hex[:8]}"
-        folder.mkdir(parents=True)
+        folder.mkdir(0o700, parents=True)  # the target's address may hold a password
         spool = cls(folder)
         held = spool.hold()
         assert held, "nobody else knows the folder yet"
@@ -144,13 +144,16 @@ class Spool:
         self._put(_SENT, str(self.sent))
         shutil.rmtree(self.folder / "files" / str(record.number), ignore_errors=True)
 
-    def unfinished(self) -> list[str]:
-        """Our ids of runs that were started and not finished, children first."""
+    def unfinished(self, below: str | None = None) -> list[str]:
+        """Our ids of runs that were started and not finished, children first: all, or those below
+        one of them."""
         runs: dict[str, None] = {}
+        inside = {below}
         for line in self._lines():
             one = json.loads(line)
-            if one["verb"] == "start":
+            if one["verb"] == "start" and one["content"].get("parent") in inside:
                 runs[one["run"]] = None
+                inside.add(one["run"])
             elif one["verb"] == "finish":
                 runs.pop(one["run"], None)
         return list(reversed(runs))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from raypipe.tracking.names import cells, key, metric_name, without_password
+from raypipe.tracking.names import cells, key, metric_name, model_name
 
 
 @pytest.mark.parametrize(
@@ -46,6 +46,12 @@ def test_keys_that_become_equal_are_both_kept():
     ]
 
 
-def test_passwords_are_not_printed():
-    assert without_password("postgresql://me:secret@host/db") == "postgresql://***@host/db"
-    assert without_password("http://host:5000") == "http://host:5000"
+@pytest.mark.parametrize(
+    ("recipe", "registered"),
+    [("tiny", "tiny"), ("ms marco/v2:kd (a)", "ms marco_v2_kd (a)"), ("..x", "_..x")],
+)
+def test_a_recipes_name_can_be_registered(recipe, registered):
+    import mlflow.utils.validation as theirs
+
+    assert model_name(recipe) == registered
+    theirs._validate_model_name(registered)

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from raypipe.tracking.sender import Sender
+from raypipe.tracking.sender import Sender, drain, stop
 from raypipe.tracking.server import UnknownRunError
 from raypipe.tracking.spool import Spool
 
@@ -64,8 +64,7 @@ def start(spool, said):
         return senders[-1]
 
     yield begin
-    for one in senders:
-        one.stop()
+    stop(senders)
 
 
 def until(condition, seconds: float = 20) -> None:
@@ -80,7 +79,7 @@ def test_everything_is_sent_in_order(spool, said, start):
     for verb in ("start", "metrics", "finish"):
         spool.append(verb, "a", {})
         sender.wake()
-    assert sender.drain(5) == 0
+    assert drain([sender], 5) == 0
     assert [verb for verb, _ in server.seen] == ["start", "metrics", "finish"]
     assert server.seen[0][1] is True  # whoever held the spool before may have said it
     assert [again for _, again in server.seen[1:]] == [False, False]
@@ -96,12 +95,12 @@ def test_a_server_that_is_away_costs_nothing_and_gets_all_later(spool, said, sta
         spool.append(verb, "a", {})
         sender.wake()
     assert time.monotonic() - began < 1  # nobody waits for it
-    assert sender.drain(patience=0.3) == 4
+    assert drain([sender], patience=0.3) == 4
     until(lambda: said)
     assert "does not answer" in said[0] and str(spool.folder) in said[0]
     assert "secret" not in said[0]
     server.away = False
-    assert sender.drain(30) == 0
+    assert drain([sender], 30) == 0
     assert [verb for verb, _ in server.seen] == ["start", "metrics", "metrics", "finish"]
     assert server.seen[0][1] is True  # its first call may have arrived
     assert len(said) == 2 and "answers again" in said[1]
@@ -114,7 +113,7 @@ def test_a_record_that_is_refused_holds_up_nobody(spool, said, start):
     for verb in ("start", "dataset", "dataset", "finish"):
         spool.append(verb, "a", {})
     sender.wake()
-    assert sender.drain(5) == 0
+    assert drain([sender], 5) == 0
     assert [verb for verb, _ in server.seen] == ["start", "finish"]
     assert sender.refused == 2
     assert len(said) == 1 and "dataset was refused (ValueError: no such thing)" in said[0]
@@ -127,7 +126,7 @@ def test_a_run_that_was_refused_takes_its_records_with_it(spool, said, start):
     spool.append("start", "a", {})
     spool.append("metrics", "a", {})
     sender.wake()
-    assert sender.drain(5) == 0 and sender.refused == 2 and server.seen == []
+    assert drain([sender], 5) == 0 and sender.refused == 2 and server.seen == []
 
 
 def test_stopping_leaves_the_rest(spool, start):
@@ -139,6 +138,66 @@ def test_stopping_leaves_the_rest(spool, start):
     sender.wake()
     until(lambda: server.waiting)
     threading.Timer(0.2, server.lock.set).start()
-    sender.stop()
+    stop([sender])
     assert spool.waiting == 1  # the one that was being sent arrived
     assert [record.verb for record in spool.unsent()] == ["finish"]
+
+
+def test_a_call_that_never_returns_holds_up_nobody_for_ever(spool, start, monkeypatch):
+    monkeypatch.setattr("raypipe.tracking.sender.seconds", lambda record: 0.3)
+    server = Fake()
+    server.lock.clear()
+    sender = start(server)
+    spool.append("start", "a", {})
+    sender.wake()
+    until(lambda: server.waiting)
+    assert drain([sender], 0.1) == 1 and not sender.away
+    server.lock.set()
+    assert drain([sender], 5) == 0
+
+
+def test_a_record_that_takes_its_time_is_waited_for(spool, start):
+    server = Fake()
+    server.lock.clear()
+    sender = start(server)
+    spool.append("start", "a", {})
+    sender.wake()
+    until(lambda: server.waiting)
+    threading.Timer(0.5, server.lock.set).start()
+    assert drain([sender], patience=0.1) == 0
+
+
+def test_several_spools_for_a_dead_server_cost_its_patience_once(said, start, tmp_path):
+    senders = []
+    for number in range(4):
+        server = Fake()
+        server.away = True
+        one = Spool.create(TARGET, tmp_path / str(number))
+        one.append("start", "a", {})
+        senders.append(Sender(one, server, said.append))
+    began = time.monotonic()
+    assert drain(senders, patience=1) == 4
+    assert time.monotonic() - began < 3
+    stop(senders)
+    assert all(one.spool.folder.is_dir() for one in senders)
+
+
+def test_what_passes_is_never_refused(spool, said, start, monkeypatch):
+    """The server answers whether it is there, and nothing else, longer than a refusal takes."""
+    monkeypatch.setattr("raypipe.tracking.sender._PAUSES_S", (0.0,))
+    server, calls = Fake(), []
+
+    def hang(record, runs, again):
+        calls.append(record.verb)
+        if len(calls) < 30:
+            raise TimeoutError("half of it hangs")
+        return Fake.deliver(server, record, runs, again)
+
+    server.deliver = hang
+    sender = start(server)
+    spool.append("start", "a", {})
+    spool.append("finish", "a", {})
+    sender.wake()
+    assert drain([sender], 20) == 0
+    assert sender.refused == 0 and [verb for verb, _ in server.seen] == ["start", "finish"]
+    assert len(said) == 2 and "does not answer (half of it hangs)" in said[0]

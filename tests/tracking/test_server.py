@@ -386,3 +386,38 @@ def test_a_checkpoint_becomes_a_model_without_a_server(checkpoint, tmp_path):
     save_pyfunc(tmp_path / "model", checkpoint)
     model = mlflow.pyfunc.load_model(str(tmp_path / "model"))
     assert len(model.predict(pd.DataFrame({"query": ["a"], "text": ["b"]}))) == 1
+
+
+def test_a_best_model_that_stays_the_best_is_not_copied(tracker, client, checkpoint):
+    for digest in ("aa", "aa", "bb", "bb"):
+        run = tracker.start("model", "job")
+        tracker.log_model(run, checkpoint, "reranker", "ms marco/kd: 1", digest=digest)
+        if digest == "aa":
+            first = client.get_model_version_by_alias("ms marco_kd_ 1", "best")
+    assert int(first.version) == 1 and first.tags["raypipe.digest"] == "aa"
+    best = client.get_model_version_by_alias("ms marco_kd_ 1", "best")
+    assert (int(best.version), best.tags["raypipe.digest"]) == (2, "bb")
+    assert not client.get_run(tracker.id(run)).outputs.model_outputs
+
+
+def test_a_best_model_without_its_alias_is_registered_again(tracker, client, checkpoint):
+    """As after a crash between the two."""
+    for _ in range(2):
+        run = tracker.start("model", "job")
+        tracker.log_model(run, checkpoint, "reranker", "lost", digest="aa")
+        assert client.get_model_version_by_alias("lost", "best").run_id == tracker.id(run)
+        client.delete_registered_model_alias("lost", "best")
+
+
+def test_runs_below_a_job_end_before_it(tracker, client):
+    job = tracker.start("job", "job")
+    trial = tracker.start("pruned", "trial", parent=job)
+    stage = tracker.start("distil", "stage", parent=trial)
+    done = tracker.start("done", "trial", parent=job)
+    other = tracker.start("other", "job")
+    tracker.finish(done)
+    tracker.finish_below(job)
+    status = {run: client.get_run(tracker.id(run)).info.status for run in (trial, stage, done)}
+    assert status == {trial: "KILLED", stage: "KILLED", done: "FINISHED"}
+    assert client.get_run(tracker.id(job)).info.status == "RUNNING"
+    assert client.get_run(tracker.id(other)).info.status == "RUNNING"

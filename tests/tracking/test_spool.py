@@ -113,3 +113,16 @@ def test_the_record_is_plain_json(spool):
     spool.append("tags", "run", {"tags": {"a": "é"}})
     line = Path(spool.folder / "records.jsonl").read_text()
     assert json.loads(line) == {"verb": "tags", "run": "run", "content": {"tags": {"a": "é"}}}
+
+
+def test_what_is_unfinished_below_a_run(spool):
+    for run, parent in [("job", None), ("a", "job"), ("a1", "a"), ("b", "job"), ("other", None)]:
+        spool.append("start", run, {"parent": parent})
+    spool.append("finish", "b", {})
+    assert spool.unfinished("job") == ["a1", "a"]
+    assert spool.unfinished("a") == ["a1"] and spool.unfinished("b") == []
+    assert spool.unfinished() == ["other", "a1", "a", "job"]
+
+
+def test_others_on_this_machine_do_not_read_it(spool):
+    assert spool.folder.stat().st_mode & 0o777 == 0o700

@@ -116,7 +116,7 @@ class _Job:
             searched=searched(self.experiment, drawn),
         )
         publish(report, self.relay, self.run_id)
-        record_best(best, self.builder, self.relay, self.run_id, new=True)
+        record_best(best, self.builder, self.relay, self.run_id)
         lost = {f"{one.number:03d}": one.error for one in drawn if one.state == "failed"}
         states = [one.state for one in drawn]
         counts["trials"] = {state: states.count(state) for state in sorted(set(states))}

@@ -1,0 +1,86 @@
+"""How long a call to the tracking server may take, and how often a record is tried."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from raypipe.tracking.spool import Record
+
+TIMEOUT = "MLFLOW_HTTP_REQUEST_TIMEOUT"
+"""Environment variable, in whole seconds."""
+CONNECT_S = 5
+CALL_S = 60.0
+"""What one record may take: a database that hangs has no time-out of its own."""
+_UPLOAD_S = 15.0
+_SLOWEST = 1 << 20  # bytes per second; a proxy answers when it has stored what it was given
+_TRIES = 6  # of a record that a live server fails on, over half a minute
+_PASSING = {
+    *("TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "RESOURCE_EXHAUSTED"),
+    *("DEADLINE_EXCEEDED", "ABORTED", "CANCELLED"),
+}
+_STATUS = re.compile(r"too many (\d{3}) error responses|failed with error code (\d{3})")
+_uploading = threading.Lock()
+
+
+def tries(error: Exception, record: Record) -> float:
+    """After how many of them a record counts as refused.
+
+    Infinite for what passes: no answer, a server that is away, busy or restarted, a locked file.
+    A server that breaks on a record while others go through (500) gets some tries, for ever if it
+    is the start of a run, which takes all its records with it. What the server understood and does
+    not want is refused at once.
+    """
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import OperationalError
+
+    some = math.inf if record.verb == "start" else _TRIES
+    if (status := _status(error)) is not None:
+        passes = status in (408, 429) or status > 501
+        return some if status == 500 else math.inf if passes else 1
+    if isinstance(error, MlflowException):
+        if error.error_code == "INTERNAL_ERROR":  # also of requests that nobody answered
+            return math.inf if str(error).startswith("API request") else some
+        return math.inf if error.error_code in _PASSING else 1
+    if isinstance(error, OperationalError | ConnectionError | TimeoutError):
+        return math.inf
+    if isinstance(error, OSError):  # requests' own are, without an answer; the others are of files
+        return math.inf if hasattr(error, "request") else some
+    return 1
+
+
+def _status(error: Exception) -> int | None:
+    """HTTP status that the server gave, which the client library has only in words."""
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if status is not None:
+        return int(status)
+    found = _STATUS.search(str(error))
+    return int(found[1] or found[2]) if found else None
+
+
+def seconds(record: Record) -> float:
+    """What a record may take before nobody waits for it any more."""
+    return CALL_S + sum(map(_upload_s, record.files))
+
+
+def _upload_s(path: Path) -> float:
+    files = [one for one in path.rglob("*") if one.is_file()] if path.is_dir() else [path]
+    return _UPLOAD_S + sum(one.stat().st_size for one in files) / _SLOWEST
+
+
+@contextmanager
+def uploading(paths: Sequence[Path]) -> Iterator[None]:
+    """HTTP requests may take what these files need; one thread at a time: it is the process's."""
+    with _uploading:
+        usual = os.environ.get(TIMEOUT, str(CONNECT_S))
+        needed = max(map(_upload_s, paths), default=0.0)
+        os.environ[TIMEOUT] = str(max(int(usual), math.ceil(needed)))
+        try:
+            yield
+        finally:
+            os.environ[TIMEOUT] = usual
