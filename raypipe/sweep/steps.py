@@ -75,7 +75,7 @@ def mine(
         groups = GroupReader(builder.get(stage.groups).local())
         context = builder.context
         stage.check(groups, context.micro_batch_tokens(), use_gpu=context.device() == "cuda")
-    for experiment in _by_backbone(plan):
+    for experiment in _re_ranked(plan):
         for role in roles:
             for step in experiment.reranking(role).steps().values():
                 builder.get(step)
@@ -98,9 +98,14 @@ def mine(
     return {name: artifact.counts for name, artifact in found.items()}
 
 
-def _by_backbone(plan: Plan) -> list[Experiment]:
-    """One experiment per backbone: what is re-ranked depends on nothing else of a trial."""
-    return list({t.experiment.model.backbone: t.experiment for t in plan.trials}.values())
+def _re_ranked(plan: Plan) -> list[Experiment]:
+    """One experiment per backbone and first stages: what is re-ranked depends on nothing else."""
+
+    def key(one: Experiment) -> tuple[str, str, str]:
+        first_stages = (one.candidates.model_dump_json(), one.evaluation.model_dump_json())
+        return (one.model.backbone, *first_stages)
+
+    return list({key(t.experiment): t.experiment for t in plan.trials}.values())
 
 
 def log_inputs(

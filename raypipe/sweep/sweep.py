@@ -13,6 +13,7 @@ from raypipe.experiment import Experiment
 from raypipe.sweep.derived import derived, derived_row
 from raypipe.sweep.estimate import estimate
 from raypipe.sweep.held_out import check_held_out
+from raypipe.sweep.judged import check_judged, differences
 from raypipe.sweep.plan import Plan
 from raypipe.sweep.publish import (
     Result,
@@ -61,10 +62,20 @@ class Comparison:
         """The distinct stages, with those that only choose values."""
         return Plan.of([*self.candidates, *self.trials])
 
+    def shown_once(self) -> list[str]:
+        """What the table shows of one trial though others differ in it, in a sentence."""
+        if not (keys := differences(self.trials)):
+            return []
+        return [
+            f"the trials differ in {', '.join(keys)}: titles, first stage, teacher and oracle are "
+            f"those of {self.trials[0].name!r}"
+        ]
+
 
 def plan_of(experiment: Experiment) -> tuple[Comparison, Builder]:
     """The trials, checked, and a builder on their store; needs no cluster."""
     trials = expand(experiment)
+    check_judged(trials)
     comparison = Comparison(experiment, trials, questions(experiment, trials))
     derived(trials, experiment.evaluation.ensembles)  # an error now, not after training
     for trial in [*comparison.candidates, *trials]:
@@ -130,6 +141,7 @@ class _Job:
         first = self.comparison.trials[0].experiment
         roles, missing = available(first, self.builder)
         self._note(missing_notes(first, missing))
+        self._note(self.comparison.shown_once())
         teachers(first, self.comparison.trials, self.builder, self.say)
         counts = mine(self.comparison.plan(), roles, self.builder, self.say)
         log_inputs(first, roles, self.builder, self.relay, self.run_id)
@@ -210,7 +222,7 @@ class _Job:
         return Report(
             name=experiment.name,
             rows=tuple(rows),
-            sets=set_facts(sound[0].experiment, counts, roles),
+            sets=set_facts(self.comparison.trials[0].experiment, counts, roles),
             reference=reference,
             statistics=experiment.evaluation.statistics,
             notes=tuple(self.notes),

@@ -10,6 +10,7 @@ from raypipe.evaluation.report import Report, Searched
 from raypipe.experiment import Experiment
 from raypipe.sweep.estimate import estimate
 from raypipe.sweep.held_out import check_held_out
+from raypipe.sweep.judged import check_judged, differences
 from raypipe.sweep.plan import Plan
 from raypipe.sweep.publish import Result, alarms_of, curves_of, publish, set_facts
 from raypipe.sweep.relay import Relay
@@ -44,6 +45,7 @@ def run_or_plan(experiment: Experiment, dry_run: bool, say: Say = print) -> Resu
         RuntimeError: no trial finished.
     """
     shown = representatives(experiment)
+    check_judged(shown)
     for trial in shown:
         trial.experiment.check()
     builder = Builder(experiment.store())
@@ -111,7 +113,7 @@ class _Job:
             sets=set_facts(best.experiment, counts, roles),
             statistics=self.experiment.evaluation.statistics,
             mode="search",
-            notes=(*notes, *alarms_of([best], self.builder)),
+            notes=(*notes, *_shown_once(self.shown[0], best), *alarms_of([best], self.builder)),
             curves=curves_of({best.row: [best]}, self.builder),
             searched=searched(self.experiment, drawn),
         )
@@ -123,6 +125,16 @@ class _Job:
         numbers = {f"trials_{state}": n for state, n in counts["trials"].items()}
         self.relay.send("log", self.run_id, numbers)
         return Result("", report, line_of(best, self.builder), counts, lost)
+
+
+def _shown_once(first: Trial, best: Trial) -> list[str]:
+    """What rows of different trials cannot say of themselves."""
+    if not (keys := differences([first, best])):
+        return []
+    return [
+        f"the best trial differs in {', '.join(keys)} from {first.name!r}, whose first stage, "
+        "teacher and oracle are shown"
+    ]
 
 
 def searched(experiment: Experiment, drawn: Sequence[Drawn]) -> tuple[Searched, ...]:
