@@ -47,7 +47,7 @@ def tracked(
         relay.send("finish", run_id, "FAILED")
         relay.drain(say)
         raise
-    relay.send("finish", run_id)
+    relay.send("finish", run_id, result.status)
     result.tracked_run = relay.drain(say)["runs"].get(run_id, "")
     relay.close()
     return result
@@ -119,14 +119,15 @@ def log_inputs(
         relay.send("log_dataset", run, queries.name, artifact.uri, artifact.digest, kind)
 
 
-def best_of(trials: Sequence[Trial], builder: Builder) -> Trial:
-    """The one with the best validation value: test queries select nothing."""
-
-    def value(trial: Trial) -> float:
-        best: dict[str, float] = builder.get(trial.experiment.trained()).counts["best"]
-        return best[trial.experiment.evaluation.selection]
-
-    return max(trials, key=value)
+def best_of(trials: Sequence[Trial], builder: Builder) -> Trial | None:
+    """The one with the best validation value, of those whose checkpoint stands: test queries select
+    nothing."""
+    values: list[tuple[Trial, float]] = []
+    for trial in trials:
+        if (checkpoint := builder.find(trial.experiment.trained())) is not None:
+            best: dict[str, float] = checkpoint.counts["best"]
+            values.append((trial, best[trial.experiment.evaluation.selection]))
+    return max(values, key=lambda one: one[1])[0] if values else None
 
 
 def record_best(best: Trial, builder: Builder, relay: Relay, run: str, *, new: bool) -> None:
@@ -142,13 +143,14 @@ def record_best(best: Trial, builder: Builder, relay: Relay, run: str, *, new: b
 
 
 def line_of(trial: Trial, builder: Builder) -> dict[str, str]:
-    """One artifact per kind: the trial's own line from collection to metrics."""
+    """One artifact per kind: the trial's own line from collection to metrics, as it stands."""
     found: dict[str, str] = {}
 
     def visit(step: Step) -> None:
         for one in {**step.inputs(), **step.needs()}.values():
             visit(one)
-        found[step.kind] = builder.get(step).uri
+        if (artifact := builder.find(step)) is not None:
+            found[step.kind] = artifact.uri
 
     experiment = trial.experiment
     visit(experiment.metrics(experiment.run_of(experiment.trained(), MAIN)))

@@ -17,6 +17,7 @@ from raypipe.config import ConfigError, load
 from raypipe.experiment import Experiment
 from raypipe.resources import Context, Resources
 from raypipe.space import Search, parse_axis
+from raypipe.sweep.search import job
 from raypipe.sweep.search.drawing import Drawing, best_trial
 from raypipe.sweep.search.job import run_or_plan
 from raypipe.sweep.search.journal import Drawn, Journal
@@ -328,6 +329,27 @@ def test_of_a_chain_only_the_last_stage_is_told(recipe, tmp_path):
     best = run_trial(trial, builder, relay, "parent", Work(()), tell)
     assert builder.trained == ["contrastive", "distil"] and best == {"nDCG@10": 0.7}
     assert told == [{"validation": 1, "value": 0.7}]
+
+
+# --- before work ----------------------------------------------------------------------------------
+
+
+def test_the_plan_of_a_search_needs_no_cluster(recipe, monkeypatch):
+    import ray
+
+    experiment = load(Experiment, recipe, overrides(5))
+    monkeypatch.setattr(job, "start_cluster", lambda *_: pytest.fail("a cluster was started"))
+    monkeypatch.setattr(job, "estimate", lambda plan, builder: [f"{len(plan.trials)} to show"])
+    Journal.of(experiment, experiment.store()).write(Drawn(0, {}, "pruned", 0.5))
+    said: list[str] = []
+    assert run_or_plan(experiment, True, said.append) is None
+    assert "\n".join(said).splitlines() == [
+        "search: 5 trials by tpe (1 done), hopeless ones are stopped; varies "
+        "stages.contrastive.lr, stages.contrastive.loss, stages.contrastive.loss.temperature",
+        "of 5 trials that show every value:",
+        "5 to show",
+    ]
+    assert not ray.is_initialized()
 
 
 # --- on a cluster ---------------------------------------------------------------------------------
