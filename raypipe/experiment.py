@@ -237,6 +237,11 @@ class Experiment(Config):
                     one.candidates.check()
             except ConfigError as error:
                 raise ConfigError(f"evaluation.sets.{name}: {error}") from None
+        if self.evaluation.suites:
+            try:
+                self.evaluation.suite_candidates.check()
+            except ConfigError as error:
+                raise ConfigError(f"evaluation.suite_candidates: {error}") from None
         if self.teacher is not None:
             self.teacher.check()
         for stages, data in self.training_sets().items():

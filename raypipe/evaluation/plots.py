@@ -234,7 +234,8 @@ def searched(report: Report) -> Any:
         axis.step(*zip(*line, strict=True), where="post", color="#d55e00", label="best so far")
     axis.set_xlabel("trial")
     axis.set_ylabel("validation")
-    axis.legend(frameon=False, fontsize=8)
+    if known:  # else there is nothing to name
+        axis.legend(frameon=False, fontsize=8)
     axis.grid(alpha=0.25)
     axis.spines[["top", "right"]].set_visible(False)
     return figure

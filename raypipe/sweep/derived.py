@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from raypipe.artifacts import Builder, Step
 from raypipe.config import ConfigError
@@ -15,9 +14,10 @@ from raypipe.inference.interpolation import BestInterpolation, InterpolatedRun
 from raypipe.inference.score import CrossEncoderRun
 from raypipe.judging import Derivation
 from raypipe.models.averages import AveragedWeights
-from raypipe.sweep.facts import trainer_facts
+from raypipe.sweep.facts import chain_facts
 from raypipe.sweep.rows import per_query, stage_facts
 from raypipe.sweep.space import Trial, by_row
+from raypipe.train.stage import Stage
 
 
 @dataclass(frozen=True)
@@ -95,21 +95,42 @@ def _mixed(experiment: Experiment, scored: Scored) -> Callable[[Role], Step]:
 
 
 def derived_row(one: Derived, builder: Builder, made: set[str], roles: Sequence[Role]) -> Row:
-    """Its row; pairs and seconds are those of all stages that it needs, each counted once."""
+    """Its row; pairs and seconds are those of all stages that it needs, each counted once, where
+    their checkpoints stand."""
     experiment = one.trials[0].experiment
     results = {
         role: [per_query(builder.get(experiment.metrics(one.run(role), role)))] for role in roles
     }
     stages = {s.digest: s for t in one.trials for s in t.experiment.trained().chain()}
-    facts: list[Mapping[str, Any]] = [trainer_facts(builder.get(s)) for s in stages.values()]
     chain = experiment.trained().chain()
+    facts, own = chain_facts(list(stages.values()), builder), chain_facts(chain, builder)
     return Row(
         one.name,
         "derived",
         results,
         tuple(trial.experiment.seed for trial in one.trials),
-        tuple(stage_facts(s, trainer_facts(builder.get(s))) for s in chain),
-        sum(int(f["pairs"]) for f in facts),
-        sum(float(f["seconds"]) for f in facts),
+        () if own is None else tuple(map(stage_facts, chain, own)),
+        None if facts is None else sum(int(f["pairs"]) for f in facts),
+        None if facts is None else sum(float(f["seconds"]) for f in facts),
         not stages.keys() & made,
+    )
+
+
+def needed(rows: Sequence[Derived], builder: Builder, roles: Sequence[Role]) -> frozenset[str]:
+    """Digests of the stages that would be trained now to make these rows."""
+
+    def untrained(step: Step) -> Iterator[str]:
+        if builder.find(step) is not None:
+            return
+        if isinstance(step, Stage):
+            yield step.digest
+            return
+        for below in {**step.inputs(), **step.needs()}.values():
+            yield from untrained(below)
+
+    return frozenset(
+        digest
+        for row in rows
+        for role in roles
+        for digest in untrained(row.trials[0].experiment.metrics(row.run(role), role))
     )

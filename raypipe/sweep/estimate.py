@@ -49,11 +49,13 @@ def estimate(plan: Plan, builder: Builder) -> list[str]:
     ]
     resources = plan.trials[0].experiment.resources
     if resources.gpu or _cluster_has_gpus():
-        return said
+        return [*said, "time not measured: no GPU can be, before the cluster gives one"]
     threads, slots = _threads(resources, len(missing))
     probed = _probed(missing, threads, resources)
     if None in probed.values():
-        return [*said, "no estimate of time: the probe could not run the model here"]
+        absent = [s.chain()[0].start.name for s in missing if stage_folder(s) is None]
+        why = f"{absent[0]} is not on this machine yet" if absent else "the probe failed here"
+        return [*said, f"time not measured: {why}"]
     busy = sum(
         known[s.digest].pairs * cost.train_s / resources.workers
         + known[s.digest].validation_pairs * cost.score_s / resources.workers

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 _TRAIN_S, _SCORE_S = 2.0, 1.0  # measured for at least this long, after one warm-up
@@ -63,9 +64,21 @@ def probe(stage: Any, threads: int, budget: int, batch_tokens: int) -> Cost | No
 
 
 def stage_folder(stage: Any) -> str | None:
-    """Of the backbone, where it is on this machine."""
+    """Of the backbone, where it is on this machine; a hub model's in the hub client's cache."""
     backbone = stage.chain()[0].start
-    return None if backbone.folder is None else str(backbone.folder)
+    return str(backbone.folder) if backbone.folder is not None else _cached(backbone)
+
+
+def _cached(backbone: Any) -> str | None:
+    from huggingface_hub import snapshot_download
+
+    try:
+        found = snapshot_download(
+            backbone.source, revision=backbone.revision, local_files_only=True
+        )
+    except Exception:  # the hub client's errors have no common base; none is worth stopping for
+        return None
+    return found if list(Path(found).glob("*.safetensors")) else None
 
 
 def group_size(stage: Any) -> int:
@@ -86,8 +99,6 @@ def measure(question: dict[str, Any]) -> Cost:
     from raypipe.models.freeze import enable_gradient_checkpointing
 
     torch.set_num_threads(question["threads"])
-    from pathlib import Path
-
     model = CrossEncoder(**question["model"]).load(
         Path(question["folder"]), 1, training=True, device="cpu"
     )

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Literal
 
 from raypipe.artifacts import Builder
 from raypipe.evaluation import plots
@@ -23,6 +23,8 @@ from raypipe.sweep.space import Trial
 from raypipe.sweep.tracked import COMPARISON, comparison_json
 from raypipe.train.stage import history
 
+_GONE = "its checkpoint was deleted; the values are stored, so nothing was trained again"
+
 
 @dataclass
 class Result:
@@ -35,6 +37,12 @@ class Result:
     counts: dict[str, Any]
     failed: dict[str, str] = field(default_factory=dict)
     """Trial name to error."""
+
+    @property
+    def status(self) -> Literal["FINISHED", "FAILED"]:
+        """Of the tracked run: a job whose trials all failed has failed, with a report."""
+        trained = [row for row in self.report.rows if row.kind == "trained"]
+        return "FINISHED" if any(not row.error for row in trained) else "FAILED"
 
     def summary(self) -> dict[str, Any]:
         """The content of `--summary FILE`."""
@@ -90,19 +98,20 @@ def _groups(counts: Mapping[str, Any]) -> list[str]:
 
 
 def curves_of(rows: Mapping[str, Sequence[Trial]], builder: Builder) -> dict[str, list[Curve]]:
-    """What every stage of these rows reported, from their checkpoints."""
+    """What every stage of these rows reported, from the checkpoints that stand."""
     return {
         name: [
-            Curve(stage.stage_name, trial.experiment.seed, series(history(builder.get(stage))))
+            Curve(stage.stage_name, trial.experiment.seed, series(history(checkpoint)))
             for trial in trials
             for stage in trial.experiment.trained().chain()
+            if (checkpoint := builder.find(stage)) is not None
         ]
         for name, trials in rows.items()
     }
 
 
 def alarms_of(trials: Sequence[Trial], builder: Builder) -> list[str]:
-    """What alarms and filters said of the trials' stages, each stage once."""
+    """What alarms and filters said of the trials' stages, each stage once; which are gone."""
     said: dict[str, None] = {}
     heard: set[str] = set()
     for trial in trials:
@@ -110,7 +119,11 @@ def alarms_of(trials: Sequence[Trial], builder: Builder) -> list[str]:
             if stage.digest in heard:
                 continue
             heard.add(stage.digest)
-            counts = builder.get(stage).counts
+            checkpoint = builder.find(stage)
+            if checkpoint is None:
+                said[f"{trial.name}, {stage.stage_name}: {_GONE}"] = None
+                continue
+            counts = checkpoint.counts
             for sentence in [*counts.get("alarms", ()), *_filtered(counts)]:
                 said[f"{trial.name}, {stage.stage_name}: {sentence}"] = None
     return list(said)

@@ -10,7 +10,7 @@ from raypipe.config import ConfigError
 from raypipe.evaluation.rows import Kind, PerQuery, Row, StageFacts
 from raypipe.experiment import Experiment
 from raypipe.models.backbone import Backbone
-from raypipe.sweep.facts import trainer_facts
+from raypipe.sweep.facts import chain_facts
 from raypipe.sweep.space import Trial, by_row, fixed_rows
 from raypipe.train.stage import Stage
 
@@ -85,24 +85,29 @@ def trained_rows(
 def trained_row(
     name: str, trials: Sequence[Trial], builder: Builder, made: set[str], roles: Sequence[str]
 ) -> Row:
-    """The row of trials that differ in their seed only."""
+    """The row of trials that differ in their seed only.
+
+    What their training cost is that of the seeds whose checkpoints stand.
+    """
     results: dict[str, list[PerQuery]] = {role: [] for role in roles}
     stages = [trial.experiment.trained().chain() for trial in trials]
-    facts = [[trainer_facts(builder.get(stage)) for stage in chain] for chain in stages]
+    told = [(chain, chain_facts(chain, builder)) for chain in stages]
+    known = [(chain, facts) for chain, facts in told if facts is not None]
     for trial, chain in zip(trials, stages, strict=True):
         one = trial.experiment
         for role in roles:
             metrics = builder.get(one.metrics(one.run_of(chain[-1], role), role))
             results[role].append(per_query(metrics))
-    seconds = [sum(float(f["seconds"]) for f in of_seed) for of_seed in facts]
+    seconds = [sum(float(f["seconds"]) for f in facts) for _, facts in known]
+    chain, facts = known[0] if known else ([], [])
     return Row(
         name,
         "trained",
         results,
         tuple(trial.experiment.seed for trial in trials),
-        tuple(stage_facts(s, f) for s, f in zip(stages[0], facts[0], strict=True)),
-        sum(int(f["pairs"]) for f in facts[0]),
-        sum(seconds) / len(seconds),
+        tuple(stage_facts(s, f) for s, f in zip(chain, facts, strict=True)),
+        sum(int(f["pairs"]) for f in facts) if known else None,
+        sum(seconds) / len(seconds) if known else None,
         not any(stage.digest in made for chain in stages for stage in chain),
     )
 

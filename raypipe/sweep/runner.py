@@ -31,9 +31,7 @@ class Runner:
         """All trials; returns the errors of those that failed, by name."""
         waiting = []
         for position, trial in enumerate(trials):
-            if work.done(trial, self.builder):
-                run_trial(trial, self.builder, self.relay, self.parent, work)
-            else:
+            if not (work.done(trial, self.builder) and self._told(trial, work)):
                 waiting.append(position)
         if not waiting:
             return {}
@@ -53,14 +51,21 @@ class Runner:
         self.builder.context = dataclasses.replace(self.builder.context, resources=resources)
         return slots
 
+    def _told(self, trial: Trial, work: Work) -> bool:
+        """Track a trial that is done; False if what stands cannot be read: then it is run."""
+        try:
+            run_trial(trial, self.builder, self.relay, self.parent, work)
+        except Exception as error:
+            self.builder.announce(f"{trial.name} stands but cannot be read: {last_line(error)}")
+            return False
+        return True
+
     def _alone(self, trial: Trial, work: Work) -> dict[str, str]:
         for left in range(self.retries, -1, -1):
             try:
                 run_trial(trial, self.builder, self.relay, self.parent, work)
-            except ConfigError:
-                raise
             except Exception as error:
-                if left == 0:
+                if left == 0 or isinstance(error, ConfigError):  # that would be the same again
                     return {trial.name: last_line(error)}
                 self.builder.announce(f"{trial.name} failed, tried again: {last_line(error)}")
             else:

@@ -23,6 +23,9 @@ PHASE = "raypipe.phase"
 """Tag of the tracked runs of this phase, whose value is `select`."""
 
 
+_NONE = "no checkpoint stands"
+
+
 @dataclass(frozen=True)
 class Question:
     """One stage of some trials, and the candidates for its values."""
@@ -94,22 +97,28 @@ def answer(
     asked: Mapping[tuple[str, str], Question],
     builder: Builder,
     failed: Mapping[str, str],
-) -> tuple[list[Trial], list[str]]:
-    """The trials with the chosen values, and what was chosen, in sentences.
+) -> tuple[list[Trial], list[str], dict[str, str]]:
+    """The trials with the chosen values; what was chosen, in sentences; the errors, by name, of
+    trials for whose values every candidate failed.
 
     Of equally good values the first one is taken; a candidate that failed is none.
-
-    Raises:
-        RuntimeError: every candidate of a question failed.
     """
     chosen: dict[str, tuple[Choice, ...]] = {}
     said = []
+    lost: dict[str, str] = {}
     for question in dict.fromkeys(q.name for q in asked.values()):
         one = next(q for q in asked.values() if q.name == question)
-        chosen[question], sentence = _best(one, builder, failed)
-        said.append(sentence)
+        try:
+            chosen[question], sentence = _best(one, builder, failed)
+        except RuntimeError as error:
+            lost |= {name: str(error) for (name, _), q in asked.items() if q.name == question}
+        else:
+            said.append(sentence)
     answered = []
     for trial in trials:
+        if trial.name in lost:
+            answered.append(trial)
+            continue
         choices = [
             choice
             for stage in trial.experiment.stage_names
@@ -119,7 +128,7 @@ def answer(
         again = trial_of(trial.experiment, choices)
         values = {key: value for key, _, value in choices}
         answered.append(replace(trial, experiment=again.experiment, chosen=values))
-    return answered, said
+    return answered, said, lost
 
 
 def _best(
@@ -135,7 +144,7 @@ def _best(
     if not scored:
         raise RuntimeError(
             f"sweep.select: every value of {question.name} failed: "
-            f"{next(iter(failed.values()), 'no checkpoint stands')}"
+            f"{next((failed[c.name] for c in question.candidates if c.name in failed), _NONE)}"
         )
     best = max(value for value, _ in scored)
     choices = next(c for value, c in scored if value == best)

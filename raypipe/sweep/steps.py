@@ -49,7 +49,7 @@ def tracked(
         relay.drain(say)
         raise
     relay.send("finish_below", run_id)  # trials that Tune stopped early
-    relay.send("finish", run_id)
+    relay.send("finish", run_id, result.status)
     result.tracked_run = relay.drain(say)["runs"].get(run_id, "")
     relay.close()
     return result
@@ -77,7 +77,7 @@ def mine(
         groups = GroupReader(builder.get(stage.groups).local())
         context = builder.context
         stage.check(groups, context.micro_batch_tokens(), use_gpu=context.device() == "cuda")
-    for experiment in _by_backbone(plan):
+    for experiment in _re_ranked(plan):
         for role in roles:
             for step in experiment.reranking(role).steps().values():
                 builder.get(step)
@@ -100,9 +100,14 @@ def mine(
     return {name: artifact.counts for name, artifact in found.items()}
 
 
-def _by_backbone(plan: Plan) -> list[Experiment]:
-    """One experiment per backbone: what is re-ranked depends on nothing else of a trial."""
-    return list({t.experiment.model.backbone: t.experiment for t in plan.trials}.values())
+def _re_ranked(plan: Plan) -> list[Experiment]:
+    """One experiment per backbone and first stages: what is re-ranked depends on nothing else."""
+
+    def key(one: Experiment) -> tuple[str, str, str]:
+        first_stages = (one.candidates.model_dump_json(), one.evaluation.model_dump_json())
+        return (one.model.backbone, *first_stages)
+
+    return list({key(t.experiment): t.experiment for t in plan.trials}.values())
 
 
 def log_inputs(
@@ -116,14 +121,15 @@ def log_inputs(
         relay.send("log_dataset", run, queries.name, artifact.uri, artifact.digest, kind)
 
 
-def best_of(trials: Sequence[Trial], builder: Builder) -> Trial:
-    """The one with the best validation value: test queries select nothing."""
-
-    def value(trial: Trial) -> float:
-        best: dict[str, float] = builder.get(trial.experiment.trained()).counts["best"]
-        return best[trial.experiment.evaluation.selection]
-
-    return max(trials, key=value)
+def best_of(trials: Sequence[Trial], builder: Builder) -> Trial | None:
+    """The one with the best validation value, of those whose checkpoint stands: test queries select
+    nothing."""
+    values: list[tuple[Trial, float]] = []
+    for trial in trials:
+        if (checkpoint := builder.find(trial.experiment.trained())) is not None:
+            best: dict[str, float] = checkpoint.counts["best"]
+            values.append((trial, best[trial.experiment.evaluation.selection]))
+    return max(values, key=lambda one: one[1])[0] if values else None
 
 
 def record_best(best: Trial, builder: Builder, relay: Relay, run: str) -> None:
@@ -138,13 +144,14 @@ def record_best(best: Trial, builder: Builder, relay: Relay, run: str) -> None:
 
 
 def line_of(trial: Trial, builder: Builder) -> dict[str, str]:
-    """One artifact per kind: the trial's own line from collection to metrics."""
+    """One artifact per kind: the trial's own line from collection to metrics, as it stands."""
     found: dict[str, str] = {}
 
     def visit(step: Step) -> None:
         for one in {**step.inputs(), **step.needs()}.values():
             visit(one)
-        found[step.kind] = builder.get(step).uri
+        if (artifact := builder.find(step)) is not None:
+            found[step.kind] = artifact.uri
 
     experiment = trial.experiment
     visit(experiment.metrics(experiment.run_of(experiment.trained(), MAIN)))

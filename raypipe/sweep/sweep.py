@@ -6,13 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from raypipe.artifacts import Builder
+from raypipe.artifacts import Builder, Step
 from raypipe.evaluation.report import Report
 from raypipe.evaluation.rows import Row
 from raypipe.experiment import Experiment
-from raypipe.sweep.derived import derived, derived_row
+from raypipe.sweep.derived import derived, derived_row, needed
 from raypipe.sweep.estimate import estimate
 from raypipe.sweep.held_out import check_held_out
+from raypipe.sweep.judged import check_judged, differences
 from raypipe.sweep.plan import Plan
 from raypipe.sweep.publish import (
     Result,
@@ -39,7 +40,7 @@ from raypipe.sweep.steps import (
 )
 from raypipe.sweep.suites import available, missing_notes
 from raypipe.sweep.tracked import log_plain_row
-from raypipe.sweep.trial import Work
+from raypipe.sweep.trial import Work, last_line
 
 Say = Callable[[str], None]
 
@@ -61,10 +62,39 @@ class Comparison:
         """The distinct stages, with those that only choose values."""
         return Plan.of([*self.candidates, *self.trials])
 
+    def work(self, trials: Sequence[Trial], builder: Builder, roles: Sequence[str]) -> Work:
+        """What to do with these trials. A checkpoint that was deleted after its trial was measured
+        is trained again for a row of several trials that is not there yet, or if it is all that the
+        recipe is about."""
+        rows = derived(trials, self.experiment.evaluation.ensembles)
+        stages = needed(rows, builder, roles)
+        if len(trials) == 1:
+            stages |= {trials[0].experiment.trained().digest}
+        return Work(tuple(roles), needed=stages)
+
+    def to_run(self, builder: Builder) -> Plan:
+        """The plan without trials that are measured."""
+        first = self.trials[0].experiment
+        if first.evaluation.suites:  # which of their sets can be had is not known yet
+            return self.plan()
+        work = self.work(self.trials, builder, tuple(first.test_sets()))
+        trials = [trial for trial in self.trials if not work.done(trial, builder)]
+        return Plan.of([*self.candidates, *trials])
+
+    def shown_once(self) -> list[str]:
+        """What the table shows of one trial though others differ in it, in a sentence."""
+        if not (keys := differences(self.trials)):
+            return []
+        return [
+            f"the trials differ in {', '.join(keys)}: titles, first stage, teacher and oracle are "
+            f"those of {self.trials[0].name!r}"
+        ]
+
 
 def plan_of(experiment: Experiment) -> tuple[Comparison, Builder]:
     """The trials, checked, and a builder on their store; needs no cluster."""
     trials = expand(experiment)
+    check_judged(trials)
     comparison = Comparison(experiment, trials, questions(experiment, trials))
     derived(trials, experiment.evaluation.ensembles)  # an error now, not after training
     for trial in [*comparison.candidates, *trials]:
@@ -74,22 +104,27 @@ def plan_of(experiment: Experiment) -> tuple[Comparison, Builder]:
 
 def plan_lines(comparison: Comparison, builder: Builder) -> list[str]:
     """What would be done: trials, distinct stages, and what they would cost."""
-    lines = Plan.of(comparison.trials).summary(lambda step: builder.find(step) is not None)
+    to_run = comparison.to_run(builder)
+    used = to_run.stages
+
+    def settled(step: Step) -> bool:
+        return builder.find(step) is not None or step.digest not in used
+
+    lines = Plan.of(comparison.trials).summary(settled)
     if comparison.asked:
         keys = ", ".join(comparison.experiment.sweep.select)
         lines.append(
             f"before: {len(comparison.candidates)} short comparisons on validation queries choose "
             f"{keys}"
         )
-    return [*lines, *estimate(comparison.plan(), builder)]
+    return [*lines, *estimate(to_run, builder)]
 
 
 def run(experiment: Experiment, say: Say = print) -> Result:
-    """Run every trial of the recipe and report.
+    """Run every trial of the recipe and report; trials that failed are rows with their errors.
 
     Raises:
         ConfigError: before any work, if something the recipe names is not usable.
-        RuntimeError: all trials failed.
     """
     comparison, builder = plan_of(experiment)
     check_held_out([trial.experiment for trial in comparison.trials], builder)
@@ -130,6 +165,7 @@ class _Job:
         first = self.comparison.trials[0].experiment
         roles, missing = available(first, self.builder)
         self._note(missing_notes(first, missing))
+        self._note(self.comparison.shown_once())
         teachers(first, self.comparison.trials, self.builder, self.say)
         counts = mine(self.comparison.plan(), roles, self.builder, self.say)
         log_inputs(first, roles, self.builder, self.relay, self.run_id)
@@ -137,25 +173,28 @@ class _Job:
         retries = self.comparison.experiment.sweep.retries
         runner = Runner(self.builder, self.relay, self.run_id, retries)
         absent = self._absent(self.comparison.candidates)
-        trials = self._chosen(runner)
+        trials, failed = self._chosen(runner)
         absent |= self._absent(trials) - Plan.of(self.comparison.candidates).stages.keys()
-        failed = runner.run(trials, Work(roles))
-        if len(failed) == len(trials):
-            raise RuntimeError("every trial failed:\n" + "\n".join(failed.values()))
+        asked = [trial for trial in trials if trial.name not in failed]
+        failed |= runner.run(asked, self.comparison.work(trials, self.builder, roles))
         made = absent - self._absent([*self.comparison.candidates, *trials])
         sound = [trial for trial in trials if trial.name not in failed]
         rows += trained_rows(trials, failed, self.builder, made, roles)
         rows += self._derived(trials, failed, made, roles)
         self._note(alarms_of(sound, self.builder))
+        if not sound:
+            self._note(["every trial failed: no model was trained to its end, none is registered"])
         stages = Plan.of([*self.comparison.candidates, *trials]).stages
         counts["stages"] = {"distinct": len(stages), "trained": len(made)}
         report = self._report(rows, sound, counts, roles)
         publish(report, self.relay, self.run_id)
         best = best_of(sound, self.builder)
-        record_best(best, self.builder, self.relay, self.run_id)
+        if best is not None:
+            record_best(best, self.builder, self.relay, self.run_id)
         numbers = {"stages_trained": len(made), "trials_failed": len(failed)}
         self.relay.send("log", self.run_id, numbers)
-        return Result("", report, line_of(best, self.builder), counts, failed)
+        line = {} if best is None else line_of(best, self.builder)
+        return Result("", report, line, counts, failed)
 
     def _note(self, notes: Sequence[str]) -> None:
         for one in notes:
@@ -173,17 +212,17 @@ class _Job:
             log_plain_row(self.relay, self.run_id, row, "baseline")
         return rows
 
-    def _chosen(self, runner: Runner) -> list[Trial]:
-        """The trials with the values that validation queries choose."""
+    def _chosen(self, runner: Runner) -> tuple[list[Trial], dict[str, str]]:
+        """The trials with the values that validation queries choose; errors of those without."""
         comparison = self.comparison
         if not comparison.asked:
-            return comparison.trials
+            return comparison.trials, {}
         failed = runner.run(comparison.candidates, Work((), {PHASE: "select"}))
-        trials, said = answer(comparison.trials, comparison.asked, self.builder, failed)
+        trials, said, lost = answer(comparison.trials, comparison.asked, self.builder, failed)
         self._note(said)
         for step in Plan.of(trials).shared():
             self.builder.get(step)
-        return trials
+        return trials, lost
 
     def _derived(
         self, trials: Sequence[Trial], failed: Mapping[str, str], made: set[str], roles: Any
@@ -193,7 +232,11 @@ class _Job:
             if lost := [trial.name for trial in one.trials if trial.name in failed]:
                 self._note([f"no row {one.name!r}: {lost[0]} failed"])
                 continue
-            rows.append(derived_row(one, self.builder, made, roles))
+            try:
+                rows.append(derived_row(one, self.builder, made, roles))
+            except Exception as error:  # the rest of the table stands
+                self._note([f"no row {one.name!r}: {last_line(error)}"])
+                continue
             log_plain_row(self.relay, self.run_id, rows[-1], "derived")
         return rows
 
@@ -210,7 +253,7 @@ class _Job:
         return Report(
             name=experiment.name,
             rows=tuple(rows),
-            sets=set_facts(sound[0].experiment, counts, roles),
+            sets=set_facts(self.comparison.trials[0].experiment, counts, roles),
             reference=reference,
             statistics=experiment.evaluation.statistics,
             notes=tuple(self.notes),

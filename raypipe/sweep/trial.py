@@ -12,7 +12,7 @@ from raypipe.config import flatten
 from raypipe.files import without_secrets
 from raypipe.judging import MAIN
 from raypipe.resources import Context
-from raypipe.sweep.facts import totals, trainer_facts
+from raypipe.sweep.facts import chain_facts, totals, trainer_facts
 from raypipe.sweep.relay import Relay, StageReports, series
 from raypipe.sweep.rows import trained_row
 from raypipe.sweep.space import Trial
@@ -30,6 +30,8 @@ class Work:
     """Test sets that its last stage is judged on; empty: it is trained only."""
     tags: Mapping[str, str] = dataclasses.field(default_factory=dict)
     """Of its tracked run."""
+    needed: frozenset[str] = frozenset()
+    """Digests of last stages that somebody reads though everything of the trial is measured."""
 
     def metrics(self, trial: Trial) -> dict[str, Any]:
         """The metrics step of every test set."""
@@ -37,9 +39,23 @@ class Work:
         return {role: one.metrics(one.run_of(one.trained(), role), role) for role in self.roles}
 
     def done(self, trial: Trial, builder: Builder) -> bool:
-        """Whether everything that `run_trial` makes stands."""
-        steps = list(self.metrics(trial).values()) or [trial.experiment.trained()]
+        """Whether everything that `run_trial` makes stands.
+
+        A measured trial whose checkpoint was deleted is done, unless the checkpoint is needed.
+        """
+        last, metrics = trial.experiment.trained(), self.metrics(trial)
+        steps = list(metrics.values())
+        if not metrics or last.digest in self.needed:
+            steps.append(last)
         return all(builder.find(step) is not None for step in steps)
+
+
+def missing(chain: Sequence[Stage], builder: Builder) -> list[Stage]:
+    """The stages that are trained to have the last one: those behind the last that stands."""
+    for place in range(len(chain), 0, -1):
+        if builder.find(chain[place - 1]) is not None:
+            return list(chain[place:])
+    return list(chain)
 
 
 def run_trial(
@@ -51,6 +67,8 @@ def run_trial(
     on_report: OnReport | None = None,
 ) -> dict[str, float]:
     """Train what is missing, re-rank the test queries, measure.
+
+    A stage that stands no more and that nobody needs is not trained again.
 
     Args:
         on_report: given what the last stage reports while it is trained.
@@ -66,22 +84,26 @@ def run_trial(
     run = relay.start(trial.name, "trial", parent, params, {**tags, **work.tags})
     made: set[str] = set()
     try:
+        to_train = [] if work.done(trial, builder) else missing(chain, builder)
         for stage in chain:
+            if stage not in to_train and builder.find(stage) is None:
+                continue
             last = on_report if stage is chain[-1] else None
             if _stage(stage, builder, relay, run, last):
                 made.add(stage.digest)
-        checkpoint = builder.get(chain[-1])
         metrics = {role: builder.get(step) for role, step in work.metrics(trial).items()}
     except BaseException as error:
         relay.send("tag", run, {ERROR: last_line(error)})
         relay.send("finish", run, "FAILED")
         raise
-    facts = [trainer_facts(builder.get(stage)) for stage in chain]
-    best = {k: float(v) for k, v in checkpoint.counts["best"].items()}
+    facts, checkpoint = chain_facts(chain, builder), builder.find(chain[-1])
+    counts = {} if checkpoint is None else checkpoint.counts["best"]
+    best = {k: float(v) for k, v in counts.items()}
     means = means_of(metrics) if metrics else {}
     validation = {f"validation/{k}": v for k, v in best.items()}
     price = experiment.resources.price_per_device_hour
-    relay.send("log", run, {**means, **validation, **totals(facts, price)})
+    spent = {} if facts is None else totals(facts, price)
+    relay.send("log", run, {**means, **validation, **spent})
     if metrics:
         log_row(relay, run, trained_row(trial.row, [trial], builder, made, work.roles), metrics)
     relay.send("finish", run)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import re
+from types import SimpleNamespace
 
 import pytest
 
 from raypipe.artifacts import Builder
 from raypipe.config import load
 from raypipe.experiment import Experiment
+from raypipe.models.backbone import Backbone
 from raypipe.sweep import estimate
 from raypipe.sweep.estimate import cost_of
 from raypipe.sweep.plan import Plan
-from raypipe.sweep.probe import Cost, group_size, probe
+from raypipe.sweep.probe import Cost, group_size, probe, stage_folder
 from raypipe.sweep.space import expand
 
 
@@ -53,7 +55,33 @@ def test_minutes_by_hand(recipe, monkeypatch):
 def test_a_probe_that_fails_leaves_the_pairs(recipe, monkeypatch):
     monkeypatch.setattr(estimate, "probe", lambda *_: None)
     lines = estimate.estimate(*plan(recipe))
-    assert len(lines) == 2 and "no estimate of time" in lines[1]
+    assert len(lines) == 2 and lines[1] == "time not measured: the probe failed here"
+
+
+def test_a_model_of_the_hub_is_measured_where_it_is_cached(recipe, tmp_path, monkeypatch):
+    backbone = Backbone("some/model")
+    backbone._memo["revision"] = "abc"
+    stage = SimpleNamespace(chain=lambda: [SimpleNamespace(start=backbone)])
+    asked = []
+
+    def cached(source: str, **given: object) -> str:
+        asked.append((source, given["revision"], given["local_files_only"]))
+        return str(tmp_path)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", cached)
+    assert stage_folder(stage) is None  # its configuration alone
+    (tmp_path / "model.safetensors").touch()
+    assert stage_folder(stage) == str(tmp_path)
+    assert set(asked) == {("some/model", "abc", True)}
+
+
+def test_a_plan_says_why_no_time_was_measured(recipe, monkeypatch):
+    monkeypatch.setattr(estimate, "stage_folder", lambda stage: None)
+    monkeypatch.setattr(estimate, "probe", lambda *_: None)
+    lines = estimate.estimate(*plan(recipe))
+    assert lines[1] == "time not measured: tiny-bert is not on this machine yet"
+    lines = estimate.estimate(*plan(recipe, "resources.gpu=true"))
+    assert lines[1] == "time not measured: no GPU can be, before the cluster gives one"
 
 
 def test_the_probe_measures_this_machine(recipe):

@@ -6,18 +6,25 @@ Six starts of Ray Train at most.
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from raypipe.artifacts import Store
 from raypipe.config import ConfigError, load
 from raypipe.experiment import Experiment
+from raypipe.resources import Context, Resources
 from raypipe.space import Search, parse_axis
+from raypipe.sweep.search import job
 from raypipe.sweep.search.drawing import Drawing, best_trial
 from raypipe.sweep.search.job import run_or_plan
 from raypipe.sweep.search.journal import Drawn, Journal
 from raypipe.sweep.search.sampler import Sampler
+from raypipe.sweep.search.tuning import DrawnSearch, Validations, scheduler
 from raypipe.sweep.space import expand
+from raypipe.sweep.trial import Work, run_trial
 
 SPACE = {
     "stages.contrastive.lr": {"type": "uniform", "low": 1e-4, "high": 1e-2, "log": True},
@@ -134,6 +141,44 @@ def test_an_interrupted_draw_is_run_again_with_its_values(recipe):
     assert plan.next()["number"] == 2 and plan.left == 0
 
 
+def test_a_draw_never_takes_the_number_of_another(recipe):
+    params = {"stages.contrastive.lr": 0.005, "stages.contrastive.loss": "hinge"}
+    known = [Drawn(1, params), Drawn(2, params, "finished", 0.5)]  # 0 was lost
+    plan, journal = drawing(recipe, 4, known=known)
+    for one in known:
+        journal.write(one)
+    numbers = []
+    while (config := plan.next()) is not None:
+        numbers.append(config["number"])
+        plan.readiness.finished(config["position"])
+    assert numbers == [1, 3, 4] and plan.left == 0
+    assert [one.number for one in journal.read()] == [1, 2, 3, 4]
+    assert journal.read()[1] == Drawn(2, params, "finished", 0.5)
+
+
+def test_a_journal_file_is_written_whole_or_not_at_all(recipe, monkeypatch):
+    _, journal = drawing(recipe, 3)
+    before = Drawn(0, {"a": 1})
+    journal.write(before)
+
+    def killed(self: Path, target: Path) -> Path:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        journal.write(Drawn(0, {"a": 1}, "finished", 0.5))
+    assert journal.read() == [before]
+
+
+def test_what_a_search_is_continued_by(recipe):
+    def path(*more: str) -> str:
+        experiment = load(Experiment, recipe, [*overrides(3), *more])
+        return Journal.of(experiment, Store("unused")).path
+
+    assert path() == path("sweep.retries=2") == path("sweep.search.trials=9")
+    assert path() != path("sweep.search.seed=2") and path() != path("seed=2")
+
+
 def test_the_journal_survives_half_a_file(recipe, tmp_path):
     _, journal = drawing(recipe, 3)
     journal.write(Drawn(0, {"a": 1}, "pruned", 0.25, [0.5, 0.25]))
@@ -155,36 +200,193 @@ def test_only_finished_trials_can_be_the_best(recipe):
         best_trial(experiment, drawn[1:2])
 
 
+# --- who is stopped -------------------------------------------------------------------------------
+
+ORDERS = {
+    "order": ["contrastive", "contrastive -> distil"],
+    "stages.contrastive.lr": [1e-3, 2e-3, 3e-3],
+}
+ASHA = {"grace": 1, "reduction": 2.0}
+
+
+class ScriptedTune:
+    """What Ray Tune does with a searcher and a scheduler, on values that nobody trained for."""
+
+    def __init__(self, plan: Drawing) -> None:
+        self.search, self.scheduler, self.trials = DrawnSearch(plan), scheduler(plan), {}
+
+    def start(self, name: str) -> dict[str, Any] | None:
+        config = self.search.suggest(name)
+        if config is not None:
+            self.trials[name] = SimpleNamespace(trial_id=name, config=config)
+            self.scheduler.on_trial_add(None, self.trials[name])
+        return config
+
+    def tell(self, name: str, validation: int, value: float) -> str:
+        result = {"validation": validation, "value": value}
+        decision = self.scheduler.on_trial_result(None, self.trials[name], result)
+        if decision == "STOP":
+            self.search.on_trial_complete(name, result)
+        else:
+            self.search.on_trial_result(name, result)
+        return decision
+
+
+def scripted(recipe, *draws: tuple[str, str], pruning: Any = ASHA) -> tuple[ScriptedTune, Drawing]:
+    """A search that makes these draws, (order, rate), first."""
+    known = [
+        Drawn(i, {"order": order, "stages.contrastive.lr": rate})
+        for i, (order, rate) in enumerate(draws)
+    ]
+    plan, _ = drawing(recipe, len(known), ORDERS, known, pruning=pruning)
+    return ScriptedTune(plan), plan
+
+
+def test_bad_ones_are_stopped_and_good_ones_are_not(recipe):
+    tune, plan = scripted(recipe, *(("contrastive", rate) for rate in ("0.001", "0.002", "0.003")))
+    for name in "abc":
+        assert tune.start(name)["prunable"]
+    assert tune.tell("a", 1, 0.5) == "CONTINUE"  # nobody to be worse than
+    assert tune.tell("b", 1, 0.7) == "CONTINUE"
+    assert tune.tell("c", 1, 0.4) == "STOP"
+    assert tune.tell("b", 2, 0.8) == "CONTINUE"
+    assert tune.tell("a", 2, 0.6) == "STOP"
+    # a pruned draw has the value that it was stopped with
+    found = {n: (one.state, one.value, one.curve) for n, one in plan.known.items()}
+    assert found == {
+        0: ("pruned", 0.6, [0.5, 0.6]),
+        1: ("running", None, [0.7, 0.8]),
+        2: ("pruned", 0.4, [0.4]),
+    }
+
+
+def test_without_pruning_nothing_is_stopped(recipe):
+    tune, _ = scripted(recipe, ("contrastive", "0.001"), ("contrastive", "0.002"), pruning=None)
+    assert tune.start("a") and tune.start("b")
+    assert [tune.tell("a", 1, 0.9), tune.tell("b", 1, 0.1)] == ["CONTINUE", "CONTINUE"]
+
+
+@pytest.mark.parametrize("rate", ["0.002", "0.003"])
+def test_a_stage_that_became_shared_is_not_stopped(recipe, rate):
+    tune, plan = scripted(
+        recipe, ("contrastive", "0.001"), ("contrastive", "0.002"), ("contrastive -> distil", rate)
+    )
+    assert tune.start("good") and tune.start("bad")["prunable"]
+    tune.tell("good", 1, 0.9)
+    shared = rate == "0.002"
+    assert (tune.start("later") is None) == shared  # it waits for the bad one's stage
+    assert tune.tell("bad", 1, 0.1) == ("CONTINUE" if shared else "STOP")
+    assert tune.tell("good", 2, 0.9) == "CONTINUE"
+    if shared:
+        assert tune.tell("bad", 2, 0.1) == "CONTINUE"
+        assert plan.known[1].curve == [0.1, 0.1] and plan.known[1].state == "running"
+
+
+def test_a_trial_that_is_run_again_tells_its_validations_from_the_first_on(recipe):
+    tune, plan = scripted(recipe, ("contrastive", "0.001"), ("contrastive", "0.002"))
+    assert tune.start("a") and tune.start("b")
+    for validation, value in enumerate([0.5, 0.6], start=1):
+        assert tune.tell("a", validation, value) == "CONTINUE"
+    for validation, value in enumerate([0.5, 0.6, 0.7, 0.8], start=1):  # its worker died
+        assert tune.tell("a", validation, value) == "CONTINUE"
+    assert plan.known[0].curve == [0.5, 0.6, 0.7, 0.8]
+    assert tune.tell("b", 1, 0.5) == "CONTINUE" and tune.tell("b", 2, 0.55) == "STOP"
+
+
+class Trains:
+    """A builder whose stages report one validation each."""
+
+    def __init__(self, folder: Path, values: dict[str, float]) -> None:
+        self.context = Context(Resources())
+        self.folder, self.values, self.trained = folder, values, []
+        facts = dict.fromkeys(["pairs", "tokens", "seconds", "flops"], 1)
+        (folder / "trainer.json").write_text(json.dumps(facts))
+
+    def find(self, stage):
+        return None
+
+    def get(self, stage):
+        name = stage.stage_name
+        if name not in self.trained:
+            self.trained.append(name)
+            row = {"step": 1, "val/nDCG@10": self.values[name]}
+            self.context.on_report(stage.digest, {"rows": [{"step": 1, "loss": 0.1}, row]})
+        best = {"nDCG@10": self.values[name]}
+        return SimpleNamespace(counts={"best": best}, local=lambda: self.folder)
+
+
+def test_of_a_chain_only_the_last_stage_is_told(recipe, tmp_path):
+    (trial,) = expand(
+        load(
+            Experiment, recipe, ["order=contrastive -> distil", "sweep.space={}", "reference=null"]
+        )
+    )
+    told: list[dict[str, float]] = []
+    callback = SimpleNamespace(after_report=lambda context, rows, checkpoint: told.extend(rows))
+    relay = SimpleNamespace(start=lambda *_: "run", send=lambda *_: None)
+    builder = Trains(tmp_path, {"contrastive": 0.2, "distil": 0.7})
+    tell = Validations(callback, "val/nDCG@10")
+    best = run_trial(trial, builder, relay, "parent", Work(()), tell)
+    assert builder.trained == ["contrastive", "distil"] and best == {"nDCG@10": 0.7}
+    assert told == [{"validation": 1, "value": 0.7}]
+
+
+# --- before work ----------------------------------------------------------------------------------
+
+
+def test_the_plan_of_a_search_needs_no_cluster(recipe, monkeypatch):
+    experiment = load(Experiment, recipe, overrides(5))
+    monkeypatch.setattr(job, "start_cluster", lambda *_: pytest.fail("a cluster was started"))
+    monkeypatch.setattr(job, "estimate", lambda plan, builder: [f"{len(plan.trials)} to show"])
+    Journal.of(experiment, experiment.store()).write(Drawn(0, {}, "pruned", 0.5))
+    said: list[str] = []
+    assert run_or_plan(experiment, True, said.append) is None
+    assert "\n".join(said).splitlines() == [
+        "search: 5 trials by tpe (1 done), hopeless ones are stopped; varies "
+        "stages.contrastive.lr, stages.contrastive.loss, stages.contrastive.loss.temperature",
+        "of 4 trials that show every value:",  # 2 rates, hinge, another temperature
+        "4 to show",
+    ]
+
+
 # --- on a cluster ---------------------------------------------------------------------------------
 
 
 @pytest.mark.ray
 def test_a_search_prunes_reports_and_goes_on(cluster, recipe):
-    space = {"stages.contrastive.lr": {"good": 3e-3, "none": 1e-9}, "seed": [1, 2, 3]}
+    import ray
+
+    rates = {"good": 3e-3, "none": 1e-9, "nil": 2e-9}  # of one seed: all begin alike
     given = [
-        *overrides(4, space, algorithm="random", pruning={"grace": 1, "reduction": 2.0}),
+        *overrides(3, {"stages.contrastive.lr": rates}, algorithm="random", pruning=ASHA),
         "stages.contrastive.validations=4",
         "stages.contrastive.steps=16",
+        f"resources.cpus_per_worker={int(ray.cluster_resources()['CPU'])}",  # one after the other
     ]
+    experiment = load(Experiment, recipe, given)
+    journal = Journal.of(experiment, experiment.store())
+    for number, rate in enumerate(rates):  # the draws of an interrupted search
+        journal.write(Drawn(number, {"stages.contrastive.lr": rate}))
     said: list[str] = []
-    result = run_or_plan(load(Experiment, recipe, given), False, said.append)
+    result = run_or_plan(experiment, False, said.append)
     report = result.report
-    assert len(report.searched) == 4 == sum(result.counts["trials"].values())
-    assert result.counts["trials"].keys() <= {"finished", "pruned"}
+    states = {one.settings["stages.contrastive.lr"]: one.state for one in report.searched}
+    assert states == {"good": "finished", "none": "pruned", "nil": "pruned"}
+    assert result.counts["trials"] == {"finished": 1, "pruned": 2}
+    values = {one.settings["stages.contrastive.lr"]: one.value for one in report.searched}
+    assert values["none"] < values["good"] and values["nil"] < values["good"]
     assert report.mode == "search"
     (best,) = [row for row in report.rows if row.kind == "trained"]
-    finished = {one.value for one in report.searched if one.state == "finished"}
-    assert max(finished) == max(one.value for one in report.searched if one.state == "finished")
+    assert best.stages[0].lr == rates["good"] and best.seeds == (1,)
     # nothing is claimed, and only one trial has read the test queries
     assert all(v is None for line in report.lines["test"] for v in line.versus.values())
     assert len(list((recipe.parent / "storage" / "run").glob("*contrastive*test*"))) == 1
-    pruned = [one for one in report.searched if one.state == "pruned"]
-    standing = list((recipe.parent / "storage" / "checkpoint").glob("*/manifest.json"))
-    assert len(standing) == len({str(o.settings) for o in report.searched if o not in pruned})
+    assert len(list((recipe.parent / "storage" / "checkpoint").glob("*/manifest.json"))) == 1
 
-    more = [*given, "sweep.search.trials=5"]
-    again = run_or_plan(load(Experiment, recipe, more), False, said.append)
-    assert list(again.report.searched)[:4] == list(report.searched)
-    assert len(again.report.searched) == 5
-    assert any("(4 done)" in line for line in said)
-    assert best.seeds and again.counts["trials"].get("failed", 0) == 0
+    again = run_or_plan(
+        load(Experiment, recipe, [*given, "sweep.search.trials=4"]), False, said.append
+    )
+    assert list(again.report.searched)[:3] == list(report.searched)
+    assert [one.number for one in again.report.searched] == [0, 1, 2, 3]
+    assert any("(3 done)" in line for line in said)
+    assert again.counts["trials"].get("failed", 0) == 0

@@ -72,7 +72,8 @@ def test_the_best_validation_decides_per_stage_and_is_reused(recipe):
     asked = questions(one, trials)
     best = {"contrastive": 1e-4, "distil": 1e-3}
     worth = Standing(lambda stage: 0.5 + (stage.config.lr == best[stage.stage_name]) / 4)
-    chosen, said = answer(trials, asked, worth, {})
+    chosen, said, lost = answer(trials, asked, worth, {})
+    assert lost == {}
     for trial in chosen:
         for name in trial.experiment.stage_names:
             assert trial.experiment.stages[name].lr == best[name]
@@ -89,13 +90,14 @@ def test_ties_failures_and_nothing_left(recipe):
     one = read(recipe, {"order": ["contrastive"]}, {"stages.contrastive.lr": RATES})
     trials = expand(one)
     asked = questions(one, trials)
-    (tie,), _ = answer(trials, asked, Standing(lambda stage: 0.5), {})
+    (tie,), _, _ = answer(trials, asked, Standing(lambda stage: 0.5), {})
     assert tie.experiment.stages["contrastive"].lr == RATES[0]
     lost = {"select / contrastive / lr=0.0001": "NaN"}
-    (other,), _ = answer(trials, asked, Standing(lambda stage: 0.5), lost)
+    (other,), _, _ = answer(trials, asked, Standing(lambda stage: 0.5), lost)
     assert other.experiment.stages["contrastive"].lr == RATES[1]
-    with pytest.raises(RuntimeError, match="every value of contrastive failed"):
-        answer(trials, asked, Standing(lambda stage: None), {})
+    (unanswered,), said, errors = answer(trials, asked, Standing(lambda stage: None), lost)
+    assert unanswered == trials[0] and said == []
+    assert errors == {"contrastive": "sweep.select: every value of contrastive failed: NaN"}
 
 
 @pytest.mark.parametrize(

@@ -1,15 +1,19 @@
 """A sweep from recipe to report: two trials that share their first stage, on real Ray and MLflow.
 
-Five starts of Ray Train: three distinct stages, one that fails, one with two workers.
+Seven starts of Ray Train: three distinct stages, one that fails, one with two workers, one whose
+trial is killed and one beside it.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pyarrow.parquet as pq
 import pytest
 
@@ -339,6 +343,52 @@ def test_a_failing_trial_does_not_stop_the_others(first, path, client):
     assert "the loss is" in read.failed[0].error
     assert client.get_run(result.tracked_run).info.status == "FINISHED"
     assert client.get_run(result.tracked_run).data.metrics["trials_failed"] == 1
+
+
+def test_a_killed_trial_is_a_failed_row_and_the_others_go_on(first, path):
+    def trials() -> dict[int, psutil.Process]:
+        family = psutil.Process().children(recursive=True)
+        return {one.pid: one for one in family if one.name().startswith("ray::Implicit")}
+
+    killed: list[int] = []
+    over = threading.Event()
+
+    def kill_one(before: set[int]) -> None:
+        while not killed and not over.is_set():
+            for pid, process in trials().items():
+                if pid not in before and not killed:
+                    process.kill()
+                    killed.append(pid)
+            time.sleep(0.05)
+
+    killer = threading.Thread(target=kill_one, args=(set(trials()),))
+    killer.start()
+    given = ['sweep.space={"seed": [11, 12]}', "sweep.retries=0", "order=contrastive"]
+    try:
+        result = run(load(Experiment, path, given), lambda line: None)
+    finally:
+        over.set()
+        killer.join()
+    assert killed and len(result.failed) == 1
+    rows = [row for row in result.report.rows if row.kind == "trained"]
+    (sound,), (lost,) = ([r for r in rows if bool(r.error) == failed] for failed in (False, True))
+    assert lost.error == result.failed[lost.name]
+    assert sound.seeds != lost.seeds and sound.results["test"]
+    assert result.counts["stages"] == {"distinct": 2, "trained": 1}
+
+
+def test_a_deleted_checkpoint_is_not_trained_again(first, path, tmp_path):
+    storage = tmp_path / "storage"
+    shutil.copytree(
+        path.parent / "storage", storage, ignore=shutil.ignore_patterns("checkpoint", ".*")
+    )
+    again = run(load(Experiment, path, [f"storage={storage}"]), lambda line: None)
+    assert again.failed == {} and again.counts["stages"] == {"distinct": 2, "trained": 0}
+    lines = by_name(again)
+    for name, line in by_name(first).items():
+        assert lines[name].means == line.means
+    assert [lines[name].row.pairs for name in TRIALS] == [None, None]
+    assert sum("its checkpoint was deleted" in note for note in again.report.notes) == 2
 
 
 def test_two_workers_train_like_one(first, cluster, path, tmp_path):

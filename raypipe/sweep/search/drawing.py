@@ -52,7 +52,7 @@ class Drawing:
             "position": position,
             "number": number,
             "choices": self.sampler.choices(self.known[number]),
-            "prunable": self._alone(position),
+            "prunable": self.alone(position),
         }
 
     def _draw(self) -> None:
@@ -61,7 +61,7 @@ class Drawing:
                 old = self.again.pop(0)
                 drawn = self.sampler.draw(old.number, old.params)
             else:
-                drawn = self.sampler.draw(len(self.known))
+                drawn = self.sampler.draw(max(self.known, default=-1) + 1)
             self.known[drawn.number] = drawn
             try:
                 trial = named(self.experiment, drawn, self.sampler.choices(drawn))
@@ -82,7 +82,8 @@ class Drawing:
             f"{self.known[max(self.known)].error}"
         )
 
-    def _alone(self, position: int) -> bool:
+    def alone(self, position: int) -> bool:
+        """Whether no other trial drawn so far has the last stage of this one."""
         last = self.chains[position][-1].digest
         users = [p for p, chain in enumerate(self.chains) if any(s.digest == last for s in chain)]
         return users == [position]

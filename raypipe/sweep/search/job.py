@@ -10,16 +10,17 @@ from raypipe.evaluation.report import Report, Searched
 from raypipe.experiment import Experiment
 from raypipe.sweep.estimate import estimate
 from raypipe.sweep.held_out import check_held_out
+from raypipe.sweep.judged import check_judged, differences
 from raypipe.sweep.plan import Plan
 from raypipe.sweep.publish import Result, alarms_of, curves_of, publish, set_facts
 from raypipe.sweep.relay import Relay
-from raypipe.sweep.rows import baselines, trained_row
+from raypipe.sweep.rows import baselines, trained_rows
 from raypipe.sweep.runner import Runner
 from raypipe.sweep.search.drawing import best_trial
 from raypipe.sweep.search.journal import Drawn, Journal
 from raypipe.sweep.search.sampler import Sampler
 from raypipe.sweep.search.tuning import search
-from raypipe.sweep.space import Trial, representatives
+from raypipe.sweep.space import Trial, by_row, representatives
 from raypipe.sweep.steps import (
     line_of,
     log_inputs,
@@ -41,9 +42,9 @@ def run_or_plan(experiment: Experiment, dry_run: bool, say: Say = print) -> Resu
 
     Raises:
         ConfigError: before any work, if something the recipe names is not usable.
-        RuntimeError: no trial finished.
     """
     shown = representatives(experiment)
+    check_judged(shown)
     for trial in shown:
         trial.experiment.check()
     builder = Builder(experiment.store())
@@ -101,28 +102,53 @@ class _Job:
         retries = self.experiment.sweep.retries
         runner = Runner(self.builder, self.relay, self.run_id, retries)
         drawn = search(self.experiment, runner)
-        best = best_trial(self.experiment, drawn)
-        if failed := runner.run([best], Work(roles)):
-            raise RuntimeError(f"the best trial could not be tested: {failed[best.name]}")
-        rows.append(trained_row(best.row, [best], self.builder, self.builder.made, roles))
+        best, lost = self._tested(drawn, runner, roles)
+        rows += trained_rows(best, lost, self.builder, self.builder.made, roles)
+        sound = [one for one in best if one.name not in lost]
+        for one in best:
+            notes += _shown_once(self.shown[0], one)
+        notes += [*alarms_of(sound, self.builder), *(lost.values() if not best else [])]
         report = Report(
             name=self.experiment.name,
             rows=tuple(rows),
-            sets=set_facts(best.experiment, counts, roles),
+            sets=set_facts(best[0].experiment if best else first, counts, roles),
             statistics=self.experiment.evaluation.statistics,
             mode="search",
-            notes=(*notes, *alarms_of([best], self.builder)),
-            curves=curves_of({best.row: [best]}, self.builder),
+            notes=tuple(notes),
+            curves=curves_of(by_row(sound), self.builder),
             searched=searched(self.experiment, drawn),
         )
         publish(report, self.relay, self.run_id)
-        record_best(best, self.builder, self.relay, self.run_id)
-        lost = {f"{one.number:03d}": one.error for one in drawn if one.state == "failed"}
+        for one in sound:
+            record_best(one, self.builder, self.relay, self.run_id)
+        lost |= {f"{one.number:03d}": one.error for one in drawn if one.state == "failed"}
         states = [one.state for one in drawn]
         counts["trials"] = {state: states.count(state) for state in sorted(set(states))}
         numbers = {f"trials_{state}": n for state, n in counts["trials"].items()}
         self.relay.send("log", self.run_id, numbers)
-        return Result("", report, line_of(best, self.builder), counts, lost)
+        line = line_of(sound[0], self.builder) if sound else {}
+        return Result("", report, line, counts, lost)
+
+    def _tested(
+        self, drawn: Sequence[Drawn], runner: Runner, roles: Sequence[str]
+    ) -> tuple[list[Trial], dict[str, str]]:
+        """The best trial on validation, tested, if one finished; what went wrong."""
+        try:
+            best = best_trial(self.experiment, drawn)
+        except RuntimeError as error:
+            return [], {self.experiment.name: str(error)}
+        checkpoint = best.experiment.trained().digest
+        return [best], runner.run([best], Work(tuple(roles), needed=frozenset({checkpoint})))
+
+
+def _shown_once(first: Trial, best: Trial) -> list[str]:
+    """What rows of different trials cannot say of themselves."""
+    if not (keys := differences([first, best])):
+        return []
+    return [
+        f"the best trial differs in {', '.join(keys)} from {first.name!r}, whose first stage, "
+        "teacher and oracle are shown"
+    ]
 
 
 def searched(experiment: Experiment, drawn: Sequence[Drawn]) -> tuple[Searched, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow.fs as pafs
@@ -12,6 +13,7 @@ import pyarrow.fs as pafs
 from raypipe.artifacts import Store
 from raypipe.config import digest
 from raypipe.experiment import Experiment
+from raypipe.space import Sweep
 
 State = Literal["running", "finished", "pruned", "failed", "invalid"]
 
@@ -41,8 +43,9 @@ class Journal:
 
     @classmethod
     def of(cls, experiment: Experiment, store: Store) -> Journal:
-        """More trials of the same search go on in the same journal."""
-        sweep = experiment.sweep.replace(search=experiment.sweep.search.replace(trials=1))
+        """More trials of the same search, or other retries, go on in the same journal."""
+        search = experiment.sweep.search.replace(trials=1)
+        sweep = experiment.sweep.replace(search=search, retries=Sweep().retries)
         key = digest(experiment.replace(sweep=sweep))
         return cls(store, f"search/{experiment.name}-{key}")
 
@@ -50,8 +53,15 @@ class Journal:
         """Replace what was known of this draw."""
         folder = f"{self.store.root}/{self.path}"
         self.store.fs.create_dir(folder, recursive=True)
-        with self.store.fs.open_output_stream(f"{folder}/trial-{drawn.number:05d}.json") as out:
-            out.write(json.dumps(asdict(drawn), indent=1).encode())
+        target = f"{folder}/trial-{drawn.number:05d}.json"
+        text = json.dumps(asdict(drawn), indent=1).encode()
+        if self.store.is_local:  # a local write is not atomic, a rename is
+            staged = Path(f"{target}.part")
+            staged.write_bytes(text)
+            staged.replace(target)
+        else:
+            with self.store.fs.open_output_stream(target) as out:
+                out.write(text)
 
     def read(self) -> list[Drawn]:
         """All draws by number; a file that was cut off is a draw that never was."""

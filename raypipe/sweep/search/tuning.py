@@ -1,7 +1,7 @@
 """The search on Ray Tune: trials that are trained only, hopeless ones stopped.
 
 Pruning happens within a trial's last stage, and only while no other trial shares it: a shared stage
-must be finished.
+must be finished, also one that became shared while it was trained.
 """
 
 from __future__ import annotations
@@ -11,12 +11,14 @@ import functools
 from dataclasses import dataclass
 from typing import Any
 
+from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from raypipe.artifacts import Builder, Store
 from raypipe.claims import Claims
 from raypipe.experiment import Experiment
 from raypipe.resources import Context
+from raypipe.space import Asha
 from raypipe.sweep.relay import Relay
 from raypipe.sweep.runner import Runner, say_at_once, tune_run
 from raypipe.sweep.search.drawing import Drawing, named
@@ -46,9 +48,7 @@ class DrawnSearch(Searcher):
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Keep the validation curve."""
-        drawn = self._drawing.known[self._running[trial_id]["number"]]
-        if "validation" in result:
-            drawn.curve.append(float(result["value"]))
+        _keep(self._drawing.known[self._running[trial_id]["number"]], result)
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
@@ -62,6 +62,7 @@ class DrawnSearch(Searcher):
             drawn.state, drawn.value = "finished", float(result["value"])
         else:
             drawn.state = "pruned"
+            _keep(drawn, result or {})  # Tune tells a searcher of the last one only here
             drawn.value = drawn.curve[-1] if drawn.curve else None
         self._drawing.ended(drawn)
         self._drawing.readiness.finished(config["position"])
@@ -75,6 +76,12 @@ class DrawnSearch(Searcher):
     def set_search_properties(self, metric: Any, mode: Any, config: Any, **spec: Any) -> bool:
         """Validation is always maximised."""
         return True
+
+
+def _keep(drawn: Drawn, result: dict[str, Any]) -> None:
+    """A validation, in its place: a trial that is run again tells them from the first on."""
+    if "validation" in result:
+        drawn.curve[int(result["validation"]) - 1 :] = [float(result["value"])]
 
 
 def search(experiment: Experiment, runner: Runner) -> list[Drawn]:
@@ -104,7 +111,7 @@ def search(experiment: Experiment, runner: Runner) -> list[Drawn]:
         tune_config=tune.TuneConfig(
             num_samples=drawing.left,
             search_alg=DrawnSearch(drawing),
-            scheduler=_scheduler(experiment),
+            scheduler=scheduler(drawing),
             max_concurrent_trials=slots,
         ),
         run_config=tune_run(runner.parent, store.uri, experiment.name, runner.retries),
@@ -118,26 +125,41 @@ def search(experiment: Experiment, runner: Runner) -> list[Drawn]:
     return list(drawing.known.values())
 
 
-def _scheduler(experiment: Experiment) -> Any:
-    from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler
+def scheduler(drawing: Drawing) -> TrialScheduler:
+    """What decides, after every validation, whether a trial goes on."""
+    asha = drawing.experiment.sweep.search.pruning
+    return FIFOScheduler() if asha is None else Pruning(drawing, asha)
 
-    asha = experiment.sweep.search.pruning
-    if asha is None:
-        return FIFOScheduler()
-    return AsyncHyperBandScheduler(
-        time_attr="validation",
-        metric="value",
-        mode="max",
-        max_t=10**6,  # the stage itself ends
-        grace_period=asha.grace,
-        reduction_factor=asha.reduction,
-        stop_last_trials=False,
-    )
+
+class Pruning(AsyncHyperBandScheduler):
+    """ASHA that stops no stage which another trial shares by now."""
+
+    def __init__(self, drawing: Drawing, asha: Asha) -> None:
+        super().__init__(
+            time_attr="validation",
+            metric="value",
+            mode="max",
+            max_t=10**6,  # the stage itself ends
+            grace_period=asha.grace,
+            reduction_factor=asha.reduction,
+            stop_last_trials=False,
+        )
+        self._drawing = drawing
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        """ASHA's decision, unless somebody waits for the stage."""
+        decision: str = super().on_trial_result(tune_controller, trial, result)
+        alone = self._drawing.alone(trial.config["position"])
+        return decision if alone else TrialScheduler.CONTINUE
 
 
 @dataclass
-class _Tell:
-    """Rank 0's validation values, to Tune; lives in Train's controller."""
+class Validations:
+    """Rank 0's validation values, to Tune; lives in Train's controller.
+
+    A trial that is run again has another one, which hears of all validations from the first on: a
+    resumed training reports its whole history, so the count is right again.
+    """
 
     callback: Any
     key: str
@@ -165,7 +187,7 @@ def _trainable(
     choices = [(key, label, value) for key, label, value in config["choices"]]
     trial = named(experiment, Drawn(config["number"], {}), choices)
     measure = experiment.evaluation.selection
-    tell = _Tell(TuneReportCallback(), f"val/{measure}") if config["prunable"] else None
+    tell = Validations(TuneReportCallback(), f"val/{measure}") if config["prunable"] else None
     builder = Builder(store, context, say_at_once, Claims(say_at_once))
     work = Work((), {PHASE: "search"})
     best = run_trial(trial, builder, relay, parent, work, tell)

@@ -1,0 +1,198 @@
+"""What costs a row does not cost the table."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+
+import pytest
+
+from raypipe.artifacts import Builder
+from raypipe.config import ConfigError, load
+from raypipe.evaluation.rows import Row
+from raypipe.experiment import Experiment
+from raypipe.inference.metrics import Metrics
+from raypipe.resources import Context, Resources
+from raypipe.sweep import rows, runner, sweep, trial
+from raypipe.sweep.derived import derived, needed
+from raypipe.sweep.plan import Plan
+from raypipe.sweep.publish import alarms_of, curves_of
+from raypipe.sweep.runner import Runner
+from raypipe.sweep.space import expand
+from raypipe.sweep.steps import best_of
+from raypipe.sweep.trial import Work, missing, run_trial
+from raypipe.train.stage import Stage
+
+RELAY = SimpleNamespace(start=lambda *_: "run", send=lambda *_, **__: None)
+VALUES = {"q1": 0.25, "q2": 0.75}
+PER_QUERY = dict.fromkeys(("nDCG@10", "RR@10", "Judged@10"), VALUES)
+
+
+class Deleted:
+    """A builder in whose store every metric stands and some checkpoints no more."""
+
+    def __init__(self, *standing: str) -> None:
+        self.standing, self.context = standing, Context(Resources())
+
+    def find(self, step):
+        if isinstance(step, Metrics):
+            return SimpleNamespace(counts={"means": {"nDCG@10": 0.5}})
+        if isinstance(step, Stage) and step.stage_name in self.standing:
+            return SimpleNamespace(counts={"best": {"nDCG@10": 0.6}})
+        return None
+
+    def get(self, step):
+        found = self.find(step)
+        assert found is not None, f"{step.kind} {step.name} is made again"
+        return found
+
+
+def job(recipe, *more: str) -> sweep._Job:
+    comparison, builder = sweep.plan_of(load(Experiment, recipe, more))
+    return sweep._Job(comparison, builder, RELAY, "job", lambda line: None)
+
+
+# --- a trial that fails ---------------------------------------------------------------------------
+
+
+def broken(errors):
+    """A `run_trial` that raises these, one after the other."""
+    left = iter(errors)
+
+    def run(*_):
+        raise next(left)
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("errors", "said"),
+    [
+        ([ConfigError("stages.contrastive: wrong")], "ConfigError: stages.contrastive: wrong"),
+        ([RuntimeError("once"), RuntimeError("twice")], "RuntimeError: twice"),
+    ],
+)
+def test_one_trial_alone_fails_as_two_do(recipe, monkeypatch, errors, said):
+    found = expand(load(Experiment, recipe))[:1]
+    monkeypatch.setattr(runner, "run_trial", broken(errors))
+    monkeypatch.setattr(Runner, "settle", lambda self, count: 1)
+    builder = Builder(found[0].experiment.store())
+    failed = Runner(builder, RELAY, "job", retries=1).run(found, Work())
+    assert failed.keys() == {"contrastive"} and failed["contrastive"].endswith(said)
+
+
+def test_a_trial_that_stands_but_cannot_be_read_is_a_failed_row(recipe, monkeypatch):
+    found = expand(load(Experiment, recipe))[:1]
+    monkeypatch.setattr(runner, "run_trial", broken(OSError("unreadable") for _ in range(2)))
+    monkeypatch.setattr(Work, "done", lambda *_: True)
+    monkeypatch.setattr(Runner, "settle", lambda self, count: 1)
+    builder = Builder(found[0].experiment.store())
+    failed = Runner(builder, RELAY, "job", retries=0).run(found, Work())
+    assert failed == {"contrastive": "OSError: unreadable"}
+
+
+def test_when_every_trial_fails_there_is_a_report(recipe, monkeypatch, capsys):
+    results = {"test": [PER_QUERY]}
+    counts = {"queries/test": {"queries": 2}, "collection/test": {"docs": 3}}
+    counts["queries/validation"] = {"queries": 2}
+    fixed = [Row("BM25", "first_stage", results), Row("oracle", "oracle", results)]
+    errors = {"contrastive": "NaN", "contrastive -> distil": "out of memory"}
+    lost = SimpleNamespace(run=lambda trials, work: errors)
+    for name, stub in {
+        "available": lambda *_: (("test",), {}),
+        "teachers": lambda *_: None,
+        "mine": lambda *_: counts,
+        "log_inputs": lambda *_: None,
+        "baselines": lambda *_: fixed,
+        "log_plain_row": lambda *_: None,
+        "Runner": lambda *_: lost,
+    }.items():
+        monkeypatch.setattr(sweep, name, stub)
+    result = job(recipe).run()
+    assert result.failed == errors and result.status == "FAILED" and result.artifacts == {}
+    assert {row.name: row.error for row in result.report.failed} == errors
+    assert json.dumps(result.summary())
+    printed = capsys.readouterr().out
+    assert "FAILED contrastive: NaN" in printed and "every trial failed" in printed
+    assert "BM25" in printed and ".500" in printed
+
+
+def test_a_derived_row_that_fails_is_a_note(recipe, monkeypatch):
+    one = job(recipe, "evaluation.ensembles=[interpolation]")
+    made = Row("contrastive -> distil + first stage", "derived", {"test": [PER_QUERY]})
+
+    def row(wanted, *_):
+        if wanted.name == made.name:
+            return made
+        raise OSError("disk full")
+
+    monkeypatch.setattr(sweep, "derived_row", row)
+    monkeypatch.setattr(sweep, "log_plain_row", lambda *_: None)
+    assert one._derived(one.comparison.trials, {}, set(), ("test",)) == [made]
+    assert one.notes == ["no row 'contrastive + first stage': OSError: disk full"]
+
+
+def test_a_run_file_of_suites_is_looked_for_before_work(recipe):
+    given = 'evaluation.suite_candidates={"type": "trec_run", "paths": ["/no/such.run"]}'
+    load(Experiment, recipe, [given]).check()  # no suite reads it
+    one = load(Experiment, recipe, [given, "evaluation.suites=[nanobeir]"])
+    with pytest.raises(ConfigError, match=r"evaluation\.suite_candidates: .*/no/such\.run"):
+        one.check()
+
+
+# --- a checkpoint that was deleted ----------------------------------------------------------------
+
+
+def test_a_measured_trial_is_done_without_its_checkpoints(recipe, monkeypatch):
+    (_, two) = expand(load(Experiment, recipe))
+    chain = two.experiment.trained().chain()
+    for standing in ((), ("contrastive",), ("distil",)):
+        assert Work().done(two, Deleted(*standing))
+        needs = Work(needed=frozenset({chain[-1].digest}))
+        assert needs.done(two, Deleted(*standing)) == ("distil" in standing)
+    monkeypatch.setattr(rows, "per_query", lambda _: PER_QUERY)
+    logged = []
+    monkeypatch.setattr(trial, "log_row", lambda relay, run, row, metrics: logged.append(row))
+    assert run_trial(two, Deleted(), RELAY, "job", Work()) == {"nDCG@10": 0.5}
+    (row,) = logged
+    assert row.results == {"test": [PER_QUERY]} and row.reused
+    assert (row.stages, row.pairs, row.seconds) == ((), None, None)
+
+
+def test_only_what_the_last_stage_goes_on_from_is_trained(recipe):
+    (_, two) = expand(load(Experiment, recipe))
+    chain = two.experiment.trained().chain()
+    names = [[s.stage_name for s in missing(chain, Deleted(*there))] for there in STANDING]
+    assert names == [["contrastive", "distil"], ["distil"], [], []]
+
+
+STANDING = [(), ("contrastive",), ("distil",), ("contrastive", "distil")]
+
+
+def test_the_report_says_what_is_gone_and_the_best_is_one_that_stands(recipe):
+    found = expand(load(Experiment, recipe))
+    assert alarms_of(found[:1], Deleted()) == [
+        "contrastive, contrastive: its checkpoint was deleted; the values are stored, so nothing "
+        "was trained again"
+    ]
+    assert curves_of({"contrastive": found[:1]}, Deleted()) == {"contrastive": []}
+    assert best_of(found, Deleted()) is None
+    assert best_of(found, Deleted("contrastive")) == found[0]
+
+
+def test_who_needs_a_deleted_checkpoint(recipe):
+    given = ['sweep.space={"seed": [1, 2]}', "order=contrastive"]
+    comparison, builder = sweep.plan_of(
+        load(Experiment, recipe, [*given, "evaluation.ensembles=[average]"])
+    )
+    stages = Plan.of(comparison.trials).stages.keys()
+    mean = derived(comparison.trials, ("average",))
+    assert needed(mean, builder, ("test",)) == stages  # the row is not there yet
+    assert needed(mean, Deleted(), ("test",)) == frozenset()  # it is
+    assert comparison.work(comparison.trials, Deleted(), ("test",)).needed == frozenset()
+    # a job of one trial is there for its model
+    (only,) = expand(load(Experiment, recipe, ["sweep.space={}", "order=contrastive"]))
+    comparison = sweep.Comparison(only.experiment, [only])
+    assert comparison.work([only], Deleted(), ("test",)).needed == {
+        only.experiment.trained().digest
+    }
