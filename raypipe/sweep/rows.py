@@ -85,7 +85,12 @@ def trained_rows(
 def trained_row(
     name: str, trials: Sequence[Trial], builder: Builder, made: set[str], roles: Sequence[str]
 ) -> Row:
-    """The row of trials that differ in their seed only."""
+    """The row of trials that differ in their seed only.
+
+    Seeds stand in order, however the recipe lists them and whichever ended first: the bootstrap
+    draws them by their place.
+    """
+    trials = sorted(trials, key=lambda trial: trial.experiment.seed)
     results: dict[str, list[PerQuery]] = {role: [] for role in roles}
     stages = [trial.experiment.trained().chain() for trial in trials]
     facts = [[trainer_facts(builder.get(stage)) for stage in chain] for chain in stages]

@@ -26,6 +26,8 @@ from raypipe.tracking import Kind
 
 ERROR = "raypipe.error"
 """Tag of a trial that failed: the last line of its error."""
+SEED = "raypipe.seed"
+"""Tag of a trial."""
 ROW, PER_QUERY, COMPARISON = "row.json", "per_query.parquet", "comparison.json"
 _SCHEMA = pa.schema(
     [
@@ -85,7 +87,10 @@ def row_json(row: Row) -> dict[str, Any]:
 
 
 def comparison_json(report: Report) -> dict[str, Any]:
-    """Everything of a report but rows, links and curves."""
+    """Everything of a report but links, curves, and what a row's own run says of it.
+
+    A row's run knows neither that its process died nor what another trial of the job trained.
+    """
     return {
         "name": report.name,
         "mode": report.mode,
@@ -93,6 +98,8 @@ def comparison_json(report: Report) -> dict[str, Any]:
         "statistics": report.statistics.model_dump(mode="json"),
         "notes": list(report.notes),
         "rows": [row.name for row in report.rows],
+        "reused": {row.name: row.reused for row in report.rows if not row.error},
+        "failed": {r.name: {"seeds": list(r.seeds), "error": r.error} for r in report.failed},
         "searched": [dataclasses.asdict(one) for one in report.searched],
         "sets": [dataclasses.asdict(one) for one in report.sets],
     }

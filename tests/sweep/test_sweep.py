@@ -337,6 +337,7 @@ def test_a_failing_trial_does_not_stop_the_others(first, path, client):
     read = read_report(store := Store(client.tracking_uri), store.job(result.tracked_run))
     assert [row.name for row in read.failed] == ["broken"]
     assert "the loss is" in read.failed[0].error
+    assert read.json()["sets"] == result.report.json()["sets"]
     assert client.get_run(result.tracked_run).info.status == "FINISHED"
     assert client.get_run(result.tracked_run).data.metrics["trials_failed"] == 1
 
