@@ -18,6 +18,7 @@ from raypipe.evaluation.rows import Row
 from raypipe.evaluation.text import print_report, to_markdown
 from raypipe.experiment import Experiment
 from raypipe.judging import MAIN
+from raypipe.sweep.quality import TeacherQuality
 from raypipe.sweep.relay import Relay, series
 from raypipe.sweep.space import Trial
 from raypipe.sweep.tracked import COMPARISON, comparison_json
@@ -35,6 +36,7 @@ class Result:
     counts: dict[str, Any]
     failed: dict[str, str] = field(default_factory=dict)
     """Trial name to error."""
+    teachers: Sequence[TeacherQuality] = ()
 
     def summary(self) -> dict[str, Any]:
         """The content of `--summary FILE`."""
@@ -43,6 +45,7 @@ class Result:
             "tracked_run": self.tracked_run,
             "artifacts": self.artifacts,
             "counts": self.counts,
+            "teachers": [dict(one.summary()) for one in self.teachers],
             "rows": plain["sets"][MAIN]["rows"],
             "failed": self.failed,
             "report": plain,

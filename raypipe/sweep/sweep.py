@@ -130,7 +130,8 @@ class _Job:
         first = self.comparison.trials[0].experiment
         roles, missing = available(first, self.builder)
         self._note(missing_notes(first, missing))
-        teachers(first, self.comparison.trials, self.builder, self.say)
+        qualities = teachers(first, self.comparison.trials, self.builder, self.say)
+        self.notes += [line for one in qualities for line in one.lines()]
         counts = mine(self.comparison.plan(), roles, self.builder, self.say)
         log_inputs(first, roles, self.builder, self.relay, self.run_id)
         rows = self._baselines(first, roles)
@@ -155,7 +156,7 @@ class _Job:
         record_best(best, self.builder, self.relay, self.run_id, new=bool(made))
         numbers = {"stages_trained": len(made), "trials_failed": len(failed)}
         self.relay.send("log", self.run_id, numbers)
-        return Result("", report, line_of(best, self.builder), counts, failed)
+        return Result("", report, line_of(best, self.builder), counts, failed, qualities)
 
     def _note(self, notes: Sequence[str]) -> None:
         for one in notes:

@@ -129,7 +129,11 @@ def test_each_distinct_stage_is_trained_once(first, path, said):
 
 def test_the_summary_is_json_and_names_artifacts_that_stand(first):
     summary = json.loads(json.dumps(first.summary()))
-    assert summary.keys() == {"tracked_run", "artifacts", "counts", "rows", "failed", "report"}
+    what = {"tracked_run", "artifacts", "counts", "teachers", "rows", "failed", "report"}
+    assert summary.keys() == what
+    (quality,) = first.teachers
+    assert summary["teachers"][0]["teacher_value"] == quality.teacher_value
+    assert summary["report"]["notes"][: len(quality.lines())] == quality.lines()
     lines = first.report.lines["test"]
     assert [row["name"] for row in summary["rows"]] == [line.row.name for line in lines]
     for row, line in zip(summary["rows"], lines, strict=True):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from raypipe.artifacts import Builder
 from raypipe.evaluation.report import Report, Searched
@@ -86,13 +86,15 @@ class _Job:
     relay: Relay
     run_id: str
     say: Say
+    notes: list[str] = field(default_factory=list)
 
     def run(self) -> Result:
         """From mining to the published report."""
         first = self.shown[0].experiment
         roles, missing = available(first, self.builder)
-        notes = missing_notes(first, missing)
-        teachers(first, self.shown, self.builder, self.say)
+        self.notes += missing_notes(first, missing)
+        qualities = teachers(first, self.shown, self.builder, self.say)
+        self.notes += [line for one in qualities for line in one.lines()]
         counts = mine(Plan.of(self.shown), roles, self.builder, self.say)
         log_inputs(first, roles, self.builder, self.relay, self.run_id)
         rows = baselines(first, self.builder, roles, self.say)
@@ -111,7 +113,7 @@ class _Job:
             sets=set_facts(best.experiment, counts, roles),
             statistics=self.experiment.evaluation.statistics,
             mode="search",
-            notes=(*notes, *alarms_of([best], self.builder)),
+            notes=(*self.notes, *alarms_of([best], self.builder)),
             curves=curves_of({best.row: [best]}, self.builder),
             searched=searched(self.experiment, drawn),
         )
@@ -122,7 +124,7 @@ class _Job:
         counts["trials"] = {state: states.count(state) for state in sorted(set(states))}
         numbers = {f"trials_{state}": n for state, n in counts["trials"].items()}
         self.relay.send("log", self.run_id, numbers)
-        return Result("", report, line_of(best, self.builder), counts, lost)
+        return Result("", report, line_of(best, self.builder), counts, lost, qualities)
 
 
 def searched(experiment: Experiment, drawn: Sequence[Drawn]) -> tuple[Searched, ...]:
