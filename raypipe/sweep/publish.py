@@ -130,6 +130,12 @@ def _filtered(counts: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def links_of(rows: Sequence[Row], relay: Relay) -> dict[str, list[str]]:
+    """Addresses of the tracked runs, a try that failed among them."""
+    links = relay.links()
+    return {row.name: links[row.name] for row in rows if row.name in links}
+
+
 def publish(report: Report, relay: Relay, run: str) -> None:
     """Print, and hand Markdown, page, plot and data to the tracked run."""
     print_report(report)

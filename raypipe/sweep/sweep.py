@@ -18,6 +18,7 @@ from raypipe.sweep.publish import (
     Result,
     alarms_of,
     curves_of,
+    links_of,
     publish,
     reference_of,
     set_facts,
@@ -215,5 +216,6 @@ class _Job:
             reference=reference,
             statistics=experiment.evaluation.statistics,
             notes=tuple(self.notes),
+            links=links_of(rows, self.relay),
             curves=curves_of(by_row(sound), self.builder),
         )

@@ -21,7 +21,7 @@ from raypipe.artifacts import Artifact
 from raypipe.evaluation.report import Report
 from raypipe.evaluation.rows import PerQuery, Row
 from raypipe.judging import MAIN
-from raypipe.sweep.relay import Relay
+from raypipe.sweep.relay import ROW_TAG, Relay
 from raypipe.tracking import Kind
 
 ERROR = "raypipe.error"
@@ -58,7 +58,7 @@ def log_row(relay: Relay, run: str, row: Row, metrics: Mapping[str, Artifact]) -
 
 def log_plain_row(relay: Relay, parent: str, row: Row, kind: Kind) -> None:
     """A run of its own for a row that no trial made."""
-    tags = {"raypipe.row": row.name, "raypipe.row_kind": row.kind}
+    tags = {ROW_TAG: row.name, "raypipe.row_kind": row.kind}
     run = relay.start(row.name, kind, parent, {}, tags)
     means = {
         (measure if role == MAIN else f"{role}/{measure}"): _mean(values)

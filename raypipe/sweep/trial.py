@@ -12,7 +12,7 @@ from raypipe.config import flatten
 from raypipe.judging import MAIN
 from raypipe.resources import Context
 from raypipe.sweep.facts import totals, trainer_facts
-from raypipe.sweep.relay import Relay, StageReports, series
+from raypipe.sweep.relay import ROW_TAG, Relay, StageReports, series
 from raypipe.sweep.rows import trained_row
 from raypipe.sweep.space import Trial
 from raypipe.sweep.tracked import ERROR, SEED, log_row
@@ -61,7 +61,7 @@ def run_trial(
     experiment = trial.experiment
     chain = experiment.trained().chain()
     params = {**flatten(experiment), **{f"sweep.{k}": v for k, v in trial.values.items()}}
-    tags = {"raypipe.row": trial.row, SEED: experiment.seed, "stages": len(chain)}
+    tags = {ROW_TAG: trial.row, SEED: experiment.seed, "stages": len(chain)}
     run = relay.start(trial.name, "trial", parent, params, {**tags, **work.tags})
     made: set[str] = set()
     try:

@@ -6,7 +6,7 @@ model. `python -m raypipe.tracking` opens the MLflow UI on the store that jobs w
 """
 
 from raypipe.tracking.models import save_pyfunc
-from raypipe.tracking.names import metric_name, without_password
+from raypipe.tracking.names import metric_name, run_page, without_password
 from raypipe.tracking.recorder import Kind, Recorder, Status, send_left_behind
 from raypipe.tracking.server import default_uri
 
@@ -16,6 +16,7 @@ __all__ = [
     "Status",
     "default_uri",
     "metric_name",
+    "run_page",
     "save_pyfunc",
     "send_left_behind",
     "without_password",

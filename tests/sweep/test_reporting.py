@@ -12,6 +12,7 @@ from tracked_jobs import BASE, QUERIES, report, row, track
 from raypipe.config import ConfigError
 from raypipe.sweep.reporting import beside, report_of
 from raypipe.tracking import Recorder
+from raypipe.tracking.reading import Store
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -34,7 +35,8 @@ def test_other_queries_are_not_comparable():
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory) -> str:
-    """Two finished jobs and one that was killed before it said what it compares."""
+    """Two finished jobs, one that was killed before it said what it compares, and three of one
+    experiment."""
     uri = f"sqlite:///{tmp_path_factory.mktemp('reports')}/mlflow.db"
     for one, finish in (
         (report("a", BASE, row("cl", "trained", 0.4, [1, 2])), True),
@@ -43,6 +45,12 @@ def store(tmp_path_factory) -> str:
     ):
         recorder = Recorder(uri, one.name)
         track(recorder, one, finish=finish)
+        assert recorder.drain() == (0, 0)
+        recorder.close()
+    for number in (1, 2, 3):
+        recorder = Recorder(uri, "again")
+        one = report("again", BASE, row("cl", "trained", 0.1 * number, [1]))
+        track(recorder, one, number=number)
         assert recorder.drain() == (0, 0)
         recorder.close()
     return uri
@@ -62,6 +70,17 @@ def test_several_jobs_another_reference_another_margin(store):
     assert verdicts["kd"] is None and verdicts["cl"].verdict == "equivalent"
     with pytest.raises(ConfigError, match="--reference: no row 'kdd'; did you mean 'kd'"):
         report_of(["a", "b"], store, reference="kdd")
+
+
+def test_jobs_of_one_experiment_stand_side_by_side(store):
+    runs = Store(store).client.search_runs(
+        [Store(store).job("again").experiment_id], "tags.`raypipe.kind` = 'job'"
+    )
+    first, *others = jobs = [run.info.run_id for run in runs]
+    one = report_of(jobs, store)
+    named = [f"cl (again {run_id[:6]})" for run_id in others]
+    assert [r.name for r in one.rows] == ["BM25", "cl", *named] and len(named) == 2
+    assert report_of([first, first], store).json() == report_of([first], store).json()
 
 
 def test_a_killed_job_has_what_it_finished(store):

@@ -285,6 +285,9 @@ def test_the_report_of_another_day_is_the_same(first, path):
             assert {k: list(v) for k, v in curve.series.items()} == expected
             assert {"loss", "val/nDCG@10"} <= curve.series.keys()
         assert all(first.tracked_run not in link for link in by_id.links[name])
+    assert by_id.links == first.report.links and first.report.links.keys() == {
+        row.name for row in first.report.rows
+    }
     assert read.name == "tiny"
     page = to_html(by_id)
     assert page.count("<svg") >= 3 and "http-equiv" not in page and "src=" not in page

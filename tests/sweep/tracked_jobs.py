@@ -77,14 +77,17 @@ def track_run(
         recorder.finish(run, status)
 
 
-def track(recorder: Recorder, one: Report, *, finish: bool = True, order=None, **changed) -> str:
+def track(
+    recorder: Recorder, one: Report, *, number=1, finish: bool = True, order=None, **changed
+) -> str:
     """As a job leaves it; returns our id of the job.
 
     Args:
+        number: of the job among those of the name.
         order: of the seeds' runs; None is the rows' own.
         changed: fields of the rows as their trials wrote them.
     """
-    job = f"job-{one.name}"
+    job = f"job-{one.name}-{number}"
     recorder.start(job, one.name, "job", tags={"raypipe.reference": one.reference})
     for r in one.rows:
         if r.error:

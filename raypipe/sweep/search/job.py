@@ -11,7 +11,7 @@ from raypipe.experiment import Experiment
 from raypipe.sweep.estimate import estimate
 from raypipe.sweep.held_out import check_held_out
 from raypipe.sweep.plan import Plan
-from raypipe.sweep.publish import Result, alarms_of, curves_of, publish, set_facts
+from raypipe.sweep.publish import Result, alarms_of, curves_of, links_of, publish, set_facts
 from raypipe.sweep.relay import Relay
 from raypipe.sweep.rows import baselines, trained_row
 from raypipe.sweep.runner import Runner
@@ -114,6 +114,7 @@ class _Job:
             statistics=self.experiment.evaluation.statistics,
             mode="search",
             notes=(*self.notes, *alarms_of([best], self.builder)),
+            links=links_of(rows, self.relay),
             curves=curves_of({best.row: [best]}, self.builder),
             searched=searched(self.experiment, drawn),
         )
