@@ -125,7 +125,10 @@ def cost(report: Report, one: SetFacts) -> Any | None:
             )
     if max(x for x, _ in points) > 10 * min(x for x, _ in points):
         axis.set_xscale("log")
-    axis.set_xlabel("seconds of training, all stages, one seed; the line is the Pareto front")
+    label = "seconds of training, all stages, per seed; the line is the Pareto front"
+    if any(line.row.kind == "derived" for line in priced):
+        label += "\nrows without training: the sum over all seeds that they use"
+    axis.set_xlabel(label)
     axis.set_ylabel(measure)
     axis.grid(alpha=0.25)
     axis.spines[["top", "right"]].set_visible(False)

@@ -91,7 +91,8 @@ def explanation(report: Report) -> list[str]:
             "seeds, Holm-corrected per measure and test set, trained rows in one family and all "
             f"others in another. Verdict at alpha {chosen.alpha:g}: equivalent means within "
             f"{chosen.margin:g} (TOST), and the smallest margin is what these queries could "
-            "confirm. The oracle reads the judgements and is not tested."
+            "confirm, before Holm's correction, which the verdict has. The oracle reads the "
+            "judgements and is not tested."
         )
     return said
 

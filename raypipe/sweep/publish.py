@@ -18,6 +18,7 @@ from raypipe.evaluation.rows import Row
 from raypipe.evaluation.text import print_report, to_markdown
 from raypipe.experiment import Experiment
 from raypipe.judging import MAIN
+from raypipe.sweep.quality import TeacherQuality
 from raypipe.sweep.relay import Relay, series
 from raypipe.sweep.space import Trial
 from raypipe.sweep.tracked import COMPARISON, comparison_json
@@ -37,6 +38,7 @@ class Result:
     counts: dict[str, Any]
     failed: dict[str, str] = field(default_factory=dict)
     """Trial name to error."""
+    teachers: Sequence[TeacherQuality] = ()
 
     @property
     def status(self) -> Literal["FINISHED", "FAILED"]:
@@ -51,6 +53,7 @@ class Result:
             "tracked_run": self.tracked_run,
             "artifacts": self.artifacts,
             "counts": self.counts,
+            "teachers": [dict(one.summary()) for one in self.teachers],
             "rows": plain["sets"][MAIN]["rows"],
             "failed": self.failed,
             "report": plain,
@@ -138,6 +141,12 @@ def _filtered(counts: Mapping[str, Any]) -> list[str]:
         f"its filter kept {100 * kept:.0f} % of {counts['filtering/queries']:,.0f} groups, at "
         f"{100 * work:.0f} % of the work of training on all"
     ]
+
+
+def links_of(rows: Sequence[Row], relay: Relay) -> dict[str, list[str]]:
+    """Addresses of the tracked runs, a try that failed among them."""
+    links = relay.links()
+    return {row.name: links[row.name] for row in rows if row.name in links}
 
 
 def publish(report: Report, relay: Relay, run: str) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from raypipe.evaluation.report import Curve, Report, Searched, SetFacts
 from raypipe.evaluation.rows import PerQuery, Row, StageFacts, Statistics
-from raypipe.sweep.tracked import COMPARISON, ERROR, PER_QUERY, ROW, read_table
+from raypipe.sweep.selecting import PHASE
+from raypipe.sweep.tracked import COMPARISON, ERROR, PER_QUERY, ROW, SEED, read_table
 from raypipe.tracking import metric_name
 from raypipe.tracking.reading import Store, TrackedRun
 
@@ -20,18 +22,22 @@ _CURVES = ("loss", "val/")
 def read_report(store: Store, job: TrackedRun) -> Report:
     """The comparison of a tracked job, as far as it got.
 
-    Rows come from the job's children, so a job that was killed has those that were finished; a
-    failed trial is a failed row.
+    Rows come from the job's children, so a job that was killed has those that were finished. What
+    failed and what was reused is what the job said at its end; of a job that did not come so far,
+    what the children say.
     """
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         facts = job.json(COMPARISON, folder) or {}
-        children = [one for one in store.children(job) if one.kind in KINDS]
+        children = [o for o in store.children(job) if o.kind in KINDS and PHASE not in o.tags]
         found = [_Read(one, folder / one.run_id) for one in children]
-        parts = [one for one in found if one.row is not None]
+        failed = _failed(facts, found)
+        lost = {row.name for row in failed}
+        parts = [one for one in found if one.row is not None and one.run.name not in lost]
         names = list(dict.fromkeys(one.name for one in parts))
         rows = [_merged([one for one in parts if one.name == name]) for name in names]
-        rows += _failed(found)
+        reused = facts.get("reused", {})
+        rows = [replace(row, reused=reused.get(row.name, row.reused)) for row in rows] + failed
         sets = tuple(_set_facts(one) for one in facts.get("sets", ())) or _sets_of(rows, job.name)
         order = {name: i for i, name in enumerate(facts.get("rows", ()))}
         rows.sort(key=lambda row: order.get(row.name, len(order)))
@@ -51,15 +57,27 @@ def read_report(store: Store, job: TrackedRun) -> Report:
         )
 
 
-def _failed(found: Sequence[_Read]) -> list[Row]:
+def _failed(facts: Mapping[str, Any], found: Sequence[_Read]) -> list[Row]:
     """A row per trial that failed, however often it was tried, and never finished."""
+    if "failed" in facts:
+        said = facts["failed"].items()
+        return [Row(n, "trained", {}, tuple(o["seeds"]), error=o["error"]) for n, o in said]
     finished = {one.run.name for one in found if one.row is not None}
-    errors = {
-        one.run.name: one.run.tags.get(ERROR, "see its tracked run")
+    last = {
+        one.run.name: one.run.tags
         for one in found
         if one.run.status == "FAILED" and one.run.name not in finished
     }
-    return [Row(name, "trained", {}, error=error) for name, error in errors.items()]
+    return [
+        Row(
+            name,
+            "trained",
+            {},
+            (int(tags[SEED]),) if SEED in tags else (),
+            error=tags.get(ERROR, "see its tracked run"),
+        )
+        for name, tags in last.items()
+    ]
 
 
 class _Read:
@@ -83,8 +101,8 @@ class _Read:
 
 
 def _merged(parts: Sequence[_Read]) -> Row:
-    """Seeds of one row; of a seed that was run twice the later run counts."""
-    latest = list({one.seed: one for one in parts}.values())
+    """Seeds of one row, in order; of a seed that was run twice the later run counts."""
+    latest = sorted({one.seed: one for one in parts}.values(), key=lambda one: one.seed or 0)
     first = dict(latest[0].row or {})
     seconds = [one.row["seconds"] for one in latest if one.row and one.row["seconds"] is not None]
     sets = [name for name in latest[0].results if all(name in one.results for one in latest)]

@@ -15,13 +15,32 @@ from ray.actor import ActorHandle
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raypipe.files import without_secrets
-from raypipe.tracking import Kind, Recorder
+from raypipe.tracking import Kind, Recorder, run_page
+
+ROW_TAG = "raypipe.row"
+"""Tag of the runs that make a row: its name."""
 
 
 class _Writer:
     def __init__(self, uri: str | None, experiment: str) -> None:
         self._said: list[str] = []
         self._recorder = Recorder(uri, experiment, self._said.append)
+        self._rows: dict[str, str] = {}
+
+    def start(self, run: str, name: str, kind: Kind, parent: Any, params: Any, tags: Any) -> None:
+        if ROW_TAG in tags:
+            self._rows[run] = tags[ROW_TAG]
+        self._recorder.start(run, name, kind, parent, params, tags)
+
+    def links(self) -> dict[str, list[str]]:
+        self._recorder.drain(0.0)
+        server = without_secrets(self._recorder.uri)
+        experiment = self._recorder.sender.server.experiment_id
+        found: dict[str, list[str]] = {}
+        for run, row in self._rows.items():
+            if known := self._recorder.server_run(run):
+                found.setdefault(row, []).append(run_page(server, experiment, known))
+        return found
 
     def call(self, verb: str, *args: Any, **kwargs: Any) -> None:
         getattr(self._recorder, verb)(*args, **kwargs)
@@ -62,7 +81,7 @@ class Relay:
     def start(self, name: str, kind: Kind, parent: str | None, params: Any, tags: Any) -> str:
         """Begin a run; returns our id of it."""
         run = uuid.uuid4().hex
-        self.send("start", run, name, kind, parent, params, tags)
+        self._actor.start.remote(run, name, kind, parent, params, tags)
         return run
 
     def send(self, verb: str, *args: Any, **kwargs: Any) -> None:
@@ -73,6 +92,11 @@ class Relay:
         """Print what the sender had to say since the last call."""
         for line in ray.get(self._actor.said.remote()):
             say(line)
+
+    def links(self) -> dict[str, list[str]]:
+        """Row name to the addresses of its runs, as far as a server that answers has them."""
+        found: dict[str, list[str]] = ray.get(self._actor.links.remote())
+        return found
 
     def drain(self, say: Callable[[str], None], patience: float = 5.0) -> dict[str, Any]:
         """Send what can be sent; says what could not. Returns the server's ids and address."""

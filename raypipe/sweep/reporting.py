@@ -34,14 +34,15 @@ def report_of(
         ConfigError: no such job, a job without rows, or jobs judged on different queries.
     """
     store = Store(tracking)
-    jobs = [store.job(name) for name in names] or [store.job()]
+    named = [store.job(name) for name in names] or [store.job()]
+    jobs = list({job.run_id: job for job in named}.values())
     found = [read_report(store, job) for job in jobs]
     for one, job in zip(found, jobs, strict=True):
         if not any(row.results for row in one.rows):
             raise ConfigError(f"tracked job {job.name} ({job.run_id}) has no finished row yet")
     report = found[0]
     for other, job in zip(found[1:], jobs[1:], strict=True):
-        report = beside(report, other, job.name)
+        report = beside(report, other, f"{job.name} {job.run_id[:6]}")
     if reference is not None:
         names_of = [row.name for row in report.rows if not row.error]
         if reference not in names_of:
@@ -57,6 +58,9 @@ def beside(report: Report, other: Report, name: str) -> Report:
 
     Of the test sets those remain that both have, with the same queries. Baselines that are equal
     stand once; other rows with a name that is taken get the job's name behind it.
+
+    Args:
+        name: of the other job, which no job that is there already has.
 
     Raises:
         ConfigError: they have no test set in common.

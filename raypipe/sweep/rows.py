@@ -87,8 +87,11 @@ def trained_row(
 ) -> Row:
     """The row of trials that differ in their seed only.
 
-    What their training cost is that of the seeds whose checkpoints stand.
+    Seeds stand in order, however the recipe lists them and whichever ended first: the bootstrap
+    draws them by their place. What their training cost is that of the seeds whose checkpoints
+    stand.
     """
+    trials = sorted(trials, key=lambda trial: trial.experiment.seed)
     results: dict[str, list[PerQuery]] = {role: [] for role in roles}
     stages = [trial.experiment.trained().chain() for trial in trials]
     told = [(chain, chain_facts(chain, builder)) for chain in stages]

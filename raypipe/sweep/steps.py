@@ -17,7 +17,7 @@ from raypipe.sweep.counters import behind, behind_lines, counts_line
 from raypipe.sweep.export import card_of
 from raypipe.sweep.plan import Plan, training_sets
 from raypipe.sweep.publish import Result
-from raypipe.sweep.quality import teacher_quality
+from raypipe.sweep.quality import TeacherQuality, teacher_quality
 from raypipe.sweep.relay import Relay
 from raypipe.sweep.space import Trial
 
@@ -57,9 +57,10 @@ def tracked(
 
 def teachers(
     experiment: Experiment, trials: Sequence[Trial], builder: Builder, say: Callable[[str], None]
-) -> None:
-    """Measure every teacher on validation queries, before training lists are scored with it."""
-    teacher_quality(experiment, training_sets(trials), builder, say)
+) -> list[TeacherQuality]:
+    """Measure every teacher on validation queries, before training lists are scored with it, and
+    say it."""
+    return teacher_quality(experiment, training_sets(trials), builder, say)
 
 
 def mine(

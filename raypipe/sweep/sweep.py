@@ -19,6 +19,7 @@ from raypipe.sweep.publish import (
     Result,
     alarms_of,
     curves_of,
+    links_of,
     publish,
     reference_of,
     set_facts,
@@ -166,7 +167,8 @@ class _Job:
         roles, missing = available(first, self.builder)
         self._note(missing_notes(first, missing))
         self._note(self.comparison.shown_once())
-        teachers(first, self.comparison.trials, self.builder, self.say)
+        qualities = teachers(first, self.comparison.trials, self.builder, self.say)
+        self.notes += [line for one in qualities for line in one.lines()]
         counts = mine(self.comparison.plan(), roles, self.builder, self.say)
         log_inputs(first, roles, self.builder, self.relay, self.run_id)
         rows = self._baselines(first, roles)
@@ -194,7 +196,7 @@ class _Job:
         numbers = {"stages_trained": len(made), "trials_failed": len(failed)}
         self.relay.send("log", self.run_id, numbers)
         line = {} if best is None else line_of(best, self.builder)
-        return Result("", report, line, counts, failed)
+        return Result("", report, line, counts, failed, qualities)
 
     def _note(self, notes: Sequence[str]) -> None:
         for one in notes:
@@ -257,5 +259,6 @@ class _Job:
             reference=reference,
             statistics=experiment.evaluation.statistics,
             notes=tuple(self.notes),
+            links=links_of(rows, self.relay),
             curves=curves_of(by_row(sound), self.builder),
         )

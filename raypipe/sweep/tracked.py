@@ -21,11 +21,13 @@ from raypipe.artifacts import Artifact
 from raypipe.evaluation.report import Report
 from raypipe.evaluation.rows import PerQuery, Row
 from raypipe.judging import MAIN
-from raypipe.sweep.relay import Relay
+from raypipe.sweep.relay import ROW_TAG, Relay
 from raypipe.tracking import Kind
 
 ERROR = "raypipe.error"
 """Tag of a trial that failed: the last line of its error."""
+SEED = "raypipe.seed"
+"""Tag of a trial."""
 ROW, PER_QUERY, COMPARISON = "row.json", "per_query.parquet", "comparison.json"
 _SCHEMA = pa.schema(
     [
@@ -56,7 +58,7 @@ def log_row(relay: Relay, run: str, row: Row, metrics: Mapping[str, Artifact]) -
 
 def log_plain_row(relay: Relay, parent: str, row: Row, kind: Kind) -> None:
     """A run of its own for a row that no trial made."""
-    tags = {"raypipe.row": row.name, "raypipe.row_kind": row.kind}
+    tags = {ROW_TAG: row.name, "raypipe.row_kind": row.kind}
     run = relay.start(row.name, kind, parent, {}, tags)
     means = {
         (measure if role == MAIN else f"{role}/{measure}"): _mean(values)
@@ -85,7 +87,10 @@ def row_json(row: Row) -> dict[str, Any]:
 
 
 def comparison_json(report: Report) -> dict[str, Any]:
-    """Everything of a report but rows, links and curves."""
+    """Everything of a report but links, curves, and what a row's own run says of it.
+
+    A row's run knows neither that its process died nor what another trial of the job trained.
+    """
     return {
         "name": report.name,
         "mode": report.mode,
@@ -93,6 +98,8 @@ def comparison_json(report: Report) -> dict[str, Any]:
         "statistics": report.statistics.model_dump(mode="json"),
         "notes": list(report.notes),
         "rows": [row.name for row in report.rows],
+        "reused": {row.name: row.reused for row in report.rows if not row.error},
+        "failed": {r.name: {"seeds": list(r.seeds), "error": r.error} for r in report.failed},
         "searched": [dataclasses.asdict(one) for one in report.searched],
         "sets": [dataclasses.asdict(one) for one in report.sets],
     }

@@ -13,10 +13,10 @@ from raypipe.files import without_secrets
 from raypipe.judging import MAIN
 from raypipe.resources import Context
 from raypipe.sweep.facts import chain_facts, totals, trainer_facts
-from raypipe.sweep.relay import Relay, StageReports, series
+from raypipe.sweep.relay import ROW_TAG, Relay, StageReports, series
 from raypipe.sweep.rows import trained_row
 from raypipe.sweep.space import Trial
-from raypipe.sweep.tracked import ERROR, log_row
+from raypipe.sweep.tracked import ERROR, SEED, log_row
 from raypipe.train.stage import Stage, history
 
 OnReport = Callable[[dict[str, Any]], None]
@@ -80,7 +80,7 @@ def run_trial(
     experiment = trial.experiment
     chain = experiment.trained().chain()
     params = {**flatten(experiment.public()), **{f"sweep.{k}": v for k, v in trial.values.items()}}
-    tags = {"raypipe.row": trial.row, "raypipe.seed": experiment.seed, "stages": len(chain)}
+    tags = {ROW_TAG: trial.row, SEED: experiment.seed, "stages": len(chain)}
     run = relay.start(trial.name, "trial", parent, params, {**tags, **work.tags})
     made: set[str] = set()
     try:

@@ -7,7 +7,7 @@ store that jobs write to.
 """
 
 from raypipe.tracking.models import save_pyfunc
-from raypipe.tracking.names import metric_name
+from raypipe.tracking.names import metric_name, run_page
 from raypipe.tracking.recorder import Kind, Recorder, Status, send_left_behind
 from raypipe.tracking.server import default_uri
 
@@ -17,6 +17,7 @@ __all__ = [
     "Status",
     "default_uri",
     "metric_name",
+    "run_page",
     "save_pyfunc",
     "send_left_behind",
 ]

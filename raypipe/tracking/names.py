@@ -6,8 +6,20 @@ import posixpath
 import re
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import quote
 
 _PARAM_CHARS, _KEY_CHARS = 6000, 250
+
+
+def run_page(server: str, experiment_id: str, run_id: str) -> str:
+    """Address of a run in the UI; of a database without a server, what names the run there.
+
+    Args:
+        server: without a password.
+    """
+    if not server.startswith("http"):
+        return f"{server} run {run_id}"
+    return f"{server.rstrip('/')}/#/experiments/{quote(experiment_id)}/runs/{quote(run_id)}"
 
 
 def metric_name(measure: str) -> str:

@@ -8,10 +8,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 from raypipe.config import ConfigError, nearest
 from raypipe.files import without_secrets
+from raypipe.tracking.names import run_page
 from raypipe.tracking.server import client, default_uri, place
 
 if TYPE_CHECKING:
@@ -39,10 +39,7 @@ class TrackedRun:
     @property
     def address(self) -> str:
         """Of its page in the UI; for a database without a server, what names it there."""
-        if self.store.uri.startswith("http"):
-            base = self.store.shown.rstrip("/")
-            return f"{base}/#/experiments/{quote(self.experiment_id)}/runs/{quote(self.run_id)}"
-        return f"{self.store.shown} run {self.run_id}"
+        return run_page(self.store.shown, self.experiment_id, self.run_id)
 
     def file(self, name: str, folder: Path) -> Path | None:
         """A copy of one of its files in `folder`; None if it has none of this name."""

@@ -16,6 +16,7 @@ import psutil
 import pytest
 from test_kill_mining import ROOT, finish, until
 
+from raypipe.sweep.read_back import read_report
 from raypipe.tracking.reading import Store
 
 pytestmark = pytest.mark.chaos
@@ -67,8 +68,11 @@ def test_a_killed_sweep(recipe, tmp_path):
     assert table(broken) == expected
     summary = json.loads((broken / "summary.json").read_text())
     assert summary["counts"]["stages"] == {"distinct": 4, "trained": 4 - len(there)}
-    # what the killed job had to say has arrived, and its runs are closed
+    # jobs/report.py says the same, though what stood already was logged first
     store = Store(f"sqlite:///{broken}/mlflow.db")
+    read = json.loads(json.dumps(read_report(store, store.job("tiny")).json()))
+    assert read["sets"] == summary["report"]["sets"]
+    # what the killed job had to say has arrived, and its runs are closed
     again = store.job(first.run_id)
     assert again.status == "KILLED"
     assert all(run.status in ("KILLED", "FINISHED") for run in store.children(again))

@@ -72,6 +72,7 @@ def test_everything_that_a_reader_needs_is_there(full):
         "Someone et al. 2025, table 2",
         "| published |",
         "smallest margin",
+        "before Holm's correction, which the verdict has",
         "queries seen",
         "pairs per step",
         "a1b2c3d4",
@@ -158,6 +159,18 @@ def test_text_in_the_page_is_text():
 def test_pareto_front():
     assert plots.pareto([(1, 0.5), (2, 0.4), (3, 0.7), (3, 0.6), (0.5, 0.1)]) == [4, 0, 2]
     assert plots.pareto([]) == []
+
+
+def test_the_cost_axis_says_whose_seconds(full):
+    def label(one: Report) -> str:
+        return plots.cost(one, one.sets[0]).axes[0].get_xlabel()
+
+    plain = "seconds of training, all stages, per seed; the line is the Pareto front"
+    assert label(full) == plain
+    three = replace(full.rows[4], name="3 seeds: MiniLM | mnrl", kind="derived", seconds=28.2)
+    assert label(report(rows=(*full.rows, three))) == (
+        f"{plain}\nrows without training: the sum over all seeds that they use"
+    )
 
 
 def test_plots_are_the_same_every_time(tmp_path, full):

@@ -8,10 +8,15 @@ import pytest
 
 from raypipe.artifacts import Builder
 from raypipe.config import load
+from raypipe.evaluation.report import Report, SetFacts
 from raypipe.experiment import Experiment
+from raypipe.judging import MAIN
+from raypipe.sweep import steps, sweep
 from raypipe.sweep.plan import training_sets
+from raypipe.sweep.publish import Result
 from raypipe.sweep.quality import TeacherQuality, teacher_quality
-from raypipe.sweep.space import expand
+from raypipe.sweep.search import job as search
+from raypipe.sweep.space import expand, representatives
 
 VALIDATION = range(36, 48)
 SECOND = 1 / 1.584962500721156  # 1 / log2(3), the only relevant document at rank 2
@@ -138,3 +143,50 @@ def test_warnings(changes, warnings):
 def test_what_could_not_be_measured_says_why():
     (line,) = quality(teacher_value=None, why="the file holds training queries").lines()
     assert line == "teacher of distil (T): not measured, the file holds training queries"
+
+
+# --- what a comparison and a search hand on -------------------------------------------------------
+
+
+class MinedError(Exception):
+    """Raised where a job begins to mine: what stands before it was done."""
+
+
+def comparison(recipe: Path, say) -> sweep._Job:
+    return sweep._Job(*sweep.plan_of(load(Experiment, recipe)), None, "", say)
+
+
+def searching(recipe: Path, say) -> search._Job:
+    given = "sweep={mode: search, space: {stages.contrastive.lr: [1.0e-4, 1.0e-3]}}"
+    experiment = load(Experiment, recipe, [given, "reference=null"])
+    shown = representatives(experiment)
+    return search._Job(experiment, shown, Builder(experiment.store()), None, "", say)
+
+
+@pytest.mark.parametrize("job_of", [comparison, searching])
+def test_the_report_notes_what_was_said_of_a_teacher(recipe, monkeypatch, job_of):
+    bad = quality(teacher_value=0.3)
+
+    def measure(experiment, sets, builder, say):
+        for line in bad.lines():
+            say(line)
+        return [bad]
+
+    def mine(*given):
+        raise MinedError
+
+    said: list[str] = []
+    job = job_of(recipe, said.append)
+    monkeypatch.setattr(steps, "teacher_quality", measure)
+    monkeypatch.setattr(sweep if job_of is comparison else search, "mine", mine)
+    with pytest.raises(MinedError):
+        job.run()
+    assert job.notes == said == bad.lines() and len(said) == 2  # noted, and not said again
+
+
+def test_the_summary_has_every_teacher():
+    bad = quality(teacher_value=0.3)
+    plain = Report("x", (), (SetFacts(MAIN, ("x",), ("nDCG@10",)),))
+    (found,) = Result("", plain, {}, {}, {}, [bad]).summary()["teachers"]
+    assert (found["stages"], found["teacher_value"]) == ("distil", 0.3)
+    assert found["warnings"] == bad.lines()[1:] != []

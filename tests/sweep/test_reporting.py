@@ -2,37 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tracked_jobs import BASE, QUERIES, report, row, track
 
 from raypipe.config import ConfigError
-from raypipe.evaluation.report import Report, SetFacts
-from raypipe.evaluation.rows import Row, StageFacts
 from raypipe.sweep.reporting import beside, report_of
-from raypipe.sweep.tracked import COMPARISON, PER_QUERY, ROW, comparison_json, row_json, table
 from raypipe.tracking import Recorder
+from raypipe.tracking.reading import Store
 
 ROOT = Path(__file__).resolve().parents[2]
-QUERIES = [f"q{i}" for i in range(6)]
-
-
-def row(name: str, kind: str, shift: float, seeds=(), queries=QUERIES) -> Row:
-    one = {"nDCG@10": {q: shift + 0.1 * (i % 3) for i, q in enumerate(queries)}}
-    facts = StageFacts("contrastive", "infonce", 1e-4, 8, 10, 80, 640, "abc")
-    trained = {"stages": (facts,), "pairs": 640, "seconds": 5.0} if kind == "trained" else {}
-    return Row(name, kind, {"test": [one] * max(len(seeds), 1)}, tuple(seeds), **trained)
-
-
-def report(name: str, *rows: Row) -> Report:
-    return Report(name, rows, (SetFacts("test", (name,), ("nDCG@10",)),), reference=rows[-1].name)
-
-
-BASE = row("BM25", "first_stage", 0.2)
 
 
 def test_equal_baselines_stand_once_and_taken_names_get_the_jobs(tmp_path):
@@ -51,35 +33,10 @@ def test_other_queries_are_not_comparable():
         beside(one, two, "b")
 
 
-def track(recorder: Recorder, one: Report, *, finish: bool = True) -> str:
-    """As a job leaves it; returns our id of the job."""
-    import tempfile
-
-    import pyarrow.parquet as pq
-
-    job = f"job-{one.name}"
-    recorder.start(job, one.name, "job", tags={"raypipe.reference": one.reference})
-    for r in one.rows:
-        for place in range(max(len(r.seeds), 1)):
-            seeds = r.seeds[place : place + 1]
-            single = replace(r, seeds=seeds, results={"test": [r.results["test"][place]]})
-            run = f"{job}-{r.name}-{place}"
-            kind = "trial" if r.kind == "trained" else "baseline"
-            recorder.start(run, r.name, kind, job)
-            recorder.log_text(run, json.dumps(row_json(single)), ROW)
-            with tempfile.NamedTemporaryFile(suffix=".parquet") as file:
-                pq.write_table(table({"test": single.results["test"][0]}), file.name)
-                recorder.log_artifact(run, file.name, PER_QUERY)
-            recorder.finish(run)
-    if finish:
-        recorder.log_text(job, json.dumps(comparison_json(one)), COMPARISON)
-        recorder.finish(job)
-    return job
-
-
 @pytest.fixture(scope="module")
 def store(tmp_path_factory) -> str:
-    """Two finished jobs and one that was killed before it said what it compares."""
+    """Two finished jobs, one that was killed before it said what it compares, and three of one
+    experiment."""
     uri = f"sqlite:///{tmp_path_factory.mktemp('reports')}/mlflow.db"
     for one, finish in (
         (report("a", BASE, row("cl", "trained", 0.4, [1, 2])), True),
@@ -88,6 +45,12 @@ def store(tmp_path_factory) -> str:
     ):
         recorder = Recorder(uri, one.name)
         track(recorder, one, finish=finish)
+        assert recorder.drain() == (0, 0)
+        recorder.close()
+    for number in (1, 2, 3):
+        recorder = Recorder(uri, "again")
+        one = report("again", BASE, row("cl", "trained", 0.1 * number, [1]))
+        track(recorder, one, number=number)
         assert recorder.drain() == (0, 0)
         recorder.close()
     return uri
@@ -107,6 +70,17 @@ def test_several_jobs_another_reference_another_margin(store):
     assert verdicts["kd"] is None and verdicts["cl"].verdict == "equivalent"
     with pytest.raises(ConfigError, match="--reference: no row 'kdd'; did you mean 'kd'"):
         report_of(["a", "b"], store, reference="kdd")
+
+
+def test_jobs_of_one_experiment_stand_side_by_side(store):
+    runs = Store(store).client.search_runs(
+        [Store(store).job("again").experiment_id], "tags.`raypipe.kind` = 'job'"
+    )
+    first, *others = jobs = [run.info.run_id for run in runs]
+    one = report_of(jobs, store)
+    named = [f"cl (again {run_id[:6]})" for run_id in others]
+    assert [r.name for r in one.rows] == ["BM25", "cl", *named] and len(named) == 2
+    assert report_of([first, first], store).json() == report_of([first], store).json()
 
 
 def test_a_killed_job_has_what_it_finished(store):

@@ -133,7 +133,11 @@ def test_each_distinct_stage_is_trained_once(first, path, said):
 
 def test_the_summary_is_json_and_names_artifacts_that_stand(first):
     summary = json.loads(json.dumps(first.summary()))
-    assert summary.keys() == {"tracked_run", "artifacts", "counts", "rows", "failed", "report"}
+    what = {"tracked_run", "artifacts", "counts", "teachers", "rows", "failed", "report"}
+    assert summary.keys() == what
+    (quality,) = first.teachers
+    assert summary["teachers"][0]["teacher_value"] == quality.teacher_value
+    assert summary["report"]["notes"][: len(quality.lines())] == quality.lines()
     lines = first.report.lines["test"]
     assert [row["name"] for row in summary["rows"]] == [line.row.name for line in lines]
     for row, line in zip(summary["rows"], lines, strict=True):
@@ -285,6 +289,9 @@ def test_the_report_of_another_day_is_the_same(first, path):
             assert {k: list(v) for k, v in curve.series.items()} == expected
             assert {"loss", "val/nDCG@10"} <= curve.series.keys()
         assert all(first.tracked_run not in link for link in by_id.links[name])
+    assert by_id.links == first.report.links and first.report.links.keys() == {
+        row.name for row in first.report.rows
+    }
     assert read.name == "tiny"
     page = to_html(by_id)
     assert page.count("<svg") >= 3 and "http-equiv" not in page and "src=" not in page
@@ -341,6 +348,7 @@ def test_a_failing_trial_does_not_stop_the_others(first, path, client):
     read = read_report(store := Store(client.tracking_uri), store.job(result.tracked_run))
     assert [row.name for row in read.failed] == ["broken"]
     assert "the loss is" in read.failed[0].error
+    assert read.json()["sets"] == result.report.json()["sets"]
     assert client.get_run(result.tracked_run).info.status == "FINISHED"
     assert client.get_run(result.tracked_run).data.metrics["trials_failed"] == 1
 

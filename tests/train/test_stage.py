@@ -13,6 +13,7 @@ import json
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pytest
@@ -252,6 +253,13 @@ def test_what_changes_no_result_is_not_in_the_digest(path, tmp_path):
     assert stage_of(path, tmp_path, "resources.strategy=fsdp")[0].digest == plain.digest
     for key in ("eps=1e-6", "warmup_steps=2", "freeze.layers=1", "schedule.type=cosine"):
         assert stage_of(path, tmp_path, f"stages.contrastive.{key}")[0].digest != plain.digest
+
+
+def test_as_many_checkpoints_are_kept_as_the_recipe_says(path, tmp_path):
+    attempt = SimpleNamespace(store=SimpleNamespace(fs=None, root="/root"), inputs={})
+    for kept in (1, 4):
+        stage, _ = stage_of(path, tmp_path, f"stages.contrastive.checkpoints_kept={kept}")
+        assert stage.checkpoints(attempt).keep == kept
 
 
 def test_reports_are_forwarded_once():

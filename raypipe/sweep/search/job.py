@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from raypipe.artifacts import Builder
 from raypipe.evaluation.report import Report, Searched
@@ -12,7 +12,7 @@ from raypipe.sweep.estimate import estimate
 from raypipe.sweep.held_out import check_held_out
 from raypipe.sweep.judged import check_judged, differences
 from raypipe.sweep.plan import Plan
-from raypipe.sweep.publish import Result, alarms_of, curves_of, publish, set_facts
+from raypipe.sweep.publish import Result, alarms_of, curves_of, links_of, publish, set_facts
 from raypipe.sweep.relay import Relay
 from raypipe.sweep.rows import baselines, trained_rows
 from raypipe.sweep.runner import Runner
@@ -87,13 +87,15 @@ class _Job:
     relay: Relay
     run_id: str
     say: Say
+    notes: list[str] = field(default_factory=list)
 
     def run(self) -> Result:
         """From mining to the published report."""
         first = self.shown[0].experiment
         roles, missing = available(first, self.builder)
-        notes = missing_notes(first, missing)
-        teachers(first, self.shown, self.builder, self.say)
+        self.notes += missing_notes(first, missing)
+        qualities = teachers(first, self.shown, self.builder, self.say)
+        self.notes += [line for one in qualities for line in one.lines()]
         counts = mine(Plan.of(self.shown), roles, self.builder, self.say)
         log_inputs(first, roles, self.builder, self.relay, self.run_id)
         rows = baselines(first, self.builder, roles, self.say)
@@ -106,15 +108,16 @@ class _Job:
         rows += trained_rows(best, lost, self.builder, self.builder.made, roles)
         sound = [one for one in best if one.name not in lost]
         for one in best:
-            notes += _shown_once(self.shown[0], one)
-        notes += [*alarms_of(sound, self.builder), *(lost.values() if not best else [])]
+            self.notes += _shown_once(self.shown[0], one)
+        self.notes += [*alarms_of(sound, self.builder), *(lost.values() if not best else [])]
         report = Report(
             name=self.experiment.name,
             rows=tuple(rows),
             sets=set_facts(best[0].experiment if best else first, counts, roles),
             statistics=self.experiment.evaluation.statistics,
             mode="search",
-            notes=tuple(notes),
+            notes=tuple(self.notes),
+            links=links_of(rows, self.relay),
             curves=curves_of(by_row(sound), self.builder),
             searched=searched(self.experiment, drawn),
         )
@@ -127,7 +130,7 @@ class _Job:
         numbers = {f"trials_{state}": n for state, n in counts["trials"].items()}
         self.relay.send("log", self.run_id, numbers)
         line = line_of(sound[0], self.builder) if sound else {}
-        return Result("", report, line, counts, lost)
+        return Result("", report, line, counts, lost, qualities)
 
     def _tested(
         self, drawn: Sequence[Drawn], runner: Runner, roles: Sequence[str]

@@ -1,0 +1,51 @@
+"""What the report says of stages beside its figures."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+from raypipe.config import load
+from raypipe.experiment import Experiment
+from raypipe.sweep.publish import alarms_of
+from raypipe.sweep.space import expand
+
+COUNTS = {
+    "contrastive": {
+        "alarms": ["All scores of a list are equal.", "No weight moved."],
+        "filtering/kept_share": 0.4,
+        "filtering/queries": 1200,
+        "filtering/compute": 0.55,
+    },
+    "distil": {"alarms": ["Validation is below the first stage."]},
+}
+
+
+class Trained:
+    """A builder whose stages have the counts of their name."""
+
+    def __init__(self, counts) -> None:
+        self.counts = counts
+        self.asked: list[str] = []
+
+    def get(self, stage):
+        self.asked.append(stage.stage_name)
+        return SimpleNamespace(counts=self.counts[stage.stage_name])
+
+
+def test_alarms_and_filters_of_every_distinct_stage(recipe):
+    trials = expand(load(Experiment, recipe))  # contrastive, and it again with distil behind it
+    builder = Trained(COUNTS)
+    assert alarms_of(trials, builder) == [
+        "contrastive, contrastive: All scores of a list are equal.",
+        "contrastive, contrastive: No weight moved.",
+        "contrastive, contrastive: its filter kept 40 % of 1,200 groups, at 55 % of the work of "
+        "training on all",
+        "contrastive -> distil, distil: Validation is below the first stage.",
+    ]
+    assert builder.asked == ["contrastive", "distil"]
+
+
+def test_a_stage_that_has_nothing_to_say_says_nothing(recipe):
+    unfiltered = {"alarms": [], "filtering/kept_share": None}
+    trials = expand(load(Experiment, recipe))
+    assert alarms_of(trials, Trained({"contrastive": unfiltered, "distil": {}})) == []
