@@ -23,7 +23,7 @@ from raypipe.sweep.steps import best_of
 from raypipe.sweep.trial import Work, missing, run_trial
 from raypipe.train.stage import Stage
 
-RELAY = SimpleNamespace(start=lambda *_: "run", send=lambda *_, **__: None)
+RELAY = SimpleNamespace(links=dict, start=lambda *_: "run", send=lambda *_, **__: None)
 VALUES = {"q1": 0.25, "q2": 0.75}
 PER_QUERY = dict.fromkeys(("nDCG@10", "RR@10", "Judged@10"), VALUES)
 
@@ -100,7 +100,7 @@ def test_when_every_trial_fails_there_is_a_report(recipe, monkeypatch, capsys):
     lost = SimpleNamespace(run=lambda trials, work: errors)
     for name, stub in {
         "available": lambda *_: (("test",), {}),
-        "teachers": lambda *_: None,
+        "teachers": lambda *_: [],
         "mine": lambda *_: counts,
         "log_inputs": lambda *_: None,
         "baselines": lambda *_: fixed,
