@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -111,8 +113,6 @@ def connect(resources: Resources, storage_is_local: bool, shared: bool) -> None:
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")  # report() waits for it
     os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # an actor that nobody asks
     os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # Ctrl-C ends the job, at once
-    import logging
-
     import ray
 
     if not ray.is_initialized():
@@ -121,10 +121,7 @@ def connect(resources: Resources, storage_is_local: bool, shared: bool) -> None:
         for name in ("RAYPIPE_HOME", "IR_DATASETS_HOME", "HF_HOME", "MLFLOW_TRACKING_URI"):
             if name in os.environ:
                 variables[name] = os.environ[name]
-        ray.init(
-            logging_level=logging.WARNING,
-            runtime_env={"env_vars": variables},
-        )
+        _init(variables)
     nodes = [node for node in ray.nodes() if node["Alive"]]
     alone = len(nodes) == 1 and os.environ.get("RAY_ADDRESS", "") in ("", "local")
     if resources.gpu and alone and ray.cluster_resources().get("GPU", 0) == 0:
@@ -134,6 +131,43 @@ def connect(resources: Resources, storage_is_local: bool, shared: bool) -> None:
             f"the cluster has {len(nodes)} nodes, but storage is a directory of one machine; set "
             "storage=s3://... or another URI, or storage_shared=true if every node mounts it"
         )
+
+
+def _init(variables: Mapping[str, str]) -> None:
+    """Start or join Ray; processes of a Ray that starts here know which one they belong to.
+
+    Train's cleaner of killed trainings asks the dashboard. On a machine with several Rays it does
+    not find its own by itself, fails, and what a pruned trial held is lost to the next ones.
+    """
+    import logging
+
+    import ray
+
+    def start(env: Mapping[str, str], port: int | None) -> Any:
+        return ray.init(
+            logging_level=logging.WARNING,
+            dashboard_port=port,
+            runtime_env={"env_vars": dict(env)},
+        )
+
+    if os.environ.get("RAY_ADDRESS", "") not in ("", "local"):
+        start(variables, None)
+        return
+    port = _dashboard_port()
+    address = f"127.0.0.1:{port}"
+    context = start({**variables, "RAY_API_SERVER_ADDRESS": f"http://{address}"}, port)
+    if context.dashboard_url != address:  # one that runs on this machine was joined
+        ray.shutdown()
+        start(variables, None)
+
+
+def _dashboard_port() -> int:
+    """8265, where people look for Ray's dashboard, or a free one."""
+    for port in (8265, 0):
+        with contextlib.suppress(OSError), socket.socket() as one:
+            one.bind(("127.0.0.1", port))
+            return int(one.getsockname()[1])
+    raise OSError("no port is free on 127.0.0.1")
 
 
 @dataclass(frozen=True)
