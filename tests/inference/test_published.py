@@ -267,7 +267,7 @@ def test_gzip_by_content_windows_lines_quotes_and_a_mark(make):
         (tabs("q1 d0 1") + "\nq1\td1\t\n", "line 3: expected a number as score, found ''"),
         (tabs("q1 d0 1 2", "q1 d1 1_0 2"), "line 2: expected a number as score_true"),
         (b"q1\td0\t1\nq1\t\xff\t1\n", "line 2: expected UTF-8, found invalid start byte at byte 3"),
-        (gzip.compress(tabs("q1 d0 1").encode() * 999)[:-20], "complete gzip file"),
+        (gzip.compress(tabs("q1 d0 1").encode() * 999, mtime=0)[:-20], "complete gzip file"),
         (b"\x1f\x8bno", "complete gzip file"),
         ("", "line 1: expected 4 columns .* or 3 columns .*, found 0"),
         (tabs("q1 d0 nan", "q2 d0 -inf"), "all 2 values of wanted documents are NaN or infinite"),
@@ -522,8 +522,16 @@ MANY = json_lines([{**GOOD, "query_id": f"x{i}"} for i in range(200)])
 @pytest.mark.parametrize(
     ("lines", "answers", "message"),
     [
-        (gzip.compress(MANY)[:-9], ["[1]"], r"lists\.jsonl: expected a complete gzip file"),
-        ([GOOD], gzip.compress(b'["[1]"]')[:-9], r"answers\.json: expected a complete gzip file"),
+        (
+            gzip.compress(MANY, mtime=0)[:-9],
+            ["[1]"],
+            r"lists\.jsonl: expected a complete gzip file",
+        ),
+        (
+            [GOOD],
+            gzip.compress(b'["[1]"]', mtime=0)[:-9],
+            r"answers\.json: expected a complete gzip file",
+        ),
         (json_lines([GOOD]) + b'{"query_id": "q\xff"}\n', ["[1]"], "line 2: expected JSON.*utf-8"),
         ([GOOD], b'"[1]"\n"[\xff]"\n', r"answers\.json, line 2: expected JSON, found .*utf-8"),
         ([GOOD], b'["[1]", "\xff"]', r"answers\.json, line 1: expected JSON, found .*utf-8"),
@@ -582,7 +590,7 @@ def test_rankgpt_lists_are_candidates_and_every_drop_is_counted(builder, lists, 
         ([GOOD, GOOD], "line 2: query q1 has a second list; keep one"),
         ([{**GOOD, "query_id": "7"}], "none of its 1 lists has a query and a document of the data"),
         ([{**GOOD, "retrieved_passages": ["D0"]}], "none of its 1 lists has a query and a documen"),
-        (gzip.compress(MANY)[:-9], "expected a complete gzip file"),
+        (gzip.compress(MANY, mtime=0)[:-9], "expected a complete gzip file"),
         (b'{"query_id": "\xff"}\n', "line 1: expected JSON"),
     ],
 )
@@ -630,7 +638,10 @@ def test_a_run_file_of_any_length_is_read_in_parts(make, monkeypatch, builder, l
         ("q9 Q0 d0 1 1 x\n", "none of the 3 queries is in it"),
         ("q1 Q0 dX 1 1 x\n", "none of its 1 documents is in the collection"),
         ("q1 Q0 d0 one 1 x\n", r"file\.tsv, line 1: expected an integer rank"),
-        (gzip.compress(RUN.encode() * 99)[:-9], r"file\.tsv: expected a complete gzip file"),
+        (
+            gzip.compress(RUN.encode() * 99, mtime=0)[:-9],
+            r"file\.tsv: expected a complete gzip file",
+        ),
     ],
 )
 def test_run_files_that_are_refused(make, text, message):

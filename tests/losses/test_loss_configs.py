@@ -58,7 +58,7 @@ from raypipe.losses import (
         (weighted(a=(1.0, KL()), b=(1.0, InfoNCE())), "teacher", True, {"score"}),
         (weighted(a=(1.0, AdrMSE()), b=(1.0, ApproxNDCG())), "teacher", True, {"score", "rank"}),
     ],
-    ids=repr,
+    ids=lambda value: str(sorted(value)) if isinstance(value, set) else repr(value),
 )
 def test_what_a_loss_asks_of_its_groups(
     loss: Loss, uses: str, needs_positive: bool, teacher_kinds: set[str]
