@@ -15,6 +15,8 @@ from raypipe.tracking.spool import Record
 TIMEOUT = "MLFLOW_HTTP_REQUEST_TIMEOUT"
 """Environment variable, in whole seconds."""
 CONNECT_S = 5
+REQUEST_S = 15
+"""A server on a busy machine answers its first calls after several seconds."""
 CALL_S = 60.0
 """What one record may take: a database that hangs has no time-out of its own."""
 _UPLOAD_S = 15.0

@@ -15,6 +15,7 @@ from raypipe.tracking.spool import Record, Spool
 _log = logging.getLogger(__name__)
 _PAUSES_S = (0.5, 1.0, 2.0, 5.0, 10.0, 15.0)
 _STOP_S = 30.0
+_SLOW = 4
 
 
 class Sender:
@@ -32,7 +33,9 @@ class Sender:
         """The last call found no server, or one that could not do it."""
         self._news = threading.Event()
         self._over = threading.Event()
+        self._now = threading.Event()
         self._thread = threading.Thread(target=self._work, daemon=True, name="tracking")
+        self._timed_out = False
         self._unsure = True  # the process before this one may have died after a call
         self._moved = time.monotonic()
         self._may_take = CALL_S
@@ -45,18 +48,26 @@ class Sender:
     def stuck(self, since: float, patience: float) -> bool:
         """Whether there is nothing to wait for: all is sent, or nothing was taken for too long.
 
-        That is `patience` seconds after `since` when the server is away, and what the record at
-        hand may take when it seems to be there: a call may never return.
+        That is `patience` seconds after `since` when the server is away, more when it took a
+        connection and did not answer in time, and what the record at hand may take when it seems
+        to be there: a call may never return.
         """
         if not self.spool.waiting or not self._thread.is_alive():
             return True
-        most = patience if self.away else max(patience, self._may_take)
+        slow = _SLOW * patience  # it is there, and may answer the next time
+        most = (slow if self._timed_out else patience) if self.away else self._may_take
+        most = max(most, patience)
         return time.monotonic() - max(since, self._moved) > most
+
+    def again(self) -> None:
+        """Try now, if it waits before the next try."""
+        self._now.set()
 
     def end(self) -> None:
         """Tell the thread to end after the record that is being sent."""
         self._over.set()
         self._news.set()
+        self._now.set()
 
     def ended(self, seconds: float) -> bool:
         """Whether it has ended, after waiting for it."""
@@ -102,7 +113,9 @@ class Sender:
                 f"tracking: {without_secrets(self.server.uri)} does not answer "
                 f"({_reason(error, 200)}); the job goes on, its records wait in {self.spool.folder}"
             )
-        self._over.wait(next(self._pauses, _PAUSES_S[-1]))
+        self._timed_out = "timed out" in str(error).lower()
+        self._now.wait(next(self._pauses, _PAUSES_S[-1]))
+        self._now.clear()
 
     def _back(self) -> None:
         if self.away:
@@ -128,6 +141,8 @@ def drain(senders: Sequence[Sender], patience: float) -> int:
         Records that still wait.
     """
     began = time.monotonic()
+    for one in senders:
+        one.again()
     while not all(one.stuck(began, patience) for one in senders):
         time.sleep(0.05)
     return sum(one.spool.waiting for one in senders)

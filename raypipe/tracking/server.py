@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 from raypipe.files import home, locked
 from raypipe.tracking.models import save_pyfunc
 from raypipe.tracking.names import cells, key, metric_name, model_name
-from raypipe.tracking.patience import CONNECT_S, TIMEOUT, uploading
+from raypipe.tracking.patience import CONNECT_S, REQUEST_S, TIMEOUT, uploading
 from raypipe.tracking.spool import Record
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 LOCAL_ID = "raypipe.local_id"
 """Tag with our own id of a run, so that a run whose creation was not confirmed is found again."""
 _ENVIRONMENT = {
-    TIMEOUT: str(CONNECT_S),
+    TIMEOUT: str(REQUEST_S),
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
     "MLFLOW_DISABLE_TELEMETRY": "true",
