@@ -22,8 +22,8 @@ help: ## this list
 demo: $(DEMO) ## mine, train, evaluate and compare on the built-in collection, on this machine
 	$(VENV)/bin/python jobs/sweep.py $(ARGS)
 
-test: $(TEST) ## unit tests, and beside them those on a local Ray cluster (ARGS="-n 0": one by one)
-	$(VENV)/bin/python -m pytest -n 2 --dist loadgroup $(ARGS)
+test: $(TEST) ## unit tests, and beside them those on a local Ray cluster
+	$(VENV)/bin/python tests/tiers.py $(ARGS)
 
 test-services: $(SERVICES) ## tests that need a language model, a browser, PostgreSQL or a server
 	$(VENV)/bin/python -m pytest -m services $(ARGS)

@@ -71,14 +71,6 @@ CHAT_TEMPLATE = (
 )
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Under pytest-xdist, tests on Ray share one worker, as they share one cluster."""
-    for item in items:
-        if item.get_closest_marker("ray"):
-            item.add_marker(pytest.mark.xdist_group("ray"))
-
-
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[None]:
     """A local Ray as jobs start it, with the CPUs that this machine has."""

@@ -27,7 +27,7 @@ class Trained:
         self.counts = counts
         self.asked: list[str] = []
 
-    def get(self, stage):
+    def find(self, stage):
         self.asked.append(stage.stage_name)
         return SimpleNamespace(counts=self.counts[stage.stage_name])
 

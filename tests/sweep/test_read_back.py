@@ -114,7 +114,7 @@ def test_the_jobs_own_rows_have_their_seeds_in_order(recipe, monkeypatch):
             return step.seed if isinstance(step, Stage) else step.run_step.weights.seed
 
     facts = {"steps": 10, "pairs": 640, "seconds": 5.0}
-    monkeypatch.setattr(rows_module, "trainer_facts", lambda seed: facts)
+    monkeypatch.setattr(rows_module, "chain_facts", lambda chain, builder: [facts])
     monkeypatch.setattr(rows_module, "per_query", lambda seed: {"nDCG@10": {"q": seed / 10}})
     one = trained_row("contrastive", trials, Standing(), set(), ["test"])
     assert one.seeds == (1, 2, 3)

@@ -18,7 +18,7 @@ from raypipe.sweep.relay import Relay, _Writer
 from raypipe.sweep.space import expand
 from raypipe.sweep.steps import line_of, log_inputs, record_best, tracked
 from raypipe.sweep.trial import Work, run_trial
-from raypipe.tracking import Recorder
+from raypipe.tracking import Kind, Recorder
 from raypipe.tracking import reading as stores
 
 STORAGE = "s3://AKIA:hush@hush/hush@bucket/x?secret_key=hush"
@@ -32,6 +32,11 @@ class Near(Relay):
     def __init__(self, recorder: Recorder) -> None:
         self.recorder = recorder
         self.sent: list[tuple[Any, ...]] = []
+
+    def start(self, name: str, kind: Kind, parent: str | None, params: Any, tags: Any) -> str:
+        run = f"run {len(self.sent)}"
+        self.send("start", run, name, kind, parent, params, tags)
+        return run
 
     def send(self, verb: str, *args: Any, **kwargs: Any) -> None:
         self.sent.append((verb, *args))
@@ -47,15 +52,21 @@ class Near(Relay):
 
 
 class Standing:
-    """A builder whose every artifact stands in a storage behind a password, but checkpoints."""
+    """A builder whose every artifact stands in a storage behind a password."""
 
     store = Store(STORAGE)
 
-    def find(self, step: Any) -> None:
-        raise OSError(f"no answer from {STORAGE}")
-
     def get(self, step: Any) -> Artifact:
         return Artifact(self.store, step.path, {"digest": step.digest, "counts": {"means": {}}})
+
+    find = get
+
+
+class Silent(Standing):
+    """One whose storage does not say what stands."""
+
+    def find(self, step: Any) -> Artifact:
+        raise OSError(f"no answer from {STORAGE}")
 
 
 @pytest.fixture
@@ -81,7 +92,7 @@ def test_nothing_that_is_recorded_holds_a_password(recipe, relay, tmp_path, monk
     given = [f"tracking={TRACKING.replace('hush', '${HUSH}')}", f"storage={STORAGE}"]
     experiment = load(Experiment, recipe, given)
     assert (experiment.tracking, experiment.store().uri) == (TRACKING, STORAGE)
-    (trial, *_), builder = expand(experiment), Standing()
+    (trial, *_), builder = expand(experiment), Silent()
 
     def work(relay: Relay, run: str) -> Any:
         log_inputs(experiment, ["test"], builder, relay, run)
@@ -127,7 +138,7 @@ def test_trials_that_were_stopped_end_before_the_job(recipe, relay, tmp_path):
         trial = relay.start("pruned", "trial", run, {}, RUNS)
         relay.start("distil", "stage", trial, {}, RUNS)
         relay.send("finish", relay.start("whole", "trial", run, {}, RUNS))
-        return SimpleNamespace(tracked_run="")
+        return SimpleNamespace(tracked_run="", status="FINISHED")
 
     result = tracked(load(Experiment, recipe), print, work)
     status = {name: run.info.status for name, run in runs(tmp_path).items()}
