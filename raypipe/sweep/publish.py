@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +26,7 @@ from raypipe.sweep.tracked import COMPARISON, comparison_json
 from raypipe.train.stage import history
 
 _GONE = "its checkpoint was deleted; the values are stored, so nothing was trained again"
+_FIGURE = re.compile(r"\d+([.,]\d+)*(e[+-]?\d+)?")
 
 
 @dataclass
@@ -114,22 +116,34 @@ def curves_of(rows: Mapping[str, Sequence[Trial]], builder: Builder) -> dict[str
 
 
 def alarms_of(trials: Sequence[Trial], builder: Builder) -> list[str]:
-    """What alarms and filters said of the trials' stages, each stage once; which are gone."""
-    said: dict[str, None] = {}
+    """What alarms and filters said of the trials' stages, each stage once; which are gone.
+
+    What several seeds of a row are told alike, but for the figures, stands once, with the figures
+    of the first and the names of the others.
+    """
+    said: dict[tuple[str, int, str, str], tuple[str, list[str]]] = {}
     heard: set[str] = set()
     for trial in trials:
-        for stage in trial.experiment.trained().chain():
+        for place, stage in enumerate(trial.experiment.trained().chain()):
             if stage.digest in heard:
                 continue
             heard.add(stage.digest)
             checkpoint = builder.find(stage)
             if checkpoint is None:
-                said[f"{trial.name}, {stage.stage_name}: {_GONE}"] = None
-                continue
-            counts = checkpoint.counts
-            for sentence in [*counts.get("alarms", ()), *_filtered(counts)]:
-                said[f"{trial.name}, {stage.stage_name}: {sentence}"] = None
-    return list(said)
+                sentences = [_GONE]
+            else:
+                counts = checkpoint.counts
+                sentences = [*counts.get("alarms", ()), *_filtered(counts)]
+            for sentence in sentences:
+                kind = (trial.row, place, stage.stage_name, _FIGURE.sub("0", sentence))
+                whole = f"{trial.name}, {stage.stage_name}: {sentence}"
+                said.setdefault(kind, (whole, []))[1].append(str(trial.experiment.seed))
+    return [
+        f"{first} (Likewise seed{'s' * (len(seeds) > 2)} {', '.join(seeds[1:])}.)"
+        if seeds[1:]
+        else first
+        for first, seeds in said.values()
+    ]
 
 
 def _filtered(counts: Mapping[str, Any]) -> list[str]:

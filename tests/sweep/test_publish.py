@@ -49,3 +49,32 @@ def test_a_stage_that_has_nothing_to_say_says_nothing(recipe):
     unfiltered = {"alarms": [], "filtering/kept_share": None}
     trials = expand(load(Experiment, recipe))
     assert alarms_of(trials, Trained({"contrastive": unfiltered, "distil": {}})) == []
+
+
+class Told(Trained):
+    """A builder whose stages have the counts of their seed and name."""
+
+    def find(self, stage):
+        return SimpleNamespace(counts=self.counts[stage.seed, stage.stage_name])
+
+
+def test_what_seeds_are_told_alike_stands_once(recipe):
+    trials = expand(
+        load(Experiment, recipe, ['sweep.space={"seed": [1, 2, 3, 4]}', "reference=null"])
+    )
+    low = "Validation nDCG@10 is {}, below the first stage's 0.41."
+    stuck = "At a rate of {} most weights do not move."
+    counts = {
+        (1, "contrastive"): {"alarms": [low.format("0.2594")]},
+        (2, "contrastive"): {"alarms": [low.format("1e-05"), stuck.format(1e-9)]},
+        (3, "contrastive"): {"alarms": ["No weight moved.", low.format("0.3")]},
+        (4, "contrastive"): {"alarms": [stuck.format("1.5e-10")]},
+    }
+    counts |= {(seed, "distil"): {"alarms": [low.format(seed)]} for seed in (1, 3)}
+    counts |= {(seed, "distil"): {} for seed in (2, 4)}
+    assert alarms_of(trials, Told(counts)) == [
+        f"{trials[0].name}, contrastive: {low.format('0.2594')} (Likewise seeds 2, 3.)",
+        f"{trials[0].name}, distil: {low.format('1')} (Likewise seed 3.)",
+        f"{trials[1].name}, contrastive: {stuck.format(1e-9)} (Likewise seed 4.)",
+        f"{trials[2].name}, contrastive: No weight moved.",
+    ]
