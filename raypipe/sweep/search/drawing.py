@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -100,7 +100,7 @@ def named(experiment: Experiment, drawn: Drawn, choices: list[Choice]) -> Trial:
     return trial_of(experiment, choices, f"{drawn.number:03d} {shown}")
 
 
-def best_trial(experiment: Experiment, drawn: list[Drawn]) -> Trial:
+def best_trial(experiment: Experiment, drawn: Sequence[Drawn]) -> Trial:
     """The finished draw with the best validation value.
 
     Raises:
