@@ -138,7 +138,7 @@ def cost(report: Report, one: SetFacts) -> Any | None:
 def curves(report: Report) -> Any | None:
     """Loss and validation of every stage; None where nothing was reported.
 
-    One colour per row, one line style per seed.
+    One colour per row, one line style per seed. Rows that share a stage share its lines.
     """
     stages = list(dict.fromkeys(c.stage for cs in report.curves.values() for c in cs))
     names = [f"val/{m}" for m in report.sets[0].measures[:1]]
@@ -147,15 +147,14 @@ def curves(report: Report) -> Any | None:
     figure = _figure(4.6 * len(stages), 6.0)
     axes = figure.subplots(2, len(stages), squeeze=False)
     for column, stage in enumerate(stages):
-        for number, (row, found) in enumerate(report.curves.items()):
-            mine = [curve for curve in found if curve.stage == stage]
+        for number, (label, mine) in _lines(report, stage).items():
             colour = _CYCLE[number % len(_CYCLE)]
             for i, curve in enumerate(mine):
                 look = {"color": colour, "linestyle": _STYLES[i % len(_STYLES)], "linewidth": 1.1}
-                label = row if i == 0 else None
-                _draw(axes[0][column], _smooth(curve, "loss"), label, look)
+                said = label if i == 0 else None
+                _draw(axes[0][column], _smooth(curve, "loss"), said, look)
                 for name in names:
-                    _draw(axes[1][column], list(curve.series.get(name, ())), label, look, "o")
+                    _draw(axes[1][column], list(curve.series.get(name, ())), said, look, "o")
         axes[0][column].set_title(stage, fontsize=10)
         axes[0][column].set_ylabel("training loss")
         axes[1][column].set_ylabel(f"validation {names[0].removeprefix('val/')}")
@@ -171,6 +170,19 @@ def curves(report: Report) -> Any | None:
                 labels.append(label)
     figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=8)
     return figure
+
+
+def _lines(report: Report, stage: str) -> dict[int, tuple[str, list[Curve]]]:
+    """Number of the first row, names of all rows and curves, for every different training."""
+    found: dict[int, tuple[str, list[Curve]]] = {}
+    for number, (row, curves) in enumerate(report.curves.items()):
+        mine = [curve for curve in curves if curve.stage == stage]
+        twin = next((n for n, (_, known) in found.items() if mine and known == mine), None)
+        if twin is None:
+            found[number] = (row, mine)
+        else:
+            found[twin] = (f"{found[twin][0]}; {row}", mine)
+    return found
 
 
 def _draw(

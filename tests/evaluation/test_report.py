@@ -181,6 +181,26 @@ def test_plots_are_the_same_every_time(tmp_path, full):
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_rows_that_share_a_stage_share_its_curves(full):
+    def drawn(figure) -> dict[str, dict[str, int]]:
+        """Title of each column to labels, and how many curves of losses there are."""
+        found = {}
+        for axis in figure.axes[: len(figure.axes) // 2]:
+            labels = axis.get_legend_handles_labels()[1]
+            found[axis.get_title()] = {"labels": labels, "lines": len(axis.lines)}
+        return found
+
+    both = "MiniLM | mnrl; MiniLM | mnrl > kl"
+    assert drawn(plots.curves(full)) == {
+        "contrastive": {"labels": [both], "lines": 3},
+        "distil": {"labels": ["MiniLM | mnrl > kl", "tiny"], "lines": 4},
+    }
+    known = full.curves["MiniLM | mnrl"]
+    other = replace(known[2], series={"loss": [(1, 0.5), (2, 0.4)]})
+    apart = report(curves={**full.curves, "MiniLM | mnrl": [*known[:2], other]})
+    assert drawn(plots.curves(apart))["contrastive"] == {"labels": both.split("; "), "lines": 6}
+
+
 def test_plots_of_what_is_not_there_are_none():
     plain = report(rows=report().rows[:4], reference=None, curves={})
     assert plots.cost(plain, plain.sets[0]) is None
