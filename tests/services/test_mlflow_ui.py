@@ -130,7 +130,9 @@ def test_the_report_is_a_page_with_plots(tracked, browser, tmp_path):
     up = browser.execute_script(first)
     browser.execute_script(f"{head}.click()")
     assert browser.execute_script(first) != up  # a click on a head sorts by it
-    assert [e for e in browser.get_log("browser") if e["level"] == "SEVERE"] == []
+    severe = [e["message"] for e in browser.get_log("browser") if e["level"] == "SEVERE"]
+    # MLflow's own pages, seen before, ask for what a server without users has not
+    assert [one for one in severe if not one.startswith(uri)] == []
     keep(browser, "report")
     if folder := os.environ.get("RAYPIPE_SCREENSHOTS"):
         shutil.copy(page, folder)
