@@ -6,8 +6,10 @@ slow or dead tracking server never slows training, and a sqlite file has one wri
 
 from __future__ import annotations
 
+import sys
 import uuid
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -22,9 +24,9 @@ ROW_TAG = "raypipe.row"
 
 
 class _Writer:
-    def __init__(self, uri: str | None, experiment: str) -> None:
+    def __init__(self, uri: str | None, experiment: str, program: str = "") -> None:
         self._said: list[str] = []
-        self._recorder = Recorder(uri, experiment, self._said.append)
+        self._recorder = Recorder(uri, experiment, self._said.append, program)
         self._rows: dict[str, str] = {}
 
     def start(self, run: str, name: str, kind: Kind, parent: Any, params: Any, tags: Any) -> None:
@@ -76,7 +78,8 @@ class Relay:
         """Start the writing actor on this node; it ends with the driver."""
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         options = {"num_cpus": 0, "scheduling_strategy": here, "max_restarts": 0}
-        return cls(ray.remote(_Writer).options(**options).remote(uri, experiment))
+        program = Path(sys.argv[0]).name
+        return cls(ray.remote(_Writer).options(**options).remote(uri, experiment, program))
 
     def start(self, name: str, kind: Kind, parent: str | None, params: Any, tags: Any) -> str:
         """Begin a run; returns our id of it."""

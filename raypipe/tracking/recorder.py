@@ -6,6 +6,7 @@ stage. Only drivers write; no call waits for the server, and none raises because
 
 from __future__ import annotations
 
+import getpass
 import logging
 import math
 import shutil
@@ -29,10 +30,17 @@ _SAMPLE_S = 10.0
 
 
 class Recorder:
-    """The writer of one job's tracked runs. Run ids are the caller's own, unique strings."""
+    """The writer of one job's tracked runs. Run ids are the caller's own, unique strings.
+
+    `program` is what MLflow shows as the source of the runs, such as sweep.py.
+    """
 
     def __init__(
-        self, uri: str | None, experiment: str, warn: Callable[[str], None] = _log.warning
+        self,
+        uri: str | None,
+        experiment: str,
+        warn: Callable[[str], None] = _log.warning,
+        program: str = "",
     ) -> None:
         self.uri, root = place(uri or default_uri())
         target = {"uri": self.uri, "experiment": experiment, "artifact_root": root}
@@ -40,6 +48,7 @@ class Recorder:
         self.sender = Sender(self.spool, Server(self.uri, experiment, root), warn)
         self.others = [_orphan(one, warn) for one in left_behind()]
         self._watch: _Watch | None = None
+        self._origin = origin(program)
 
     def start(
         self,
@@ -51,7 +60,7 @@ class Recorder:
         tags: Mapping[str, Any] | None = None,
     ) -> None:
         """Begin a run below `parent`."""
-        own = {"raypipe.kind": kind, **commit(), **(tags or {})}
+        own = {"raypipe.kind": kind, **self._origin, **(tags or {})}
         content = {
             "parent": parent,
             "name": name,
@@ -221,6 +230,14 @@ def _monitors() -> list[Any]:
     with suppress(Exception):  # no GPU, or no library that reads it
         found.append(GPUMonitor())
     return found
+
+
+def origin(program: str) -> dict[str, str]:
+    """Where runs come from, as MLflow's own client would say: program, user, commit."""
+    found = {"mlflow.source.name": program, "mlflow.source.type": "LOCAL"} if program else {}
+    with suppress(KeyError, OSError):  # a container may have no name for its user
+        found["mlflow.user"] = getpass.getuser()
+    return found | commit()
 
 
 def commit() -> dict[str, str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 import threading
 import time
 from pathlib import Path
@@ -177,6 +178,7 @@ def test_tracked_runs_are_nested(first, tracked):
     for name, trial in trials.items():
         assert trial.info.status == "FINISHED"
         assert trial.data.tags["raypipe.kind"] == "trial"
+        assert trial.data.tags["mlflow.source.name"] == Path(sys.argv[0]).name
         assert trial.data.params["stages.contrastive.lr"] == "0.003"
         assert trial.data.params["sweep.order"] == name
         assert trial.data.metrics["pairs"] == by_name(first)[name].row.pairs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import math
 import os
@@ -26,7 +27,7 @@ class Tracked:
     """A recorder whose calls are seen at once, with the server's run ids."""
 
     def __init__(self, uri: str) -> None:
-        self.recorder = Recorder(uri, "raypipe tests")
+        self.recorder = Recorder(uri, "raypipe tests", program="sweep.py")
         self.uri = self.recorder.uri
         self.count = 0
 
@@ -86,6 +87,10 @@ def test_job_trial_stage_nest(tracker, client, experiment_id):
     assert tags["raypipe.kind"] == "stage"
     assert client.get_run(trial).data.tags["seed"] == "7"
     assert "mlflow.parentRunId" not in client.get_run(job).data.tags
+    for run in (job, trial, stage):  # the columns Source and User of MLflow's table
+        tags = client.get_run(run).data.tags
+        assert (tags["mlflow.source.name"], tags["mlflow.source.type"]) == ("sweep.py", "LOCAL")
+        assert tags["mlflow.user"] == getpass.getuser()
 
 
 def test_finish_sets_the_status(tracker, client):
