@@ -153,17 +153,23 @@ def _init(variables: Mapping[str, str]) -> None:
     if os.environ.get("RAY_ADDRESS", "") not in ("", "local"):
         start(variables, None)
         return
-    port = _dashboard_port()
-    address = f"127.0.0.1:{port}"
-    context = start({**variables, "RAY_API_SERVER_ADDRESS": f"http://{address}"}, port)
-    if context.dashboard_url != address:  # one that runs on this machine was joined
+    seen: Any = object()
+    for wanted in (8265, 0, 0):
+        port = _dashboard_port(wanted)
+        address = f"127.0.0.1:{port}"
+        context = start({**variables, "RAY_API_SERVER_ADDRESS": f"http://{address}"}, port)
+        if context.dashboard_url == address:
+            return
         ray.shutdown()
-        start(variables, None)
+        if context.dashboard_url == seen:  # one that runs on this machine was joined
+            break
+        seen = context.dashboard_url  # or a job that started at the same time took the port
+    start(variables, None)
 
 
-def _dashboard_port() -> int:
+def _dashboard_port(wanted: int = 8265) -> int:
     """8265, where people look for Ray's dashboard, or a free one."""
-    for port in (8265, 0):
+    for port in (wanted, 0):
         with contextlib.suppress(OSError), socket.socket() as one:
             one.bind(("127.0.0.1", port))
             return int(one.getsockname()[1])
