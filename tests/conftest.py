@@ -71,14 +71,6 @@ CHAT_TEMPLATE = (
 )
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items) -> None:
-    """Mark what tests/tiers.py runs in a process of its own."""
-    for item in items:
-        if item.path.parent.name == "sweep":
-            item.add_marker("sweeps")
-
-
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[None]:
     """A local Ray as jobs start it, with the CPUs that this machine has."""
