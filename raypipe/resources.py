@@ -168,7 +168,7 @@ def _init(variables: Mapping[str, str]) -> None:
 
 
 def _dashboard_port(wanted: int = 8265) -> int:
-    """8265, where people look for Ray's dashboard, or a free one."""
+    """The wanted port if it is free (8265 is where people look for the dashboard), or another."""
     for port in (wanted, 0):
         with contextlib.suppress(OSError), socket.socket() as one:
             one.bind(("127.0.0.1", port))

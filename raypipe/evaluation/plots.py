@@ -177,7 +177,9 @@ def _lines(report: Report, stage: str) -> dict[int, tuple[str, list[Curve]]]:
     found: dict[int, tuple[str, list[Curve]]] = {}
     for number, (row, curves) in enumerate(report.curves.items()):
         mine = [curve for curve in curves if curve.stage == stage]
-        twin = next((n for n, (_, known) in found.items() if mine and known == mine), None)
+        if not mine:
+            continue
+        twin = next((n for n, (_, known) in found.items() if known == mine), None)
         if twin is None:
             found[number] = (row, mine)
         else:

@@ -78,3 +78,11 @@ def test_what_seeds_are_told_alike_stands_once(recipe):
         f"{trials[1].name}, contrastive: {stuck.format(1e-9)} (Likewise seed 4.)",
         f"{trials[2].name}, contrastive: No weight moved.",
     ]
+
+
+def test_a_stage_that_runs_twice_speaks_for_itself(recipe):
+    given = ['sweep.space={"seed": [1, 2]}', "reference=null", "order=contrastive -> contrastive"]
+    trials = expand(load(Experiment, recipe, given))
+    counts = {(seed, "contrastive"): {"alarms": [f"Loss {seed}."]} for seed in (1, 2)}
+    once = f"{trials[0].name}, contrastive: Loss 1. (Likewise seed 2.)"
+    assert alarms_of(trials, Told(counts)) == [once, once]
