@@ -18,7 +18,8 @@ class PlannedSearch(Searcher):
     def __init__(self, readiness: Readiness) -> None:
         super().__init__()
         self._readiness = readiness
-        self._running: dict[str, int] = {}
+        self.asked: dict[str, int] = {}
+        """Tune's id of a trial to its position in the plan."""
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The position of the next trial, None to ask again later."""
@@ -27,14 +28,14 @@ class PlannedSearch(Searcher):
         position = self._readiness.next()
         if position is None:
             return None
-        self._running[trial_id] = position
+        self.asked[trial_id] = position
         return {"trial": position}
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
         """Free what the trial did not commit."""
-        self._readiness.finished(self._running.pop(trial_id))
+        self._readiness.finished(self.asked[trial_id])
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing to save: what was reached stands in the artifact store."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from raypipe.artifacts import Builder
@@ -97,25 +97,38 @@ class Runner:
             parent=self.parent,
             work=work,
         )
-        readiness = Readiness(plan.chains, lambda step: store.find(step) is not None, waiting)
+        search = PlannedSearch(
+            Readiness(plan.chains, lambda step: store.find(step) is not None, waiting)
+        )
         results = tune.Tuner(
             # a trial only waits for its training; CPUs would be taken from that
             tune.with_resources(trainable, {"cpu": 0, "memory": 1 << 20}),
             tune_config=tune.TuneConfig(
                 num_samples=len(waiting),
-                search_alg=PlannedSearch(readiness),
+                search_alg=search,
                 max_concurrent_trials=slots,
             ),
             run_config=tune_run(
                 self.parent, store.uri, plan.trials[0].experiment.name, self.retries
             ),
         ).fit()
-        failed = {}
-        for result in results:
-            if result.error is not None:
-                name = plan.trials[result.config["trial"]].name if result.config else "?"
-                failed[name] = last_line(result.error)
-        return failed
+        return {plan.trials[at].name: error for at, error in errors_of(results, search.asked)}
+
+
+def errors_of(results: Iterable[Any], asked: Mapping[str, int]) -> list[tuple[int, str]]:
+    """What was asked of each trial that failed, and the last line of its error.
+
+    A trial whose process died before it could describe itself has no config; its id it has always.
+
+    Args:
+        results: Tune's.
+        asked: Tune's id of a trial to what was asked of it.
+    """
+    return [
+        (asked[result.metrics["trial_id"]], last_line(result.error))
+        for result in results
+        if result.error is not None
+    ]
 
 
 def tune_run(parent: str, storage: str, name: str, retries: int) -> Any:

@@ -12,11 +12,13 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import psutil
 import pyarrow.parquet as pq
 import pytest
+from ray.tune.experiment import Trial
 
 from raypipe.artifacts import Builder
 from raypipe.config import load
@@ -27,6 +29,7 @@ from raypipe.resources import Context, Resources
 from raypipe.sweep.plan import Plan, Readiness
 from raypipe.sweep.planned import PlannedSearch
 from raypipe.sweep.read_back import read_report
+from raypipe.sweep.runner import errors_of
 from raypipe.sweep.space import expand
 from raypipe.sweep.sweep import run
 from raypipe.tracking.reading import Store
@@ -355,7 +358,13 @@ def test_a_failing_trial_does_not_stop_the_others(first, path, client):
     assert client.get_run(result.tracked_run).data.metrics["trials_failed"] == 1
 
 
-def test_a_killed_trial_is_a_failed_row_and_the_others_go_on(first, path):
+def test_a_killed_trial_is_a_failed_row_and_the_others_go_on(first, path, monkeypatch):
+    def silent(trial: Trial) -> None:
+        trial._default_result_or_future = None
+
+    # as of a process that died before it described itself: Tune's result has no config then
+    monkeypatch.setattr(Trial, "_get_default_result_or_future", silent)
+
     def trials() -> dict[int, psutil.Process]:
         family = psutil.Process().children(recursive=True)
         return {one.pid: one for one in family if one.name().startswith("ray::Implicit")}
@@ -430,3 +439,13 @@ def test_a_trial_whose_stage_is_being_trained_waits(path):
     committed.add(plan.chains[0][0].digest)
     assert search.suggest("b") == {"trial": 1}
     assert search.suggest("c") == PlannedSearch.FINISHED
+    search.on_trial_complete("a")
+    assert search.asked == {"a": 0, "b": 1}
+
+
+def test_the_errors_of_trials_that_said_nothing_else():
+    results = [
+        SimpleNamespace(metrics={"trial_id": one}, error=error)
+        for one, error in [("a", None), ("b", RuntimeError("first\nlast")), ("c", OSError("full"))]
+    ]
+    assert errors_of(results, {"b": 3, "c": 0, "a": 5}) == [(3, "last"), (0, "OSError: full")]

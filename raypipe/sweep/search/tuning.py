@@ -20,12 +20,12 @@ from raypipe.experiment import Experiment
 from raypipe.resources import Context
 from raypipe.space import Asha
 from raypipe.sweep.relay import Relay
-from raypipe.sweep.runner import Runner, say_at_once, tune_run
+from raypipe.sweep.runner import Runner, errors_of, say_at_once, tune_run
 from raypipe.sweep.search.drawing import Drawing, named
 from raypipe.sweep.search.journal import Drawn, Journal
 from raypipe.sweep.search.sampler import Sampler
 from raypipe.sweep.selecting import PHASE
-from raypipe.sweep.trial import Work, last_line, run_trial
+from raypipe.sweep.trial import Work, run_trial
 
 
 class DrawnSearch(Searcher):
@@ -34,13 +34,16 @@ class DrawnSearch(Searcher):
     def __init__(self, drawing: Drawing) -> None:
         super().__init__()
         self._drawing = drawing
-        self._running: dict[str, dict[str, Any]] = {}
+        self.asked: dict[str, int] = {}
+        """Tune's id of a trial to the number of its draw."""
+        self._positions: dict[str, int] = {}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The next draw, None to ask again later."""
         config = self._drawing.next()
         if config is not None:
-            self._running[trial_id] = config
+            self.asked[trial_id] = config["number"]
+            self._positions[trial_id] = config["position"]
             return config
         if self._drawing.left <= 0 and not self._drawing.readiness.waiting:
             return Searcher.FINISHED
@@ -48,14 +51,13 @@ class DrawnSearch(Searcher):
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Keep the validation curve."""
-        _keep(self._drawing.known[self._running[trial_id]["number"]], result)
+        _keep(self._drawing.known[self.asked[trial_id]], result)
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
         """Write down whether it finished, was pruned or failed; free its stages."""
-        config = self._running.pop(trial_id)
-        drawn = self._drawing.known[config["number"]]
+        drawn = self._drawing.known[self.asked[trial_id]]
         if error:
             drawn.state = "failed"
         elif result is not None and result.get("finished"):
@@ -65,7 +67,7 @@ class DrawnSearch(Searcher):
             _keep(drawn, result or {})  # Tune tells a searcher of the last one only here
             drawn.value = drawn.curve[-1] if drawn.curve else None
         self._drawing.ended(drawn)
-        self._drawing.readiness.finished(config["position"])
+        self._drawing.readiness.finished(self._positions[trial_id])
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing to save: the journal has it."""
@@ -106,21 +108,20 @@ def search(experiment: Experiment, runner: Runner) -> list[Drawn]:
         relay=runner.relay,
         parent=runner.parent,
     )
+    drawer = DrawnSearch(drawing)
     results = tune.Tuner(
         tune.with_resources(trainable, {"cpu": 0, "memory": 1 << 20}),
         tune_config=tune.TuneConfig(
             num_samples=drawing.left,
-            search_alg=DrawnSearch(drawing),
+            search_alg=drawer,
             scheduler=scheduler(drawing),
             max_concurrent_trials=slots,
         ),
         run_config=tune_run(runner.parent, store.uri, experiment.name, runner.retries),
     ).fit()
-    for result in results:
-        if result.error is not None and result.config:
-            drawn = drawing.known[result.config["number"]]
-            drawn.error = last_line(result.error)
-            journal.write(drawn)
+    for number, error in errors_of(results, drawer.asked):
+        drawing.known[number].error = error
+        journal.write(drawing.known[number])
     _sweep_away(drawing, store)
     return list(drawing.known.values())
 
