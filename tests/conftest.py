@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -194,6 +195,25 @@ def write_recipe(beir_folder, tiny_backbone) -> Callable[[Path], Path]:
 def recipe(tmp_path, write_recipe) -> Path:
     """Two trials that share their first stage; storage and tracking below tmp_path."""
     return write_recipe(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def mined(cluster, tmp_path_factory, write_recipe) -> Path:
+    """The storage of the small recipe, mined once; not to be written to."""
+    from raypipe.config import load
+    from raypipe.experiment import Experiment
+    from raypipe.sweep.mine import run
+
+    folder = tmp_path_factory.mktemp("mined")
+    run(load(Experiment, write_recipe(folder)), lambda line: None)
+    return folder / "storage"
+
+
+@pytest.fixture
+def mined_recipe(recipe, mined) -> Path:
+    """The small recipe with a storage of its own, in which only the training is missing."""
+    shutil.copytree(mined, recipe.parent / "storage")
+    return recipe
 
 
 def _words(rng: random.Random, count: int) -> list[str]:

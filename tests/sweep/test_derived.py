@@ -54,12 +54,12 @@ def test_seeds_without_seeds_are_an_error_before_work(recipe):
 
 
 @pytest.mark.ray
-def test_a_sweep_with_derived_rows_and_its_export(cluster, recipe, tmp_path):
+def test_a_sweep_with_derived_rows_and_its_export(mined_recipe, tmp_path):
     from sentence_transformers import CrossEncoder
 
-    data = load(Experiment, recipe).data.test.dataset
+    data = load(Experiment, mined_recipe).data.test.dataset
     deep = f"{{queries: {{dataset: '{data}', split: test}}, depth: 15, measures: [nDCG@10]}}"
-    experiment = load(Experiment, recipe, [*SEEDS, ALL, f"evaluation.sets={{deep: {deep}}}"])
+    experiment = load(Experiment, mined_recipe, [*SEEDS, ALL, f"evaluation.sets={{deep: {deep}}}"])
     said: list[str] = []
     result = run(experiment, said.append)
     lines = {line.row.name: line for line in result.report.lines["test"]}

@@ -353,7 +353,7 @@ def test_the_plan_of_a_search_needs_no_cluster(recipe, monkeypatch):
 
 
 @pytest.mark.ray
-def test_a_search_prunes_reports_and_goes_on(cluster, recipe):
+def test_a_search_prunes_reports_and_goes_on(mined_recipe):
     import ray
 
     rates = {"good": 3e-3, "none": 1e-9, "nil": 2e-9}  # of one seed: all begin alike
@@ -363,7 +363,7 @@ def test_a_search_prunes_reports_and_goes_on(cluster, recipe):
         "stages.contrastive.steps=16",
         f"resources.cpus_per_worker={int(ray.cluster_resources()['CPU'])}",  # one after the other
     ]
-    experiment = load(Experiment, recipe, given)
+    experiment = load(Experiment, mined_recipe, given)
     journal = Journal.of(experiment, experiment.store())
     for number, rate in enumerate(rates):  # the draws of an interrupted search
         journal.write(Drawn(number, {"stages.contrastive.lr": rate}))
@@ -380,11 +380,11 @@ def test_a_search_prunes_reports_and_goes_on(cluster, recipe):
     assert best.stages[0].lr == rates["good"] and best.seeds == (1,)
     # nothing is claimed, and only one trial has read the test queries
     assert all(v is None for line in report.lines["test"] for v in line.versus.values())
-    assert len(list((recipe.parent / "storage" / "run").glob("*contrastive*test*"))) == 1
-    assert len(list((recipe.parent / "storage" / "checkpoint").glob("*/manifest.json"))) == 1
+    assert len(list((mined_recipe.parent / "storage" / "run").glob("*contrastive*test*"))) == 1
+    assert len(list((mined_recipe.parent / "storage" / "checkpoint").glob("*/manifest.json"))) == 1
 
     again = run_or_plan(
-        load(Experiment, recipe, [*given, "sweep.search.trials=4"]), False, said.append
+        load(Experiment, mined_recipe, [*given, "sweep.search.trials=4"]), False, said.append
     )
     assert list(again.report.searched)[:3] == list(report.searched)
     assert [one.number for one in again.report.searched] == [0, 1, 2, 3]

@@ -125,9 +125,9 @@ def test_the_plan_says_what_is_chosen_before(recipe):
 
 
 @pytest.mark.ray
-def test_a_comparison_with_chosen_rates(cluster, recipe):
+def test_a_comparison_with_chosen_rates(mined_recipe):
     select = {"stages.contrastive.lr": [1e-9, 3e-3]}
-    one = read(recipe, {"order": ["contrastive", "contrastive -> distil"]}, select)
+    one = read(mined_recipe, {"order": ["contrastive", "contrastive -> distil"]}, select)
     said: list[str] = []
     result = run(one, said.append)
     # two candidates, of which one is the first stage of both trials, and the second stage
@@ -136,5 +136,5 @@ def test_a_comparison_with_chosen_rates(cluster, recipe):
     assert row.stages[0].lr == 3e-3
     note = next(n for n in result.report.notes if "chosen by validation" in n)
     assert note.startswith("contrastive: lr 0.003") and "1e-09" in note
-    runs = list((recipe.parent / "storage" / "run").glob("*contrastive*"))
+    runs = list((mined_recipe.parent / "storage" / "run").glob("*contrastive*"))
     assert len(runs) == 2  # a value that was not chosen never saw the test queries

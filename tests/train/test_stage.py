@@ -58,8 +58,8 @@ def path(tmp_path_factory, write_recipe) -> Path:
     return write_recipe(tmp_path_factory.mktemp("stage"))
 
 
-def stage_of(path: Path, folder: Path, *overrides: str) -> tuple[Stage, Experiment]:
-    experiment = load(Experiment, path, [*OVERRIDES, f"storage={folder}", *overrides])
+def stage_of(path: Path, *overrides: str) -> tuple[Stage, Experiment]:
+    experiment = load(Experiment, path, [*OVERRIDES, *overrides])
     return experiment.trained(), experiment
 
 
@@ -70,7 +70,7 @@ def build(experiment: Experiment, stage: Stage, **resources):
 
 
 @pytest.mark.ray
-def test_a_worker_that_dies_changes_no_bit(cluster, path, tmp_path):
+def test_a_worker_that_dies_changes_no_bit(mined, path, tmp_path):
     import ray
 
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers know no tests
@@ -78,13 +78,13 @@ def test_a_worker_that_dies_changes_no_bit(cluster, path, tmp_path):
     found = {}
     for name in ("broken", "whole"):  # the second finds the marker
         folder = tmp_path / name
-        stage, experiment = stage_of(path, folder, "stages.contrastive.checkpoint_every=2")
+        before = mined if name == "broken" else tmp_path / "broken"
+        shutil.copytree(before, folder, ignore=shutil.ignore_patterns("checkpoint", ".*"))
+        stage, experiment = stage_of(
+            path, f"storage={folder}", "stages.contrastive.checkpoint_every=2"
+        )
         loss = DiesOnce(marker=str(marker), calls=8)
         stage = dataclasses.replace(stage, config=stage.config.model_copy(update={"loss": loss}))
-        if name == "whole":
-            shutil.copytree(
-                tmp_path / "broken", folder, ignore=shutil.ignore_patterns("checkpoint", ".*")
-            )
         artifact = build(experiment, stage, worker_failures=1)
         weights = (artifact.local() / "model.safetensors").read_bytes()
         found[name] = (artifact, hashlib.sha256(weights).hexdigest())
@@ -107,14 +107,12 @@ class FullDisk(Checkpoints):
 
 
 @pytest.mark.ray
-def test_an_upload_that_fails_is_loud_and_costs_the_steps_since_the_last(
-    cluster, path, tmp_path, monkeypatch
-):
+def test_an_upload_that_fails_is_loud_and_costs_the_steps_since_the_last(mined_recipe, monkeypatch):
     """It is written in a thread behind the training; the same command goes on afterwards."""
     import ray
 
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    stage, experiment = stage_of(path, tmp_path, "stages.contrastive.checkpoint_every=2")
+    stage, experiment = stage_of(mined_recipe, "stages.contrastive.checkpoint_every=2")
     real = Stage.checkpoints
 
     def full(self, attempt):
@@ -130,9 +128,9 @@ def test_an_upload_that_fails_is_loud_and_costs_the_steps_since_the_last(
 
 
 @pytest.mark.ray
-def test_fsdp_saves_a_whole_model(cluster, path, tmp_path):
+def test_fsdp_saves_a_whole_model(mined_recipe):
     """What is saved has every weight, and ranks as well as its validation said."""
-    stage, experiment = stage_of(path, tmp_path, "stages.contrastive.checkpoint_every=4")
+    stage, experiment = stage_of(mined_recipe, "stages.contrastive.checkpoint_every=4")
     artifact = build(experiment, stage, strategy="fsdp")
     losses = [row["loss"] for row in history(artifact) if "loss" in row]
     assert len(losses) == len(set(losses)) == 10
@@ -184,7 +182,7 @@ def test_groups_without_teacher_values(path, tmp_path):
 
 def test_groups_that_fill_no_step(path, tmp_path):
     """They would be repeated within a step, and an epoch would be several."""
-    stage, _ = stage_of(path, tmp_path, "stages.contrastive.limit=9")
+    stage, _ = stage_of(path, "stages.contrastive.limit=9")
     stage.check(groups(tmp_path / "enough", None, 6), 4096, use_gpu=False)
     few = groups(tmp_path / "few", None, 5)
     with pytest.raises(ConfigError) as error:
@@ -213,7 +211,7 @@ def test_teacher_values_that_are_no_gains(path, tmp_path, tiny_backbone, loss):
 
 def test_grades_that_are_no_exponential_gains(path, tmp_path):
     loss = "{type: lambda, gain: exponential}"
-    stage, _ = stage_of(path, tmp_path, f"stages.contrastive.loss={loss}")
+    stage, _ = stage_of(path, f"stages.contrastive.loss={loss}")
     stage.check(groups(tmp_path / "graded", None), 4096, use_gpu=False)
     hundred = groups(tmp_path / "hundred", None, best=100)
     with pytest.raises(ConfigError, match=r"stages\.contrastive\.loss: gain=exponential .*100"):
@@ -231,7 +229,7 @@ def test_a_pairwise_teacher_that_compared_nothing_here(path, tmp_path):
 
 
 def test_a_budget_below_one_pair(path, tmp_path):
-    stage, _ = stage_of(path, tmp_path, "truncation.max_length=300")
+    stage, _ = stage_of(path, "truncation.max_length=300")
     some = groups(tmp_path / "groups", None)
     stage.check(some, 300, use_gpu=False)
     with pytest.raises(ConfigError, match=r"resources\.micro_batch_tokens: 299 are fewer.*300"):
@@ -239,26 +237,26 @@ def test_a_budget_below_one_pair(path, tmp_path):
 
 
 def test_fp16_needs_a_gpu(path, tmp_path):
-    stage, _ = stage_of(path, tmp_path, "precision=fp16")
+    stage, _ = stage_of(path, "precision=fp16")
     some = groups(tmp_path / "groups", None)
     stage.check(some, 4096, use_gpu=True)
     with pytest.raises(ConfigError, match=r"precision: fp16 needs a GPU"):
         stage.check(some, 4096, use_gpu=False)
 
 
-def test_what_changes_no_result_is_not_in_the_digest(path, tmp_path):
-    plain, _ = stage_of(path, tmp_path)
+def test_what_changes_no_result_is_not_in_the_digest(path):
+    plain, _ = stage_of(path)
     for key in ("checkpoint_every=5", "checkpoints_kept=4", "compile=true", "deterministic=true"):
-        assert stage_of(path, tmp_path, f"stages.contrastive.{key}")[0].digest == plain.digest
-    assert stage_of(path, tmp_path, "resources.strategy=fsdp")[0].digest == plain.digest
+        assert stage_of(path, f"stages.contrastive.{key}")[0].digest == plain.digest
+    assert stage_of(path, "resources.strategy=fsdp")[0].digest == plain.digest
     for key in ("eps=1e-6", "warmup_steps=2", "freeze.layers=1", "schedule.type=cosine"):
-        assert stage_of(path, tmp_path, f"stages.contrastive.{key}")[0].digest != plain.digest
+        assert stage_of(path, f"stages.contrastive.{key}")[0].digest != plain.digest
 
 
-def test_as_many_checkpoints_are_kept_as_the_recipe_says(path, tmp_path):
+def test_as_many_checkpoints_are_kept_as_the_recipe_says(path):
     attempt = SimpleNamespace(store=SimpleNamespace(fs=None, root="/root"), inputs={})
     for kept in (1, 4):
-        stage, _ = stage_of(path, tmp_path, f"stages.contrastive.checkpoints_kept={kept}")
+        stage, _ = stage_of(path, f"stages.contrastive.checkpoints_kept={kept}")
         assert stage.checkpoints(attempt).keep == kept
 
 
