@@ -260,6 +260,19 @@ def test_bad_ones_are_stopped_and_good_ones_are_not(recipe):
     }
 
 
+def test_a_failed_trial_says_why_even_if_its_process_said_nothing(recipe):
+    tune, plan = scripted(recipe, ("contrastive", "0.001"), ("contrastive", "0.002"))
+    assert tune.start("a") and tune.start("b")
+    tune.search.on_trial_complete("a", {"finished": 1, "value": 0.5})
+    tune.search.on_trial_complete("b", error=True)
+    said = {"a": None, "b": RuntimeError("worker\ndied")}
+    tune.search.read_errors(
+        SimpleNamespace(metrics={"trial_id": one}, error=error) for one, error in said.items()
+    )
+    found = [(one.state, one.error) for one in plan.journal.read()]
+    assert found == [("finished", ""), ("failed", "died")]
+
+
 def test_without_pruning_nothing_is_stopped(recipe):
     tune, _ = scripted(recipe, ("contrastive", "0.001"), ("contrastive", "0.002"), pruning=None)
     assert tune.start("a") and tune.start("b")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,6 +70,13 @@ class DrawnSearch(Searcher):
         self._drawing.ended(drawn)
         self._drawing.readiness.finished(self._positions[trial_id])
 
+    def read_errors(self, results: Iterable[Any]) -> None:
+        """Write down why trials failed; while Tune runs it says only that they did."""
+        for number, error in errors_of(results, self.asked):
+            drawn = self._drawing.known[number]
+            drawn.error = error
+            self._drawing.journal.write(drawn)
+
     def save(self, checkpoint_path: str) -> None:
         """Nothing to save: the journal has it."""
 
@@ -119,9 +127,7 @@ def search(experiment: Experiment, runner: Runner) -> list[Drawn]:
         ),
         run_config=tune_run(runner.parent, store.uri, experiment.name, runner.retries),
     ).fit()
-    for number, error in errors_of(results, drawer.asked):
-        drawing.known[number].error = error
-        journal.write(drawing.known[number])
+    drawer.read_errors(results)
     _sweep_away(drawing, store)
     return list(drawing.known.values())
 
