@@ -79,7 +79,7 @@ ONLY_IN = {
     "ir_measures": ["raypipe/evaluation/measures.py"],
 }
 
-HEAVY = ["ray", "transformers", "mlflow", "ir_datasets", "bm25s"]
+HEAVY = ["ray", "transformers", "mlflow", "ir_datasets", "bm25s", "torch.distributed.tensor"]
 
 
 def imported(path: str, source: str) -> Iterator[tuple[int, str]]:

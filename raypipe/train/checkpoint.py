@@ -13,13 +13,15 @@ import uuid
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.fs as pafs
 
 from raypipe.files import sha256
-from raypipe.train.snapshot import Snapshot
+
+if TYPE_CHECKING:
+    from raypipe.train.snapshot import Snapshot
 
 _MANIFEST, _FACTS = "manifest.json", "facts.json"
 _FORMAT = 1
@@ -79,6 +81,8 @@ class Checkpoints:
     def read(self, name: str) -> Snapshot:
         """The snapshot of a name that `newest` gave."""
         import safetensors.torch
+
+        from raypipe.train.snapshot import Snapshot
 
         path, tensors = f"{self.base}/{name}", {}
         manifest = self._manifest(name)

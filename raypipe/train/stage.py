@@ -23,7 +23,6 @@ from raypipe.models.cross_encoder import CrossEncoder
 from raypipe.resources import Context
 from raypipe.train.checkpoint import Checkpoints
 from raypipe.train.settings import StageConfig, below_one_pair, too_few
-from raypipe.train.worker import train_worker
 
 
 @dataclass(frozen=True)
@@ -99,7 +98,7 @@ class Stage(Step):
         checkpoints = self.checkpoints(attempt)
         _forget_controller(checkpoints)
         TorchTrainer(
-            train_worker,
+            _train,
             train_loop_config={
                 "stage": self,
                 "attempt": attempt,
@@ -166,6 +165,13 @@ class Stage(Step):
             {name: one.checksum for name, one in sorted(attempt.inputs.items())},
             self.config.checkpoints_kept,
         )
+
+
+def _train(config: Mapping[str, Any]) -> None:
+    """`train_worker`, which only the workers import: its libraries take a second to load."""
+    from raypipe.train.worker import train_worker
+
+    train_worker(config)
 
 
 def _refused(loss: Loss, groups: GroupReader, used: int) -> str | None:
