@@ -118,8 +118,8 @@ def curves_of(rows: Mapping[str, Sequence[Trial]], builder: Builder) -> dict[str
 def alarms_of(trials: Sequence[Trial], builder: Builder) -> list[str]:
     """What alarms and filters said of the trials' stages, each stage once; which are gone.
 
-    What several seeds of a row are told alike, but for the figures, stands once, with the figures
-    of the first and the names of the others.
+    An alarm that several seeds of a row were told, whatever its figures, stands once, with the
+    figures of the first and the names of the others; of filters what has the same figures.
     """
     said: dict[tuple[str, int, str, str], tuple[str, list[str]]] = {}
     heard: set[str] = set()
@@ -129,13 +129,11 @@ def alarms_of(trials: Sequence[Trial], builder: Builder) -> list[str]:
                 continue
             heard.add(stage.digest)
             checkpoint = builder.find(stage)
-            if checkpoint is None:
-                sentences = [_GONE]
-            else:
-                counts = checkpoint.counts
-                sentences = [*counts.get("alarms", ()), *_filtered(counts)]
-            for sentence in sentences:
-                kind = (trial.row, place, stage.stage_name, _FIGURE.sub("0", sentence))
+            counts = {"alarms": [_GONE]} if checkpoint is None else checkpoint.counts
+            alike = {one: _FIGURE.sub("0", one) for one in counts.get("alarms", ())}
+            alike |= {one: one for one in _filtered(counts)}  # there the figures are what counts
+            for sentence, gist in alike.items():
+                kind = (trial.row, place, stage.stage_name, gist)
                 whole = f"{trial.name}, {stage.stage_name}: {sentence}"
                 said.setdefault(kind, (whole, []))[1].append(str(trial.experiment.seed))
     return [

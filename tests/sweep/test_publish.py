@@ -86,3 +86,19 @@ def test_a_stage_that_runs_twice_speaks_for_itself(recipe):
     counts = {(seed, "contrastive"): {"alarms": [f"Loss {seed}."]} for seed in (1, 2)}
     once = f"{trials[0].name}, contrastive: Loss 1. (Likewise seed 2.)"
     assert alarms_of(trials, Told(counts)) == [once, once]
+
+
+def test_what_filters_left_out_is_told_of_every_seed(recipe):
+    given = ['sweep.space={"seed": [1, 2, 3]}', "reference=null", "order=contrastive"]
+    trials = expand(load(Experiment, recipe, given))
+    counts = {
+        (seed, "contrastive"): {
+            "filtering/kept_share": kept,
+            "filtering/queries": 256,
+            "filtering/compute": 0.57,
+        }
+        for seed, kept in ((1, 0.39), (2, 0.44), (3, 0.39))
+    }
+    first, second = alarms_of(trials, Told(counts))
+    assert "kept 39 % of 256" in first and first.endswith("(Likewise seed 3.)")
+    assert "kept 44 % of 256" in second and "ikewise" not in second
