@@ -35,16 +35,14 @@ class DrawnSearch(Searcher):
     def __init__(self, drawing: Drawing) -> None:
         super().__init__()
         self._drawing = drawing
-        self.asked: dict[str, int] = {}
-        """Tune's id of a trial to the number of its draw."""
-        self._positions: dict[str, int] = {}
+        self._asked: dict[str, dict[str, Any]] = {}
+        """Tune's id of a trial to its config."""
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The next draw, None to ask again later."""
         config = self._drawing.next()
         if config is not None:
-            self.asked[trial_id] = config["number"]
-            self._positions[trial_id] = config["position"]
+            self._asked[trial_id] = config
             return config
         if self._drawing.left <= 0 and not self._drawing.readiness.waiting:
             return Searcher.FINISHED
@@ -52,13 +50,14 @@ class DrawnSearch(Searcher):
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Keep the validation curve."""
-        _keep(self._drawing.known[self.asked[trial_id]], result)
+        _keep(self._drawing.known[self._asked[trial_id]["number"]], result)
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
         """Write down whether it finished, was pruned or failed; free its stages."""
-        drawn = self._drawing.known[self.asked[trial_id]]
+        config = self._asked[trial_id]
+        drawn = self._drawing.known[config["number"]]
         if error:
             drawn.state = "failed"
         elif result is not None and result.get("finished"):
@@ -68,11 +67,12 @@ class DrawnSearch(Searcher):
             _keep(drawn, result or {})  # Tune tells a searcher of the last one only here
             drawn.value = drawn.curve[-1] if drawn.curve else None
         self._drawing.ended(drawn)
-        self._drawing.readiness.finished(self._positions[trial_id])
+        self._drawing.readiness.finished(config["position"])
 
     def read_errors(self, results: Iterable[Any]) -> None:
         """Write down why trials failed; while Tune runs it says only that they did."""
-        for number, error in errors_of(results, self.asked):
+        numbers = {one: config["number"] for one, config in self._asked.items()}
+        for number, error in errors_of(results, numbers):
             drawn = self._drawing.known[number]
             drawn.error = error
             self._drawing.journal.write(drawn)
