@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 from raypipe.artifacts import Attempt, Step
 from raypipe.config import ConfigError, digest, nearest
 from raypipe.files import file_checksum
-from raypipe.models.scorer import has_scorer
+from raypipe.models.checks import has_scorer
 
 _PATTERNS = ("*.json", "*.txt", "*.jinja", "*.model", "*.safetensors", "1_Pooling/config.json")
 _TOKENIZER = (

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from raypipe.config import Config
 from raypipe.models.backbone import Backbone
-from raypipe.models.limits import check_layers, check_length
+from raypipe.models.checks import check_layers, check_length
 from raypipe.models.weights import keep_layers, read_classifier, sequence_config
 
 ATTENTION_DROPOUT = ("attention_probs_dropout_prob", "attention_dropout")
