@@ -18,8 +18,8 @@ from raypipe.inference.pair_job import PairJob
 from raypipe.inference.rows import Rows
 from raypipe.inference.tokens import Tokens
 from raypipe.models.backbone import Backbone
+from raypipe.models.checks import require_scorer
 from raypipe.models.cross_encoder import CrossEncoder
-from raypipe.models.scorer import require_scorer
 from raypipe.records import TEACHER
 from raypipe.resources import Context
 

@@ -1,7 +1,7 @@
 """Where pretrained weights come from: a hub name, a directory, or `package:NAME/folder`.
 
-A backbone is copied into the store once, as an artifact; workers read it from there and never ask
-the hub. Only safetensors are accepted: nothing is unpickled.
+A step copies the weights into the store once, as an artifact; workers read this artifact and never
+ask the hub. The step accepts safetensors only: nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 from raypipe.artifacts import Attempt, Step
 from raypipe.config import ConfigError, digest, nearest
 from raypipe.files import file_checksum
-from raypipe.models.scorer import has_scorer
+from raypipe.models.checks import has_scorer
 
 _PATTERNS = ("*.json", "*.txt", "*.jinja", "*.model", "*.safetensors", "1_Pooling/config.json")
 _TOKENIZER = (
@@ -72,7 +72,11 @@ class Backbone(Step):
         return None
 
     def spec(self) -> Mapping[str, Any]:
-        """Checksums of a local model's files, or a hub model's resolved revision."""
+        """Checksums of a local model's files, or a hub model's name and resolved revision.
+
+        Raises:
+            ConfigError: see `folder` and `revision`.
+        """
         if self.folder is not None:
             return {"files": _checksums(self.folder)}
         return {"hub": self.source, "revision": self.revision}
@@ -82,7 +86,7 @@ class Backbone(Step):
 
     @property
     def tokenizer_identity(self) -> str:
-        """Equal for models whose texts become the same tokens."""
+        """A digest that is equal for models that make the same tokens of a text."""
         if self.folder is None:
             return digest({"hub": self.source, "revision": self.revision})
         sums = _checksums(self.folder)
@@ -90,7 +94,7 @@ class Backbone(Step):
 
     @property
     def revision(self) -> str:
-        """The commit of a hub model.
+        """The commit of a hub model; the hub is asked once per object.
 
         Raises:
             ConfigError: the hub does not answer or does not know the name.
@@ -107,14 +111,14 @@ class Backbone(Step):
                     "package:NAME/folder, or connect to the hub"
                 ) from None
             self._memo["revision"] = info.sha
-            self._memo["files"] = [one.rfilename for one in getattr(info, "siblings", None) or ()]
+            self._memo["files"] = [file.rfilename for file in getattr(info, "siblings", None) or ()]
         return str(self._memo["revision"])
 
     def check(self) -> None:
         """Resolve the name and look for safetensors, before anything is fetched.
 
         Raises:
-            ConfigError: it is not there, or its weights are pickles only (DeBERTa-v3 on the hub).
+            ConfigError: the model is not there, or has pickles only (DeBERTa-v3 on the hub).
         """
         self.spec()
         files = self._memo.get("files")
@@ -136,10 +140,10 @@ class Backbone(Step):
         return loaded
 
     def published_config(self) -> dict[str, Any]:
-        """config.json, of a hub model too: one small file, of the pinned revision.
+        """The model's config.json; of a hub model, this file alone is fetched at `revision`.
 
         Raises:
-            ConfigError: the hub does not give it.
+            ConfigError: the hub does not give the file.
         """
         if self.folder is not None:
             return self.model_config
@@ -151,13 +155,17 @@ class Backbone(Step):
         except Exception as error:  # the hub client's errors have no common base
             raise ConfigError(
                 f"backbone {self.source}: the hub gave no config.json ({type(error).__name__}), so "
-                "it is not a model that transformers opens"
+                "it is not a model that transformers opens; name a model that has one, or give a "
+                "directory"
             ) from None
         return loaded
 
     @property
     def has_scorer(self) -> bool:
-        """Whether the weights end in a trained relevance head: zero-shot means something."""
+        """Whether the weights end in a trained relevance head, so that the model ranks untrained.
+
+        False for a hub name, whose config.json is not fetched.
+        """
         return has_scorer(self.model_config)
 
     def run(self, attempt: Attempt, context: Any) -> Mapping[str, Any]:
@@ -166,16 +174,16 @@ class Backbone(Step):
         if folder is None:
             from huggingface_hub import snapshot_download
 
-            got = snapshot_download(
+            snapshot = snapshot_download(
                 self.source, revision=self.revision, allow_patterns=list(_PATTERNS)
             )
-            folder = _checked(Path(got), self.source)
+            folder = _checked(Path(snapshot), self.source)
         for path in _files(folder):
             name = path.relative_to(folder).as_posix()
             if "/" in name:
                 attempt.store.fs.create_dir(f"{attempt.base}/{Path(name).parent}", recursive=True)
-            with attempt.open(name) as out, path.open("rb") as source:
-                shutil.copyfileobj(source, out, 1 << 20)
+            with attempt.open(name) as sink, path.open("rb") as source:
+                shutil.copyfileobj(source, sink, 1 << 20)
         return {"source": self.source}
 
 
@@ -188,13 +196,22 @@ def _checksums(folder: Path) -> dict[str, str]:
 
 
 def _checked(folder: Path, source: str) -> Path:
+    """The folder, if it holds a model in safetensors.
+
+    Raises:
+        ConfigError: no directory, no config.json, or no safetensors file.
+    """
     if not folder.is_dir():
         siblings = [p.name for p in folder.parent.glob("*") if p.is_dir()]
         raise ConfigError(
-            f"backbone {source}: no directory {folder}{nearest(folder.name, siblings)}"
+            f"backbone {source}: no directory {folder}{nearest(folder.name, siblings)}; give a "
+            "directory, a package:NAME/folder or a hub name"
         )
     if not (folder / "config.json").is_file():
-        raise ConfigError(f"backbone {source}: {folder} has no config.json, so it is not a model")
+        raise ConfigError(
+            f"backbone {source}: {folder} has no config.json, so it is not a model; give the "
+            "folder that save_pretrained wrote"
+        )
     if not list(folder.glob("*.safetensors")):
         raise ConfigError(
             f"backbone {source}: {folder} has no .safetensors file; other weight formats are "

@@ -1,17 +1,79 @@
-"""The model card of a cross-encoder: README.md as the Hugging Face hub reads it."""
+"""The model card of a cross-encoder: README.md as the Hugging Face hub reads it.
+
+Tests execute the code that a card shows.
+"""
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import yaml
-
-from raypipe.models.card_examples import CUTS, examples
+if TYPE_CHECKING:
+    from huggingface_hub import ModelCard, ModelCardData
 
 _NO_VALUE = "–"  # noqa: RUF001 - an en dash, as tables print it
+
+_PAIRS = """\
+folder = {folder}
+query = "what do bees eat"
+documents = ["Bees feed on nectar and pollen.", "A hive is home to thousands of bees."]
+"""
+
+_TRANSFORMERS = """\
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained(folder)
+model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
+pairs = [query] * len(documents), documents
+inputs = tokenizer(*pairs, truncation=True, padding=True, return_tensors="pt")
+with torch.inference_mode():
+    scores = model(**inputs).logits[:, 0].tolist()
+"""
+
+_SENTENCE_TRANSFORMERS = """\
+from sentence_transformers import CrossEncoder
+
+model = CrossEncoder(folder)
+scores = model.predict([(query, document) for document in documents])
+best_first = model.rank(query, documents)
+"""
+
+_PYFUNC = """\
+import tempfile
+from pathlib import Path
+
+import mlflow
+import pandas as pd
+from raypipe.tracking import save_pyfunc
+
+target = Path(tempfile.mkdtemp()) / "reranker"
+save_pyfunc(target, Path(folder))
+model = mlflow.pyfunc.load_model(str(target))  # needs no raypipe any more
+pairs = pd.DataFrame({"query": query, "text": documents})
+scores = model.predict(pairs)["score"].tolist()
+"""
+
+_CUTS = {
+    "longest_first": (
+        "Of a longer pair the longer side is cut first; what is cut never counts. All three ways "
+        "to load do this."
+    ),
+    "budgets": (
+        "What is beyond never counts. transformers and sentence-transformers cut a pair only when "
+        "both together are too long, so longer queries or documents score differently there; the "
+        "pyfunc cuts as in training."
+    ),
+    "max_p": (
+        "A document scores as its best passage. transformers and sentence-transformers read one "
+        "passage, the beginning: score passages one by one and keep the highest, or use the "
+        "pyfunc, which does."
+    ),
+}
+"""Type of a truncation to a sentence: how each way to load treats pairs that are too long."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +83,7 @@ class QueryFacts:
     role: str
     """train, validation or test."""
     dataset: str
-    """As in the recipe; of a path only the last folder is shown."""
+    """The recipe's name of the data set; the card shows only the last folder of a path."""
     split: str | None
     queries: int
     documents: int
@@ -32,52 +94,55 @@ class GroupFacts:
     """One training set."""
 
     stages: tuple[str, ...]
-    """Which of them train on it."""
+    """Names of the stages that train on the set."""
     groups: int
     pairs: int
     """Query-document pairs per epoch."""
     digest: str
-    """Of the groups artifact: two models with the same digest saw the same groups."""
+    """The digest of the groups artifact: two models with the same digest saw the same groups."""
 
 
 @dataclass(frozen=True)
 class CardFacts:
-    """All that a card says."""
+    """All facts that a card states."""
 
     name: str
     backbone: str
-    """Readable name of what was fine-tuned."""
+    """Readable name of the pretrained model."""
     base_model: str | None
-    """Its name on the hub; None for local files, which the hub could not link to."""
+    """The backbone's name on the hub; None for local files, which the hub could not link to."""
     recipe: str
-    """YAML, without secrets: it is published."""
+    """YAML without secrets, since cards are published."""
     stages: tuple[str, ...]
     """In training order."""
     queries: Sequence[QueryFacts]
     groups: Sequence[GroupFacts]
     metrics: Mapping[str, Mapping[str, float]]
-    """Row of the results table, such as `validation` or `test, first stage`, to measure to mean."""
+    """By row of the results table, such as `validation` or `test, first stage`: the mean of each
+    measure."""
     truncation: Mapping[str, Any]
     """The recipe's `truncation` as JSON values."""
     reads: str
-    """The same in words: `truncation.reads`."""
+    """The truncation in words: `truncation.reads`."""
     versions: Mapping[str, str]
-    """Of the libraries that results depend on."""
+    """Versions of the libraries that results depend on."""
 
 
-def card(facts: CardFacts, folder: str = ".") -> str:
-    """Markdown with a YAML head.
+def card(facts: CardFacts, folder: str = ".") -> ModelCard:
+    """The card of one checkpoint.
 
     Args:
-        folder: where the checkpoint is, as the code blocks name it; the default is the directory
+        folder: the checkpoint's directory, as the code blocks name it; the default is the directory
             that holds the card.
     """
+    from huggingface_hub import ModelCard
+
     parts = [
-        f"---\n{_head(facts)}---",
+        f"---\n{_metadata(facts).to_yaml()}\n---",
         f"# {' '.join(facts.name.split())}",
-        _what(facts),
+        _description(facts),
         "## How to load",
-        *(f"{says}\n\n{_fenced(code, 'python')}" for says, code in examples(folder)),
+        *(f"{title}\n\n{_fenced(code, 'python')}" for title, code in _examples(folder)),
         "## Data",
         _data(facts),
         "## Results",
@@ -89,33 +154,52 @@ def card(facts: CardFacts, folder: str = ".") -> str:
         "## Versions",
         ", ".join(f"{name} {version}" for name, version in facts.versions.items()),
     ]
-    return "\n\n".join(parts) + "\n"
+    return ModelCard("\n\n".join(parts) + "\n")
 
 
 def hub_dataset(dataset: str) -> str | None:
-    """Where the hub has an ir_datasets id: `beir/scifact/train` is `irds/beir_scifact_train`.
+    """The hub's name of an ir_datasets id: `beir/scifact/train` is `irds/beir_scifact_train`.
 
-    None for folders, for the built-in collection and for what cannot be a name there.
+    None for folders, for the built-in collection and for ids that the hub allows as no name.
     """
     name = f"irds/{dataset.replace('/', '_')}"
     local = dataset.startswith(("beir:", "pydoc"))
     return None if local or not re.fullmatch(r"[\w.-]+/[\w.-]{1,91}", name) else name
 
 
-def _head(facts: CardFacts) -> str:
-    trained_on = [one.dataset for one in facts.queries if one.role == "train"]
-    datasets = [name for one in dict.fromkeys(trained_on) if (name := hub_dataset(one))]
-    head: dict[str, Any] = {
-        "library_name": "sentence-transformers",
-        "pipeline_tag": "text-ranking",
-        **({"base_model": facts.base_model} if facts.base_model else {}),
-        **({"datasets": datasets} if datasets else {}),
-        "tags": ["sentence-transformers", "transformers", "cross-encoder", "reranker", "raypipe"],
-    }
-    return yaml.safe_dump(head, sort_keys=False, allow_unicode=True)
+def _metadata(facts: CardFacts) -> ModelCardData:
+    from huggingface_hub import ModelCardData
+
+    trained_on = dict.fromkeys(q.dataset for q in facts.queries if q.role == "train")
+    return ModelCardData(
+        library_name="sentence-transformers",
+        pipeline_tag="text-ranking",
+        base_model=facts.base_model,
+        datasets=[name for dataset in trained_on if (name := hub_dataset(dataset))] or None,
+        tags=["sentence-transformers", "transformers", "cross-encoder", "reranker", "raypipe"],
+    )
 
 
-def _what(facts: CardFacts) -> str:
+def _examples(folder: str) -> list[tuple[str, str]]:
+    """(sentence, Python code): first the lines that all ways share, then one block for each way.
+
+    Each block leaves one score per document in `scores`.
+    """
+    return [
+        (
+            "For all of them (`folder`: this directory, or its name on the hub):",
+            _PAIRS.format(folder=json.dumps(folder)),
+        ),
+        ("transformers:", _TRANSFORMERS),
+        ("sentence-transformers:", _SENTENCE_TRANSFORMERS),
+        (
+            "mlflow.pyfunc, which cuts long pairs exactly as in training (`folder` must be local):",
+            _PYFUNC,
+        ),
+    ]
+
+
+def _description(facts: CardFacts) -> str:
     count = f"{len(facts.stages)} stage{'' if len(facts.stages) == 1 else 's'}"
     return (
         "A cross-encoder for re-ranking: it reads a query and a document together and returns one "
@@ -128,10 +212,10 @@ def _what(facts: CardFacts) -> str:
 
 def _data(facts: CardFacts) -> str:
     sets = [
-        (one.role, _shown(one.dataset), one.split or _NO_VALUE, one.queries, one.documents)
-        for one in facts.queries
+        (q.role, _without_folders(q.dataset), q.split or _NO_VALUE, q.queries, q.documents)
+        for q in facts.queries
     ]
-    groups = [(", ".join(one.stages), one.groups, one.pairs, one.digest) for one in facts.groups]
+    groups = [(", ".join(g.stages), g.groups, g.pairs, g.digest) for g in facts.groups]
     return "\n\n".join(
         [
             _table(["", "data set", "split", "queries", "documents"], sets, left=3),
@@ -142,8 +226,8 @@ def _data(facts: CardFacts) -> str:
     )
 
 
-def _shown(dataset: str) -> str:
-    """Without the folders above the data set: whose machine it was is nobody's business."""
+def _without_folders(dataset: str) -> str:
+    """The data set without the folders above it: a card publishes no path of somebody's machine."""
     kind, colon, path = dataset.partition(":")
     return f"{kind}:{path.rstrip('/').split('/')[-1]}" if kind == "beir" and colon else dataset
 
@@ -163,7 +247,7 @@ def _results(metrics: Mapping[str, Mapping[str, float]]) -> str:
 
 def _limits(facts: CardFacts) -> str:
     lines = [
-        f"It reads {facts.reads}. {CUTS[str(facts.truncation['type'])]}",
+        f"It reads {facts.reads}. {_CUTS[str(facts.truncation['type'])]}",
         "It was trained and judged on the data above only: languages and domains that are not "
         "there were never tested.",
         "Only the documents that a first stage found are re-ranked, and what people judged is "

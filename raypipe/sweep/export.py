@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from raypipe.artifacts import Builder, versions
 from raypipe.config import to_yaml
@@ -12,10 +13,13 @@ from raypipe.models.backbone import Backbone
 from raypipe.models.card import CardFacts, GroupFacts, QueryFacts, card
 from raypipe.sweep.space import Trial
 
+if TYPE_CHECKING:
+    from huggingface_hub import ModelCard
+
 _STATE = {"trainer.json", "history.jsonl"}
 
 
-def card_of(trial: Trial, builder: Builder) -> str:
+def card_of(trial: Trial, builder: Builder) -> ModelCard:
     """The card of a finished trial."""
     one = trial.experiment
     backbone, last = Backbone(one.model.backbone), one.trained()
@@ -48,7 +52,7 @@ def export(trial: Trial, builder: Builder, folder: Path) -> None:
     for path in builder.get(trial.experiment.trained()).local().iterdir():
         if path.is_file() and path.name not in _STATE:
             shutil.copy(path, folder / path.name)
-    (folder / "README.md").write_text(card_of(trial, builder), encoding="utf-8")
+    card_of(trial, builder).save(folder / "README.md")
 
 
 def _queries(one: Experiment, role: Role, builder: Builder) -> QueryFacts:

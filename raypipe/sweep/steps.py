@@ -136,7 +136,7 @@ def best_of(trials: Sequence[Trial], builder: Builder) -> Trial | None:
 def record_best(best: Trial, builder: Builder, relay: Relay, run: str) -> None:
     """The best trial's card and model; the server registers it under the recipe's name if new."""
     one = best.experiment
-    relay.send("log_text", run, card_of(best, builder), "README.md")
+    relay.send("log_text", run, str(card_of(best, builder)), "README.md")
     relay.send("tag", run, {"raypipe.best": best.name})
     checkpoint = builder.get(one.trained())
     metrics = builder.get(one.metrics(one.run_of(one.trained()))).counts["means"]

@@ -10,7 +10,7 @@ from raypipe.data.truncation import LongestFirst, Truncation
 from raypipe.inference.cross_scores import CrossEncoderScores
 from raypipe.inference.lists import Lists
 from raypipe.models.backbone import Backbone
-from raypipe.models.scorer import require_scorer
+from raypipe.models.checks import require_scorer
 
 
 class CrossEncoderTeacher(Config):

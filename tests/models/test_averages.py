@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import json
 import shutil
-from collections.abc import Mapping
+import weakref
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,7 +15,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.torch import load, load_file, save_file
+from safetensors.torch import load_file, save_file
 
 from raypipe.artifacts import Artifact, Builder, Step, Store
 from raypipe.config import digest
@@ -23,9 +23,8 @@ from raypipe.data.pairs import Template
 from raypipe.data.truncation import LongestFirst
 from raypipe.inference.scoring import PairScorer
 from raypipe.inference.tokens import load_tokenizer
-from raypipe.models.averages import AveragedWeights, mean
+from raypipe.models.averages import AveragedWeights, mean, write_tensors
 from raypipe.models.cross_encoder import CrossEncoder, save
-from raypipe.models.tensors import write_tensors
 
 LENGTH = 24
 
@@ -222,19 +221,45 @@ def test_the_mean_lies_between_and_of_equal_members_is_the_member(vectors):
     assert torch.equal(mean([tensors[0]] * len(tensors), "w"), tensors[0])
 
 
-@settings(deadline=None, max_examples=40, database=None)
-@given(st.lists(st.integers(0, 5), min_size=1, max_size=5), st.booleans())
-def test_the_library_reads_what_is_streamed(sizes, scalar):
-    tensors = {f"float {i}": torch.randn(n, 2) for i, n in enumerate(sizes)}
-    layout = {"wide": ("I64", (1,))} | {n: ("F32", tuple(t.shape)) for n, t in tensors.items()}
-    layout |= {"flag": ("BOOL", () if scalar else (3,))}
-    flag = torch.tensor(True) if scalar else torch.tensor([True, False, True])
-    tensors = {"wide": torch.tensor([2**40]), **tensors, "flag": flag}
-    sink = io.BytesIO()
-    write_tensors(sink, layout, tensors.values())
-    found = load(sink.getvalue())
-    assert found.keys() == tensors.keys()
-    assert all(torch.equal(found[name], tensors[name]) for name in tensors)
+def test_a_file_has_what_was_written(tmp_path):
+    tensors = {
+        "wide": torch.tensor([2**40]),
+        "empty": torch.zeros(0, 2),
+        "transposed": torch.randn(3, 2).T,
+        "scalar": torch.tensor(True),
+        "flags": torch.tensor([True, False, True]),
+    }
+    read = load_file(write_tensors(tmp_path, tensors.items()))
+    assert read.keys() == tensors.keys()
+    assert all(torch.equal(read[name], tensors[name]) for name in tensors)
+
+
+def test_a_written_tensor_leaves_memory(tmp_path):
+    alive = weakref.WeakValueDictionary()
+
+    def tensors() -> Iterator[tuple[str, torch.Tensor]]:
+        for number in range(5):
+            tensor = torch.full((2,), float(number))
+            alive[number] = tensor
+            assert set(alive) <= {number - 1, number}
+            yield f"t{number}", tensor
+
+    read = load_file(write_tensors(tmp_path, tensors()))
+    assert [read[f"t{number}"].tolist() for number in range(5)] == [[n, n] for n in range(5)]
+
+
+def test_a_disk_that_is_full_names_the_remedy(tmp_path):
+    with pytest.raises(OSError, match=r"room for the mean weights twice.*set TMPDIR to a larger"):
+        write_tensors(tmp_path / "missing", [("w", W)])
+
+
+def test_a_truncated_member_is_refused(tmp_path):
+    whole = by_hand(tmp_path / "a", {"w": W})
+    cut = by_hand(tmp_path / "b", {"w": W + 1})
+    path = cut / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(ValueError, match=r"expected a whole safetensors file, .*train this member"):
+        averaged(tmp_path, whole, cut)
 
 
 W = torch.tensor([1.0, 2.0])

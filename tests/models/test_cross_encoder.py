@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import json
 import shutil
-import types
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from raypipe.config import ConfigError
 from raypipe.data.pairs import Template
 from raypipe.data.truncation import LongestFirst
 from raypipe.inference.scoring import PairScorer
 from raypipe.inference.tokens import load_tokenizer
-from raypipe.models.backbone import Backbone
 from raypipe.models.cross_encoder import CrossEncoder, save
 
 LENGTH = 24
@@ -168,71 +165,3 @@ def test_scores_are_float32_under_bf16(checkpoint, pairs):
     rounded = torch.from_numpy(scores).bfloat16().float().numpy()
     assert (scores != rounded).sum() >= len(pairs) - 1
     np.testing.assert_allclose(scores, our_scores(checkpoint, pairs), rtol=0, atol=0.05)
-
-
-# --- backbones ---------------------------------------------------------------------------------
-
-
-def test_a_package_that_is_not_installed():
-    with pytest.raises(ConfigError, match="no_such_model is not installed; pip install no-such-"):
-        Backbone("package:no_such_model/model").spec()
-
-
-def test_a_directory_that_is_not_there_suggests_its_neighbour(tiny_backbone):
-    with pytest.raises(ConfigError, match=r"no directory .*tiny-bort; did you mean 'tiny-bert'\?"):
-        Backbone(str(tiny_backbone.with_name("tiny-bort"))).spec()
-
-
-def test_a_directory_that_is_no_model(tmp_path):
-    with pytest.raises(ConfigError, match=r"has no config\.json, so it is not a model"):
-        Backbone(str(tmp_path)).spec()
-
-
-def test_pickled_weights_are_refused(tmp_path, tiny_backbone):
-    shutil.copy(tiny_backbone / "config.json", tmp_path)
-    (tmp_path / "pytorch_model.bin").write_bytes(b"\x80\x02")
-    with pytest.raises(ConfigError, match=r"no \.safetensors file; .* pickles and are not read"):
-        Backbone(str(tmp_path)).spec()
-
-
-def test_a_hub_that_does_not_answer(monkeypatch):
-    def offline(*args, **kwargs):
-        raise ConnectionError("no route")
-
-    monkeypatch.setattr("huggingface_hub.HfApi.model_info", offline)
-    with pytest.raises(ConfigError, match=r"some/model: no such directory.*\(ConnectionError\)"):
-        Backbone("some/model").spec()
-
-
-def test_a_hub_model_is_its_resolved_revision(monkeypatch):
-    asked = []
-
-    def answer(self, name, **kwargs):
-        asked.append(name)
-        return types.SimpleNamespace(sha="c0ffee")
-
-    monkeypatch.setattr("huggingface_hub.HfApi.model_info", answer)
-    backbone = Backbone("some/model")
-    assert backbone.spec() == {"hub": "some/model", "revision": "c0ffee"} == backbone.spec()
-    assert asked == ["some/model"]  # a revision that moves within a job would split its artifacts
-
-
-def test_identity_is_content(tiny_backbone, checkpoint, tmp_path):
-    shutil.copytree(tiny_backbone, tmp_path / "copy")
-    here, copy = Backbone(str(tiny_backbone)), Backbone(str(tmp_path / "copy"))
-    assert here.digest == copy.digest and here.tokenizer_identity == copy.tokenizer_identity
-    (tmp_path / "copy" / "model.safetensors").write_bytes(b"other weights")
-    other = Backbone(str(tmp_path / "copy"))
-    assert other.digest != here.digest and other.tokenizer_identity == here.tokenizer_identity
-    (tmp_path / "copy" / "tokenizer.json").write_text("{}")
-    assert Backbone(str(tmp_path / "copy")).tokenizer_identity != here.tokenizer_identity
-
-
-def test_has_scorer(tiny_backbone, checkpoint, tmp_path):
-    from transformers import AutoModelForSequenceClassification
-
-    assert not Backbone(str(tiny_backbone)).has_scorer
-    assert Backbone(str(checkpoint)).has_scorer
-    two = AutoModelForSequenceClassification.from_pretrained(tiny_backbone, num_labels=2)
-    two.save_pretrained(tmp_path / "two")
-    assert not Backbone(str(tmp_path / "two")).has_scorer

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import pickle
 import shutil
-import types
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,6 @@ from families import FAMILIES, folder_of, model_of
 from safetensors.torch import load_file, save_file
 
 from raypipe.config import ConfigError
-from raypipe.models.backbone import Backbone
 from raypipe.models.cross_encoder import CrossEncoder, save
 
 every_family = pytest.mark.parametrize("family", FAMILIES)
@@ -196,28 +194,6 @@ def test_the_log_level_comes_back_after_an_error(tmp_path):
 @every_family
 def test_every_family_passes_the_check(family):
     CrossEncoder(backbone=str(folder_of(family)), keep_layers=1).check()
-
-
-def test_a_name_that_is_nowhere_says_what_was_tried(monkeypatch):
-    def offline(*args, **kwargs):
-        raise ConnectionError("no route")
-
-    monkeypatch.setattr("huggingface_hub.HfApi.model_info", offline)
-    expected = r"some/model: no such directory, and the Hugging Face hub did not .*ConnectionError"
-    with pytest.raises(ConfigError, match=expected):
-        CrossEncoder(backbone="some/model").check()
-
-
-def test_a_hub_model_of_pickles_alone_is_refused_before_it_is_fetched(monkeypatch):
-    names = ["config.json", "pytorch_model.bin", "spm.model"]
-    info = types.SimpleNamespace(
-        sha="c0ffee", siblings=[types.SimpleNamespace(rfilename=name) for name in names]
-    )
-    monkeypatch.setattr("huggingface_hub.HfApi.model_info", lambda *a, **k: info)
-    with pytest.raises(ConfigError, match=r"found pytorch_model\.bin; other formats are pickles"):
-        CrossEncoder(backbone="microsoft/deberta-v3-base").check()
-    info.siblings[1].rfilename = "model.safetensors"
-    Backbone("microsoft/deberta-v3-base").check()
 
 
 def test_depth_that_is_no_number(tmp_path):
