@@ -25,8 +25,9 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
+from raypipe.cache import RemoteFolder, localize, localized
 from raypipe.config import ConfigError, digest
-from raypipe.files import home, locked, sha256, without_secrets
+from raypipe.files import sha256, without_secrets
 from raypipe.progress import shown
 
 MANIFEST = "manifest.json"
@@ -121,20 +122,40 @@ class Artifact:
 
     def read(self, name: str) -> bytes:
         """One small file; the others are not copied to this machine."""
-        path = f"{self.store.root}/{self.step_path}/{self.manifest['attempt']}/{name}"
-        with self.store.fs.open_input_stream(path) as stream:
+        with self.store.fs.open_input_stream(f"{self._base}/{name}") as stream:
             content: bytes = stream.read()
         return content
 
     def table(self) -> pa.Table:
         """All part-*.parquet files in order, as one table."""
-        folder = self.local()
         parts = [name for name in self.files if name.endswith(".parquet")]
-        return pa.concat_tables([pq.read_table(folder / name) for name in parts])
+        with self._opened() as folder:
+            return pa.concat_tables([pq.read_table(folder / name) for name in parts])
 
     def local(self) -> Path:
-        """A directory on this machine with the files; copied once per node if storage is remote."""
-        return localize(self)
+        """A directory on this machine with the files; it stays until this process ends.
+
+        Local storage is used in place, remote files are copied once per node.
+
+        Raises:
+            OSError: the files do not fit, or a copied one does not have its committed checksum.
+        """
+        return Path(self._base) if self.store.is_local else localize(self._remote())
+
+    def _opened(self) -> contextlib.AbstractContextManager[Path]:
+        """As `local`, but a copy stays only until the block ends."""
+        if self.store.is_local:
+            return contextlib.nullcontext(self.local())
+        return localized(self._remote())
+
+    @property
+    def _base(self) -> str:
+        """On the store's file system."""
+        return f"{self.store.root}/{self.step_path}/{self.manifest['attempt']}"
+
+    def _remote(self) -> RemoteFolder:
+        path = f"{self.step_path}/{self.manifest['attempt']}"
+        return RemoteFolder(self.store.fs, self._base, path, self.manifest["files"], self.uri)
 
 
 @dataclass(frozen=True)
@@ -416,38 +437,6 @@ def versions() -> dict[str, str]:
         with contextlib.suppress(metadata.PackageNotFoundError):
             found[name] = metadata.version(name)
     return found
-
-
-def localize(artifact: Artifact) -> Path:
-    """The artifact's files in a local directory.
-
-    Local storage is used in place. Remote files are copied once per node, under a file lock, into
-    `$RAYPIPE_HOME/cache`, and checked against the manifest.
-
-    Raises:
-        OSError: a copied file does not have the committed checksum, or the disk is full.
-    """
-    store, attempt = artifact.store, artifact.manifest["attempt"]
-    base = f"{store.root}/{artifact.step_path}/{attempt}"
-    if store.is_local:
-        return Path(base)
-    target: Path = home() / "cache" / artifact.step_path / attempt
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with locked(target.with_suffix(".lock")):
-        if not target.is_dir():
-            need = sum(meta["size"] for meta in artifact.manifest["files"].values())
-            free = shutil.disk_usage(target.parent).free
-            if free < need:
-                raise OSError(f"{need} bytes needed in {target.parent}, {free} are free")
-            staged = target.with_suffix(".part")
-            shutil.rmtree(staged, ignore_errors=True)
-            staged.mkdir()
-            pafs.copy_files(base, str(staged), store.fs, pafs.LocalFileSystem())
-            for name, meta in artifact.manifest["files"].items():
-                if sha256((staged / name).open("rb")) != meta["sha256"]:
-                    raise OSError(f"{artifact.uri}/{name} does not have its committed checksum")
-            staged.rename(target)
-    return target
 
 
 @dataclass

@@ -118,7 +118,10 @@ def connect(resources: Resources, storage_is_local: bool, shared: bool) -> None:
     if not ray.is_initialized():
         os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")  # it prints every line twice
         variables = {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
-        for name in ("RAYPIPE_HOME", "IR_DATASETS_HOME", "HF_HOME", "MLFLOW_TRACKING_URI"):
+        for name in (
+            *("RAYPIPE_HOME", "RAYPIPE_CACHE_GB"),
+            *("IR_DATASETS_HOME", "HF_HOME", "MLFLOW_TRACKING_URI"),
+        ):
             if name in os.environ:
                 variables[name] = os.environ[name]
         _init(variables)

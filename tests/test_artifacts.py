@@ -415,7 +415,24 @@ def test_too_little_disk_is_an_error_before_the_copy(remote, monkeypatch):
     made = Builder(remote).get(Number(77))
     usage = shutil.disk_usage("/")._replace(free=1)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
-    with pytest.raises(OSError, match=r"2 bytes needed in .*, 1 are free"):
+    with pytest.raises(OSError, match=rf"{made.uri}: expected room for .* free on the disk"):
+        made.local()
+    assert not list(home().rglob("value.txt"))
+
+
+def test_a_table_that_was_read_keeps_no_copy(remote, monkeypatch):
+    step = Number(7)
+    with remote.attempt(step, {}) as attempt:
+        attempt.put_table(pa.table({"x": [7]}))
+        made = attempt.commit({})
+    size = sum(meta["size"] for meta in made.manifest["files"].values())
+    monkeypatch.setenv("RAYPIPE_CACHE_GB", f"{size / 1e9:.9f}")
+    assert made.table().to_pylist() == [{"x": 7}]
+    other = Builder(remote).get(Number(8))
+    assert read(other.local()) == 8
+    assert [path.parent for path in home().rglob("value.txt")] == [other.local()]
+    assert not list(home().rglob("*.parquet"))
+    with pytest.raises(OSError, match="in use: number-"):  # what is localized stays
         made.local()
 
 

@@ -17,13 +17,15 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 # module or package of raypipe: floor. DESIGN has artifacts on floor 2; it stands half a floor lower
-# because models and every job are steps, `files` below it because tracking needs a home as well,
-# `progress` below that because it is files that are read.
+# because models and every job are steps, `cache` below it because an artifact knows its copy,
+# `files` below that because tracking needs a home as well, `progress` below that because it is
+# files that are read.
 FLOORS = {
     "config": 1,
     "records": 1,
     "progress": 1.25,
     "files": 1.5,
+    "cache": 1.6,
     "artifacts": 1.75,
     "resources": 2,
     "claims": 2,
