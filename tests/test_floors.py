@@ -54,6 +54,8 @@ WITHOUT_RAY = [
     "raypipe/models/*",
     "raypipe/data/*",
     "raypipe/evaluation/*",
+    "raypipe/inference/llm/http.py",  # requests go out while models hold every CPU of the cluster
+    "raypipe/inference/llm/http_client.py",
     "raypipe/train/batches.py",
     "raypipe/train/optim.py",
     "raypipe/train/loop.py",

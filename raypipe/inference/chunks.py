@@ -137,7 +137,8 @@ def run_chunks(
 def run_chunks_here(
     work: Work, rows: int, chunk_rows: int, attempt: Attempt, context: Context
 ) -> Counts:
-    """The same, one chunk after another in this process: for work that is itself a Ray job."""
+    """The same, one chunk after another in this process: for work that calls a service, or that is
+    itself a Ray job."""
     from rich.progress import track
 
     todo, total = _plan(rows, chunk_rows, "parquet", attempt)

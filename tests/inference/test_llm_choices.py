@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raypipe.inference.llm.base import Answer, Prompt
-from raypipe.inference.llm.choices import chosen
 from raypipe.inference.llm.pairwise import Pairwise, first_wins, mean_wins, pairs_of
 from raypipe.inference.llm.pointwise import Pointwise, log_yes
 from raypipe.inference.llm.task import Asked, RankingList
@@ -170,25 +169,6 @@ def test_mean_wins_against_a_naive_table(n, neighbours, rng):
         mine = [p for (first, _), p in table.items() if first == i]
         assert mean == pytest.approx(sum(mine) / len(mine))
     assert mean_wins(n + 1, pairs)[n] is None
-
-
-@pytest.mark.parametrize(
-    ("text", "ab", "yes_no"),
-    [
-        ("A", "A", None),
-        ("passage B is better than A", "B", None),
-        ("Both are a mess", None, None),
-        (" yes.", None, "Yes"),
-        ("NO, it does not say yes", None, "No"),
-        ("Nothing known", None, None),
-        ("<think>A or yes?</think> B, no", "B", "No"),
-        ("<think>A, yes", None, None),
-        ("", None, None),
-    ],
-)
-def test_chosen(text, ab, yes_no):
-    assert chosen(text, ("A", "B")) == ab
-    assert chosen(text, ("Yes", "No")) == yes_no
 
 
 @pytest.mark.parametrize(

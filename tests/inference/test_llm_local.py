@@ -15,11 +15,10 @@ from raypipe.config import ConfigError
 from raypipe.inference.llm.base import Prompt
 from raypipe.inference.llm.causal import CausalModel
 from raypipe.inference.llm.listwise import Listwise
-from raypipe.inference.llm.local import TransformersEngine
+from raypipe.inference.llm.local import GgufWeights, TransformersEngine
 from raypipe.inference.llm.pairwise import Pairwise
 from raypipe.inference.llm.pointwise import Pointwise
 from raypipe.inference.llm.task import Asked, RankingList
-from raypipe.inference.llm.weights import GgufWeights
 
 STRICT = "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}"
 

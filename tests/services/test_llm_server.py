@@ -109,7 +109,7 @@ def user(text: str, *choices: str) -> Prompt:
     return Prompt((("system", "Answer in a few words."), ("user", text)), choices)
 
 
-def test_a_real_server(cluster, server, model):
+def test_a_real_server(server, model):
     """In order of use: answers, choices, tokens, a request it refuses, and its sudden end."""
     url, process = server
     engine = HttpEngine(

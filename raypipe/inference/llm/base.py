@@ -1,13 +1,17 @@
 """What an LLM teacher asks and what an engine answers: prompts in, text or log-probabilities out.
 
+A prompt may have choices (yes or no, A or B): `choice_logprobs` and `chosen` read which choice an
+answer is, from the log-probabilities of its first token or from its words.
+
 An engine that loads a model (`in_actor`) is built inside a Ray actor and sees one chunk at a time;
 one that calls a service is opened on the driver and parallelises itself.
 """
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -15,12 +19,15 @@ from pydantic import Field
 
 from raypipe.artifacts import Artifact, Step
 from raypipe.config import Config
+from raypipe.models.backbone import Backbone
 
 if TYPE_CHECKING:
     from raypipe.resources import Context
 
 CHARACTERS_PER_TOKEN = 4
 """Of English, for engines whose tokenizer is not here."""
+CHOICE_TOKENS = 8
+"""Most new tokens of an answer to a question with choices, where it comes as text: "Passage A"."""
 
 
 @dataclass(frozen=True)
@@ -117,3 +124,52 @@ class Engine(Config):
     def open(self, context: Context) -> Generator:
         """A client, or a service started on the cluster; driver engines only."""
         raise NotImplementedError
+
+
+def backbone_tokenizer(source: str) -> Any:
+    """The tokenizer of a `Backbone`, that of a hub model at the revision in the digest."""
+    from transformers import AutoTokenizer
+
+    backbone = Backbone(source)
+    pinned = {"revision": backbone.revision} if backbone.folder is None else {}
+    return AutoTokenizer.from_pretrained(
+        backbone.folder or backbone.source, trust_remote_code=False, **pinned
+    )
+
+
+def choice_logprobs(
+    top: Iterable[tuple[str, float]], choices: Sequence[str]
+) -> dict[str, float] | None:
+    """Log-probability of each choice as the next token, from the most likely first tokens.
+
+    Tokens count without the blanks around them, in their case: "Yes" is the sum of "Yes" and
+    " Yes". A choice that is not among them gets the lowest there, which is an upper bound of what
+    one token of it can have. None if no choice is among them.
+    """
+    pairs = [(token.strip(" \t\r\n▁Ġ"), value) for token, value in top]
+    values_by_choice = {c: [value for token, value in pairs if token == c] for c in choices}
+    if not any(values_by_choice.values()):
+        return None
+    lowest = min(value for _, value in pairs)
+    return {c: _log_sum(values) if values else lowest for c, values in values_by_choice.items()}
+
+
+def _log_sum(values: list[float]) -> float:
+    high = max(values)
+    return high + math.log(sum(math.exp(value - high) for value in values))
+
+
+def chosen(text: str, choices: Sequence[str]) -> str | None:
+    """The choice that a text answer names first, or None; thinking is not part of the answer.
+
+    Words are found in any case; of letters only the capital, since "a" is an article.
+    """
+    if "<think>" in text and "</think>" not in text:
+        return None
+    text = text.rpartition("</think>")[2]
+    positions = {}
+    for choice in choices:
+        flags = re.IGNORECASE if len(choice) > 1 else re.NOFLAG
+        if match := re.search(rf"\b{re.escape(choice)}\b", text, flags):
+            positions[choice] = match.start()
+    return min(positions, key=lambda choice: positions[choice]) if positions else None

@@ -1,9 +1,15 @@
-"""A causal language model on one device: text by greedy decoding, choices by their next token."""
+"""A causal language model on one device: text by greedy decoding, choices by their next token.
+
+`chat_tokenizer` and `causal_lm` load tokenizer and weights from safetensors or a GGUF file, `Chat`
+writes a prompt as token ids, `CausalModel` answers prompts.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -11,13 +17,14 @@ from torch import nn
 from raypipe.config import ConfigError
 from raypipe.data.pairs import length_batches
 from raypipe.inference.llm.base import Answer, Prompt
-from raypipe.inference.llm.causal_load import causal_lm, chat_tokenizer
-from raypipe.inference.llm.chat import Chat
 
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 READ_TOKENS = {"cpu": 2_048, "cuda": 32_768}
 """Per batch where one forward is all: what fits a CPU's cache, or a GPU."""
 WRITE_TOKENS = {"cpu": 16_384, "cuda": 32_768}
 """Per batch where text is written: each new token reads all weights, so many rows at a time."""
+_SLOT = "raypipe-slot-{}-"
+"""Stands for the number-th message's text while the chat template is rendered."""
 
 
 class CausalModel:
@@ -61,17 +68,17 @@ class CausalModel:
         ids = [self.encode(prompt) for prompt in prompts]
         room = [self._context_tokens - (1 if p.choices else max_new_tokens) for p in prompts]
         answers = [
-            Answer(error=f"a prompt of {len(one)} tokens, there is room for {most}")
-            for one, most in zip(ids, room, strict=True)
+            Answer(error=f"a prompt of {len(prompt_ids)} tokens, there is room for {most}")
+            for prompt_ids, most in zip(ids, room, strict=True)
         ]
-        fits = [i for i, one in enumerate(ids) if len(one) <= room[i]]
-        asked = [i for i in fits if prompts[i].choices]
-        for batch in _batches(asked, ids, 1, self._read_tokens):
+        fitting = [i for i, prompt_ids in enumerate(ids) if len(prompt_ids) <= room[i]]
+        with_choices = [i for i in fitting if prompts[i].choices]
+        for batch in _batches(with_choices, ids, 1, self._read_tokens):
             logprobs = self.next_token([ids[i] for i in batch])
             for i, row in zip(batch, logprobs, strict=True):
                 answers[i] = self._chosen(prompts[i].choices, row)
-        told = [i for i in fits if not prompts[i].choices]
-        for batch in _batches(told, ids, max_new_tokens, self._write_tokens):
+        without_choices = [i for i in fitting if not prompts[i].choices]
+        for batch in _batches(without_choices, ids, max_new_tokens, self._write_tokens):
             for i, text in zip(
                 batch, self._write([ids[i] for i in batch], max_new_tokens), strict=True
             ):
@@ -113,17 +120,17 @@ class CausalModel:
         Raises:
             ConfigError: two choices begin with the same token.
         """
-        found = [
+        tokens_by_choice = [
             sorted({t for text in (choice, f" {choice}") if (t := self._first(text)) is not None})
             for choice in choices
         ]
-        every = [token for tokens in found for token in tokens]
-        if len(set(every)) < len(every) or not all(found):
+        every = [token for tokens in tokens_by_choice for token in tokens]
+        if len(set(every)) < len(every) or not all(tokens_by_choice):
             raise ConfigError(
                 f"engine transformers: this tokenizer cannot tell {', '.join(choices)} apart by "
                 "the first token; use another model or a listwise teacher"
             )
-        return found
+        return tokens_by_choice
 
     def _first(self, text: str) -> int | None:
         """The first token that is not blank."""
@@ -169,8 +176,111 @@ class _Float32Head(nn.Module):
 
 
 def _batches(
-    chosen: Sequence[int], ids: Sequence[Sequence[int]], new: int, budget: int
+    indices: Sequence[int], ids: Sequence[Sequence[int]], new: int, budget: int
 ) -> list[list[int]]:
-    """Indices of `chosen` in batches of similar length, each within `budget` padded tokens."""
-    found = length_batches([len(ids[i]) + new for i in chosen], budget)
-    return [[chosen[k] for k in batch] for batch in found]
+    """The indices in batches of similar length, each within `budget` padded tokens.
+
+    Args:
+        indices: of the prompts that are answered, into `ids`.
+        ids: token ids of every prompt.
+        new: tokens that are written behind each.
+    """
+    batches = length_batches([len(ids[i]) + new for i in indices], budget)
+    return [[indices[k] for k in batch] for batch in batches]
+
+
+class Chat:
+    """Writes prompts as token ids, by the chat template of the model's tokenizer.
+
+    Strings of special tokens within a message stay text.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        added = tokenizer.added_tokens_decoder.values()
+        self._special = [str(token) for token in added if token.special]
+        self._has_system = self._takes_system()
+
+    def encode(self, prompt: Prompt) -> list[int]:
+        """Token ids of the chat, ending where the assistant's turn begins."""
+        contents = [content for _, content in prompt.messages]
+        if not any(token in content for content in contents for token in self._special):
+            return self.ids(self._render(prompt.messages))
+        slots = [(role, _SLOT.format(i)) for i, (role, _) in enumerate(prompt.messages)]
+        pieces = re.split(_SLOT.format(r"(\d+)"), self._render(slots))  # frame, number, frame, ...
+        return [
+            token
+            for i, piece in enumerate(pieces)
+            for token in (self.ids(contents[int(piece)], True) if i % 2 else self.ids(piece))
+        ]
+
+    def ids(self, text: str, as_text: bool = False) -> list[int]:
+        """Token ids of a text, none added; `as_text` reads special tokens inside it as text."""
+        ids: list[int] = self._tokenizer(
+            text, add_special_tokens=False, split_special_tokens=as_text, verbose=False
+        )["input_ids"]
+        return ids
+
+    def _render(self, messages: Sequence[tuple[str, str]]) -> str:
+        if not self._has_system and messages[0][0] == "system":
+            (_, system), (role, content), *rest = messages
+            messages = [(role, f"{system}\n\n{content}"), *rest]
+        chat = [{"role": role, "content": content} for role, content in messages]
+        return str(
+            self._tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+        )
+
+    def _takes_system(self) -> bool:
+        """Some templates refuse a system message; it then precedes the user's first."""
+        from jinja2 import TemplateError
+
+        self._has_system = True
+        try:
+            return "system-mark" in self._render((("system", "system-mark"), ("user", "hello")))
+        except TemplateError:
+            return False
+
+
+def chat_tokenizer(folder: Path, gguf_file: str | None) -> Any:
+    """The fast tokenizer of a model that chats.
+
+    Raises:
+        ConfigError: it has no chat template.
+    """
+    from transformers import AutoTokenizer
+
+    gguf = {"gguf_file": gguf_file} if gguf_file else {}
+    tokenizer = AutoTokenizer.from_pretrained(
+        folder, trust_remote_code=False, use_fast=True, **gguf
+    )
+    if tokenizer.chat_template is None:
+        raise ConfigError(
+            f"engine transformers: {gguf_file or folder.name} has no chat template; expected an "
+            "instruction-tuned model (its name often ends in Instruct or -it)"
+        )
+    return tokenizer
+
+
+def causal_lm(folder: Path, gguf_file: str | None, precision: str, tokenizer: Any) -> Any:
+    """The model, dense, set to greedy decoding."""
+    import transformers
+    from transformers.utils import logging
+
+    options: dict[str, Any] = {"use_safetensors": True}
+    if gguf_file is not None:
+        options = {"gguf_file": gguf_file}
+        if hasattr(transformers, "GgufConfig"):  # packed weights are 3 times slower in bf16 on CPU
+            options["quantization_config"] = transformers.GgufConfig(dequantize=True)
+    logging.disable_progress_bar()
+    model = transformers.AutoModelForCausalLM.from_pretrained(
+        folder, dtype=DTYPES[precision], trust_remote_code=False, **options
+    ).eval()
+    end = model.generation_config.eos_token_id or tokenizer.eos_token_id
+    first_end = end[0] if isinstance(end, list) else end
+    # The model's own settings would bring sampling and repetition penalties.
+    model.generation_config = transformers.GenerationConfig(
+        do_sample=False,
+        eos_token_id=end,
+        pad_token_id=first_end if tokenizer.pad_token_id is None else tokenizer.pad_token_id,
+    )
+    return model

@@ -1,21 +1,28 @@
-"""The config of an LLM behind HTTP: any server with OpenAI's chat completions."""
+"""An LLM behind HTTP: any server with OpenAI's chat completions, and how its answers are read."""
 
 from __future__ import annotations
 
-import asyncio
+import json
 import os
 import re
-from collections.abc import Coroutine
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import ConfigDict, Field, model_validator
 
 from raypipe.config import NOT_SEMANTIC, ConfigError
-from raypipe.inference.llm.base import Engine, Generator, Prompt
+from raypipe.inference.llm.base import (
+    Answer,
+    Engine,
+    Generator,
+    Prompt,
+    backbone_tokenizer,
+    choice_logprobs,
+    estimate_tokens,
+)
 from raypipe.inference.llm.http_client import LONGEST_WAIT, Client, Outcome, one_line, shown
-from raypipe.inference.llm.http_generator import HttpGenerator, refused
 from raypipe.models.backbone import Backbone
 
 if TYPE_CHECKING:
@@ -155,28 +162,49 @@ class HttpEngine(Engine):
         Raises:
             ConfigError: no server there, a certificate that does not fit, or a key that is refused.
         """
-        client = Client(self, self.key())
+        client = Client(
+            self.key(),
+            concurrency=self.concurrency,
+            requests_per_second=self.requests_per_second,
+            retries=self.retries,
+            retry_wait_s=self.retry_wait_s,
+            timeout_s=self.timeout_s,
+        )
         base = urlsplit(self.endpoint)
         models = base._replace(path=base.path.removesuffix(CHAT) + "/models").geturl()
-        found = _now(client.probe(models))
-        if not found["sent"]:
+        knock = client.get(models)
+        if not knock.connected:
             raise ConfigError(
-                f"engine http: no connection to {shown(self.endpoint)} ({client.clean(found)}); "
+                f"engine http: no connection to {shown(self.endpoint)} ({client.clean(knock)}); "
                 "start the server or correct the engine's url"
             )
-        if found["status"] == 401:
-            raise refused(self, client.clean(found))
-        return HttpGenerator(self, client, context)
+        if knock.status == 401:
+            raise self.refusal(client.clean(knock))
+        return HttpGenerator(self, client)
+
+    def refusal(self, words: str) -> ConfigError:
+        """The error for a server that refuses this config.
+
+        Args:
+            words: of the server, behind its status: "404: no such model".
+        """
+        remedy = {
+            "401": "set api_key_env to the variable that holds a valid key",
+            "403": "set api_key_env to the variable that holds a key with this right",
+            "404": "correct the engine's url or model",
+        }.get(
+            words.partition(":")[0], "correct the engine's url, model, extra_body or context_tokens"
+        )
+        return ConfigError(f"engine http: {shown(self.endpoint)} refused: {words}; {remedy}")
 
     def load_tokenizer(self) -> Any:
-        from transformers import AutoTokenizer
+        """The tokenizer that counts tokens.
 
-        backbone = Backbone(str(self.tokenizer))
-        pinned = {"revision": backbone.revision} if backbone.folder is None else {}
+        Raises:
+            ConfigError: there is none in `tokenizer`.
+        """
         try:
-            return AutoTokenizer.from_pretrained(
-                backbone.folder or backbone.source, trust_remote_code=False, **pinned
-            )
+            return backbone_tokenizer(str(self.tokenizer))
         except (OSError, ValueError) as error:
             raise ConfigError(
                 f"engine http: no tokenizer can be loaded from {self.tokenizer}: "
@@ -184,7 +212,79 @@ class HttpEngine(Engine):
             ) from None
 
 
-def _now(work: Coroutine[Any, Any, Outcome]) -> Outcome:
-    """Run to the end, also where an event loop already runs (a notebook)."""
-    with ThreadPoolExecutor(1) as pool:
-        return pool.submit(asyncio.run, work).result()
+class HttpGenerator:
+    """Sends prompts to the server of an engine and reads what comes back."""
+
+    def __init__(self, engine: HttpEngine, client: Client) -> None:
+        self._engine = engine
+        self._client = client
+        self._has_answered = False
+
+    def __call__(self, prompts: Sequence[Prompt], max_new_tokens: int) -> list[Answer]:
+        """Answers in the order of the prompts; an `Answer.error` holds the server's words.
+
+        Raises:
+            ConfigError: the server refuses the key, or every prompt before it has answered any.
+            RuntimeError: the server is not there (any more), after all tries.
+        """
+        if not prompts:
+            return []
+        bodies = [self._engine.body(prompt, max_new_tokens) for prompt in prompts]
+        outcomes = self._client.post_all(self._engine.endpoint, bodies)
+        answers = [
+            self._read(outcome, prompt.choices)
+            for outcome, prompt in zip(outcomes, prompts, strict=True)
+        ]
+        self._judge(outcomes, answers)
+        return answers
+
+    def count_tokens(self, text: str) -> int:
+        """Exact with a `tokenizer`, special tokens aside; else a fourth of the characters."""
+        if self._tokenizer is None:
+            return estimate_tokens(text)
+        return len(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    @cached_property
+    def _tokenizer(self) -> Any:
+        return self._engine.load_tokenizer() if self._engine.tokenizer else None
+
+    def _read(self, outcome: Outcome, choices: Sequence[str]) -> Answer:
+        """The answer in a response of any shape."""
+        try:
+            (choice, *_) = json.loads(outcome.body)["choices"]
+            text = choice["message"].get("content") or ""
+            if outcome.status != 200 or not isinstance(text, str):
+                raise ValueError
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return Answer(error=self._client.clean(outcome))
+        return Answer(text, _logprobs_in(choice, choices) if choices else None)
+
+    def _judge(self, outcomes: Sequence[Outcome], answers: Sequence[Answer]) -> None:
+        """Tell a server that is wrong or gone from prompts that it cannot answer."""
+        failed = [(o, a) for o, a in zip(outcomes, answers, strict=True) if a.error is not None]
+        for outcome, answer in failed:
+            if outcome.status == 401:
+                raise self._engine.refusal(str(answer.error))
+        if all(o.away for o in outcomes) or not all(o.sent for o in outcomes):
+            why = next(answer.error for outcome, answer in failed if outcome.away and outcome.sent)
+            raise RuntimeError(
+                f"no answer from {shown(self._engine.endpoint)} after {self._engine.retries + 1} "
+                f"tries of a prompt ({why}); finished chunks are kept, run the same command again"
+            )
+        if len(failed) < len(answers):
+            self._has_answered = True
+            return
+        about_prompts = (400, 413, 422) if self._has_answered else ()
+        if all(o.status is not None and o.status < 500 for o in outcomes) and not any(
+            o.status in about_prompts for o in outcomes
+        ):
+            raise self._engine.refusal(str(answers[0].error))
+
+
+def _logprobs_in(choice: Mapping[str, Any], choices: Sequence[str]) -> dict[str, float] | None:
+    """Per choice, where the server gives log-probabilities at all."""
+    try:
+        top = choice["logprobs"]["content"][0]["top_logprobs"]
+        return choice_logprobs([(str(t["token"]), float(t["logprob"])) for t in top], choices)
+    except (KeyError, IndexError, TypeError, ValueError):
+        return None

@@ -1,187 +1,230 @@
-"""The session that ray.data.llm's HTTP stage works with, in place of aiohttp's own.
+"""Requests to one HTTP server: many in flight, each retried by itself, each with an outcome.
 
-The installed stage sends one request at a time and lets one bad answer (a page that is not JSON, a
-dead server) end the whole batch with all its finished answers. Its `session_factory` is where that
-is mended: `Client` keeps several requests in flight, retries each by itself and hands every
-outcome on as data. The API key travels in it as well, because Ray Data exports the arguments of an
-operator, headers among them, as text.
+Whatever the server does is data: a refusal, a page that is not JSON and a broken connection are
+outcomes of their request and end no other.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections import deque
+from collections.abc import Coroutine, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
-    from raypipe.inference.llm.http import HttpEngine
+    import aiohttp
+
+T = TypeVar("T")
 
 AWAY = (None, 408, 429, 502, 503, 504)
-"""What says nothing about the prompt: no answer at all, or a server that is busy or not there."""
+"""Statuses that say nothing about the request: no response, or a server that is busy or away."""
 STRIKES = 3
-"""Prompts in a row without an answer in all their tries after which no more are sent."""
+"""Requests in a row without an answer in all their tries after which no more are sent."""
 LONGEST_WAIT = 60.0
-"""Seconds between two tries of one prompt, at most."""
+"""Most seconds between two tries of one request."""
+LONGEST_CONNECT = 10.0
+"""Most seconds until a connection stands, and for the first knock at a server."""
+LONGEST_MESSAGE = 300
+"""Most characters of a server's words in an error."""
 
-Outcome = dict[str, Any]
-"""`status` (None without a response), `body`, `why` (without a response), `sent`."""
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one request."""
+
+    status: int | None = None
+    """None if there was no response."""
+    body: str = ""
+    failure: str = ""
+    """Why there was no response."""
+    connected: bool = True
+    """False if no connection to the server came about."""
+    sent: bool = True
+    """False if the server had left `STRIKES` requests before this one without an answer."""
+    retry_after_s: int | None = None
+    """Seconds that the server asks the client to wait."""
+
+    @property
+    def away(self) -> bool:
+        """Whether the outcome says nothing about the request."""
+        return self.status in AWAY
+
+    @property
+    def can_change(self) -> bool:
+        """Whether another try may end otherwise."""
+        return self.away or (self.status or 0) >= 500
+
+
+NOT_SENT = Outcome(
+    failure=f"not sent, the server had left {STRIKES} prompts without an answer", sent=False
+)
 
 
 class Client:
-    """What the stage calls for a session: `post` starts a request at once and never raises.
+    """Sends requests to one server. The key is in no repr and is taken out of every message.
 
-    Not a dataclass and without a telling repr: Ray Data exports both as text.
+    Args:
+        key: sent as bearer token; None for a server without keys.
+        concurrency: requests in flight; one that waits for its next try counts.
+        requests_per_second: starts of requests, retries included, over all calls of this client.
+        retries: further tries of a request after no response, 408, 429 or 5xx.
+        retry_wait_s: before the first retry, doubled each time; a Retry-After header wins.
+        timeout_s: for one try, from the connection to the last byte.
     """
 
-    def __init__(self, engine: HttpEngine, key: str | None) -> None:
+    def __init__(
+        self,
+        key: str | None,
+        *,
+        concurrency: int,
+        requests_per_second: float | None,
+        retries: int,
+        retry_wait_s: float,
+        timeout_s: float,
+    ) -> None:
         self._key = key
-        self._tries = engine.retries + 1
-        self._wait = engine.retry_wait_s
-        self._timeout = engine.timeout_s
-        self._flight = engine.concurrency
-        self._pause = 1 / engine.requests_per_second if engine.requests_per_second else 0.0
-        self._slots: asyncio.Semaphore | None = None  # of the actor's event loop
-        self._next = 0.0
-        self._strikes = 0
+        self._concurrency = concurrency
+        self._interval_s = 1 / requests_per_second if requests_per_second else 0.0
+        self._retries = retries
+        self._retry_wait_s = retry_wait_s
+        self._timeout_s = timeout_s
+        self._next_start = 0.0
 
-    def __repr__(self) -> str:
-        return "Client()"
+    def get(self, url: str) -> Outcome:
+        """One GET without retries."""
+        return _run(self._get(url))
 
-    def clean(self, outcome: Mapping[str, Any]) -> str:
+    def post_all(self, url: str, bodies: Sequence[Mapping[str, Any]]) -> list[Outcome]:
+        """One POST of JSON per body; outcomes in the order of the bodies.
+
+        The first requests use up their tries before the last have had one, so that a server that
+        hangs is found out after `STRIKES` requests, however many wait.
+        """
+        return _run(self._post_all(url, bodies))
+
+    def clean(self, outcome: Outcome) -> str:
         """Status and words of a failure in one line, the key taken out."""
-        if outcome.get("status") is None:
-            text = str(outcome["why"])
-        else:
-            text = f"{outcome['status']}: {_message(outcome['body'])}"
+        text = outcome.failure
+        if outcome.status is not None:
+            text = f"{outcome.status}: {_message(outcome.body)}"
         return one_line(text.replace(self._key, "[key]") if self._key else text)
 
-    def __call__(self) -> Session:
-        if self._slots is None:
-            self._slots = asyncio.Semaphore(self._flight)
-        return Session(self, self.http(self._timeout))
+    async def _get(self, url: str) -> Outcome:
+        async with self._session(min(self._timeout_s, LONGEST_CONNECT)) as session:
+            return await _try(session, "GET", url)
 
-    def http(self, timeout_s: float) -> Any:
-        """An aiohttp session that sends the key."""
-        import aiohttp
+    async def _post_all(self, url: str, bodies: Sequence[Mapping[str, Any]]) -> list[Outcome]:
+        outcomes = [NOT_SENT] * len(bodies)
+        waiting = deque(range(len(bodies)))
+        strikes = 0
 
-        headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
-        timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=min(timeout_s, 10))
-        connector = aiohttp.TCPConnector(limit=0)
-        return aiohttp.ClientSession(headers=headers, timeout=timeout, connector=connector)
+        async def send(session: aiohttp.ClientSession) -> None:
+            nonlocal strikes
+            while waiting:
+                number = waiting.popleft()
+                outcomes[number] = await self._post(session, url, bodies[number])
+                strikes = strikes + 1 if outcomes[number].away else 0
+                if strikes == STRIKES:
+                    waiting.clear()
 
-    async def probe(self, url: str) -> Outcome:
-        """One GET; `sent` is False if no connection came about."""
-        async with self.http(min(self._timeout, 10)) as http:
-            return await try_once(http, "GET", url, None)
+        async with self._session(self._timeout_s) as session, asyncio.TaskGroup() as senders:
+            for _ in range(min(self._concurrency, len(bodies))):
+                senders.create_task(send(session))
+        return outcomes
 
-    async def ask(self, http: Any, url: str, body: Any) -> Outcome:
-        """One prompt with its retries, in one of the slots all the while.
-
-        So the first prompts use up their tries before the last have had one, and a server that
-        hangs is found out after three of them, however many wait.
-        """
-        assert self._slots is not None, "made by __call__"
-        async with self._slots:
-            if self._strikes >= STRIKES:
-                why = f"not sent, the server had left {STRIKES} prompts without an answer"
-                return {"status": None, "body": "", "why": why, "sent": False}
-            outcome: Outcome = {}
-            for again in range(self._tries):
-                if again:
-                    pause = outcome.get("retry_after") or self._wait * 2 ** (again - 1)
-                    await asyncio.sleep(min(pause, LONGEST_WAIT))
-                await self._turn()
-                outcome = await try_once(http, "POST", url, body)
-                if outcome["status"] not in AWAY and outcome["status"] < 500:
-                    break
-            self._strikes = self._strikes + 1 if outcome["status"] in AWAY else 0
-            return {**outcome, "sent": True}
+    async def _post(
+        self, session: aiohttp.ClientSession, url: str, body: Mapping[str, Any]
+    ) -> Outcome:
+        """One request with its retries."""
+        await self._turn()
+        outcome = await _try(session, "POST", url, body)
+        for retry in range(self._retries):
+            if not outcome.can_change:
+                break
+            pause = outcome.retry_after_s or self._retry_wait_s * 2**retry
+            await asyncio.sleep(min(pause, LONGEST_WAIT))
+            await self._turn()
+            outcome = await _try(session, "POST", url, body)
+        return outcome
 
     async def _turn(self) -> None:
         """Wait until the next request may start."""
         now = asyncio.get_running_loop().time()
-        start = max(self._next, now)
-        self._next = start + self._pause
+        start = max(self._next_start, now)
+        self._next_start = start + self._interval_s
         if start > now:
             await asyncio.sleep(start - now)
 
+    def _session(self, timeout_s: float) -> aiohttp.ClientSession:
+        """Sends the key, uses no proxy of the environment and limits no connections by itself."""
+        import aiohttp
 
-class Session:
-    """The part of aiohttp.ClientSession that the stage uses."""
-
-    def __init__(self, client: Client, http: Any) -> None:
-        self._client = client
-        self._http = http
-
-    async def __aenter__(self) -> Session:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._http.close()
-
-    def post(self, url: str, *, data: str, **_: object) -> asyncio.Task[Reply]:
-        """`data` is JSON of a JSON text: Arrow would fill the gaps of ragged bodies with nulls."""
-        return asyncio.ensure_future(self._reply(url, json.loads(json.loads(data))))
-
-    async def _reply(self, url: str, body: Any) -> Reply:
-        return Reply(await self._client.ask(self._http, url, body))
+        return aiohttp.ClientSession(
+            headers={"Authorization": f"Bearer {self._key}"} if self._key else {},
+            timeout=aiohttp.ClientTimeout(
+                total=timeout_s, sock_connect=min(timeout_s, LONGEST_CONNECT)
+            ),
+            connector=aiohttp.TCPConnector(limit=0),
+        )
 
 
-class Reply:
-    """What the stage takes for a response: always good, its JSON one text."""
-
-    status = 200
-
-    def __init__(self, outcome: Outcome) -> None:
-        self._outcome = outcome
-
-    async def __aenter__(self) -> Reply:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        return None
-
-    async def json(self) -> dict[str, str]:
-        return {"outcome": json.dumps(self._outcome)}
-
-
-async def try_once(http: Any, method: str, url: str, body: Any) -> Outcome:
-    """One request. A response of any kind has a status, everything else a `why`."""
+async def _try(
+    session: aiohttp.ClientSession, method: str, url: str, body: Mapping[str, Any] | None = None
+) -> Outcome:
+    """One try of one request. Redirects are not followed: the key is meant for this server."""
     import aiohttp
 
-    sent = {"body": "", "sent": True}
     try:
-        async with http.request(method, url, json=body, allow_redirects=False) as response:
+        async with session.request(method, url, json=body, allow_redirects=False) as response:
             text = (await response.read()).decode("utf-8", "replace")
             wait = response.headers.get("Retry-After", "")
-            found = {"status": response.status, "body": text}
-            return {**sent, **found, "retry_after": int(wait) if wait.isdecimal() else None}
+            return Outcome(
+                response.status, text, retry_after_s=int(wait) if wait.isdecimal() else None
+            )
     except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-        return {"status": None, "body": "", "why": str(error), "sent": False}
+        return Outcome(failure=str(error), connected=False)
     except TimeoutError:
-        return {**sent, "status": None, "why": f"no answer within {http.timeout.total:g} s"}
+        return Outcome(failure=f"no answer within {session.timeout.total:g} s")
     except (aiohttp.ClientError, OSError, ValueError) as error:
-        return {**sent, "status": None, "why": f"{type(error).__name__}: {error}"}
+        return Outcome(failure=f"{type(error).__name__}: {error}")
+
+
+def _run(work: Coroutine[Any, Any, T]) -> T:
+    """Run to the end in a thread of its own, so also where an event loop already runs (a notebook).
+
+    An interrupt of the caller cancels the work: requests that wait are not sent.
+    """
+    with closing(asyncio.new_event_loop()) as loop, ThreadPoolExecutor(1) as pool:
+        task = loop.create_task(work)
+        result = pool.submit(loop.run_until_complete, task)
+        try:
+            return result.result()
+        except BaseException:
+            loop.call_soon_threadsafe(task.cancel)
+            raise
 
 
 def _message(body: str) -> str:
     """What the server says in a body that is no answer."""
     try:
-        found = json.loads(body)
+        words = json.loads(body)
     except ValueError:
         return f"not JSON: {body}" if body.strip() else "an empty body"
     for name in ("error", "message", "detail"):
-        if isinstance(found, dict) and found.get(name):
-            found = found[name]
-    return found if isinstance(found, str) else f"no choices in {json.dumps(found)}"
+        if isinstance(words, dict) and words.get(name):
+            words = words[name]
+    return words if isinstance(words, str) else f"no choices in {json.dumps(words)}"
 
 
 def one_line(text: str) -> str:
-    """One line of at most 300 characters."""
+    """One line of at most `LONGEST_MESSAGE` characters."""
     text = " ".join(text.split())
-    return text if len(text) <= 300 else text[:300] + "..."
+    return text if len(text) <= LONGEST_MESSAGE else text[:LONGEST_MESSAGE] + "..."
 
 
 def shown(url: str) -> str:

@@ -13,8 +13,7 @@ from itertools import accumulate
 from pydantic import Field
 
 from raypipe.inference.llm import prompts
-from raypipe.inference.llm.base import Answer, Prompt
-from raypipe.inference.llm.choices import CHOICE_TOKENS, chosen
+from raypipe.inference.llm.base import CHOICE_TOKENS, Answer, Prompt, chosen
 from raypipe.inference.llm.task import Asked, RankingList, Row, Task
 from raypipe.records import PAIRWISE
 

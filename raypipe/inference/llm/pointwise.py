@@ -9,8 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from raypipe.inference.llm import prompts
-from raypipe.inference.llm.base import Answer
-from raypipe.inference.llm.choices import CHOICE_TOKENS, chosen
+from raypipe.inference.llm.base import CHOICE_TOKENS, Answer, chosen
 from raypipe.inference.llm.task import Asked, RankingList, Row, Task
 
 

@@ -41,7 +41,7 @@ class Task(Config):
     """Your own wording of the request, in place of the published one."""
     queries_per_chunk: int | None = Field(None, ge=1)
     """The unit of work and of resume; its requests are batched together. None is 8 where a model is
-    loaded and 64 where a service is called, since every round of requests costs 2 to 5 s there."""
+    loaded and 64 where a service is called, so that every round fills the connections to it."""
     max_failed: Annotated[float, NOT_SEMANTIC] = Field(0.01, ge=0, le=1)
     """Share of a chunk's requests that may fail; above it the job stops, finished chunks stay."""
 

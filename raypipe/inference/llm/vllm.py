@@ -11,13 +11,22 @@ such as sliding windows, start `vllm serve MODEL` and use the `http` engine.
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
 from raypipe.config import NOT_SEMANTIC, ConfigError
-from raypipe.inference.llm.base import Engine, Generator, Prompt
-from raypipe.inference.llm.vllm_generator import VllmGenerator
+from raypipe.inference.chunks import quieten
+from raypipe.inference.llm.base import (
+    Answer,
+    Engine,
+    Generator,
+    Prompt,
+    backbone_tokenizer,
+    choice_logprobs,
+)
 from raypipe.models.backbone import Backbone
 
 if TYPE_CHECKING:
@@ -120,3 +129,116 @@ def _gpus() -> float | None:
     import ray
 
     return float(ray.cluster_resources().get("GPU", 0)) if ray.is_initialized() else None
+
+
+class VllmGenerator:
+    """Sends prompts through ray.data.llm's vLLM stage; every call is one pipeline of Ray Data."""
+
+    def __init__(self, engine: VllmEngine, context: Context) -> None:
+        self._engine = engine
+        self._context = context
+
+    def __call__(self, prompts: Sequence[Prompt], max_new_tokens: int) -> list[Answer]:
+        """Answers in order; a prompt that vLLM refuses (too long) is an `Answer.error`."""
+        if not prompts:
+            return []
+        rows = processed(self._processor(), self.rows(prompts, max_new_tokens), self._context)
+        return [read_row(row, prompt.choices) for row, prompt in zip(rows, prompts, strict=True)]
+
+    def count_tokens(self, text: str) -> int:
+        """Exact, special tokens aside."""
+        return len(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def rows(self, prompts: Sequence[Prompt], max_new_tokens: int) -> list[dict[str, Any]]:
+        """Token ids and sampling parameters.
+
+        The chat template is applied here: the processor's own stages tokenise its text with the
+        special tokens that the template already wrote, and start three actors more.
+        """
+        texts = [
+            self._tokenizer.apply_chat_template(
+                [{"role": role, "content": text} for role, text in prompt.messages],
+                tokenize=False,
+                add_generation_prompt=True,
+            )
+            for prompt in prompts
+        ]
+        ids = self._tokenizer(texts, add_special_tokens=False)["input_ids"]
+        params = [self._engine.sampling(prompt, max_new_tokens) for prompt in prompts]
+        return [
+            {"tokenized_prompt": list(i), "sampling_params": p}
+            for i, p in zip(ids, params, strict=True)
+        ]
+
+    @cached_property
+    def _tokenizer(self) -> Any:
+        return backbone_tokenizer(self._engine.model)
+
+    def _processor(self) -> Any:
+        from ray.data.llm import build_processor, vLLMEngineProcessorConfig
+
+        backbone = Backbone(self._engine.model)
+        little = {"num_cpus": 0}
+        config = vLLMEngineProcessorConfig(
+            model_source=str(backbone.folder or backbone.source),
+            engine_kwargs=self._engine.engine_kwargs(self._context.precision),
+            batch_size=self._engine.batch_size,
+            concurrency=self._engine.replicas,
+            should_continue_on_error=True,
+            log_engine_metrics=False,
+            chat_template_stage=False,
+            tokenize_stage=False,
+            detokenize_stage=False,
+        )
+        return build_processor(
+            config,
+            postprocess=_columns,
+            preprocess_map_kwargs=little,
+            postprocess_map_kwargs=little,
+        )
+
+
+def read_row(row: Mapping[str, Any], choices: Sequence[str]) -> Answer:
+    """The answer in a row of the processor; rows that failed skip its postprocess."""
+    if row.get("__inference_error__"):
+        return Answer(error=" ".join(str(row["__inference_error__"]).split())[:300])
+    logprobs = None
+    if choices and row["tokens"] is not None:
+        pairs = zip(list(row["tokens"]), list(row["logprobs"]), strict=True)
+        logprobs = choice_logprobs([(str(t), float(value)) for t, value in pairs], choices)
+    return Answer(str(row["generated_text"]), logprobs)
+
+
+def _columns(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Index, text and the first token's alternatives, which Arrow has no type for as a mapping."""
+    (first, *_) = [*(row["logprobs"] if row.get("logprobs") is not None else []), None]
+    top = [v for v in (first or {}).values() if v and v.get("decoded_token") is not None]
+    return {
+        "index": row["index"],
+        "generated_text": row["generated_text"],
+        "tokens": [v["decoded_token"] for v in top] or None,
+        "logprobs": [v["logprob"] for v in top] or None,
+    }
+
+
+def processed(processor: Any, rows: list[dict[str, Any]], context: Context) -> list[dict[str, Any]]:
+    """What a ray.data.llm processor makes of the rows, in their order.
+
+    Ray Data gives rows back in any order, hence the index, which the processor's postprocess has
+    to keep.
+
+    Raises:
+        RuntimeError: a row did not come back.
+    """
+    import ray
+
+    quieten(context)
+    items = [{"index": index, **row} for index, row in enumerate(rows)]
+    results = processor(ray.data.from_items(items, override_num_blocks=1)).take_all()
+    results.sort(key=lambda row: row["index"])
+    if [row["index"] for row in results] != list(range(len(rows))):
+        raise RuntimeError(
+            f"engine vllm: {len(results)} of {len(rows)} prompts came back from Ray Data; finished "
+            "chunks are kept, run the same command again"
+        )
+    return results
