@@ -5,10 +5,15 @@ from __future__ import annotations
 import json
 import os
 import random
+import runpy
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,6 +30,7 @@ os.environ |= {
 }
 os.environ.pop("MLFLOW_TRACKING_URI", None)
 
+JOBS = Path(__file__).resolve().parents[1] / "jobs"
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 SPLITS = {"train": range(0, 36), "validation": range(36, 48), "test": range(48, 60)}
 
@@ -82,6 +88,24 @@ def cluster() -> Iterator[None]:
     connect(Resources(), storage_is_local=True, shared=False)
     yield
     ray.shutdown()
+
+
+@pytest.fixture
+def command(monkeypatch, capsys) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs a file of jobs/ with arguments, in this process: a new one imports for ten seconds.
+
+    Each file has a test that starts it as a user does.
+    """
+
+    def run(name: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+        words = [str(JOBS / name), *map(str, arguments)]
+        monkeypatch.setattr(sys, "argv", words)
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_path(words[0], run_name="__main__")
+        return subprocess.CompletedProcess(words, ended.value.code, *capsys.readouterr())
+
+    return run
 
 
 @pytest.fixture(scope="session")
@@ -214,6 +238,46 @@ def mined_recipe(recipe, mined) -> Path:
     """The small recipe with a storage of its own, in which only the training is missing."""
     shutil.copytree(mined, recipe.parent / "storage")
     return recipe
+
+
+@dataclass(frozen=True)
+class Swept:
+    """A sweep of the small recipe."""
+
+    recipe: Path
+    result: Any
+    said: list[str]
+    storage: Path
+    """As the sweep left it, whatever other tests do below the recipe."""
+
+
+@pytest.fixture(scope="session")
+def swept(mined, tmp_path_factory, write_recipe) -> Swept:
+    """The small recipe's two trials, trained, evaluated and tracked once."""
+    from raypipe.config import load
+    from raypipe.experiment import Experiment
+    from raypipe.sweep.sweep import run
+
+    recipe, said = write_recipe(tmp_path_factory.mktemp("swept")), []
+    shutil.copytree(mined, recipe.parent / "storage")
+    result = run(load(Experiment, recipe), said.append)
+    shutil.copytree(recipe.parent / "storage", recipe.parent / "kept")
+    return Swept(recipe, result, said, recipe.parent / "kept")
+
+
+@pytest.fixture
+def swept_recipe(recipe, swept) -> Path:
+    """The small recipe with a storage of its own, in which its two stages stand."""
+    shutil.copytree(swept.storage, recipe.parent / "storage")
+    return recipe
+
+
+@pytest.fixture
+def unprobed(monkeypatch) -> None:
+    """Plans say no time: to measure it, each starts a process that trains for three seconds."""
+    from raypipe.sweep import estimate
+
+    monkeypatch.setattr(estimate, "probe", lambda *_: None)
 
 
 def _words(rng: random.Random, count: int) -> list[str]:

@@ -1,4 +1,4 @@
-"""The jobs' command line, as a user meets it: in a process of its own."""
+"""The jobs' command line, as a user meets it."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def job(name: str, *arguments: object) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("name", ["sweep.py", "train.py"])
-def test_help_names_every_option(name):
-    done = job(name, "--help")
+def test_help_names_every_option(command, name):
+    done = command(name, "--help")
     assert done.returncode == 0
     for option in ("RECIPE", "key=value", "--print-config", "--dry-run", "--summary"):
         assert option in done.stdout
@@ -41,8 +41,8 @@ def test_jobs_are_executable_with_a_shebang():
         assert path.stat().st_mode & stat.S_IXUSR, path.name
 
 
-def test_the_printed_config_is_the_config(recipe, tmp_path):
-    done = job("sweep.py", recipe, "seed=5", "stages.distil.lr=1e-5", "--print-config")
+def test_the_printed_config_is_the_config(command, recipe, tmp_path):
+    done = command("sweep.py", recipe, "seed=5", "stages.distil.lr=1e-5", "--print-config")
     printed = tmp_path / "printed.yaml"
     printed.write_text(done.stdout)
     again = load(Experiment, printed)
@@ -50,16 +50,16 @@ def test_the_printed_config_is_the_config(recipe, tmp_path):
     assert (again.seed, again.stages["distil"].lr) == (5, 1e-5)
 
 
-def test_without_a_recipe_the_default_runs():
-    done = job("sweep.py", "seed=3", "--print-config")
+def test_without_a_recipe_the_default_runs(command):
+    done = command("sweep.py", "seed=3", "--print-config")
     import yaml
 
     printed = validate(Experiment, yaml.safe_load(done.stdout), "printed")
     assert (printed.name, printed.seed) == ("pydoc-demo", 3)
 
 
-def test_a_dry_run_prints_the_plan_and_writes_nothing(recipe):
-    done = job("sweep.py", recipe, "--dry-run")
+def test_a_dry_run_prints_the_plan_and_writes_nothing(command, unprobed, recipe):
+    done = command("sweep.py", recipe, "--dry-run")
     assert done.returncode == 0, done.stderr
     assert "2 trials, 2 distinct stages instead of 3 (0 already trained)" in done.stdout
     assert "contrastive -> distil: contrastive -> distil" in done.stdout
@@ -118,14 +118,14 @@ def test_export_follows_work_that_succeeded(recipe, tmp_path, result, code, writ
     assert calls == (expected if written else [])
 
 
-def test_export_refuses_a_folder_that_is_not_empty(recipe, tmp_path):
-    done = job("train.py", recipe, "--export", tmp_path)  # the recipe is in it
+def test_export_refuses_a_folder_that_is_not_empty(command, recipe, tmp_path):
+    done = command("train.py", recipe, "--export", tmp_path)  # the recipe is in it
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == f"error: --export {tmp_path}: the folder is not empty; name a new one\n"
 
 
-def test_export_is_of_one_model(recipe, tmp_path):
-    done = job("sweep.py", recipe, "--export", tmp_path / "out")
+def test_export_is_of_one_model(command, recipe, tmp_path):
+    done = command("sweep.py", recipe, "--export", tmp_path / "out")
     assert done.returncode == 2 and "one model is written by jobs/train.py" in done.stderr
 
 
@@ -145,16 +145,16 @@ def test_train_exports_its_last_stage_without_the_sweep(recipe, tmp_path, monkey
     assert str(tmp_path / "out") in capsys.readouterr().out
 
 
-def test_storage_that_cannot_be_written(recipe, tmp_path):
+def test_storage_that_cannot_be_written(command, recipe, tmp_path):
     (tmp_path / "file").write_text("not a directory")
-    done = job("sweep.py", recipe, f"storage={tmp_path}/file/below")
+    done = command("sweep.py", recipe, f"storage={tmp_path}/file/below")
     assert done.returncode == 2
     assert "cannot be written" in done.stderr
     assert "storage=" in done.stderr
 
 
-def test_an_empty_split_is_found_before_ray_starts(recipe):
-    done = job("sweep.py", recipe, "data.test.skip=500")
+def test_an_empty_split_is_found_before_ray_starts(command, recipe):
+    done = command("sweep.py", recipe, "data.test.skip=500")
     assert done.returncode == 2
     assert "500" in done.stderr
     assert "Traceback" not in done.stderr

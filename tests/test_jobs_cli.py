@@ -63,9 +63,11 @@ def test_a_dry_run_prints_the_plan_and_leaves_nothing(recipe, tmp_path, name, pl
         ("storage={recipe}/storage", "cannot be written"),
     ],
 )
-def test_bad_input_is_one_line_and_code_2(recipe, tiny_backbone, tmp_path, override, expected):
+def test_bad_input_is_one_line_and_code_2(
+    command, recipe, tiny_backbone, tmp_path, override, expected
+):
     override = override.format(backbone=tiny_backbone, recipe=recipe)
-    done = job("sweep.py", recipe, override, "--dry-run")
+    done = command("sweep.py", recipe, override, "--dry-run")
     assert done.returncode == 2
     assert done.stderr.startswith("error: ") and expected in done.stderr
     assert len(done.stderr.splitlines()) == 1
@@ -73,8 +75,8 @@ def test_bad_input_is_one_line_and_code_2(recipe, tiny_backbone, tmp_path, overr
     assert not (tmp_path / "mlflow.db").exists()
 
 
-def test_no_such_recipe(recipe):
-    done = job("sweep.py", recipe.with_name("tyni.yaml"))
+def test_no_such_recipe(command, recipe):
+    done = command("sweep.py", recipe.with_name("tyni.yaml"))
     assert done.returncode == 2
     assert done.stderr.startswith("error: no recipe at ")
     assert done.stderr.endswith("did you mean 'tiny.yaml'?\n")

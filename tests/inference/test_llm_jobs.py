@@ -87,8 +87,8 @@ def behind_http(judge: Judge, **fields: Any) -> dict[str, Any]:
     return {"type": "listwise_llm", "window": 6, "stride": 3, "engine": engine, **fields}
 
 
-def test_a_server_teaches_and_is_measured(cluster, recipe, judge):
-    one = experiment(recipe, behind_http(judge, depth=10))
+def test_a_server_teaches_and_is_measured(mined_recipe, judge):
+    one = experiment(mined_recipe, behind_http(judge, depth=10))
     builder = Builder(one.store(), CONTEXT)
     (quality,) = teacher_quality(one, training_sets(expand(one)), builder)
     # the drafts stand first in BM25's order; the judge knows better
@@ -101,8 +101,8 @@ def test_a_server_teaches_and_is_measured(cluster, recipe, judge):
     assert counts["documents"] > 12
 
 
-def test_a_server_that_falls_ill_loses_nothing(cluster, recipe, judge):
-    one = experiment(recipe, behind_http(judge, depth=6, queries_per_chunk=4))
+def test_a_server_that_falls_ill_loses_nothing(mined_recipe, judge):
+    one = experiment(mined_recipe, behind_http(judge, depth=6, queries_per_chunk=4))
     builder = Builder(one.store(), CONTEXT)
     step = one.teacher_scores("validation", 6)  # one window per query, three chunks
     judge.ill_after = 8
@@ -117,10 +117,10 @@ def test_a_server_that_falls_ill_loses_nothing(cluster, recipe, judge):
     assert artifact.table().num_rows == 12
 
 
-def test_a_model_in_the_actors_of_a_ray_job(cluster, recipe, tiny_llm):
+def test_a_model_in_the_actors_of_a_ray_job(mined_recipe, tiny_llm):
     engine = {"type": "transformers", "model": str(tiny_llm), "context_tokens": 256}
     teacher = {"type": "pointwise_llm", "engine": engine, "queries_per_chunk": 6}
-    one = load(Experiment, recipe, [f"teacher={json.dumps(teacher)}"])
+    one = load(Experiment, mined_recipe, [f"teacher={json.dumps(teacher)}"])
     artifact = Builder(one.store(), CONTEXT).get(one.teacher_scores("validation", 5))
     rows = artifact.table().to_pylist()
     assert len(artifact.files) == 2 and len(rows) == 12

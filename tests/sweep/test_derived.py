@@ -20,8 +20,6 @@ SEEDS = [
     'sweep.space={"seed": {"one": 1, "two": 2}}',
     "reference=contrastive",
     "order=contrastive",
-    "stages.contrastive.steps=6",
-    "stages.contrastive.validations=1",
 ]
 ALL = "evaluation.ensembles=[seeds, average, interpolation]"
 
@@ -54,16 +52,16 @@ def test_seeds_without_seeds_are_an_error_before_work(recipe):
 
 
 @pytest.mark.ray
-def test_a_sweep_with_derived_rows_and_its_export(mined_recipe, tmp_path):
+def test_a_sweep_with_derived_rows_and_its_export(swept_recipe, unprobed, tmp_path):
     from sentence_transformers import CrossEncoder
 
-    data = load(Experiment, mined_recipe).data.test.dataset
+    data = load(Experiment, swept_recipe).data.test.dataset
     deep = f"{{queries: {{dataset: '{data}', split: test}}, depth: 15, measures: [nDCG@10]}}"
-    experiment = load(Experiment, mined_recipe, [*SEEDS, ALL, f"evaluation.sets={{deep: {deep}}}"])
+    experiment = load(Experiment, swept_recipe, [*SEEDS, ALL, f"evaluation.sets={{deep: {deep}}}"])
     said: list[str] = []
     result = run(experiment, said.append)
     lines = {line.row.name: line for line in result.report.lines["test"]}
-    assert result.counts["stages"] == {"distinct": 2, "trained": 2}
+    assert result.counts["stages"] == {"distinct": 2, "trained": 1}  # seed 1 stands
     both, seeds = lines["2 seeds: contrastive"].row, lines["contrastive"]
     assert both.kind == "derived" and both.pairs == 2 * seeds.row.pairs
     assert seeds.row.seeds == (1, 2) and len(seeds.seed_means["nDCG@10"]) == 2

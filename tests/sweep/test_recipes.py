@@ -6,11 +6,12 @@ language models' orders where ../shared is there.
 
 from __future__ import annotations
 
+import functools
 import gzip
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -186,10 +187,22 @@ def small(tmp_path_factory, beir_folder) -> tuple[list[str], Files]:
     return data, files
 
 
+Mine = Callable[[str], dict[str, Any]]
+
+
+def miner(data: list[str], files: Files, storage: Path) -> Mine:
+    """Mines a recipe once; what two recipes have in common is made once, too."""
+    return functools.cache(lambda recipe: mine(recipe, data, files, storage))
+
+
+@pytest.fixture(scope="module")
+def mine_small(cluster, small, tmp_path_factory) -> Mine:
+    return miner(*small, tmp_path_factory.mktemp("small"))
+
+
 @pytest.mark.parametrize("recipe", PUBLISHED)
-def test_the_recipe_is_mined(cluster, small, tmp_path, recipe):
-    data, files = small
-    found = mine(recipe, data, files, tmp_path)
+def test_the_recipe_is_mined(mine_small, recipe):
+    found = mine_small(recipe)
     check(recipe, found)
     lists = {name: len(reader) for name, reader in found["groups"].items()}
     if recipe == "multistage":
@@ -200,10 +213,8 @@ def test_the_recipe_is_mined(cluster, small, tmp_path, recipe):
     assert test_counts["candidates"] > 0
 
 
-def test_the_published_teacher_is_measured_where_it_can_be(cluster, small, tmp_path):
-    data, files = small
-    found = mine("rank-distillm", data, files, tmp_path)
-    (quality,) = found["teachers"]
+def test_the_published_teacher_is_measured_where_it_can_be(mine_small):
+    (quality,) = mine_small("rank-distillm")["teachers"]
     # the model puts the relevant document first, the retrieval second: 1 against 1 / log2(3)
     assert quality["teacher_value"] == pytest.approx(1.0)
     assert quality["lists_value"] == pytest.approx(1.0)  # its lists are in its own order
@@ -249,10 +260,14 @@ def marco(tmp_path_factory) -> tuple[list[str], Files]:
     return data, files
 
 
+@pytest.fixture(scope="module")
+def mine_marco(cluster, marco, tmp_path_factory) -> Mine:
+    return miner(*marco, tmp_path_factory.mktemp("marco"))
+
+
 @pytest.mark.parametrize("recipe", PUBLISHED)
-def test_the_recipe_is_mined_on_ms_marco(cluster, marco, tmp_path, recipe):
-    data, files = marco
-    found = mine(recipe, data, files, tmp_path)
+def test_the_recipe_is_mined_on_ms_marco(mine_marco, recipe):
+    found = mine_marco(recipe)
     check(recipe, found)
     for quality in found["teachers"]:
         print(recipe, quality)

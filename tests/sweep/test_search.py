@@ -366,7 +366,7 @@ def test_the_plan_of_a_search_needs_no_cluster(recipe, monkeypatch):
 
 
 @pytest.mark.ray
-def test_a_search_prunes_reports_and_goes_on(mined_recipe):
+def test_a_search_prunes_reports_and_goes_on(mined_recipe, unprobed):
     import ray
 
     rates = {"good": 3e-3, "none": 1e-9, "nil": 2e-9}  # of one seed: all begin alike

@@ -35,26 +35,26 @@ from raypipe.sweep.sweep import run
 from raypipe.tracking.reading import Store
 from raypipe.train.stage import history
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("unprobed")]
 
 TRIALS = ["contrastive", "contrastive -> distil"]
 KINDS = {"trained": "trial", "derived": "derived"}
 
 
 @pytest.fixture(scope="module")
-def path(tmp_path_factory, write_recipe) -> Path:
-    return write_recipe(tmp_path_factory.mktemp("sweep"))
+def path(swept) -> Path:
+    return swept.recipe
 
 
 @pytest.fixture(scope="module")
-def said() -> list[str]:
-    return []
+def said(swept) -> list[str]:
+    return swept.said
 
 
 @pytest.fixture(scope="module")
-def first(cluster, path, said):
+def first(swept):
     """The result of the first run of the recipe."""
-    return run(load(Experiment, path), said.append)
+    return swept.result
 
 
 @pytest.fixture(scope="module")
