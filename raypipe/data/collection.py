@@ -16,7 +16,7 @@ from typing import Any
 from raypipe.config import ConfigError, nearest
 from raypipe.data.beir import BeirFolder
 from raypipe.data.dataset import Dataset, file_safe
-from raypipe.data.docstore import DocTable, ids_order, index_of, read_docs, write_docs
+from raypipe.data.docstore import DocTable, read_docs, write_docs
 from raypipe.data.pydoc import PyDoc
 from raypipe.data.queries import QuerySet, select_queries
 
@@ -25,8 +25,6 @@ __all__ = [
     "DocTable",
     "IrDataset",
     "QuerySet",
-    "ids_order",
-    "index_of",
     "open_dataset",
     "read_docs",
     "select_queries",

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
+from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from raypipe.config import ConfigError
 from raypipe.data.dataset import Dataset
 from raypipe.progress import watched
 from raypipe.records import DOCS, QUERIES
+from raypipe.tables.ids import Asked, SortedIds, open_ids
 
 _SPACE = re.compile(r"\s")
 
@@ -105,6 +106,36 @@ class DocTable:
         """All ids in row order, string, still in the file's memory map."""
         return pa.chunked_array([batch.column(0) for batch in self._batches], pa.string())
 
+    def ids_at(self, rows: np.ndarray) -> pa.Array:
+        """The ids of some rows, in the order asked for; no other id is copied."""
+        order = np.argsort(rows, kind="stable")
+        bounds = np.searchsorted(rows[order], np.append(0, self._ends))
+        parts = [pa.array([], pa.string())]
+        for number in np.flatnonzero(np.diff(bounds)):
+            batch = self._batches[number]
+            first = self._ends[number] - batch.num_rows
+            within = rows[order[bounds[number] : bounds[number + 1]]] - first
+            parts.append(batch.column(0).take(pa.array(within)))
+        back = np.empty(len(rows), np.int64)
+        back[order] = np.arange(len(rows))
+        return pa.concat_arrays(parts).take(pa.array(back))
+
+    @cached_property
+    def _sorted(self) -> SortedIds:
+        return open_ids(self.path)
+
+    def rows_of(self, ids: Asked) -> np.ndarray:
+        """The row of each id, int64; -1 where the file does not have it."""
+        return self._sorted.rows_of(ids)
+
+    def row_of(self, one: str) -> int:
+        """The row of one id, -1 where the file does not have it."""
+        return self._sorted.row_of(one)
+
+    def places(self) -> np.ndarray:
+        """The place of every row's id among all ids in ascending order, int64: breaks ties."""
+        return self._sorted.places()
+
     def text(self, index: int) -> str:
         """The text of row `index` in [0, len).
 
@@ -130,20 +161,3 @@ class DocTable:
 def read_docs(path: str | Path) -> DocTable:
     """Open a file of documents or queries; its pages are read when they are touched."""
     return DocTable(path)
-
-
-def index_of(
-    doc_ids: Sequence[str] | pa.Array | pa.ChunkedArray, ids: pa.Array | pa.ChunkedArray
-) -> np.ndarray:
-    """Position of each of `doc_ids` in `ids`, int64 of the same length; -1 where unknown."""
-    if not isinstance(doc_ids, pa.Array | pa.ChunkedArray):
-        doc_ids = pa.array(doc_ids, pa.string())
-    found = pc.index_in(doc_ids, value_set=ids)
-    return pc.fill_null(found, -1).to_numpy(zero_copy_only=False).astype(np.int64)
-
-
-def ids_order(ids: pa.Array | pa.ChunkedArray) -> np.ndarray:
-    """The place of every row's id among all ids in ascending order, int64: what breaks ties."""
-    order = np.empty(len(ids), dtype=np.int64)
-    order[pc.sort_indices(ids).to_numpy()] = np.arange(len(ids))
-    return order

@@ -51,7 +51,6 @@ class _Filter(Config):
     """It asks for teacher scores of the documents, so the teacher must be a `score` one."""
     needs_reference: ClassVar[bool] = False
     """It compares with the teacher score of a positive, without which there is no group."""
-    needs_texts: ClassVar[bool] = False
 
     def build(self, evidence: Evidence) -> Keeps:
         """The filter for one group."""
@@ -118,8 +117,6 @@ class NearDuplicate(_Filter):
     """Jaccard similarity from which a document counts as a copy."""
     shingle: int = Field(5, ge=1)
     """Words per shingle."""
-
-    needs_texts: ClassVar[bool] = True
 
     def build(self, evidence: Evidence) -> Keeps:
         texts = [evidence.text(doc_id) for doc_id in evidence.relevant]

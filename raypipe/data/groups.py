@@ -58,10 +58,6 @@ class Groups(Config):
         """A teacher must score candidates and positives first; ranks alone do not serve."""
         return any(one.needs_scores for one in self.filters)
 
-    @property
-    def filters_need_texts(self) -> bool:
-        return any(one.needs_texts for one in self.filters)
-
 
 @dataclass(frozen=True)
 class Formed:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from raypipe.artifacts import Artifact, Step
-from raypipe.data.collection import index_of, read_docs
+from raypipe.data.collection import read_docs
 from raypipe.data.sets import DOCS_FILE, QUERIES_FILE, Collection, Queries
 from raypipe.inference.rows import Rows
 
@@ -66,8 +66,8 @@ class ListReader:
         self.depth = depth
         self._candidates = Rows(inputs["candidates"], ["query_id", "doc_ids", "scores"])
         self._extra = Rows(inputs["extra"], ["query_id", "doc_ids"]) if "extra" in inputs else None
-        self._doc_ids = read_docs(inputs["collection"].local() / DOCS_FILE).ids()
-        self._query_ids = read_docs(inputs["queries"].local() / QUERIES_FILE).ids()
+        self._docs = read_docs(inputs["collection"].local() / DOCS_FILE)
+        self._queries = read_docs(inputs["queries"].local() / QUERIES_FILE)
 
     def __len__(self) -> int:
         return len(self._candidates)
@@ -80,8 +80,8 @@ class ListReader:
         for row in part:
             more = [d for one in extra.get(row["query_id"], ()) for d in one["doc_ids"]]
             merged.append(list(dict.fromkeys([*row["doc_ids"][: self.depth], *more])))
-        flat = index_of([d for one in merged for d in one], self._doc_ids)
-        queries = index_of([r["query_id"] for r in part], self._query_ids)
+        flat = self._docs.rows_of([d for one in merged for d in one])
+        queries = self._queries.rows_of([r["query_id"] for r in part])
         ends = np.cumsum([len(one) for one in merged])
         return [
             ScoreList(

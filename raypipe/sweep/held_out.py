@@ -8,7 +8,7 @@ import numpy as np
 
 from raypipe.artifacts import Builder
 from raypipe.config import ConfigError
-from raypipe.data.collection import index_of, read_docs
+from raypipe.data.collection import read_docs
 from raypipe.data.sets import QUERIES_FILE, Collection, Queries
 from raypipe.experiment import Experiment
 
@@ -67,8 +67,9 @@ def _shared(ours: Named, theirs: Named, builder: Builder) -> str:
     made = [builder.get(queries) for _, queries in (ours, theirs)]  # an empty split is found too
     if Collection(ours[1].queries).digest != Collection(theirs[1].queries).digest:
         return ""
-    ids, others = (read_docs(one.local() / QUERIES_FILE).ids() for one in made)
-    shared = np.flatnonzero(index_of(ids, others) >= 0)
+    queries, others = (read_docs(artifact.local() / QUERIES_FILE) for artifact in made)
+    ids = queries.ids()
+    shared = np.flatnonzero(others.rows_of(ids) >= 0)
     if not len(shared):
         return ""
     field, beyond = ours[0], int(shared[-1]) + 1

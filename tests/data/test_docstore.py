@@ -5,8 +5,8 @@ import pyarrow as pa
 import pytest
 
 from raypipe.config import ConfigError
-from raypipe.data.collection import index_of, read_docs, write_docs
-from raypipe.data.dataset import Dataset, file_safe
+from raypipe.data.collection import read_docs, write_docs
+from raypipe.data.dataset import Dataset
 from raypipe.records import DOCS, QUERIES
 
 
@@ -100,17 +100,16 @@ def test_a_file_of_queries_reads_alike(tmp_path):
     assert queries.texts([1, 0]) == ["second", "first"]
 
 
-def test_index_of_over_chunks():
-    ids = pa.chunked_array([["a", "b"], [], ["c"]], pa.string())
-    found = index_of(["c", "zz", "a", "c"], ids)
-    assert found.dtype == np.int64
-    assert found.tolist() == [2, -1, 0, 2]
-    assert index_of(pa.array(["b"]), ids).tolist() == [1]
-    assert index_of(pa.chunked_array([["b"], ["q"]]), ids).tolist() == [1, -1]
-    assert index_of([], ids).shape == (0,)
-
-
-def test_names_are_file_safe():
-    assert file_safe("beir/scifact/test") == "beir-scifact-test"
-    assert file_safe("../..") == "data"
-    assert file_safe("ü" + "x" * 99) == "x" * 59
+def test_rows_of_ids_and_ids_of_rows(tmp_path, monkeypatch):
+    monkeypatch.setenv("RAYPIPE_HOME", str(tmp_path / "home"))
+    ids = [f"d{n}" for n in np.random.default_rng(0).permutation(101)]
+    write_docs(Fixed([(doc_id, "text") for doc_id in ids]), tmp_path / "docs.arrow", batch_rows=7)
+    table = read_docs(tmp_path / "docs.arrow")
+    asked = ["d7", "d101", "d0", "d7"]
+    rows = table.rows_of(asked)
+    assert rows.tolist() == [ids.index("d7"), -1, ids.index("d0"), ids.index("d7")]
+    assert [table.row_of(doc_id) for doc_id in asked] == rows.tolist()
+    assert table.places().tolist() == [sorted(ids).index(doc_id) for doc_id in ids]
+    assert table.ids_at(rows[[3, 2, 0]]).to_pylist() == ["d7", "d0", "d7"]
+    assert table.ids_at(np.arange(101)).equals(table.ids().combine_chunks())
+    assert table.ids_at(rows[:0]).equals(pa.array([], pa.string()))

@@ -93,11 +93,10 @@ def test_what_filters_need():
     margins = (AbsoluteMargin(margin=0.1), RelativeMargin())
     assert all(one.needs_scores and one.needs_reference for one in margins)
     assert MaxScore(score=1).needs_scores and not MaxScore(score=1).needs_reference
-    assert NearDuplicate().needs_texts and not NearDuplicate().needs_scores
+    assert not NearDuplicate().needs_scores
     assert Groups(filters=[{"type": "max_score", "score": 1}]).filters_need_scores
     assert not Groups(filters=[NearDuplicate()]).filters_need_scores
-    assert Groups(filters=[NearDuplicate()]).filters_need_texts
-    assert not (Groups().filters_need_scores or Groups().filters_need_texts)
+    assert not Groups().filters_need_scores
 
 
 @pytest.mark.parametrize(

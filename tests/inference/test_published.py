@@ -29,8 +29,6 @@ from raypipe.inference.published import (
     RankGptOrders,
     RunFileValues,
     ScoreFile,
-    join,
-    listed,
     tsv,
     wanted,
 )
@@ -123,8 +121,7 @@ def tabs(*lines: str) -> str:
 
 @pytest.mark.parametrize("depth", [0, 1, 3, 10])
 @pytest.mark.parametrize("extra", [True, False])
-def test_the_lists_are_those_of_the_list_reader(builder, lists, monkeypatch, depth, extra):
-    monkeypatch.setattr(listed, "LOOKUP_DOCS", 2)
+def test_the_lists_are_those_of_the_list_reader(builder, lists, depth, extra):
     steps = {k: v for k, v in lists.inputs().items() if extra or k != "extra"}
     inputs = {name: builder.get(step) for name, step in steps.items()}
     reader = ListReader(inputs, depth)
@@ -216,7 +213,6 @@ def test_ensemble_rows_score_their_positive_and_their_negative(make):
 def test_many_rows_against_a_naive_reader(make, monkeypatch, small):
     if small:  # many blocks, many lookups, many parts
         monkeypatch.setattr(tsv, "BLOCK_BYTES", 512)
-        monkeypatch.setattr(join, "JOINED_ROWS", 50)
         monkeypatch.setattr(wanted, "CHUNK", 2)
     rng = random.Random(3)
     rows = [

@@ -102,12 +102,11 @@ def naive(lines: list[tuple[str, str, int]], depth: int) -> dict[str, list[str]]
     ),
     depth=st.integers(1, 5),
     chunk=st.integers(1, 7),
-    match=st.integers(1, 20),
     pending=st.sampled_from([0, 200, 10_000]),
     block=st.integers(20, 200),
 )
 def test_spilled_lists_equal_naive_ones_however_they_are_cut(
-    lines, depth, chunk, match, pending, block, builder, data, tmp_path_factory
+    lines, depth, chunk, pending, block, builder, data, tmp_path_factory
 ):
     # q0 d0 is always there, so that something matches
     lines = [*lines, ("q0", "d0", -1)]
@@ -117,7 +116,6 @@ def test_spilled_lists_equal_naive_ones_however_they_are_cut(
     fresh = Builder(Store(str(tmp_path_factory.mktemp("storage"))))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(spill, "CHUNK", chunk)
-        patch.setattr(spill, "MATCH", match)
         patch.setattr(spill, "PENDING", pending)
         patch.setattr(columns, "BLOCK", block)
         artifact = fresh.get(step)

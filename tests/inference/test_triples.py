@@ -16,7 +16,7 @@ from raypipe.config import ConfigError, validate
 from raypipe.data.collection import IrDataset
 from raypipe.data.sets import Collection, Queries, QuerySet
 from raypipe.evaluation import columns
-from raypipe.inference.files import triple_groups, triples
+from raypipe.inference.files import triple_groups
 from raypipe.records import NEGATIVES
 from raypipe.sources.triples import Triples
 
@@ -147,12 +147,11 @@ def naive(rows: list[tuple[str, str, str]], per_group: int) -> list[tuple[str, l
     ),
     per_group=st.integers(1, 4),
     limit=st.none() | st.integers(1, 12),
-    first=st.integers(1, 10),
     part=st.integers(1, 5),
     block=st.integers(20, 100),
 )
 def test_groups_equal_naive_ones_however_they_are_cut(
-    rows, per_group, limit, first, part, block, data, tmp_path_factory
+    rows, per_group, limit, part, block, data, tmp_path_factory
 ):
     rows = [*rows, ("q2", "d2", "d5")]
     folder = tmp_path_factory.mktemp("triples")
@@ -160,8 +159,6 @@ def test_groups_equal_naive_ones_however_they_are_cut(
         folder, "".join("\t".join(r) + "\n" for r in rows), per_group=per_group, limit=limit
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(triples, "FIRST", first)
-        patch.setattr(triples, "MOST", 2 * first)
         patch.setattr(triple_groups, "PART", part)
         patch.setattr(columns, "BLOCK", block)
         artifact = form(Builder(Store(str(folder / "storage"))), data, config)

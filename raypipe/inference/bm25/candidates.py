@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from raypipe.artifacts import Artifact, Attempt, Step
-from raypipe.data.collection import read_docs
+from raypipe.data.collection import DocTable, read_docs
 from raypipe.data.sets import DOCS_FILE, QUERIES_FILE, Queries
 from raypipe.inference.bm25.index import Bm25Index
 from raypipe.inference.bm25.search import Found, Search
@@ -72,7 +72,7 @@ class Retrieve:
     def build(self) -> Work:
         search = Search(self.index.local(), self.options)
         queries = read_docs(self.queries.local() / QUERIES_FILE)
-        doc_ids = read_docs(self.collection.local() / DOCS_FILE).ids()
+        docs = read_docs(self.collection.local() / DOCS_FILE)
         query_ids = queries.ids()
 
         def work(chunk: range) -> tuple[pa.Table, Counts]:
@@ -84,19 +84,18 @@ class Retrieve:
                 "queries_without_candidates": sum(not len(positions) for positions, _ in found),
                 "queries_without_terms": sum(not one for one in terms),
             }
-            return _candidates(ids, doc_ids, found), counts
+            return _candidates(ids, docs, found), counts
 
         return work
 
 
-def _candidates(query_ids: pa.Array, doc_ids: pa.ChunkedArray, found: list[Found]) -> pa.Table:
-    """Ids are taken in one call: pyarrow copies the whole column for each (6 ms at 2 M rows)."""
+def _candidates(query_ids: pa.Array, docs: DocTable, found: list[Found]) -> pa.Table:
     sizes = np.array([len(positions) for positions, _ in found])
     offsets = pa.array(np.concatenate([[0], np.cumsum(sizes)]), pa.int32())
     positions, scores = (np.concatenate(column) for column in zip(*found, strict=True))
     ranks = np.arange(1, len(positions) + 1) - np.repeat(offsets.to_numpy()[:-1], sizes)
     columns = (
-        doc_ids.take(pa.array(positions)).combine_chunks(),
+        docs.ids_at(positions),
         pa.array(ranks, pa.int32()),
         pa.array(scores),
         pa.repeat("bm25", len(positions)),

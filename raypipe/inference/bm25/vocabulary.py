@@ -12,7 +12,7 @@ from pydantic import Field
 
 from raypipe.artifacts import Attempt
 from raypipe.config import ConfigError
-from raypipe.data.collection import ids_order, read_docs
+from raypipe.data.collection import read_docs
 from raypipe.data.sets import DOCS_FILE
 from raypipe.inference.bm25.term_counts import Array, TermCounts, TermSlice
 from raypipe.inference.bm25.terms import TermOptions
@@ -66,9 +66,9 @@ def write_vocabulary(attempt: Attempt, options: Bm25Options) -> dict[str, int]:
         pa.ipc.new_file(sink, VOCABULARY) as writer,
     ):
         writer.write_batch(pa.record_batch([words, documents, idf, absent], VOCABULARY))
-    ids = read_docs(attempt.inputs["collection"].local() / DOCS_FILE).ids()
+    docs = read_docs(attempt.inputs["collection"].local() / DOCS_FILE)
     with attempt.open(IDS_ORDER) as sink:
-        np.save(sink, ids_order(ids))
+        np.save(sink, docs.places())
     return {"docs": len(terms), "terms": len(words), **counts}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
@@ -12,7 +13,7 @@ from pydantic import Field
 
 from raypipe.artifacts import Artifact, Attempt, Step
 from raypipe.config import Config
-from raypipe.data.collection import ids_order, read_docs
+from raypipe.data.collection import DocTable, read_docs
 from raypipe.data.dataset import file_safe
 from raypipe.data.sets import DOCS_FILE, QUERIES_FILE
 from raypipe.inference.chunks import Counts, Work, run_chunks
@@ -91,35 +92,38 @@ class _Retrieve:
     device: str
 
     def build(self) -> Work:
-        docs = Vectors(self.inputs["doc_vectors"].local())
+        vectors = Vectors(self.inputs["doc_vectors"].local())
         queries = Vectors(self.inputs["query_vectors"].local())
-        doc_ids = read_docs(self.inputs["collection"].local() / DOCS_FILE).ids()
+        docs = read_docs(self.inputs["collection"].local() / DOCS_FILE)
         query_ids = read_docs(self.inputs["queries"].local() / QUERIES_FILE).ids()
-        order = ids_order(doc_ids)
-        exact = ExactSearch(docs, order, self.device)
+        order = docs.places()
+        exact = ExactSearch(vectors, order, self.device)
         search: ExactSearch | FaissSearch = exact
         if not isinstance(self.index, ExactIndex):
-            search = FaissSearch(self.inputs["index"].local(), self.index, docs, order)
+            search = FaissSearch(self.inputs["index"].local(), self.index, vectors, order)
 
         def work(chunk: range) -> tuple[pa.Table, Counts]:
-            vectors = queries.take(chunk)
-            found = search(vectors, self.depth)
+            asked = queries.take(chunk)
+            found = search(asked, self.depth)
             counts = {
                 "candidates": sum(len(rows) for rows, _ in found),
                 "queries_without_candidates": sum(not len(rows) for rows, _ in found),
             }
             if search is not exact:
                 sample = max(RECALL_QUERIES - chunk.start, 0)
-                counts |= recall_counts(exact(vectors[:sample], self.depth), found)
-            return self._table(chunk, found, doc_ids, query_ids), counts
+                counts |= recall_counts(exact(asked[:sample], self.depth), found)
+            return self._table(chunk, found, docs, query_ids), counts
 
         return work
 
-    def _table(self, chunk: range, found: Found, doc_ids: Any, query_ids: Any) -> pa.Table:
+    def _table(
+        self, chunk: range, found: Found, docs: DocTable, query_ids: pa.ChunkedArray
+    ) -> pa.Table:
+        doc_ids = iter(docs.ids_at(np.concatenate([rows for rows, _ in found])).to_pylist())
         out = [
             {
                 "query_id": query_ids[number].as_py(),
-                "doc_ids": doc_ids.take(rows).to_pylist(),
+                "doc_ids": list(islice(doc_ids, len(rows))),
                 "ranks": range(1, len(rows) + 1),
                 "scores": scores,
                 "sources": [self.source] * len(rows),

@@ -105,10 +105,10 @@ class RunFileCandidates(Step):
         return {"collection": self.collection, "queries": self.queries}
 
     def run(self, attempt: Attempt, context: Any) -> Mapping[str, Any]:
-        known = read_docs(attempt.inputs["collection"].local() / DOCS_FILE).ids()
+        docs = read_docs(attempt.inputs["collection"].local() / DOCS_FILE)
         queries = read_docs(attempt.inputs["queries"].local() / QUERIES_FILE).ids().to_pylist()
         with spill() as rows:
             counts = spill_runs(self.paths, rows, queries)
-            counts.update(write_candidates(rows, attempt, queries, known, self.depth, self.label))
+            counts.update(write_candidates(rows, attempt, queries, docs, self.depth, self.label))
         check_match(self.paths, len(queries), counts)
         return dict(counts)

@@ -59,7 +59,7 @@ class ScoredDocsCandidates(Step):
         return {"collection": self.collection, "queries": self.queries}
 
     def run(self, attempt: Attempt, context: Any) -> Mapping[str, Any]:
-        known = read_docs(attempt.inputs["collection"].local() / DOCS_FILE).ids()
+        docs = read_docs(attempt.inputs["collection"].local() / DOCS_FILE)
         queries = read_docs(attempt.inputs["queries"].local() / QUERIES_FILE).ids().to_pylist()
         counts: Counter[str] = Counter(scored_docs=0, other_queries=0)
         total = self._dataset.count("scoreddocs")
@@ -69,7 +69,7 @@ class ScoredDocsCandidates(Step):
         ):
             for batch in self._batches(queries, counts):
                 rows.add(batch)
-            found = write_candidates(rows, attempt, queries, known, self.depth, self.label)
+            found = write_candidates(rows, attempt, queries, docs, self.depth, self.label)
         counts.update(found)
         if not counts["candidates"]:
             raise ConfigError(

@@ -2,7 +2,7 @@
 
 Rows are written to one file per chunk of queries as they come. Then every chunk is sorted, cut,
 matched with the collection and written as part-<chunk>.parquet: memory is one chunk of queries with
-all its rows, or `MATCH` rows, and the ids of the collection.
+all its rows.
 """
 
 from __future__ import annotations
@@ -20,15 +20,13 @@ import numpy as np
 import pyarrow as pa
 
 from raypipe.artifacts import Attempt
-from raypipe.data.collection import index_of
-from raypipe.evaluation.flat import FLAT, array, nest, settle
+from raypipe.data.collection import DocTable
+from raypipe.evaluation.flat import FLAT, nest, settle
 
 CHUNK = 2048
 """Queries per file."""
 PENDING = 64 << 20
 """Bytes of rows held before they are written to the temporary files."""
-MATCH = 1 << 22
-"""Rows matched with the collection at a time: each time the table of its ids is hashed anew."""
 
 
 @dataclass
@@ -111,7 +109,7 @@ def write_candidates(
     rows: Spill,
     attempt: Attempt,
     query_ids: list[str],
-    known: pa.ChunkedArray,
+    docs: DocTable,
     depth: int,
     source: str,
 ) -> Counter[str]:
@@ -124,14 +122,14 @@ def write_candidates(
     def table(found: pa.Table, ids: list[str]) -> pa.Table:
         return nest(found, ids, pa.repeat(pa.scalar(source, pa.string()), found.num_rows))
 
-    return write_lists(rows, attempt, query_ids, known, depth, table)
+    return write_lists(rows, attempt, query_ids, docs, depth, table)
 
 
 def write_lists(
     rows: Spill,
     attempt: Attempt,
     query_ids: list[str],
-    known: pa.ChunkedArray,
+    docs: DocTable,
     depth: int | None,
     table: Callable[[pa.Table, list[str]], pa.Table],
 ) -> Counter[str]:
@@ -139,7 +137,7 @@ def write_lists(
 
     Args:
         query_ids: of the whole query set, in its order; a query without rows gets an empty list.
-        known: the collection's document ids.
+        docs: the collection.
         depth: counted before unknown documents leave; ranks are counted anew after that. None
             takes all.
         table: FLAT rows of some queries, settled, and the queries' ids to what is written.
@@ -150,32 +148,16 @@ def write_lists(
         `queries_with_constant_scores` (two documents or more, all with one score).
     """
     counts: Counter[str] = Counter(duplicates=0, beyond_depth=0, kept=0, unknown_documents=0)
-    waiting: list[tuple[int, pa.Table]] = []
-    chunks = range(-(-len(query_ids) // CHUNK))
-    for chunk in chunks:
+    for chunk in range(-(-len(query_ids) // CHUNK)):
         settled, duplicates, beyond = settle(rows.read(chunk), depth)
-        counts.update(duplicates=duplicates, beyond_depth=beyond, kept=settled.num_rows)
-        waiting.append((chunk, settled))
-        if sum(t.num_rows for _, t in waiting) >= MATCH or chunk == chunks[-1]:
-            for number, found in _known_only(waiting, known):
-                counts["unknown_documents"] -= found.num_rows
-                ids = query_ids[number * CHUNK : (number + 1) * CHUNK]
-                counts.update(_count(found, len(ids)))
-                attempt.put_table(table(found, ids), f"part-{number:05d}.parquet")
-            waiting = []
-    counts["unknown_documents"] += counts["kept"]
+        found = settled.filter(pa.array(docs.rows_of(settled["doc_id"]) >= 0))
+        unknown = settled.num_rows - found.num_rows
+        counts.update(duplicates=duplicates, beyond_depth=beyond)
+        counts.update(kept=settled.num_rows, unknown_documents=unknown)
+        ids = query_ids[chunk * CHUNK : (chunk + 1) * CHUNK]
+        counts.update(_count(found, len(ids)))
+        attempt.put_table(table(found, ids), f"part-{chunk:05d}.parquet")
     return counts
-
-
-def _known_only(
-    tables: list[tuple[int, pa.Table]], known: pa.ChunkedArray
-) -> Iterator[tuple[int, pa.Table]]:
-    ids = [array(table, "doc_id").cast(pa.string()) for _, table in tables]
-    there = index_of(pa.chunked_array(ids, pa.string()), known) >= 0
-    start = 0
-    for number, table in tables:
-        yield number, table.filter(pa.array(there[start : start + table.num_rows]))
-        start += table.num_rows
 
 
 def _count(found: pa.Table, queries: int) -> dict[str, int]:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from raypipe.data.collection import index_of
+from raypipe.data.collection import DocTable
 from raypipe.evaluation.flat import places
 from raypipe.records import NEGATIVES
 
@@ -26,10 +26,10 @@ Array = np.ndarray[Any, Any]
 class Judged:
     """Judged relevance by (query index, document index)."""
 
-    def __init__(self, qrels: pa.Table, query_ids: pa.ChunkedArray, known: pa.ChunkedArray) -> None:
-        self._docs = len(known)
-        docs = index_of(qrels["doc_id"], known)
-        keys = index_of(qrels["query_id"], query_ids) * self._docs + docs
+    def __init__(self, qrels: pa.Table, query_set: DocTable, collection: DocTable) -> None:
+        self._docs = len(collection)
+        docs = collection.rows_of(qrels["doc_id"])
+        keys = query_set.rows_of(qrels["query_id"]) * self._docs + docs
         order = np.argsort(keys)
         order = order[docs[order] >= 0]  # judged, but without text
         self._keys = keys[order]
@@ -66,8 +66,8 @@ class IndexGroups:
     def table(
         self,
         judged: Judged,
-        query_ids: pa.ChunkedArray,
-        known: pa.ChunkedArray,
+        query_set: DocTable,
+        collection: DocTable,
         source: str,
         positive_relevance: int,
     ) -> pa.Table:
@@ -80,14 +80,13 @@ class IndexGroups:
             positive_relevance, judged.of(self.queries, self.docs[positives])
         )
         values = (
-            known.take(pa.array(self.docs)).combine_chunks(),
+            collection.ids_at(self.docs),
             pa.array(relevance),
             pa.array(np.zeros_like(relevance)),
             pa.repeat(pa.scalar(source, pa.string()), len(self.docs)),
         )
         lists = [pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), v) for v in values]
-        ids = query_ids.take(pa.array(self.queries)).combine_chunks()
-        return pa.table([ids, *lists], schema=NEGATIVES)
+        return pa.table([query_set.ids_at(self.queries), *lists], schema=NEGATIVES)
 
 
 def group_parts(

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from raypipe.artifacts import Attempt, Step
 from raypipe.config import ConfigError
-from raypipe.data.collection import Dataset, index_of, read_docs
+from raypipe.data.collection import Dataset, DocTable, read_docs
 from raypipe.data.dataset import file_safe
 from raypipe.data.sets import DOCS_FILE, QRELS_FILE, QUERIES_FILE, Collection, Queries, QuerySet
 from raypipe.evaluation.columns import read_blocks
@@ -23,9 +23,8 @@ from raypipe.files import file_checksum, full_paths
 from raypipe.inference.files.triple_groups import Array, Judged, group_parts
 from raypipe.progress import watched
 
-FIRST, MOST = 1 << 18, 1 << 21
-"""Triples matched with the collection at a time, doubled from the first: each time the table of
-its ids is hashed anew."""
+BATCH = 1 << 18
+"""Triples held as Python objects."""
 
 SCORES = ("pos_score", "neg_score")
 """Of a published teacher; its values enter through the `ensemble_scores` teacher."""
@@ -79,22 +78,22 @@ class TripleGroups(Step):
         positive, or already stands beside this positive); then `groups`, `pairs`, of the groups
         the `short_groups`, and `queries_without_group`. With a limit the drops are counted to the
         end of the batch in which it was reached."""
-        known = read_docs(attempt.inputs["collection"].local() / DOCS_FILE).ids()
+        collection = read_docs(attempt.inputs["collection"].local() / DOCS_FILE)
         queries = attempt.inputs["queries"].local()
-        query_ids = read_docs(queries / QUERIES_FILE).ids()
+        query_set = read_docs(queries / QUERIES_FILE)
         names = ("triples", "unknown_queries", "unknown_documents", "negatives_judged_relevant")
         counts: Counter[str] = Counter(dict.fromkeys((*names, "repeated_documents"), 0))
-        judged = Judged(pq.read_table(queries / QRELS_FILE), query_ids, known)
-        triples = _known(self._blocks(), query_ids, known, counts)
+        judged = Judged(pq.read_table(queries / QRELS_FILE), query_set, collection)
+        triples = _known(self._blocks(), query_set, collection, counts)
         parts = group_parts(triples, judged, self.per_group, self.limit, counts)
         positive = self.queries.queries.positive_relevance
-        has_group = np.zeros(len(query_ids), bool)
+        has_group = np.zeros(len(query_set), bool)
         counts.update(groups=0, pairs=0, short_groups=0)
         for number, part in enumerate(parts):
             counts.update(groups=len(part), short_groups=int((part.sizes <= self.per_group).sum()))
             counts["pairs"] += len(part.docs)
             has_group[part.queries] = True
-            table = part.table(judged, query_ids, known, self.label, positive)
+            table = part.table(judged, query_set, collection, self.label, positive)
             attempt.put_table(table, f"part-{number:05d}.parquet")
         if not counts["groups"]:
             raise ConfigError(
@@ -140,7 +139,7 @@ def _file_blocks(path: Path) -> Iterator[pa.Table]:
 def _dataset_blocks(dataset: Dataset) -> Iterator[pa.Table]:
     pairs, read = iter(dataset.docpairs()), 0
     with watched("docpairs", dataset.count("docpairs"), lambda: read):
-        while rows := list(islice(pairs, FIRST)):
+        while rows := list(islice(pairs, BATCH)):
             read += len(rows)
             yield _table(rows)
 
@@ -151,26 +150,14 @@ def _table(rows: list[Any]) -> pa.Table:
 
 
 def _known(
-    blocks: Iterator[pa.Table], query_ids: pa.ChunkedArray, known: pa.ChunkedArray, counts: Any
+    blocks: Iterator[pa.Table], query_set: DocTable, collection: DocTable, counts: Any
 ) -> Iterator[Array]:
     """Triples of indices (query, positive, negative) [3, n], the unknown ones left out."""
-    for table in _batches(blocks):
-        query = index_of(table["query_id"], query_ids)
+    for table in blocks:
+        query = query_set.rows_of(table["query_id"])
         table = table.filter(pa.array(query >= 0))
-        both = pa.chunked_array([*table["pos_id"].chunks, *table["neg_id"].chunks], pa.string())
-        docs = index_of(both, known).reshape(2, -1)
+        docs = np.stack([collection.rows_of(table[name]) for name in ("pos_id", "neg_id")])
         there = (docs >= 0).all(axis=0)
         counts.update(triples=len(query), unknown_queries=len(query) - table.num_rows)
         counts["unknown_documents"] += int((~there).sum())
         yield np.stack([query[query >= 0], *docs])[:, there]
-
-
-def _batches(blocks: Iterator[pa.Table]) -> Iterator[pa.Table]:
-    size, held = FIRST, TRIPLES.empty_table()
-    for block in blocks:
-        held = pa.concat_tables([held, block])
-        if held.num_rows >= size:
-            yield held
-            size, held = min(2 * size, MOST), TRIPLES.empty_table()
-    if held.num_rows:
-        yield held

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from raypipe.artifacts import Artifact, Attempt, Step
 from raypipe.config import ConfigError
-from raypipe.data.collection import index_of, read_docs
+from raypipe.data.collection import read_docs
 from raypipe.data.sets import DOCS_FILE, QUERIES_FILE
 from raypipe.inference.chunks import Counts, Work, run_chunks
 from raypipe.inference.rows import Rows
@@ -75,8 +75,8 @@ class _Index:
 
     def build(self) -> Work:
         negatives = Rows(self.inputs["negatives"])
-        known = read_docs(self.inputs["collection"].local() / DOCS_FILE).ids()
-        query_ids = read_docs(self.inputs["queries"].local() / QUERIES_FILE).ids()
+        collection = read_docs(self.inputs["collection"].local() / DOCS_FILE)
+        query_set = read_docs(self.inputs["queries"].local() / QUERIES_FILE)
         teacher = TeacherValues(self.inputs["teacher"]) if "teacher" in self.inputs else None
         comparisons = Comparisons(self.inputs["teacher"]) if self.compares else None
 
@@ -86,9 +86,9 @@ class _Index:
             asked = set(part.column("query_id").to_pylist())
             said = {} if teacher is None else teacher.of_queries(asked)
             pairs = {} if comparisons is None else comparisons.of_queries(asked)
-            flat = index_of([d for row in listed for d in row["doc_ids"]], known)
+            flat = collection.rows_of([d for row in listed for d in row["doc_ids"]])
             docs = np.split(flat, np.cumsum([len(row["doc_ids"]) for row in listed])[:-1])
-            queries = index_of(part.column("query_id"), query_ids)
+            queries = query_set.rows_of(part.column("query_id"))
             counts: Counter[str] = Counter()
             rows = []
             for query_index, doc_indices, row in zip(queries, docs, listed, strict=True):

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raypipe.artifacts import Artifact
-from raypipe.data.collection import index_of, read_docs
+from raypipe.data.collection import DocTable, read_docs
 from raypipe.data.groups import Formed, Groups, Material, form_groups
 from raypipe.data.pool import QRELS, RankedList
 from raypipe.data.sets import DOCS_FILE, QRELS_FILE
@@ -40,37 +40,24 @@ def read_qrels(queries: Artifact) -> Judgements:
 def readable_qrels(queries: Artifact, collection: Artifact) -> tuple[Judgements, dict[str, int]]:
     """Judgements of documents with text, and how many others each query has."""
     qrels = read_qrels(queries)
-    known = read_docs(collection.local() / DOCS_FILE).ids()
     judged = sorted({doc for docs in qrels.values() for doc in docs})
-    has_text = {d for d, i in zip(judged, index_of(judged, known), strict=True) if i >= 0}
+    rows = read_docs(collection.local() / DOCS_FILE).rows_of(judged)
+    has_text = {doc_id for doc_id, row in zip(judged, rows, strict=True) if row >= 0}
     readable = {q: {d: r for d, r in docs.items() if d in has_text} for q, docs in qrels.items()}
     return readable, {q: len(docs) - len(readable[q]) for q, docs in qrels.items()}
 
 
 class _Corpus(Sequence[str]):
-    """The collection's ids by row, and the texts of ids whose row was asked for or announced."""
+    """The collection's ids by row."""
 
-    def __init__(self, collection: Artifact) -> None:
-        self._docs = read_docs(collection.local() / DOCS_FILE)
-        self._ids = self._docs.ids()
-        self._row_of: dict[str, int] = {}
+    def __init__(self, docs: DocTable) -> None:
+        self._ids = docs.ids()
 
     def __len__(self) -> int:
-        return len(self._docs)
+        return len(self._ids)
 
     def __getitem__(self, row: Any) -> Any:
-        doc_id = self._ids[row].as_py()
-        self._row_of[doc_id] = row
-        return doc_id
-
-    def announce(self, doc_ids: Iterator[str]) -> None:
-        """Look up the rows of many documents at once, since every look-up hashes all ids."""
-        wanted = list(dict.fromkeys(doc_ids))
-        rows = index_of(wanted, self._ids).tolist()
-        self._row_of = dict(zip(wanted, rows, strict=True))
-
-    def text(self, doc_id: str) -> str:
-        return self._docs.text(self._row_of[doc_id])
+        return self._ids[row].as_py()
 
 
 @dataclass(frozen=True)
@@ -123,7 +110,8 @@ class _Miner:
             if name.startswith(OTHER)
         }
         self._scores = TeacherValues(inputs["scores"]) if "scores" in inputs else None
-        self._corpus = _Corpus(inputs["collection"])
+        self._docs = read_docs(inputs["collection"].local() / DOCS_FILE)
+        self._corpus = _Corpus(self._docs)
 
     def mine(self, chunk: range, counts: Counter[str]) -> Iterator[tuple[str, list[Formed]]]:
         """The groups of every query of the chunk, an empty list where it forms none."""
@@ -131,7 +119,6 @@ class _Miner:
             part = self._candidates.read(range(start, min(start + BLOCK, chunk.stop)))
             rows = part.select(["query_id", "doc_ids", "ranks"]).to_pylist()
             material = self._material([row["query_id"] for row in rows], counts)
-            self._corpus.announce(self._ids(rows, material))
             for row in rows:
                 query_id = row["query_id"]
                 counts["judged_documents_without_text"] += self._unreadable.get(query_id, 0)
@@ -160,20 +147,13 @@ class _Miner:
                 },
                 corpus=self._corpus,
                 scores=None if scores is None else _finite(scores.get(query_id, {}), counts),
-                text=self._corpus.text,
+                text=self._text,
             )
             for query_id in query_ids
         }
 
-    def _ids(self, rows: list[dict[str, Any]], material: dict[str, Material]) -> Iterator[str]:
-        """Documents whose text a filter may ask for."""
-        if not self._job.groups.filters_need_texts:
-            return
-        for row in rows:
-            yield from row["doc_ids"]
-            yield from self._qrels.get(row["query_id"], {})
-            for one in material[row["query_id"]].others.values():
-                yield from one.doc_ids
+    def _text(self, doc_id: str) -> str:
+        return self._docs.text(self._docs.row_of(doc_id))
 
 
 def _ranked(rows: list[dict[str, Any]], missing: str, counts: Counter[str]) -> RankedList:

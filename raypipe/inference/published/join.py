@@ -15,9 +15,6 @@ from raypipe.inference.published.listed import Array
 from raypipe.inference.published.tsv import Columns, blocks
 from raypipe.inference.published.wanted import Means, Wanted
 
-JOINED_ROWS = 1 << 20
-"""Rows of wanted queries looked up at once: the hash table of documents is built each time."""
-
 
 @dataclass
 class Join:
@@ -36,7 +33,6 @@ class Join:
         A place is -1 where the document is not wanted. Counts `rows`, `rows_other_queries` and
         `rows_unknown_documents`, rows of which at least one document is not wanted.
         """
-        pending: list[tuple[pa.RecordBatch, Array]] = []
         for block in blocks(path, columns):
             rows = self.wanted.query_rows(block["query_id"])
             ours = rows >= 0
@@ -45,29 +41,20 @@ class Join:
             if self._query is None and len(rows):
                 self._query = block["query_id"][0].as_py()
             if ours.any():
-                part = block if ours.all() else block.filter(pa.array(ours))
-                pending.append((part, rows[ours]))
-            if sum(len(kept) for _, kept in pending) >= JOINED_ROWS:
-                yield self._join(pending, columns)
-                pending = []
-        if pending:
-            yield self._join(pending, columns)
+                yield self._join(block.filter(pa.array(ours)), rows[ours], columns)
 
     def _join(
-        self, pending: list[tuple[pa.RecordBatch, Array]], columns: Columns
+        self, block: pa.RecordBatch, rows: Array, columns: Columns
     ) -> tuple[list[Array], list[Array]]:
-        table = pa.Table.from_batches([batch for batch, _ in pending])
-        rows = np.concatenate([kept for _, kept in pending])
-        # one lookup for all document columns: each builds the same hash table
-        doc_ids = pa.chunked_array([c for name in columns.docs for c in table[name].chunks])
-        flat = self.wanted.places(np.tile(rows, len(columns.docs)), doc_ids)
-        places = np.split(flat, len(columns.docs))
+        places = [self.wanted.places(rows, block[name]) for name in columns.docs]
         unknown = np.logical_or.reduce([place < 0 for place in places])
         self.counts["rows_unknown_documents"] += int(unknown.sum())
         if self._pair is None and unknown.any():
-            at = int(np.flatnonzero(flat < 0)[0])
-            self._pair = (self.wanted.query_ids[rows[at % len(rows)]].as_py(), doc_ids[at].as_py())
-        return places, [table[name].to_numpy() for name in columns.numbers]
+            column = next(number for number, place in enumerate(places) if (place < 0).any())
+            at = int(np.flatnonzero(places[column] < 0)[0])
+            doc_id = block[columns.docs[column]][at].as_py()
+            self._pair = (self.wanted.query_ids[rows[at]].as_py(), doc_id)
+        return places, [block[name].to_numpy() for name in columns.numbers]
 
     def add_finite(self, means: Means, places: Array, values: Array) -> None:
         """Add to `means` what has a place; other than finite is counted and left out."""

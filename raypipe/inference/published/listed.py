@@ -7,20 +7,17 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from raypipe.artifacts import Artifact
-from raypipe.data.collection import index_of
+from raypipe.data.collection import DocTable
 
 Array = np.ndarray[Any, Any]
-LOOKUP_DOCS = 1 << 22
-"""Documents looked up at once: the hash table of the collection's ids is built each time."""
 
 
 def listed_pairs(
-    inputs: Mapping[str, Artifact], depth: int, queries: pa.ChunkedArray, docs: pa.ChunkedArray
+    inputs: Mapping[str, Artifact], depth: int, queries: DocTable, docs: DocTable
 ) -> tuple[Array, Array]:
     """(rows of `queries`, rows of `docs`), int64: per query, in the order of the query set, the
     first `depth` candidates, then what `extra` adds; no pair twice."""
@@ -38,33 +35,18 @@ def listed_pairs(
 
 
 def _artifact_pairs(
-    artifact: Artifact, depth: int | None, queries: pa.ChunkedArray, docs: pa.ChunkedArray
+    artifact: Artifact, depth: int | None, queries: DocTable, docs: DocTable
 ) -> Iterator[tuple[Array, Array]]:
     """Known pairs of a table with query_id and doc_ids, in its order."""
     folder = artifact.local()
-    pending, size = [], 0
     for name in artifact.files:
         if not name.endswith(".parquet"):
             continue
         for batch in pq.ParquetFile(folder / name).iter_batches(columns=["query_id", "doc_ids"]):
             lists = batch["doc_ids"]
             lists = lists if depth is None else pc.list_slice(lists, 0, depth)
-            rows = np.repeat(index_of(batch["query_id"], queries), _lengths(lists))
-            pending.append((rows, lists.flatten()))
-            size += len(rows)
-            if size >= LOOKUP_DOCS:
-                yield _known(pending, docs)
-                pending, size = [], 0
-    if pending:
-        yield _known(pending, docs)
-
-
-def _known(pending: list[tuple[Array, pa.Array]], docs: pa.ChunkedArray) -> tuple[Array, Array]:
-    rows = np.concatenate([rows for rows, _ in pending])
-    doc_rows = index_of(pa.chunked_array([ids for _, ids in pending], pa.string()), docs)
-    known = (rows >= 0) & (doc_rows >= 0)
-    return rows[known], doc_rows[known]
-
-
-def _lengths(lists: pa.ListArray) -> Array:
-    return pc.list_value_length(lists).to_numpy(zero_copy_only=False)
+            lengths = pc.list_value_length(lists).to_numpy(zero_copy_only=False)
+            rows = np.repeat(queries.rows_of(batch["query_id"]), lengths)
+            doc_rows = docs.rows_of(lists.flatten())
+            known = (rows >= 0) & (doc_rows >= 0)
+            yield rows[known], doc_rows[known]

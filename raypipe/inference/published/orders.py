@@ -10,9 +10,9 @@ from typing import Any, ClassVar, Literal
 
 import pyarrow as pa
 
-from raypipe.artifacts import Artifact, Attempt, Step
+from raypipe.artifacts import Attempt, Step
 from raypipe.config import ConfigError
-from raypipe.data.collection import index_of, read_docs
+from raypipe.data.collection import DocTable, read_docs
 from raypipe.data.permutations import parse_permutation
 from raypipe.data.sets import DOCS_FILE, QUERIES_FILE
 from raypipe.files import checksums, full_paths
@@ -69,7 +69,8 @@ class RankGptOrders(Step):
         return {"collection": self.lists.collection, "queries": self.lists.queries}
 
     def run(self, attempt: Attempt, context: Any) -> Mapping[str, Any]:
-        known, queries = _ids(attempt.inputs)
+        docs = read_docs(attempt.inputs["collection"].local() / DOCS_FILE)
+        queries = read_docs(attempt.inputs["queries"].local() / QUERIES_FILE).ids()
         counts = Counter(dict.fromkeys(REPAIRS, 0))
         orders = self._orders(queries, counts)
         if not any(orders.values()):
@@ -77,22 +78,22 @@ class RankGptOrders(Step):
                 f"rankgpt file {self.permutations_path}: none of the {len(orders)} answers for "
                 'queries of the data set has an order; expected text such as "[2] > [1] > [3]"'
             )
-        known_orders = self._known(orders, known, counts)
-        found = {q: (docs, _ranks(docs)) for q, docs in known_orders.items()}
+        known_orders = self._known(orders, docs, counts)
+        found = {q: (order, _ranks(order)) for q, order in known_orders.items()}
         return {**counts, **_put(attempt, queries, found)}
 
     def _known(
-        self, orders: dict[str, list[str]], known: pa.ChunkedArray, counts: Counter[str]
+        self, orders: dict[str, list[str]], docs: DocTable, counts: Counter[str]
     ) -> dict[str, list[str]]:
         """The documents of each order that are in the collection."""
-        flat = index_of([d for order in orders.values() for d in order], known) >= 0
+        flat = docs.rows_of([d for order in orders.values() for d in order]) >= 0
         counts["unknown_documents"] = int((~flat).sum())
         if not flat.any():
             query, order = next((q, o) for q, o in orders.items() if o)
             raise ConfigError(
                 f"rankgpt file {self.lists_path}: none of its {len(flat)} documents is in the "
                 f"collection; query {query!r} has {order[0]!r}, the collection "
-                f"{known[0].as_py()!r}; the file's document ids must be those of the data set"
+                f"{docs.ids()[0].as_py()!r}; the file's document ids must be those of the data set"
             )
         there = iter(flat.tolist())
         return {q: [d for d in order if next(there)] for q, order in orders.items()}
@@ -141,14 +142,6 @@ class RankGptOrders(Step):
 
 def _ranks(doc_ids: list[str]) -> list[float]:
     return [float(rank) for rank in range(1, len(doc_ids) + 1)]
-
-
-def _ids(inputs: Mapping[str, Artifact]) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
-    """Ids of the collection and of the queries."""
-    return (
-        read_docs(inputs["collection"].local() / DOCS_FILE).ids(),
-        read_docs(inputs["queries"].local() / QUERIES_FILE).ids(),
-    )
 
 
 def _put(attempt: Attempt, queries: pa.ChunkedArray, found: Values) -> dict[str, int]:

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from raypipe.artifacts import Attempt, Step
 from raypipe.config import ConfigError
-from raypipe.data.collection import index_of, read_docs
+from raypipe.data.collection import read_docs
 from raypipe.data.dataset import file_safe
 from raypipe.data.sets import DOCS_FILE, QUERIES_FILE, Collection, Queries
 from raypipe.files import checksums, full_paths
@@ -47,11 +47,11 @@ class RankGptCandidates(Step):
         return {"collection": self.collection, "queries": self.queries}
 
     def run(self, attempt: Attempt, context: Any) -> Mapping[str, Any]:
-        known = read_docs(attempt.inputs["collection"].local() / DOCS_FILE).ids()
+        docs = read_docs(attempt.inputs["collection"].local() / DOCS_FILE)
         queries = read_docs(attempt.inputs["queries"].local() / QUERIES_FILE).ids().to_pylist()
         counts = Counter(dict.fromkeys(("lists_other_queries", "duplicates", "beyond_depth"), 0))
         lists = self._lists(set(queries), counts)
-        flat = index_of([d for doc_ids in lists.values() for d in doc_ids], known) >= 0
+        flat = docs.rows_of([d for doc_ids in lists.values() for d in doc_ids]) >= 0
         counts["unknown_documents"] = int((~flat).sum())
         there = iter(flat.tolist())
         lists = {q: [d for d in doc_ids if next(there)] for q, doc_ids in lists.items()}

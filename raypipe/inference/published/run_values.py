@@ -47,11 +47,11 @@ class RunFileValues(Step):
         return {"collection": self.lists.collection, "queries": self.lists.queries}
 
     def run(self, attempt: Attempt, context: Any) -> Mapping[str, Any]:
-        known = read_docs(attempt.inputs["collection"].local() / DOCS_FILE).ids()
+        docs = read_docs(attempt.inputs["collection"].local() / DOCS_FILE)
         queries = read_docs(attempt.inputs["queries"].local() / QUERIES_FILE).ids().to_pylist()
         with spill() as rows:
             counts = spill_runs(self.paths, rows, queries)
-            counts.update(write_lists(rows, attempt, queries, known, None, self._table))
+            counts.update(write_lists(rows, attempt, queries, docs, None, self._table))
         check_match(self.paths, len(queries), counts)
         counts["queries_without_list"] = counts.pop("queries_without_candidates")
         return dict(counts)

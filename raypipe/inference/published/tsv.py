@@ -15,7 +15,7 @@ from raypipe.files import damaged, open_bytes, packed
 from raypipe.progress import watched
 
 BLOCK_BYTES = 16 << 20
-"""Of text, parsed at once: large enough that the hash table of query ids is rarely rebuilt."""
+"""Of text, parsed at once."""
 
 
 @dataclass(frozen=True)

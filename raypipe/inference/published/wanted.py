@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from raypipe.artifacts import Artifact
-from raypipe.data.collection import index_of, read_docs
+from raypipe.data.collection import read_docs
 from raypipe.data.sets import DOCS_FILE, QUERIES_FILE
 from raypipe.inference.published.listed import Array, listed_pairs
 
@@ -22,18 +22,15 @@ DIFFERENT = 1e-3
 
 
 class Wanted:
-    """Every document of every list, found by ids; about 40 bytes per pair."""
+    """Every document of every list, found by ids; 24 bytes per pair."""
 
     def __init__(self, inputs: Mapping[str, Artifact], depth: int) -> None:
-        queries = read_docs(inputs["queries"].local() / QUERIES_FILE).ids()
-        collection = read_docs(inputs["collection"].local() / DOCS_FILE).ids()
-        self.query_ids: pa.Array = _one_array(queries)
-        rows_P, docs_P = listed_pairs(inputs, depth, queries, collection)
-        self.ends: Array = np.searchsorted(rows_P, np.arange(len(queries) + 1))
+        self._queries = read_docs(inputs["queries"].local() / QUERIES_FILE)
+        self._docs = read_docs(inputs["collection"].local() / DOCS_FILE)
+        self.query_ids: pa.Array = self._queries.ids_at(np.arange(len(self._queries)))
+        rows_P, self._doc_P = listed_pairs(inputs, depth, self._queries, self._docs)
+        self.ends: Array = np.searchsorted(rows_P, np.arange(len(self._queries) + 1))
         """First place of every query, int64 of length queries + 1."""
-        distinct, self._doc_P = np.unique(docs_P, return_inverse=True)
-        self.doc_ids: pa.Array = _one_array(collection.take(pa.array(distinct, pa.int64())))
-        """Distinct wanted documents."""
         keys_P = self._keys(rows_P, self._doc_P)
         self._order = np.argsort(keys_P)
         self._sorted_keys = keys_P[self._order]
@@ -43,7 +40,7 @@ class Wanted:
 
     def query_rows(self, query_ids: pa.Array) -> Array:
         """Row in the query set, -1 for other queries."""
-        return index_of(query_ids, self.query_ids)
+        return self._queries.rows_of(query_ids)
 
     def places(self, query_rows: Array, doc_ids: pa.Array) -> Array:
         """Place of each pair, -1 where the document is not wanted for the query.
@@ -51,19 +48,19 @@ class Wanted:
         Args:
             query_rows: at least 0 each.
         """
-        numbers = index_of(doc_ids, self.doc_ids)
+        doc_rows = self._docs.rows_of(doc_ids)
         if not len(self):
-            return np.full(len(numbers), -1)
-        keys = self._keys(query_rows, numbers)
+            return np.full(len(doc_rows), -1)
+        keys = self._keys(query_rows, doc_rows)
         at = np.minimum(np.searchsorted(self._sorted_keys, keys), len(self) - 1)
-        return np.where((numbers >= 0) & (self._sorted_keys[at] == keys), self._order[at], -1)
+        return np.where((doc_rows >= 0) & (self._sorted_keys[at] == keys), self._order[at], -1)
 
     def ids_at(self, places: Array) -> pa.Array:
         """Document ids of some places."""
-        return self.doc_ids.take(pa.array(self._doc_P[places], pa.int64()))
+        return self._docs.ids_at(self._doc_P[places])
 
-    def _keys(self, query_rows: Array, numbers: Array) -> Array:
-        return query_rows.astype(np.int64) * len(self.doc_ids) + numbers
+    def _keys(self, query_rows: Array, doc_rows: Array) -> Array:
+        return query_rows * len(self._docs) + doc_rows
 
 
 class Means:
@@ -141,9 +138,3 @@ def as_lists(ends: Array, queries: slice, flat: pa.Array) -> pa.ListArray:
     """One list per query of the slice; `flat` holds what lies between their ends."""
     offsets = ends[queries.start : queries.stop + 1] - ends[queries.start]
     return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), flat)
-
-
-def _one_array(ids: pa.ChunkedArray | pa.Array) -> pa.Array:
-    if isinstance(ids, pa.Array):
-        return ids
-    return pa.concat_arrays(ids.chunks) if ids.num_chunks else pa.array([], pa.string())

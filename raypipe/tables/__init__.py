@@ -1,0 +1,1 @@
+"""What every room does with tables: ids looked up by row."""
