@@ -16,7 +16,7 @@ from raypipe.artifacts import Step, Store
 from raypipe.config import NOT_SEMANTIC, Config, ConfigError, nearest
 from raypipe.data.sets import Collection, Queries, QuerySet
 from raypipe.data.truncation import LongestFirst, Truncation
-from raypipe.evaluation.published import Published
+from raypipe.evaluation.report.published import Published
 from raypipe.files import home, without_secrets
 from raypipe.inference.lists import Lists
 from raypipe.inference.metrics import Metrics, OracleRun, TeacherRun

@@ -104,9 +104,9 @@ def open_bytes(path: str | Path) -> Iterator[IO[bytes]]:
         ConfigError: the gzip file is truncated or damaged.
     """
     zipped = packed(path)
-    with open(path, "rb") as raw, reading(raw):
+    with open(path, "rb") as raw, reading(raw) as file:
         try:
-            yield io.BufferedReader(gzip.GzipFile(fileobj=raw)) if zipped else raw
+            yield io.BufferedReader(gzip.GzipFile(fileobj=file)) if zipped else file
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise damaged(path, error) from None
 

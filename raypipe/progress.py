@@ -1,30 +1,34 @@
 """Bars for long serial reads on the driver, such as a run file of 251 million lines.
 
-Who starts the work decides whether bars are shown (`shown`); a reader only says how far it is
-(`watched`). A thread asks it five times a second, so the loop that reads is not touched. The two
-are joined by a context variable: between them lie a dozen functions that have nothing to do with
-either.
+Whoever starts the work decides whether bars are drawn (`shown`); a reader only tells how far it is
+(`reading`, `counting`). A context variable joins the two: a dozen functions that know nothing of
+bars lie between them. rich draws, and is imported only when a bar is wanted.
 """
 
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import threading
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress, TaskID
 
 DELAY_S = 2.0
-"""What is read within this time shows nothing."""
-POLL_S = 0.2
+"""A read that ends within this time draws nothing."""
+_BUFFER = 1 << 18  # bytes read at a time below a bar: readers of lines would move it once a line
 _TITLE: ContextVar[str | None] = ContextVar("title", default=None)
 
 
 @contextlib.contextmanager
 def shown(title: str, yes: bool) -> Iterator[None]:
-    """Whether reads of the body have bars, and what stands before them."""
+    """Draw the bars of all reads in the body if `yes`, with the title before each."""
     token = _TITLE.set(title if yes else None)
     try:
         yield
@@ -33,55 +37,59 @@ def shown(title: str, yes: bool) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def watched(what: str, total: int | None, position: Callable[[], int]) -> Iterator[None]:
-    """A bar while the body runs, if it is run inside `shown`.
+def reading(raw: IO[bytes]) -> Iterator[IO[bytes]]:
+    """The file, read through a bar of its bytes: of a packed file, the packed ones.
 
-    Args:
-        total: what `position` reaches in the end; None if that is not known.
-        position: asked in another thread.
+    The caller opens and closes `raw`; outside of `shown` the body gets `raw` itself.
     """
-    if (title := _TITLE.get()) is None:
-        yield
-        return
-    over = threading.Event()
-    show = threading.Thread(
-        target=_show, args=(f"{title}: {what}", total, position, over), daemon=True
-    )
-    show.start()
-    try:
-        yield
-    finally:
-        over.set()
-        show.join()
+    with _bar(Path(str(raw.name)).name, os.fstat(raw.fileno()).st_size) as bar:
+        if bar is None:
+            yield raw
+            return
+        progress, task = bar
+        tracked: io.RawIOBase = progress.wrap_file(raw, task_id=task)  # type: ignore[arg-type, assignment]
+        yield io.BufferedReader(tracked, _BUFFER)
 
 
 @contextlib.contextmanager
-def reading(raw: IO[bytes]) -> Iterator[None]:
-    """A bar of a file's bytes, packed ones where it is packed."""
-    number = raw.fileno()
-    with watched(
-        Path(str(raw.name)).name,
-        os.fstat(number).st_size,
-        lambda: os.lseek(number, 0, os.SEEK_CUR),  # raw.tell would wait for the reading thread
-    ):
-        yield
+def counting(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
+    """A bar that the body moves: it calls what it gets with its position, say once a batch.
+
+    Args:
+        total: the last position; None where nobody knows it.
+    """
+    with _bar(what, total) as bar:
+        if bar is None:
+            yield lambda position: None
+            return
+        progress, task = bar
+        yield lambda position: progress.update(task, completed=position)
 
 
-def _show(
-    label: str, total: int | None, position: Callable[[], int], over: threading.Event
-) -> None:
-    if over.wait(DELAY_S):
+@contextlib.contextmanager
+def _bar(what: str, total: int | None) -> Iterator[tuple[Progress, TaskID] | None]:
+    """A bar that appears after `DELAY_S` on a terminal; None outside of `shown`."""
+    if (title := _TITLE.get()) is None:
+        yield None
         return
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeRemainingColumn
+    from rich.markup import escape
+    from rich.progress import Progress
 
-    columns = ("{task.description}", BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=_console(), transient=True) as bars:
-        task = bars.add_task(label, total=total)
-        while not over.wait(POLL_S):
-            bars.update(task, completed=position())
+    console = _console()
+    progress = Progress(console=console, transient=True, disable=not console.is_interactive)
+    task = progress.add_task(escape(f"{title}: {what}"), total=total)
+    start = threading.Timer(DELAY_S, progress.start)
+    start.daemon = True
+    start.start()
+    try:
+        yield progress, task
+    finally:
+        start.cancel()
+        start.join()  # it may be drawing the first time just now
+        progress.stop()
 
 
-def _console() -> Any:
+def _console() -> Console:
     from rich.console import Console
 
     return Console(stderr=True)

@@ -143,7 +143,7 @@ def test_imports(path):
     ("path", "source", "rule"),
     [
         ("raypipe/config.py", "from raypipe.data import pairs", "lower floors"),
-        ("raypipe/data/x.py", "from raypipe.evaluation.runs import Run", "lower floors"),
+        ("raypipe/data/x.py", "from raypipe.evaluation.ranking import Run", "lower floors"),
         ("raypipe/data/x.py", "from raypipe import sweep", "lower floors"),
         ("raypipe/data/x.py", "from ..train import loop", "lower floors"),
         ("raypipe/losses/__init__.py", "from ..models import backbone", "lower floors"),

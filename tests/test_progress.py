@@ -5,13 +5,20 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import random
+import re
+import subprocess
+import sys
 import threading
 from collections import namedtuple
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
+from rich.live import Live
+from rich.progress import Progress
 
 from raypipe import progress
 from raypipe.artifacts import Builder, Store
@@ -31,12 +38,46 @@ Pair = namedtuple("Pair", "query_id doc_id_a doc_id_b")
 
 @pytest.fixture
 def bars(monkeypatch) -> dict[str, Any]:
-    """The total of every bar that a thread would show, by its label."""
-    found: dict[str, Any] = {}
-    monkeypatch.setattr(
-        progress, "_show", lambda label, total, position, over: found.update({label: total})
-    )
-    return found
+    """The total of every bar, by its label."""
+    totals: dict[str, Any] = {}
+    add_task = Progress.add_task
+
+    def noted(self: Progress, label: str, total: float | None = None) -> Any:
+        totals[label] = total
+        return add_task(self, label, total=total)
+
+    monkeypatch.setattr(Progress, "add_task", noted)
+    return totals
+
+
+@pytest.fixture
+def screen(monkeypatch) -> io.StringIO:
+    """What a terminal shows of bars that do not wait."""
+    written = io.StringIO()
+    monkeypatch.setattr(progress, "DELAY_S", 0)
+    terminal = {"file": written, "force_terminal": True, "force_interactive": True, "width": 100}
+    monkeypatch.setattr(progress, "_console", lambda: Console(**terminal))
+    return written
+
+
+@pytest.fixture
+def drawing(monkeypatch, screen) -> Callable[[str], str]:
+    """What the screen shows once a pattern stands there; rich draws in its own thread."""
+    drawn = threading.Condition()
+    refresh = Live.refresh
+
+    def refreshed(self: Live) -> None:
+        refresh(self)
+        with drawn:
+            drawn.notify_all()
+
+    def awaited(pattern: str) -> str:
+        with drawn:
+            assert drawn.wait_for(lambda: re.search(pattern, screen.getvalue()), 20), pattern
+        return screen.getvalue()
+
+    monkeypatch.setattr(Live, "refresh", refreshed)
+    return awaited
 
 
 @pytest.fixture
@@ -49,30 +90,44 @@ def data(tmp_path) -> QuerySet:
     return QuerySet(dataset=f"beir:{folder}", split="test")
 
 
-def test_a_bar_stands_where_the_reader_is(monkeypatch, tmp_path):
-    """Polled in a thread while the reader waits for it, in bytes of the packed file."""
-    screen = io.StringIO()
-    monkeypatch.setattr(progress, "DELAY_S", 0)
-    monkeypatch.setattr(progress, "POLL_S", 0.001)
-    console = Console(file=screen, force_terminal=True, width=100)
-    monkeypatch.setattr(progress, "_console", lambda: console)
-    path = tmp_path / "long.run.gz"
-    path.write_bytes(gzip.compress(b"q1 Q0 d1 1 1 x\n" * 100_000))
-    seen = threading.Event()
-    positions: list[int] = []
-    lseek = progress.os.lseek
-
-    def asked(*args):
-        positions.append(lseek(*args))
-        if positions[-2:] == [path.stat().st_size] * 2:  # so the first of them is on the screen
-            seen.set()
-        return positions[-1]
-
-    monkeypatch.setattr(progress.os, "lseek", asked)
+@pytest.mark.parametrize("packed", [True, False])
+def test_a_bar_stands_where_the_reader_is(screen, drawing, tmp_path, packed):
+    """In bytes of the file as it lies there, packed or not."""
+    text = random.Random(7).randbytes(3 << 20)  # noise: half of the text is half of the packed file
+    path = tmp_path / "long[1].run.gz"
+    path.write_bytes(gzip.compress(text) if packed else text)
     with progress.shown("colbert", True), open_bytes(path) as stream:
-        assert len(stream.read()) == 1_500_000
-        assert seen.wait(20)
-    assert "colbert: long.run.gz" in screen.getvalue() and "100%" in screen.getvalue()
+        assert stream.read(len(text) // 2) == text[: len(text) // 2]
+        assert "colbert: long[1].run.gz" in drawing(r"\b5\d%")
+        assert stream.read() == text[len(text) // 2 :]
+        drawing("100%")
+
+
+def test_a_count_stands_where_the_reader_says(screen, drawing):
+    with progress.shown("x", True), progress.counting("rows", 200) as at:
+        at(50)
+        assert "x: rows" in drawing("25%")
+
+
+def test_nothing_is_drawn_where_no_terminal_is(monkeypatch, screen, tmp_path):
+    monkeypatch.setattr(progress, "_console", lambda: Console(file=screen))
+    path = tmp_path / "x"
+    path.write_bytes(b"x")
+    with progress.shown("x", True), open_bytes(path) as stream:
+        assert stream.read() == b"x"
+    with progress.shown("x", True), progress.counting("y", 1) as at:
+        at(1)
+    assert screen.getvalue() == ""
+
+
+def test_rich_is_loaded_only_for_a_bar():
+    code = (
+        "import sys, raypipe.config, raypipe.files, raypipe.experiment\n"
+        "with raypipe.files.open_bytes(raypipe.files.__file__) as f: f.read()\n"
+        "print('rich' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
 
 
 def test_nothing_is_shown_unasked(bars, tmp_path):
@@ -85,10 +140,11 @@ def test_nothing_is_shown_unasked(bars, tmp_path):
     assert bars == {}
 
 
-def test_what_is_over_soon_shows_nothing(monkeypatch):
-    monkeypatch.setattr(progress, "_console", lambda: pytest.fail("shown"))
-    with progress.shown("x", True), progress.watched("y", 1, lambda: 0):
-        pass
+def test_what_is_over_soon_draws_nothing(monkeypatch, screen):
+    monkeypatch.setattr(progress, "DELAY_S", 600)
+    with progress.shown("x", True), progress.counting("y", 1) as at:
+        at(1)
+    assert screen.getvalue() == ""
 
 
 def test_every_long_read_has_a_bar(bars, data, tmp_path, monkeypatch):

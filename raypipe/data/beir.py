@@ -127,12 +127,12 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
     try:
         with (
             path.open("rb") as raw,
-            reading(raw),
-            gzip.open(raw) if path.suffix == ".gz" else nullcontext(raw) as file,
+            reading(raw) as tracked,
+            gzip.open(tracked) if path.suffix == ".gz" else nullcontext(tracked) as file,
         ):
-            for number, raw in enumerate(file, 1):
-                if raw.strip():
-                    yield number, raw.decode("utf-8-sig" if number == 1 else "utf-8")
+            for number, line in enumerate(file, 1):
+                if line.strip():
+                    yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
     except UnicodeDecodeError as error:
         bad = error.object[error.start : error.start + 1]
         raise ConfigError(

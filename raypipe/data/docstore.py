@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from raypipe.config import ConfigError
 from raypipe.data.dataset import Dataset
-from raypipe.progress import watched
+from raypipe.progress import counting
 from raypipe.records import DOCS, QUERIES
 from raypipe.tables.ids import Asked, SortedIds, open_ids
 
@@ -41,11 +41,12 @@ def write_docs(
     counts = {"docs": 0, "empty_docs": 0, "duplicate_docs": 0}
     target = str(sink) if isinstance(sink, str | Path) else sink
     total = dataset.docs_count()
-    bar = watched("documents", total, lambda: sum(counts.values())) if total else nullcontext()
-    with bar, pa.ipc.new_file(target, DOCS) as writer:
+    bar = counting("documents", total) if total else nullcontext(lambda position: None)
+    with bar as at, pa.ipc.new_file(target, DOCS) as writer:
         for rows in _batched(_usable(dataset, counts), batch_rows):
             writer.write_batch(pa.record_batch([list(c) for c in zip(*rows, strict=True)], DOCS))
             counts["docs"] += len(rows)
+            at(sum(counts.values()))
     if not counts["docs"]:
         raise ConfigError(f"dataset {dataset.name}: no document has text; found {counts}")
     return {**counts, **dataset.counts()}

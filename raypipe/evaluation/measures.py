@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from raypipe.config import nearest
-from raypipe.evaluation.runs import ranking
+from raypipe.evaluation.ranking import ranking
 from raypipe.records import METRICS
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from raypipe.artifacts import Attempt, Step
-from raypipe.evaluation.runs import rerank
+from raypipe.evaluation.ranking import rerank
 from raypipe.inference.rows import Rows
 from raypipe.inference.scales import zscore
 from raypipe.inference.score import CrossEncoderRun, Reranking

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from raypipe.artifacts import Attempt, Step
 from raypipe.data.sets import QRELS_FILE
 from raypipe.evaluation.measures import evaluate, means
-from raypipe.evaluation.runs import rerank
+from raypipe.evaluation.ranking import rerank
 from raypipe.inference.ensembles import SeedEnsembleRun, blocks, heads
 from raypipe.inference.rows import Rows
 from raypipe.inference.scales import zscore

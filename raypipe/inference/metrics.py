@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from raypipe.artifacts import Attempt, Step
 from raypipe.data.sets import QRELS_FILE, Queries
 from raypipe.evaluation.measures import evaluate, means, unjudged_queries
-from raypipe.evaluation.runs import oracle, rerank, write_trec_run
+from raypipe.evaluation.ranking import oracle, rerank, write_trec_run
 from raypipe.inference.rows import Rows
 from raypipe.inference.teacher_values import TeacherValues
 

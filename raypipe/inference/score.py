@@ -12,7 +12,7 @@ import pyarrow as pa
 from raypipe.artifacts import Attempt, Step
 from raypipe.data.sets import Collection, Queries
 from raypipe.data.truncation import Truncation
-from raypipe.evaluation.runs import rerank
+from raypipe.evaluation.ranking import rerank
 from raypipe.inference.chunks import Counts, Work, run_chunks
 from raypipe.inference.pair_job import PairJob
 from raypipe.inference.rows import Rows

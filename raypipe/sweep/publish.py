@@ -11,12 +11,12 @@ from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 from raypipe.artifacts import Builder
-from raypipe.evaluation import plots
-from raypipe.evaluation.page import to_html
-from raypipe.evaluation.published import published_for
-from raypipe.evaluation.report import Curve, Report, SetFacts
+from raypipe.evaluation.report import plots
+from raypipe.evaluation.report.contents import Curve, Report, SetFacts
+from raypipe.evaluation.report.page import to_html
+from raypipe.evaluation.report.published import published_for
+from raypipe.evaluation.report.text import print_report, to_markdown
 from raypipe.evaluation.rows import Row
-from raypipe.evaluation.text import print_report, to_markdown
 from raypipe.experiment import Experiment
 from raypipe.judging import MAIN
 from raypipe.sweep.quality import TeacherQuality

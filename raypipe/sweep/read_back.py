@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from raypipe.evaluation.report import Curve, Report, Searched, SetFacts
+from raypipe.evaluation.report.contents import Curve, Report, Searched, SetFacts
 from raypipe.evaluation.rows import PerQuery, Row, StageFacts, Statistics
 from raypipe.sweep.selecting import PHASE
 from raypipe.sweep.tracked import COMPARISON, ERROR, PER_QUERY, ROW, SEED, read_table

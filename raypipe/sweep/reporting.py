@@ -7,10 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from raypipe.config import ConfigError, nearest
-from raypipe.evaluation.page import to_html
-from raypipe.evaluation.report import Report
+from raypipe.evaluation.report.contents import Report
+from raypipe.evaluation.report.page import to_html
+from raypipe.evaluation.report.text import print_report, to_markdown
 from raypipe.evaluation.rows import Row
-from raypipe.evaluation.text import print_report, to_markdown
 from raypipe.sweep.read_back import read_report
 from raypipe.tracking.reading import Store
 

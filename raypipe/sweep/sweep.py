@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from raypipe.artifacts import Builder, Step
-from raypipe.evaluation.report import Report
+from raypipe.evaluation.report.contents import Report
 from raypipe.evaluation.rows import Row
 from raypipe.experiment import Experiment
 from raypipe.sweep.derived import derived, derived_row, needed

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raypipe.artifacts import Artifact
-from raypipe.evaluation.report import Report
+from raypipe.evaluation.report.contents import Report
 from raypipe.evaluation.rows import PerQuery, Row
 from raypipe.judging import MAIN
 from raypipe.sweep.relay import ROW_TAG, Relay

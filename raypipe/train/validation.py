@@ -15,7 +15,7 @@ from raypipe.artifacts import Artifact
 from raypipe.data.sets import QRELS_FILE
 from raypipe.data.tokens import TokenReader
 from raypipe.evaluation.measures import evaluate, means
-from raypipe.evaluation.runs import rerank
+from raypipe.evaluation.ranking import rerank
 from raypipe.inference.lists import ListReader
 from raypipe.inference.scoring import Pair, PairScorer
 

@@ -14,7 +14,7 @@ from raypipe.evaluation.measures import (
     parse_measures,
     unjudged_queries,
 )
-from raypipe.evaluation.runs import ranking, read_trec_run
+from raypipe.evaluation.ranking import ranking, read_trec_run
 from raypipe.records import METRICS, QRELS, RUN
 
 PUBLISHED = Path(__file__).resolve().parents[3] / "shared" / "data" / "msmarco-dl"

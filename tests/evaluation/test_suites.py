@@ -7,7 +7,6 @@ import pytest
 
 from raypipe.config import ConfigError, load
 from raypipe.evaluation.measures import parse_measures
-from raypipe.evaluation.published import Published, published_for
 from raypipe.evaluation.suites import SUITES
 from raypipe.experiment import Experiment
 
@@ -78,18 +77,3 @@ def test_wrong_sets_are_refused(recipe, override, expected):
     with pytest.raises(ConfigError) as error:
         load(Experiment, recipe, [override])
     assert expected in str(error.value)
-
-
-def test_published_values_stand_beside_the_same_data_only():
-    one = Published(
-        dataset="vaswani", first_stage="BM25", source="A", values={"AP": {"BM25": 0.3, "x": 0.4}}
-    )
-    two = Published(dataset="vaswani", first_stage="BM25", source="B", values={"AP": {"y": 0.5}})
-    assert published_for([one, two], "vaswani", None, "BM25") == (
-        {"AP": {"BM25": 0.3, "x": 0.4, "y": 0.5}},
-        ("A", "B"),
-    )
-    assert published_for([one], "vaswani", None, "SPLADE") == ({}, ())
-    assert published_for([one], "cranfield", None, "BM25") == ({}, ())
-    with pytest.raises(ValueError, match=r"expected a value in \[0, 1\], found 51\.2"):
-        Published(dataset="a", first_stage="b", source="c", values={"AP": {"x": 51.2}})

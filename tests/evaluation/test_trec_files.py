@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raypipe.evaluation import columns, flat, trec_files
-from raypipe.evaluation.runs import ranking
+from raypipe.evaluation.ranking import ranking
 from raypipe.evaluation.trec_files import read_trec_run
 from raypipe.records import CANDIDATES
 

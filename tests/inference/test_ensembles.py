@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from raypipe.artifacts import Artifact, Builder, Step, Store
 from raypipe.config import load
-from raypipe.evaluation.runs import rerank
+from raypipe.evaluation.ranking import rerank
 from raypipe.experiment import Experiment
 from raypipe.inference import ensembles
 from raypipe.inference.ensembles import SeedEnsembleRun, mean_of_z

@@ -19,7 +19,7 @@ from raypipe.data.collection import read_docs
 from raypipe.data.groups import GroupReader, form_group
 from raypipe.data.sets import QUERIES_FILE
 from raypipe.data.tokens import TokenReader
-from raypipe.evaluation.runs import read_trec_run
+from raypipe.evaluation.ranking import read_trec_run
 from raypipe.experiment import Experiment
 from raypipe.inference.bm25 import Bm25Options
 from raypipe.models.backbone import Backbone

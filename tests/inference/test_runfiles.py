@@ -16,7 +16,7 @@ from raypipe.config import ConfigError
 from raypipe.data.collection import IrDataset, read_docs
 from raypipe.data.sets import Collection, Queries, QuerySet
 from raypipe.evaluation import columns
-from raypipe.evaluation.runs import ranking
+from raypipe.evaluation.ranking import ranking
 from raypipe.evaluation.trec_files import read_trec_run
 from raypipe.inference.files import scoreddocs, spill
 from raypipe.sources.scored_docs import ScoredDocs

@@ -15,7 +15,7 @@ import pytest
 from servers import free_port, mlflow_server, program
 
 from raypipe.config import load
-from raypipe.evaluation.page import to_html
+from raypipe.evaluation.report.page import to_html
 from raypipe.experiment import Experiment
 from raypipe.sweep.reporting import report_of
 from raypipe.sweep.sweep import run

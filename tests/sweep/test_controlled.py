@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from raypipe.config import load
-from raypipe.evaluation.published import published_for
+from raypipe.evaluation.report.published import published_for
 from raypipe.experiment import Experiment
 from raypipe.models.backbone import Backbone
 from raypipe.sweep.selecting import candidates_of, questions

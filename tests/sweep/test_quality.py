@@ -8,7 +8,7 @@ import pytest
 
 from raypipe.artifacts import Builder
 from raypipe.config import load
-from raypipe.evaluation.report import Report, SetFacts
+from raypipe.evaluation.report.contents import Report, SetFacts
 from raypipe.experiment import Experiment
 from raypipe.judging import MAIN
 from raypipe.sweep import steps, sweep

@@ -9,7 +9,7 @@ from tracked_jobs import BASE, failed, report, row, track, track_run
 
 from raypipe.config import load
 from raypipe.evaluation.bootstrap import interval
-from raypipe.evaluation.report import Report
+from raypipe.evaluation.report.contents import Report
 from raypipe.experiment import Experiment
 from raypipe.sweep import rows as rows_module
 from raypipe.sweep.read_back import read_report

@@ -22,8 +22,8 @@ from ray.tune.experiment import Trial
 
 from raypipe.artifacts import Builder
 from raypipe.config import load
-from raypipe.evaluation.page import to_html
-from raypipe.evaluation.text import to_markdown
+from raypipe.evaluation.report.page import to_html
+from raypipe.evaluation.report.text import to_markdown
 from raypipe.experiment import Experiment
 from raypipe.resources import Context, Resources
 from raypipe.sweep.plan import Plan, Readiness

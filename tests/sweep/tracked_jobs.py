@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pyarrow.parquet as pq
 
-from raypipe.evaluation.report import Report, SetFacts
+from raypipe.evaluation.report.contents import Report, SetFacts
 from raypipe.evaluation.rows import Row, StageFacts
 from raypipe.sweep.tracked import (
     COMPARISON,

@@ -19,7 +19,7 @@ from raypipe.data.dataset import file_safe
 from raypipe.data.sets import DOCS_FILE, QUERIES_FILE, Collection, Queries, QuerySet
 from raypipe.evaluation.flat import FLAT
 from raypipe.inference.files.spill import spill, write_candidates
-from raypipe.progress import watched
+from raypipe.progress import counting
 
 BATCH = 1 << 17  # scored documents held as Python objects
 _ORDERED = FLAT.set(FLAT.get_field_index("order"), pa.field("order", pa.float32()))
@@ -63,12 +63,10 @@ class ScoredDocsCandidates(Step):
         queries = read_docs(attempt.inputs["queries"].local() / QUERIES_FILE).ids().to_pylist()
         counts: Counter[str] = Counter(scored_docs=0, other_queries=0)
         total = self._dataset.count("scoreddocs")
-        with (
-            watched("scoreddocs", total, lambda: counts["scored_docs"]),
-            spill(_ORDERED) as rows,
-        ):
+        with counting("scoreddocs", total) as at, spill(_ORDERED) as rows:
             for batch in self._batches(queries, counts):
                 rows.add(batch)
+                at(counts["scored_docs"])
             found = write_candidates(rows, attempt, queries, docs, self.depth, self.label)
         counts.update(found)
         if not counts["candidates"]:

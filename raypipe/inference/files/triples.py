@@ -21,7 +21,7 @@ from raypipe.data.sets import DOCS_FILE, QRELS_FILE, QUERIES_FILE, Collection, Q
 from raypipe.evaluation.columns import read_blocks
 from raypipe.files import file_checksum, full_paths
 from raypipe.inference.files.triple_groups import Array, Judged, group_parts
-from raypipe.progress import watched
+from raypipe.progress import counting
 
 BATCH = 1 << 18
 """Triples held as Python objects."""
@@ -138,9 +138,10 @@ def _file_blocks(path: Path) -> Iterator[pa.Table]:
 
 def _dataset_blocks(dataset: Dataset) -> Iterator[pa.Table]:
     pairs, read = iter(dataset.docpairs()), 0
-    with watched("docpairs", dataset.count("docpairs"), lambda: read):
+    with counting("docpairs", dataset.count("docpairs")) as at:
         while rows := list(islice(pairs, BATCH)):
             read += len(rows)
+            at(read)
             yield _table(rows)
 
 

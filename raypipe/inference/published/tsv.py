@@ -12,7 +12,7 @@ import pyarrow.csv as pacsv
 
 from raypipe.config import ConfigError
 from raypipe.files import damaged, open_bytes, packed
-from raypipe.progress import watched
+from raypipe.progress import counting
 
 BLOCK_BYTES = 16 << 20
 """Of text, parsed at once."""
@@ -50,15 +50,17 @@ def blocks(path: Path, columns: Columns) -> Iterator[pa.RecordBatch]:
     try:
         with (
             pa.OSFile(str(path)) as raw,
-            watched(path.name, raw.size(), raw.tell),
+            counting(path.name, raw.size()) as at,
             pa.CompressedInputStream(raw, "gzip") if zipped else nullcontext(raw) as stream,
         ):
-            yield from pacsv.open_csv(
+            for batch in pacsv.open_csv(
                 stream,
                 pacsv.ReadOptions(column_names=columns.names, block_size=BLOCK_BYTES),
                 pacsv.ParseOptions(delimiter="\t", quote_char=False),
                 pacsv.ConvertOptions(column_types=types, null_values=[], strings_can_be_null=False),
-            )
+            ):
+                at(raw.tell())
+                yield batch
     except pa.ArrowInvalid as error:
         raise _explain(path, columns, error) from None
     except OSError as error:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from raypipe.artifacts import Builder
-from raypipe.evaluation.report import Report, Searched
+from raypipe.evaluation.report.contents import Report, Searched
 from raypipe.experiment import Experiment
 from raypipe.sweep.estimate import estimate
 from raypipe.sweep.held_out import check_held_out

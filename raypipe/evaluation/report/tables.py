@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from raypipe.evaluation.comparison import tested
-from raypipe.evaluation.report import LABELS, Report, SetFacts
+from raypipe.evaluation.report.contents import LABELS, Report, SetFacts
 from raypipe.evaluation.rows import Line, Versus
 
 NO_VALUE = "–"  # noqa: RUF001 - an en dash, as tables print it

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from raypipe.evaluation.report import Report
-from raypipe.evaluation.tables import (
+from raypipe.evaluation.report.contents import Report
+from raypipe.evaluation.report.tables import (
     MARK,
     Table,
     against_reference,

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from raypipe.evaluation.comparison import tested
-from raypipe.evaluation.report import LABELS, Curve, Report, SetFacts
+from raypipe.evaluation.report.contents import LABELS, Curve, Report, SetFacts
+from raypipe.evaluation.report.tables import MARK
 from raypipe.evaluation.rows import Kind, Line
-from raypipe.evaluation.tables import MARK
 
 COLOURS: dict[Kind, str] = {  # told apart by everyone (Okabe and Ito)
     "first_stage": "#7f7f7f",

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raypipe.evaluation.measures import evaluate, means
-from raypipe.evaluation.runs import oracle, ranking, read_trec_run, rerank, write_trec_run
+from raypipe.evaluation.ranking import oracle, ranking, read_trec_run, rerank, write_trec_run
 from raypipe.records import CANDIDATES, QRELS, RUN
 
 

@@ -1,10 +1,23 @@
-"""A comparison that several tests share: twelve queries, two test sets, every kind of row."""
+"""A comparison that several tests share: twelve queries, two test sets, every kind of row.
+
+Regenerate the golden files with: python tests/evaluation/report/report_rows.py
+"""
 
 from __future__ import annotations
 
-from raypipe.evaluation.report import Curve, Report, SetFacts
-from raypipe.evaluation.rows import Row, StageFacts
+import io
+import json
+import re
+from pathlib import Path
 
+from rich.console import Console
+
+from raypipe.evaluation.report.contents import Curve, Report, Searched, SetFacts
+from raypipe.evaluation.report.page import to_html
+from raypipe.evaluation.report.text import print_report, to_markdown
+from raypipe.evaluation.rows import Row, StageFacts, Statistics
+
+GOLDEN = Path(__file__).parent / "golden"
 MEASURES = ("nDCG@10", "RR@10", "Judged@10")
 SETS = (
     SetFacts(
@@ -20,6 +33,12 @@ STAGES = {
     "contrastive": StageFacts("contrastive", "infonce", 1e-4, 8, 64, 512, 4096, "a1b2c3d4e5f60718"),
     "distil": StageFacts("distil", "ranknet", 2e-5, 2, 100, 200, 6400, "0f1e2d3c4b5a6978"),
 }
+TRIALS = (
+    Searched(0, {"lr": "0.001"}, "finished", 0.4),
+    Searched(1, {"lr": "0.1", "loss": "hinge"}, "pruned", 0.1),
+    Searched(2, {"lr": "7"}, "failed", None),
+    Searched(3, {"lr": "0.002"}, "finished", 0.6),
+)
 
 
 def row(
@@ -70,7 +89,7 @@ def rows() -> list[Row]:
 
 
 def report(**changes) -> Report:
-    """Everything a report can hold."""
+    """Everything a report can hold; few resamples, as most tests read no interval."""
     curves = {
         one.name: [
             Curve(
@@ -92,8 +111,37 @@ def report(**changes) -> Report:
         "rows": tuple(rows()),
         "sets": SETS,
         "reference": "MiniLM | mnrl",
+        "statistics": Statistics(resamples=100),
         "notes": ("fever (beir/fever/test) could not be had: no network",),
         "links": {"tiny": ["http://127.0.0.1:5000/#/experiments/1/runs/abc"]},
         "curves": curves,
     }
     return Report(**{**given, **changes})
+
+
+def golden_report() -> Report:
+    return report(statistics=Statistics())
+
+
+def printed(given: Report, width: int) -> str:
+    out = io.StringIO()
+    print_report(given, Console(file=out, width=width))
+    return out.getvalue()
+
+
+def without_drawings(page: str) -> str:
+    """Versions of matplotlib draw differently."""
+    return re.sub("<svg.*?</svg>", "<svg/>", page, flags=re.DOTALL)
+
+
+def _regenerate() -> None:
+    given = golden_report()
+    GOLDEN.mkdir(exist_ok=True)
+    (GOLDEN / "report.md").write_text(to_markdown(given), "utf-8")
+    (GOLDEN / "report.json").write_text(json.dumps(given.json(), indent=1) + "\n", "utf-8")
+    (GOLDEN / "table.txt").write_text(printed(given, 150), "utf-8")
+    (GOLDEN / "page.html").write_text(without_drawings(to_html(given)) + "\n", "utf-8")
+
+
+if __name__ == "__main__":
+    _regenerate()

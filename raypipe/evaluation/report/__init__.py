@@ -1,0 +1,1 @@
+"""A finished comparison as tables, plots, text and a page that needs nothing else."""

@@ -1,0 +1,82 @@
+"""A comparison as one HTML page that needs nothing else: tables, plots, links to tracked runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, get_args
+
+from raypipe.evaluation.equivalence import Verdict
+from raypipe.evaluation.report import plots
+from raypipe.evaluation.report.contents import Report, SetFacts
+from raypipe.evaluation.report.tables import (
+    Table,
+    against_reference,
+    effectiveness,
+    overview,
+    searched,
+    training,
+)
+from raypipe.evaluation.report.text import explanation
+
+_DRAWINGS: dict[str, Callable[[Report, SetFacts], Any]] = {
+    "Effectiveness": plots.intervals,
+    "Effectiveness against cost": plots.cost,
+    "Differences per query": plots.differences,
+}
+"""Heading to the plot of one test set."""
+
+
+@dataclass(frozen=True)
+class _Section:
+    """One test set on the page."""
+
+    test_set: SetFacts
+    effectiveness: Table
+    tests: Table | None
+    drawings: dict[str, str]
+    """Heading to SVG."""
+
+
+def to_html(report: Report) -> str:
+    """The whole page, from `page.html.j2`. A click on a column's head sorts by it."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader(__package__, "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    trials, curves = searched(report), plots.curves(report)
+    return environment.get_template("page.html.j2").render(
+        report=report,
+        verdicts=get_args(Verdict),
+        overview=overview(report),
+        sections=[_section(report, test_set) for test_set in report.sets],
+        trials=trials and {"table": trials, "drawing": plots.svg(plots.searched(report))},
+        training=training(report),
+        curves=curves and plots.svg(curves),
+        links=_links(report),
+        explanation=explanation(report),
+    )
+
+
+def _section(report: Report, test_set: SetFacts) -> _Section:
+    figures = {heading: draw(report, test_set) for heading, draw in _DRAWINGS.items()}
+    return _Section(
+        test_set,
+        effectiveness(report, test_set),
+        against_reference(report, test_set),
+        {heading: plots.svg(figure) for heading, figure in figures.items() if figure is not None},
+    )
+
+
+def _links(report: Report) -> dict[str, list[tuple[int, str]]]:
+    """Row name to (number of the run, its address); rows and runs without an address left out."""
+    numbered = {
+        row: [(number, address) for number, address in enumerate(addresses, start=1) if address]
+        for row, addresses in report.links.items()
+    }
+    return {row: addresses for row, addresses in numbered.items() if addresses}

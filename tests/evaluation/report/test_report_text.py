@@ -1,0 +1,57 @@
+"""A comparison as Markdown and in the terminal."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from report_rows import GOLDEN, TRIALS, printed, report
+
+from raypipe.evaluation.report.text import to_markdown
+
+
+def test_markdown_is_the_golden_file(full):
+    assert to_markdown(full) == (GOLDEN / "report.md").read_text("utf-8")
+
+
+@pytest.mark.parametrize("width", [150, 90])
+def test_the_terminal_loses_nothing(full, width):
+    narrow, wide = printed(full, width), printed(full, 400)
+    assert max(map(len, narrow.splitlines())) <= width
+    assert sorted("".join(narrow.split())) == sorted("".join(wide.split()))
+    if width == 150:
+        assert narrow == (GOLDEN / "table.txt").read_text("utf-8")
+
+
+def test_everything_that_a_reader_needs_is_there(full):
+    text = to_markdown(full)
+    for part in (
+        "FAILED broken: FloatingPointError: the loss is nan",
+        "could not be had: no network",
+        "Someone et al. 2025, table 2",
+        "| published |",
+        "smallest margin",
+        "before Holm's correction, which the verdict has",
+        "queries seen",
+        "pairs per step",
+        "a1b2c3d4",
+        "mean of trec-dl",
+        "Against MiniLM | mnrl",
+    ):
+        assert part in text, part
+
+
+def test_without_reference_nothing_is_tested(full):
+    text = to_markdown(report(reference=None))
+    assert "verdict" not in text and "TOST" not in text
+    assert "Letters: rows that this one is significantly better than" in text
+
+
+def test_a_search_claims_nothing(full):
+    search = report(mode="search", searched=TRIALS, reference=None)
+    text = to_markdown(search)
+    assert "nothing is tested" in text and "verdict" not in text
+    lines = [line for lines in search.lines.values() for line in lines]
+    assert {test for line in lines for test in line.versus.values()} == {None}
+    order = [row.split("|")[1].strip() for row in text.splitlines() if re.match(r"\| \d \|", row)]
+    assert order == ["3", "0", "1", "2"]
