@@ -104,7 +104,8 @@ def measure(
 
 PLAIN = """
 import bm25s, Stemmer
-from raypipe.data.collection import open_dataset, select_queries
+from raypipe.datasets.ir import open_dataset
+from raypipe.datasets.queries import select_queries
 data = open_dataset(DATASET, "train")
 ids, texts = zip(*data.docs())
 queries = select_queries(data, QUERIES).queries["text"].to_pylist()
@@ -119,9 +120,9 @@ assert found.shape == (len(queries), DEPTH)
 """
 
 SAME = """
-from raypipe.artifacts import Builder
-from raypipe.config import load
-from raypipe.experiment import Experiment
+from raypipe.storage.builder import Builder
+from raypipe.recipe.reading import load
+from raypipe.recipe.experiment import Experiment
 from raypipe.resources import Context, connect
 experiment = load(Experiment, RECIPE, OVERRIDES)
 builder = Builder(experiment.store())
@@ -188,7 +189,7 @@ def watched(command: list[str], home: str) -> tuple[float, int]:
 
 
 def _texts() -> list[tuple[str, str]]:
-    from raypipe.data.pydoc import PyDoc
+    from raypipe.datasets.pydoc import PyDoc
 
     data = PyDoc("test", ["numpy"])
     docs = dict(data.docs())
@@ -199,9 +200,9 @@ def _texts() -> list[tuple[str, str]]:
 def _tokens(folder: Path, texts: list[tuple[str, str]]) -> tuple[Any, list[Any]]:
     import numpy as np
 
-    from raypipe.data.pairs import Template
-    from raypipe.data.truncation import LongestFirst
+    from raypipe.inference.pairs import Template
     from raypipe.inference.tokens import load_tokenizer
+    from raypipe.inference.truncation import LongestFirst
 
     tokenizer = load_tokenizer(folder)
     template, cut = Template.of(tokenizer), LongestFirst(max_length=LENGTH)
@@ -217,8 +218,8 @@ def _tokens(folder: Path, texts: list[tuple[str, str]]) -> tuple[Any, list[Any]]
 
 
 def _scoring(folder: Path, texts: list[tuple[str, str]]) -> Callable[[], int]:
-    from raypipe.data.truncation import LongestFirst
     from raypipe.inference.scoring import PairScorer
+    from raypipe.inference.truncation import LongestFirst
     from raypipe.models.cross_encoder import CrossEncoder
 
     template, pairs = _tokens(folder, texts)
@@ -248,7 +249,7 @@ def _training(
     presorted: bool = True,
 ) -> Callable[[], int]:
     """One optimizer step on 64 pairs; the other ways differ in one thing each."""
-    from raypipe.data.pairs import length_batches
+    from raypipe.inference.pairs import length_batches
     from raypipe.inference.scoring import autocast, to_tensors
     from raypipe.models.cross_encoder import CrossEncoder
 

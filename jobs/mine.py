@@ -5,12 +5,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from raypipe.job import main
+from raypipe.commands.command_line import main
 
 
 def work(experiment: Any, dry_run: bool) -> Any:
     """Make the artifacts of every training set of the recipe, or print which there are."""
-    from raypipe.sweep.mine import plan_lines, plan_of, run
+    from raypipe.commands.mine import plan_lines, plan_of, run
 
     if not dry_run:
         return run(experiment)

@@ -37,8 +37,8 @@ def main(
         str | None, typer.Option(help="MLflow address [default: MLFLOW_TRACKING_URI, or a file]")
     ] = None,
 ) -> None:
+    from raypipe.commands.report import report_of, write
     from raypipe.config import ConfigError
-    from raypipe.sweep.reporting import report_of, write
 
     try:
         write(report_of(jobs or [], tracking, reference, margin), html, markdown)

@@ -5,12 +5,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from raypipe.job import main
+from raypipe.commands.command_line import main
 
 
 def work(experiment: Any, dry_run: bool) -> Any:
     """Run every trial of the recipe's sweep, or print the plan."""
-    from raypipe.sweep.sweep import run_or_plan
+    from raypipe.commands.compare import run_or_plan
 
     return run_or_plan(experiment, dry_run)
 

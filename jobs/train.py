@@ -6,19 +6,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from raypipe.job import main
+from raypipe.commands.command_line import main
 
 
 def work(experiment: Any, dry_run: bool) -> Any:
     """Run the recipe as it stands, without its sweep, or print the plan."""
-    from raypipe.sweep.sweep import run_or_plan
+    from raypipe.commands.compare import run_or_plan
 
     return run_or_plan(alone(experiment), dry_run)
 
 
 def alone(experiment: Any) -> Any:
     """The recipe without its sweep; its only trained row is the reference."""
-    from raypipe.space import Sweep
+    from raypipe.recipe.space import Sweep
 
     trained = " -> ".join(experiment.stage_names)
     return experiment.replace(sweep=Sweep(), reference=trained)
@@ -26,9 +26,9 @@ def alone(experiment: Any) -> Any:
 
 def export(experiment: Any, folder: Path) -> None:
     """Write the trained checkpoint with a model card."""
-    from raypipe.artifacts import Builder
-    from raypipe.sweep.export import export as write
-    from raypipe.sweep.space import expand
+    from raypipe.commands.export import export as write
+    from raypipe.recipe.trials import expand
+    from raypipe.storage.builder import Builder
 
     (trial,) = expand(alone(experiment))
     write(trial, Builder(experiment.store()), folder)

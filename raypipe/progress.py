@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, TaskID
 
+
 DELAY_S = 2.0
 """A read that ends within this time draws nothing."""
 _BUFFER = 1 << 18  # bytes read at a time below a bar: readers of lines would move it once a line

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tiny_llm import CHAT_TEMPLATE, LLM_TEXT
 
 # Libraries read these when they are imported, so they are set before any test module is.
 _SCRATCH = tempfile.TemporaryDirectory(prefix="raypipe-tests-")
@@ -69,13 +70,6 @@ sweep:
 storage: {folder}/storage
 tracking: sqlite:///{folder}/mlflow.db
 """
-
-
-LLM_TEXT = "the Yes and No of A or B is what a user asks an assistant about ranking passages"
-CHAT_TEMPLATE = (
-    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
 
 
 @pytest.fixture(scope="session")
@@ -224,9 +218,9 @@ def recipe(tmp_path, write_recipe) -> Path:
 @pytest.fixture(scope="session")
 def mined(cluster, tmp_path_factory, write_recipe) -> Path:
     """The storage of the small recipe, mined once; not to be written to."""
-    from raypipe.config import load
-    from raypipe.experiment import Experiment
-    from raypipe.sweep.mine import run
+    from raypipe.commands.mine import run
+    from raypipe.recipe.experiment import Experiment
+    from raypipe.recipe.reading import load
 
     folder = tmp_path_factory.mktemp("mined")
     run(load(Experiment, write_recipe(folder)), lambda line: None)
@@ -254,9 +248,9 @@ class Swept:
 @pytest.fixture(scope="session")
 def swept(mined, tmp_path_factory, write_recipe) -> Swept:
     """The small recipe's two trials, trained, evaluated and tracked once."""
-    from raypipe.config import load
-    from raypipe.experiment import Experiment
-    from raypipe.sweep.sweep import run
+    from raypipe.commands.compare import run
+    from raypipe.recipe.experiment import Experiment
+    from raypipe.recipe.reading import load
 
     recipe, said = write_recipe(tmp_path_factory.mktemp("swept")), []
     shutil.copytree(mined, recipe.parent / "storage")
@@ -275,7 +269,7 @@ def swept_recipe(recipe, swept) -> Path:
 @pytest.fixture
 def unprobed(monkeypatch) -> None:
     """Plans say no time: to measure it, each starts a process that trains for three seconds."""
-    from raypipe.sweep import estimate
+    from raypipe.commands import cost as estimate
 
     monkeypatch.setattr(estimate, "probe", lambda *_: None)
 

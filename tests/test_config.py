@@ -8,22 +8,12 @@ from typing import Annotated, ClassVar
 import pytest
 from pydantic import Field
 
-from raypipe.config import (
-    NOT_SEMANTIC,
-    Config,
-    ConfigError,
-    digest,
-    flatten,
-    load,
-    nearest,
-    override,
-    parse_yaml,
-    to_yaml,
-    validate,
-)
-from raypipe.data.samplers import RandomWindow, TopK
-from raypipe.experiment import Experiment
-from raypipe.losses import InfoNCE, MarginMSE
+from raypipe.config import NOT_SEMANTIC, Config, ConfigError, digest, flatten, nearest, to_yaml
+from raypipe.groups.samplers import RandomWindow, TopK
+from raypipe.losses.listwise import InfoNCE
+from raypipe.losses.preference import MarginMSE
+from raypipe.recipe.experiment import Experiment
+from raypipe.recipe.reading import load, override, parse_yaml, validate
 
 RECIPES = sorted((Path(__file__).parents[1] / "jobs" / "recipes").rglob("*.yaml"))
 DEFAULT = next(path for path in RECIPES if path.name == "default.yaml")

@@ -1,4 +1,4 @@
-"""Imports run to lower floors only, and each library stays where it belongs.
+"""The house: imports run to lower floors only, in no circle, and each library stays in its rooms.
 
 The sources are read, never imported, so imports inside functions and under TYPE_CHECKING count.
 """
@@ -8,7 +8,8 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -16,79 +17,64 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# module or package of raypipe: floor. DESIGN has artifacts on floor 2; it stands half a floor lower
-# because models and every job are steps, `cache` below it because an artifact knows its copy,
-# `files` below that because tracking needs a home as well, `progress` below that because it is
-# files that are read.
-FLOORS = {
-    "config": 1,
-    "records": 1,
-    "progress": 1.25,
-    "files": 1.5,
-    "cache": 1.6,
-    "artifacts": 1.75,
-    "resources": 2,
-    "claims": 2,
-    "tracking": 2,
-    "judging": 5.5,
-    "space": 5.5,
-    "losses": 2,
-    "models": 2,
-    "data": 3,
-    "evaluation": 3,
-    "inference": 4,
-    "sources": 5,
-    "teachers": 5,
-    "train": 6,
-    "training_set": 5.5,
-    "experiment": 7,
-    "sweep": 8,
-    "job": 8,
-    "jobs": 9,
-}
+FLOORS = (
+    ("config", "records", "progress"),
+    ("losses", "resources", "storage"),
+    ("tables", "tracking"),
+    ("datasets", "models"),
+    ("evaluation", "inference"),
+    ("candidates", "train"),
+    ("teachers",),
+    ("groups", "runs"),
+    ("stages",),
+    ("recipe",),
+    ("sweep",),
+    ("commands",),
+    ("jobs",),
+)
+"""Rooms of raypipe from the ground up. Rooms of one floor do not import each other."""
 
-WITHOUT_RAY = [
-    "raypipe/config.py",
-    "raypipe/records.py",
-    "raypipe/losses/*",
-    "raypipe/models/*",
-    "raypipe/data/*",
-    "raypipe/evaluation/*",
-    "raypipe/inference/llm/http.py",  # requests go out while models hold every CPU of the cluster
-    "raypipe/inference/llm/http_client.py",
-    "raypipe/train/batches.py",
-    "raypipe/train/optim.py",
-    "raypipe/train/loop.py",
-    "raypipe/train/settings.py",
-    "raypipe/train/validation.py",
-    "raypipe/train/alarms.py",
-    "raypipe/train/curve.py",
-    "raypipe/train/drift.py",
-    "raypipe/train/filtering.py",
-    "raypipe/train/predictor.py",
-    "raypipe/train/schedules.py",
-    "raypipe/train/parallel.py",
-    "raypipe/train/gradients.py",
-    "raypipe/train/selection.py",
-    "raypipe/train/skipping.py",
-    "raypipe/train/snapshot.py",
-    "raypipe/train/checkpoint.py",
-    "raypipe/train/outcome.py",
-    "raypipe/train/output.py",
-]
+FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS, start=1) for room in rooms}
 
 ONLY_IN = {
+    "ray": [
+        *("raypipe/resources.py", "raypipe/storage/claims.py", "raypipe/tables/chunks.py"),
+        *("raypipe/tracking/relay.py", "raypipe/inference/*", "raypipe/candidates/*"),
+        *("raypipe/teachers/*", "raypipe/groups/*", "raypipe/runs/*", "raypipe/stages/*"),
+        *("raypipe/sweep/*", "raypipe/commands/*", "jobs/benchmark.py"),
+    ],
     "mlflow": ["raypipe/tracking/*"],
-    "ir_datasets": ["raypipe/data/collection.py", "raypipe/data/ir.py"],
+    "ir_datasets": ["raypipe/datasets/ir.py"],
     "ir_measures": ["raypipe/evaluation/measures.py"],
 }
 
 HEAVY = ["ray", "transformers", "mlflow", "ir_datasets", "bm25s", "torch.distributed.tensor"]
 
+SAME_NAME = {
+    "base": "the contract of a package's choices",
+    "bi_encoder": "the model, and the teacher that uses it",
+    "checks": "of models, and of whole recipes before work",
+    "cross_encoder": "the model, and the teacher that uses it",
+    "listwise": "losses over lists, and what a language model is asked about lists",
+    "pairwise": "losses over pairs, and what a language model is asked about pairs",
+    "pointwise": "losses over documents, and what a language model is asked about documents",
+    "rankgpt": "its lists as candidates, and its orders as a teacher",
+    "report": "the command that reports tracked jobs; the other is the package of the report",
+    "search": "of an index, and the command that searches settings",
+    "source": "what a recipe names, of each index",
+    "trec_run": "the file format, and the source of candidates that reads it",
+}
+"""Modules of one name: why their folders say the difference."""
+
+
+def module_of(path: str) -> str:
+    """raypipe/train/loop.py is raypipe.train.loop, raypipe/train/__init__.py raypipe.train."""
+    return path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+
 
 def imported(path: str, source: str) -> Iterator[tuple[int, str]]:
-    """(line, dotted module) of every import; relative ones resolved, `from a import b` as a.b."""
-    package = path.removesuffix("/__init__.py").removesuffix(".py").split("/")
+    """(line, dotted name) of every import; relative ones resolved, `from a import b` as a.b."""
+    package = module_of(path).split(".")
     package = package if path.endswith("/__init__.py") else package[:-1]
     for node in ast.walk(ast.parse(source, path)):
         if isinstance(node, ast.Import):
@@ -99,64 +85,124 @@ def imported(path: str, source: str) -> Iterator[tuple[int, str]]:
             yield from ((node.lineno, f"{module}.{alias.name}") for alias in node.names)
 
 
-def unit(parts: list[str]) -> str | None:
-    """The module or package that has a floor: raypipe/train/loop.py is `train`."""
-    if parts[0] == "jobs":
+def room_of(module: str) -> str | None:
+    """The room that a module stands in; None outside raypipe and jobs."""
+    top, _, below = module.partition(".")
+    if top == "jobs":
         return "jobs"
-    return parts[1] if parts[0] == "raypipe" and len(parts) > 1 else None
+    return below.partition(".")[0] or None if top == "raypipe" else None
 
 
 def problems(path: str, source: str) -> list[str]:
     """What is wrong with the imports of one file, each with its place and the rule."""
-    me = unit(path.removesuffix(".py").removesuffix("/__init__").split("/"))
-    if me is not None and me not in FLOORS:
-        return [f"{path}: {me!r} has no floor; add it to FLOORS"]
-    found = []
+    room = room_of(module_of(path))
+    if room is not None and room not in FLOOR_OF:
+        return [f"{path}: {room!r} stands on no floor; add it to FLOORS"]
+    wrong = []
     for line, name in imported(path, source):
-        where, root = f"{path}:{line}", name.partition(".")[0]
-        other = unit(name.split("."))
-        if other in FLOORS and other != me and FLOORS[other] >= FLOORS.get(str(me), 0):
-            floors = f"{me} (floor {FLOORS.get(str(me), 0)}) imports {other} ({FLOORS[other]})"
-            found.append(f"{where}: {floors}; imports go to lower floors only")
-        if root == "ray" and _in(path, WITHOUT_RAY):
-            found.append(f"{where}: {name} where no cluster is needed")
-        if root in ONLY_IN and not _in(path, ONLY_IN[root]):
-            found.append(f"{where}: {root} belongs in {' or '.join(ONLY_IN[root])}")
+        place, library, other = f"{path}:{line}", name.partition(".")[0], room_of(name)
+        if other in FLOOR_OF and other != room and FLOOR_OF[other] >= FLOOR_OF.get(room or "", 0):
+            floors = f"{room} (floor {FLOOR_OF.get(room or '', 0)}) imports {other}"
+            wrong.append(f"{place}: {floors} ({FLOOR_OF[other]}); imports go to lower floors only")
+        if library in ONLY_IN and not any(fnmatch(path, rooms) for rooms in ONLY_IN[library]):
+            wrong.append(f"{place}: {library} belongs in {' or '.join(ONLY_IN[library])}")
+    return wrong
+
+
+def sources() -> dict[str, str]:
+    """Every Python file of raypipe and jobs with its text."""
+    paths = [*(ROOT / "raypipe").rglob("*.py"), *(ROOT / "jobs").rglob("*.py")]
+    return {p.relative_to(ROOT).as_posix(): p.read_text("utf-8") for p in sorted(paths)}
+
+
+def arrows(files: Mapping[str, str]) -> dict[str, set[str]]:
+    """The modules among these files that each of them imports."""
+    modules = {module_of(path): path for path in files}
+    found: dict[str, set[str]] = defaultdict(set)
+    for module, path in modules.items():
+        for _, name in imported(path, files[path]):
+            target = name if name in modules else name.rpartition(".")[0]
+            if target in modules and target != module:
+                found[module].add(target)
     return found
 
 
-def _in(path: str, patterns: list[str]) -> bool:
-    return any(fnmatch(path, pattern) for pattern in patterns)
+def circles(graph: Mapping[str, set[str]]) -> list[list[str]]:
+    """Modules that import each other in a loop, one path per loop that a walk meets."""
+    found, settled = [], set()
+
+    def walk(module: str, path: list[str]) -> None:
+        if module in path:
+            found.append([*path[path.index(module) :], module])
+        elif module not in settled:
+            for target in sorted(graph.get(module, ())):
+                walk(target, [*path, module])
+            settled.add(module)
+
+    for module in sorted(graph):
+        walk(module, [])
+    return found
 
 
-def files() -> list[str]:
-    found = [*(ROOT / "raypipe").rglob("*.py"), *(ROOT / "jobs").rglob("*.py")]
-    return sorted(path.relative_to(ROOT).as_posix() for path in found)
-
-
-@pytest.mark.parametrize("path", files())
+@pytest.mark.parametrize("path", sources())
 def test_imports(path):
-    assert problems(path, (ROOT / path).read_text("utf-8")) == []
+    assert problems(path, sources()[path]) == []
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    assert circles(arrows(sources())) == []
+
+
+@pytest.mark.parametrize(
+    ("files", "count"),
+    [
+        ({"raypipe/a.py": "import raypipe.b", "raypipe/b.py": "from raypipe import a"}, 1),
+        ({"raypipe/x/a.py": "from . import b", "raypipe/x/b.py": "from raypipe.x.a import A"}, 1),
+        ({"raypipe/a.py": "def f():\n    import raypipe.b", "raypipe/b.py": "import raypipe.a"}, 1),
+        ({"raypipe/a.py": "import raypipe.b", "raypipe/b.py": "import raypipe.c"}, 0),
+    ],
+)
+def test_a_circle_is_found(files, count):
+    assert len(circles(arrows(files))) == count
+
+
+def test_a_class_name_means_one_class():
+    homes = defaultdict(list)
+    for path, source in sources().items():
+        for node in ast.parse(source).body:
+            if isinstance(node, ast.ClassDef):
+                homes[node.name].append(path)
+    assert {name: paths for name, paths in homes.items() if len(paths) > 1} == {}
+
+
+def test_a_module_name_means_one_module_or_the_folders_say_the_difference():
+    homes = defaultdict(list)
+    for path in sources():
+        if path.startswith("raypipe/") and "/__" not in path:
+            homes[Path(path).stem].append(path)
+    assert {name for name, paths in homes.items() if len(paths) > 1} <= SAME_NAME.keys()
 
 
 @pytest.mark.parametrize(
     ("path", "source", "rule"),
     [
-        ("raypipe/config.py", "from raypipe.data import pairs", "lower floors"),
-        ("raypipe/data/x.py", "from raypipe.evaluation.ranking import Run", "lower floors"),
-        ("raypipe/data/x.py", "from raypipe import sweep", "lower floors"),
-        ("raypipe/data/x.py", "from ..train import loop", "lower floors"),
+        ("raypipe/config.py", "from raypipe.inference import pairs", "lower floors"),
+        ("raypipe/datasets/x.py", "from raypipe.evaluation.ranking import Ranking", "lower floors"),
+        ("raypipe/datasets/x.py", "from raypipe import sweep", "lower floors"),
+        ("raypipe/datasets/x.py", "from ..train import loop", "lower floors"),
         ("raypipe/losses/__init__.py", "from ..models import backbone", "lower floors"),
-        ("raypipe/train/x.py", "def f():\n    import raypipe.experiment", "lower floors"),
-        ("raypipe/sweep/x.py", "import raypipe.job", "lower floors"),
+        ("raypipe/train/x.py", "def f():\n    import raypipe.recipe.experiment", "lower floors"),
+        ("raypipe/train/x.py", "from raypipe.candidates.fused import Fused", "lower floors"),
+        ("raypipe/sweep/x.py", "import raypipe.commands.job", "lower floors"),
         ("raypipe/sweep/x.py", "from jobs.train import main", "lower floors"),
         ("raypipe/__init__.py", "from raypipe.config import Config", "lower floors"),
         ("raypipe/utils.py", "", "no floor"),
-        ("raypipe/losses/x.py", "import ray", "no cluster"),
-        ("raypipe/train/loop.py", "if TYPE_CHECKING:\n    from ray.data import D", "no cluster"),
+        ("raypipe/losses/x.py", "import ray", "belongs in"),
+        ("raypipe/tables/x.py", "import ray", "belongs in"),
+        ("raypipe/train/loop.py", "if TYPE_CHECKING:\n    from ray.data import D", "belongs in"),
         ("raypipe/sweep/x.py", "import mlflow.pyfunc", "belongs in"),
         ("jobs/x.py", "from ir_datasets import load", "belongs in"),
-        ("raypipe/data/x.py", "import ir_measures", "belongs in"),
+        ("raypipe/datasets/x.py", "import ir_measures", "belongs in"),
     ],
 )
 def test_a_wrong_import_is_caught(path, source, rule):
@@ -167,19 +213,45 @@ def test_a_wrong_import_is_caught(path, source, rule):
 @pytest.mark.parametrize(
     ("path", "source"),
     [
-        ("raypipe/train/stage.py", "import ray\nfrom . import loop\nfrom .optim import x"),
+        ("raypipe/stages/stage.py", "import ray\nfrom . import worker\nfrom .output import x"),
         ("raypipe/train/__init__.py", "from raypipe.train.loop import train"),
-        ("raypipe/data/collection.py", "import ir_datasets\nfrom raypipe.config import digest"),
+        ("raypipe/datasets/ir.py", "import ir_datasets\nfrom raypipe.config import digest"),
         ("raypipe/losses/x.py", "import raymond"),
-        ("jobs/sweep.py", "from raypipe import __version__\nfrom raypipe.sweep import run"),
+        ("jobs/sweep.py", "from raypipe import __version__\nfrom raypipe.commands import compare"),
     ],
 )
 def test_a_right_import_passes(path, source):
     assert problems(path, source) == []
 
 
-def test_experiment_imports_no_heavy_library():
-    code = f"import sys, raypipe.experiment; print(*[m for m in {HEAVY} if m in sys.modules])"
+def loaded(statement: str) -> list[str]:
+    """The modules that a fresh interpreter has after a statement."""
+    code = f"import sys\n{statement}\nprint(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == ""
+    return done.stdout.split()
+
+
+def test_the_recipe_imports_no_heavy_library():
+    assert not set(HEAVY) & set(loaded("import raypipe.recipe.experiment"))
+
+
+@pytest.mark.parametrize(("module", "most"), [("loop", 50), ("optim", 20)])
+def test_training_knows_nothing_of_mining(module, most):
+    ours = [name for name in loaded(f"import raypipe.train.{module}") if name.startswith("raypipe")]
+    assert len(ours) <= most
+    assert not {room_of(name) for name in ours} & {"tables", "groups", "evaluation"}
+    assert "ray" not in loaded(f"import raypipe.train.{module}")
+
+
+def test_the_map_shows_every_room():
+    """docs/architecture.md names each room once, on the line of its floor."""
+    rows = (ROOT / "docs" / "architecture.md").read_text("utf-8").splitlines()
+    shown = {
+        room: number
+        for row in rows
+        if (cells := [cell.strip() for cell in row.split("|")])[1:2] and cells[1].isdigit()
+        for number in [int(cells[1])]
+        for room in cells[2].replace("`", "").split(", ")
+    }
+    assert shown == FLOOR_OF

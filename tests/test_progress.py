@@ -21,15 +21,18 @@ from rich.live import Live
 from rich.progress import Progress
 
 from raypipe import progress
-from raypipe.artifacts import Builder, Store
-from raypipe.data.collection import IrDataset
-from raypipe.data.sets import Collection, Queries, QuerySet
-from raypipe.files import open_bytes
+from raypipe.candidates.scored_docs import ScoredDocs
+from raypipe.datasets.ir import IrDataset
+from raypipe.datasets.steps import Collection, Queries, QuerySet
+from raypipe.groups.triples import Triples
 from raypipe.inference.lists import Lists
-from raypipe.inference.published import RankGptOrders, RunFileValues, ScoreFile
 from raypipe.resources import Context, Resources
-from raypipe.sources.scored_docs import ScoredDocs
-from raypipe.sources.triples import Triples
+from raypipe.storage.artifacts import Store
+from raypipe.storage.builder import Builder
+from raypipe.storage.files import open_bytes
+from raypipe.teachers.published.rankgpt import RankGptOrders
+from raypipe.teachers.published.run_file import RunFileValues
+from raypipe.teachers.published.scores import ScoreFile
 
 CONTEXT = Context(Resources(), "fp32", progress_bars=True)
 Scored = namedtuple("Scored", "query_id doc_id score")
@@ -122,8 +125,8 @@ def test_nothing_is_drawn_where_no_terminal_is(monkeypatch, screen, tmp_path):
 
 def test_rich_is_loaded_only_for_a_bar():
     code = (
-        "import sys, raypipe.config, raypipe.files, raypipe.experiment\n"
-        "with raypipe.files.open_bytes(raypipe.files.__file__) as f: f.read()\n"
+        "import sys, raypipe.config, raypipe.storage.files, raypipe.recipe.experiment\n"
+        "with raypipe.storage.files.open_bytes(raypipe.storage.files.__file__) as f: f.read()\n"
         "print('rich' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from raypipe.config import nearest
 from raypipe.evaluation.bootstrap import interval, matrix
 from raypipe.evaluation.equivalence import smallest_margin, tost, verdict
-from raypipe.evaluation.rows import Line, PerQuery, Row, Statistics, Versus
+from raypipe.evaluation.results import Line, PerQuery, Row, Statistics, Versus
 from raypipe.evaluation.significance import effect_size, holm, paired_test, permutation_test
 
 

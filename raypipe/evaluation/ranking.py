@@ -11,10 +11,7 @@ from typing import IO, Any
 import numpy as np
 import pyarrow as pa
 
-from raypipe.evaluation.trec_files import read_trec_run
 from raypipe.records import RUN
-
-__all__ = ["Ranking", "oracle", "ranking", "read_trec_run", "rerank", "write_trec_run"]
 
 Ranking = dict[str, list[str]]
 """query_id to doc_ids, best first."""

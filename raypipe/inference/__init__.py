@@ -1,0 +1,1 @@
+"""Running models over texts: tokens, pairs, scores and embeddings."""

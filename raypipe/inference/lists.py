@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from raypipe.artifacts import Artifact, Step
-from raypipe.data.collection import read_docs
-from raypipe.data.sets import DOCS_FILE, QUERIES_FILE, Collection, Queries
-from raypipe.inference.rows import Rows
+from raypipe.datasets.steps import DOCS_FILE, QUERIES_FILE, Collection, Queries
+from raypipe.storage.artifacts import Artifact, Step
+from raypipe.tables.rows import Rows
+from raypipe.tables.text_table import TextTable
 
 
 @dataclass(frozen=True)
@@ -66,8 +66,8 @@ class ListReader:
         self.depth = depth
         self._candidates = Rows(inputs["candidates"], ["query_id", "doc_ids", "scores"])
         self._extra = Rows(inputs["extra"], ["query_id", "doc_ids"]) if "extra" in inputs else None
-        self._docs = read_docs(inputs["collection"].local() / DOCS_FILE)
-        self._queries = read_docs(inputs["queries"].local() / QUERIES_FILE)
+        self._docs = TextTable(inputs["collection"].local() / DOCS_FILE)
+        self._queries = TextTable(inputs["queries"].local() / QUERIES_FILE)
 
     def __len__(self) -> int:
         return len(self._candidates)

@@ -8,15 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from raypipe.artifacts import Artifact
-from raypipe.data.pairs import Template
-from raypipe.data.tokens import TokenReader
-from raypipe.data.truncation import Truncation
-from raypipe.inference.chunks import Counts
 from raypipe.inference.lists import ListReader, ScoreList
+from raypipe.inference.pairs import Template
 from raypipe.inference.scoring import PairScorer
+from raypipe.inference.token_reader import TokenReader
 from raypipe.inference.tokens import load_tokenizer
+from raypipe.inference.truncation import Truncation
 from raypipe.models.cross_encoder import CrossEncoder
+from raypipe.storage.artifacts import Artifact
+from raypipe.tables.chunks import Counts
 
 Array = np.ndarray[Any, Any]
 Scored = list[tuple[ScoreList, Array]]

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from raypipe.data.pairs import Template, length_batches
-from raypipe.data.truncation import MaxP, Pair, Truncation, expand
+from raypipe.inference.pairs import Template, length_batches
+from raypipe.inference.truncation import MaxP, Pair, Truncation, expand
 from raypipe.models.bi_encoder import Encoder
 
 Array = np.ndarray[Any, Any]

@@ -9,13 +9,13 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from raypipe.artifacts import Artifact, Attempt, Step
-from raypipe.data.collection import read_docs
-from raypipe.data.sets import DOCS_FILE, QUERIES_FILE, Collection, Queries
-from raypipe.data.tokens import token_table
-from raypipe.inference.chunks import Counts, Work, run_chunks
+from raypipe.datasets.steps import DOCS_FILE, QUERIES_FILE, Collection, Queries
+from raypipe.inference.token_reader import token_table
 from raypipe.models.backbone import Backbone
 from raypipe.resources import Context
+from raypipe.storage.artifacts import Artifact, Attempt, Step
+from raypipe.tables.chunks import Counts, Work, run_chunks
+from raypipe.tables.text_table import TextTable
 
 CHUNK = 8192
 
@@ -44,7 +44,7 @@ class Tokens(Step):
 
     def run(self, attempt: Attempt, context: Context) -> Mapping[str, Any]:
         file = DOCS_FILE if isinstance(self.texts, Collection) else QUERIES_FILE
-        rows = len(read_docs(attempt.inputs["texts"].local() / file))
+        rows = len(TextTable(attempt.inputs["texts"].local() / file))
         job = _Tokenise(attempt.inputs["texts"], file, attempt.inputs["backbone"])
         return run_chunks(job, rows, CHUNK, attempt, context, model=False, suffix="arrow")
 
@@ -65,7 +65,7 @@ class _Tokenise:
     backbone: Artifact
 
     def build(self) -> Work:
-        texts = read_docs(self.texts.local() / self.file)
+        texts = TextTable(self.texts.local() / self.file)
         tokenizer = load_tokenizer(self.backbone.local())
 
         def work(chunk: range) -> tuple[pa.Table, Counts]:

@@ -1,0 +1,1 @@
+"""Backbones, cross-encoders and bi-encoders: loaded, checked, saved."""

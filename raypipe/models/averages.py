@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from raypipe.artifacts import Artifact, Attempt, Step
+from raypipe.storage.artifacts import Artifact, Attempt, Step
 
 _WEIGHTS = "model.safetensors"
 _TOKENIZER = (

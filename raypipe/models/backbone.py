@@ -15,10 +15,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
-from raypipe.artifacts import Attempt, Step
 from raypipe.config import ConfigError, digest, nearest
-from raypipe.files import file_checksum
 from raypipe.models.checks import has_scorer
+from raypipe.storage.artifacts import Attempt, Step
+from raypipe.storage.files import file_checksum
 
 _PATTERNS = ("*.json", "*.txt", "*.jinja", "*.model", "*.safetensors", "1_Pooling/config.json")
 _TOKENIZER = (

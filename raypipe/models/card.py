@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from huggingface_hub import ModelCard, ModelCardData
 
+
 _NO_VALUE = "–"  # noqa: RUF001 - an en dash, as tables print it
 
 _PAIRS = """\
@@ -48,7 +49,7 @@ from pathlib import Path
 
 import mlflow
 import pandas as pd
-from raypipe.tracking import save_pyfunc
+from raypipe.tracking.models import save_pyfunc
 
 target = Path(tempfile.mkdtemp()) / "reranker"
 save_pyfunc(target, Path(folder))

@@ -1,0 +1,1 @@
+"""Sweeps: which trials run, in what order, each distinct stage trained once."""

@@ -6,7 +6,8 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
-from raypipe.artifacts import Artifact, Builder, Step
+from raypipe.storage.artifacts import Artifact, Step
+from raypipe.storage.builder import Builder
 
 
 def counts_line(name: str, counts: Mapping[str, Any]) -> str:

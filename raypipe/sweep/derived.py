@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from raypipe.artifacts import Builder, Step
 from raypipe.config import ConfigError
-from raypipe.evaluation.rows import Row
-from raypipe.experiment import Experiment, Role
-from raypipe.inference.ensembles import SeedEnsembleRun
-from raypipe.inference.interpolation import BestInterpolation, InterpolatedRun
-from raypipe.inference.score import CrossEncoderRun
-from raypipe.judging import Derivation
+from raypipe.evaluation.results import Row
 from raypipe.models.averages import AveragedWeights
-from raypipe.sweep.facts import chain_facts
-from raypipe.sweep.rows import per_query, stage_facts
-from raypipe.sweep.space import Trial, by_row
-from raypipe.train.stage import Stage
+from raypipe.recipe.evaluation_sets import Derivation
+from raypipe.recipe.experiment import Experiment, Role
+from raypipe.recipe.trials import Trial, by_row
+from raypipe.runs.combined import BestInterpolation, InterpolatedRun, SeedEnsembleRun
+from raypipe.runs.rerank import CrossEncoderRun
+from raypipe.stages.stage import Stage
+from raypipe.storage.artifacts import Step
+from raypipe.storage.builder import Builder
+from raypipe.sweep.table_rows import chain_facts, per_query, stage_facts
 
 
 @dataclass(frozen=True)

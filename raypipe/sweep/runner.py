@@ -7,14 +7,14 @@ import functools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from raypipe.artifacts import Builder
-from raypipe.claims import Claims
 from raypipe.config import ConfigError
+from raypipe.recipe.trials import Trial
 from raypipe.resources import Context
+from raypipe.storage.builder import Builder
+from raypipe.storage.claims import Claims
 from raypipe.sweep.plan import Plan, Readiness
-from raypipe.sweep.relay import Relay
-from raypipe.sweep.space import Trial
-from raypipe.sweep.trial import Work, last_line, run_trial
+from raypipe.sweep.run_trial import Work, last_line, run_trial
+from raypipe.tracking.relay import Relay
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +84,7 @@ class Runner:
     def _tune(self, plan: Plan, waiting: list[int], work: Work) -> dict[str, str]:
         from ray import tune
 
-        from raypipe.sweep.planned import PlannedSearch
+        from raypipe.sweep.plan import PlannedSearch
 
         store = self.builder.store
         slots = self.builder.context.resources.slots()

@@ -1,1 +1,1 @@
-"""What every room does with tables: ids looked up by row."""
+"""Rows, ids and text tables: how artifacts are cut, read and looked up."""

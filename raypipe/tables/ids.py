@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raypipe.config import digest
-from raypipe.files import home, locked
+from raypipe.storage.files import home, locked
 
 Array = np.ndarray[Any, Any]
 Asked = Sequence[str] | pa.Array | pa.ChunkedArray

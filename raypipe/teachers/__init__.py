@@ -12,5 +12,3 @@ from raypipe.teachers.ensemble import Ensemble, Single
 
 Teacher = Annotated[Single | Ensemble, Field(discriminator="type")]
 """Adding a teacher: one class with these four, and its name in `ensemble.Single`."""
-
-__all__ = ["Ensemble", "Single", "Teacher"]

@@ -5,19 +5,3 @@ a call deserves, `recorder` has the verbs that jobs use, `reading` gives tracked
 is the file that MLflow stores with a model. `python -m raypipe.tracking` opens the MLflow UI on the
 store that jobs write to.
 """
-
-from raypipe.tracking.models import save_pyfunc
-from raypipe.tracking.names import metric_name, run_page
-from raypipe.tracking.recorder import Kind, Recorder, Status, send_left_behind
-from raypipe.tracking.server import default_uri
-
-__all__ = [
-    "Kind",
-    "Recorder",
-    "Status",
-    "default_uri",
-    "metric_name",
-    "run_page",
-    "save_pyfunc",
-    "send_left_behind",
-]

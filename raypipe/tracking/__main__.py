@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from raypipe.files import without_secrets
+from raypipe.storage.files import without_secrets
 from raypipe.tracking.recorder import send_left_behind
 from raypipe.tracking.server import default_uri, place
 

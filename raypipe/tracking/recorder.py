@@ -18,7 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
-from raypipe.files import without_secrets
+from raypipe.storage.files import without_secrets
 from raypipe.tracking.sender import Sender, drain, stop
 from raypipe.tracking.server import Server, default_uri, now, place
 from raypipe.tracking.spool import Spool, left_behind

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from raypipe.files import without_secrets
+from raypipe.storage.files import without_secrets
 from raypipe.tracking.patience import CALL_S, seconds, tries
 from raypipe.tracking.server import Server, UnknownRunError
 from raypipe.tracking.spool import Record, Spool

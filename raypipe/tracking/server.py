@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from raypipe.files import home, locked
+from raypipe.storage.files import home, locked
 from raypipe.tracking.models import save_pyfunc
 from raypipe.tracking.names import cells, key, metric_name, model_name
 from raypipe.tracking.patience import CONNECT_S, REQUEST_S, TIMEOUT, uploading
@@ -27,6 +27,7 @@ from raypipe.tracking.spool import Record
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+
 
 LOCAL_ID = "raypipe.local_id"
 """Tag with our own id of a run, so that a run whose creation was not confirmed is found again."""

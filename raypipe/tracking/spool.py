@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from raypipe.files import home
+from raypipe.storage.files import home
 
 _RECORDS, _TARGET, _RUNS, _SENT, _LOCK = (
     *("records.jsonl", "target.json", "runs.json", "sent", "lock"),

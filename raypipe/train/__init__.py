@@ -1,0 +1,1 @@
+"""Training in pure torch: no Ray, no mining, no evaluation."""

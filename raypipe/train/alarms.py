@@ -13,26 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from raypipe.train.curve import Curve
 from raypipe.train.drift import (
-    drift,
+    Curve,
     drift_sentence,
     percent,
     rate_sentence,
-    snapshot,
     spacing_share,
 )
-
-__all__ = [
-    "Alarms",
-    "cut_sentence",
-    "drift",
-    "drift_sentence",
-    "not_finite",
-    "rate_sentence",
-    "snapshot",
-    "spacing_share",
-]
 
 AGAIN = 10
 """An alarm is repeated when its figure has become this many times worse."""

@@ -11,10 +11,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from raypipe.data.groups import GroupReader
-from raypipe.data.pairs import Template, length_batches
-from raypipe.data.tokens import TokenReader
-from raypipe.data.truncation import Pair, Truncation, expand
+from raypipe.inference.pairs import Template, length_batches
+from raypipe.inference.token_reader import TokenReader
+from raypipe.inference.truncation import Pair, Truncation, expand
+from raypipe.train.group_reader import GroupReader
 
 Array = np.ndarray[Any, Any]
 

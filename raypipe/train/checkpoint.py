@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.fs as pafs
 
-from raypipe.files import sha256
+from raypipe.storage.files import sha256
 
 if TYPE_CHECKING:
     from raypipe.train.snapshot import Snapshot
+
 
 _MANIFEST, _FACTS = "manifest.json", "facts.json"
 _FORMAT = 1

@@ -14,18 +14,7 @@ import numpy as np
 from pydantic import Field
 
 from raypipe.config import Config
-from raypipe.train.predictor import FEATURES, Logistic, group_features
-
-__all__ = [
-    "FEATURES",
-    "Filtering",
-    "LossFilter",
-    "group_features",
-    "in_order",
-    "keeping",
-    "step_weights",
-    "threshold_of",
-]
+from raypipe.train.predictor import Logistic
 
 Array = np.ndarray[Any, Any]
 

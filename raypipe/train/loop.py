@@ -20,9 +20,8 @@ from raypipe.train.alarms import Alarms, not_finite
 from raypipe.train.batches import Batcher, Block, QueryOrder
 from raypipe.train.gradients import Gradients, query_losses
 from raypipe.train.optim import build_optimizer, rate, set_rate
-from raypipe.train.outcome import Outcome
 from raypipe.train.parallel import agree, bare, place, sharded, whole
-from raypipe.train.selection import Selection, copy_of
+from raypipe.train.selection import Outcome, Selection, copy_of
 from raypipe.train.settings import StageConfig
 from raypipe.train.skipping import kept_rows, losses_without_graph
 from raypipe.train.snapshot import Snapshot, restore, take

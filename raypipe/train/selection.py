@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor, nn
@@ -60,3 +60,26 @@ class Selection:
 def copy_of(model: nn.Module) -> dict[str, Tensor]:
     """A copy of the state dict on its device."""
     return {name: value.detach().clone() for name, value in bare(model).state_dict().items()}
+
+
+@dataclass
+class Outcome:
+    """What a stage did; the model holds the best weights afterwards."""
+
+    history: list[dict[str, float]] = field(default_factory=list)
+    """One row per step: step, loss, lr, grad_norm, pairs, tokens; validation rows: step, val/...;
+    kept, with a filter: queries trained on; overflow 1 instead of grad_norm: fp16 left it out."""
+    best_step: int = 0
+    best: dict[str, float] = field(default_factory=dict)
+    steps: int = 0
+    """Fewer than planned if early stopping ended the stage."""
+    pairs: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+    """Of the work that led here; what an interruption lost is not in it."""
+    resumed_from: list[int] = field(default_factory=list)
+    """The steps after which interrupted runs were continued."""
+    alarms: list[str] = field(default_factory=list)
+    """What Alarms said."""
+    filtering: dict[str, float | None] = field(default_factory=dict)
+    """What the filter left out: `LossFilter.summary`."""

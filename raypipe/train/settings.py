@@ -7,11 +7,11 @@ from typing import Annotated
 from pydantic import Field, model_validator
 
 from raypipe.config import NOT_SEMANTIC, Config
+from raypipe.groups.training_set import TrainingSet
 from raypipe.losses import AnyLoss
 from raypipe.resources import Resources
 from raypipe.train.filtering import Filtering
 from raypipe.train.schedules import Linear, Schedule
-from raypipe.training_set import TrainingSet
 
 
 class Freeze(Config):

@@ -13,9 +13,10 @@ from torch import nn
 
 from raypipe.losses.base import Loss
 from raypipe.train.batches import Batcher
-from raypipe.train.filtering import Array, LossFilter, group_features, in_order
+from raypipe.train.filtering import Array, LossFilter, in_order
 from raypipe.train.gradients import block_scores, query_losses
 from raypipe.train.parallel import agree, gathered, place
+from raypipe.train.predictor import group_features
 
 
 def kept_rows(

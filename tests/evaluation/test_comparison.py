@@ -11,7 +11,7 @@ from report_rows import MEASURES, SETS, row, rows
 from raypipe.evaluation.bootstrap import interval
 from raypipe.evaluation.comparison import compare
 from raypipe.evaluation.equivalence import smallest_margin, tost
-from raypipe.evaluation.rows import Row, Statistics
+from raypipe.evaluation.results import Row, Statistics
 from raypipe.evaluation.significance import effect_size, holm, paired_test, permutation_test
 
 REFERENCE = "MiniLM | mnrl"

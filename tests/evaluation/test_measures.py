@@ -14,8 +14,9 @@ from raypipe.evaluation.measures import (
     parse_measures,
     unjudged_queries,
 )
-from raypipe.evaluation.ranking import ranking, read_trec_run
+from raypipe.evaluation.ranking import ranking
 from raypipe.records import METRICS, QRELS, RUN
+from raypipe.tables.trec_run import read_trec_run
 
 PUBLISHED = Path(__file__).resolve().parents[3] / "shared" / "data" / "msmarco-dl"
 

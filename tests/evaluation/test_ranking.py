@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raypipe.evaluation.measures import evaluate, means
-from raypipe.evaluation.ranking import oracle, ranking, read_trec_run, rerank, write_trec_run
+from raypipe.evaluation.ranking import oracle, ranking, rerank, write_trec_run
 from raypipe.records import CANDIDATES, QRELS, RUN
+from raypipe.tables.trec_run import read_trec_run
 
 
 def candidates(lists: dict[str, list[str]]) -> pa.Table:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import ir_datasets
 import pytest
 
-from raypipe.config import ConfigError, load
+from raypipe.config import ConfigError
 from raypipe.evaluation.measures import parse_measures
 from raypipe.evaluation.suites import SUITES
-from raypipe.experiment import Experiment
+from raypipe.recipe.experiment import Experiment
+from raypipe.recipe.reading import load
 
 SETS = [one for members in SUITES.values() for one in members]
 

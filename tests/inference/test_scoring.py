@@ -12,15 +12,15 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from raypipe.data.pairs import Template
-from raypipe.data.sets import DOCS_FILE, QUERIES_FILE
-from raypipe.data.tokens import TokenReader, token_table
-from raypipe.data.truncation import Budgets, LongestFirst, MaxP, Truncation
-from raypipe.inference.score import _Score
-from raypipe.inference.scoring import Pair, PairScorer
+from raypipe.datasets.steps import DOCS_FILE, QUERIES_FILE
+from raypipe.inference.pairs import Template
+from raypipe.inference.scoring import PairScorer
+from raypipe.inference.token_reader import TokenReader, token_table
 from raypipe.inference.tokens import load_tokenizer
+from raypipe.inference.truncation import Budgets, LongestFirst, MaxP, Pair, Truncation
 from raypipe.models.cross_encoder import CrossEncoder, save
 from raypipe.records import CANDIDATES, DOCS, QUERIES
+from raypipe.runs.rerank import _Score
 
 MAX_P = MaxP(query=3, length=10, stride=6, max_passages=4)
 CUTS = [LongestFirst(max_length=20), Budgets(query=3, doc=10), MAX_P]

@@ -9,25 +9,16 @@ import pytest
 from loss_cases import LOSSES, weighted, written
 from pydantic import TypeAdapter
 
-from raypipe.config import Config, ConfigError, override, parse_yaml, to_yaml, validate
-from raypipe.losses import (
-    BCE,
-    KL,
-    MSE,
-    AdrMSE,
-    AnyLoss,
-    ApproxNDCG,
-    Hinge,
-    InfoNCE,
-    Lambda,
-    ListMLE,
-    ListNet,
-    Loss,
-    MarginMSE,
-    PairKL,
-    RankNet,
-    WeightedSum,
-)
+from raypipe.config import Config, ConfigError, to_yaml
+from raypipe.losses import AnyLoss
+from raypipe.losses.base import Loss
+from raypipe.losses.combination import WeightedSum
+from raypipe.losses.listwise import KL, InfoNCE, ListMLE, ListNet
+from raypipe.losses.pairwise import Hinge, RankNet
+from raypipe.losses.pointwise import BCE, MSE
+from raypipe.losses.preference import MarginMSE, PairKL
+from raypipe.losses.rank_based import AdrMSE, ApproxNDCG, Lambda
+from raypipe.recipe.reading import override, parse_yaml, validate
 
 
 @pytest.mark.parametrize(

@@ -35,25 +35,13 @@ from loss_cases import (
     written,
 )
 
-from raypipe.losses import (
-    BCE,
-    KL,
-    MSE,
-    AdrMSE,
-    ApproxNDCG,
-    Hinge,
-    InfoNCE,
-    Known,
-    Lambda,
-    ListMLE,
-    ListNet,
-    Loss,
-    MarginMSE,
-    PairKL,
-    RankNet,
-    Term,
-    WeightedSum,
-)
+from raypipe.losses.base import Known, Loss
+from raypipe.losses.combination import Term, WeightedSum
+from raypipe.losses.listwise import KL, InfoNCE, ListMLE, ListNet
+from raypipe.losses.pairwise import Hinge, RankNet
+from raypipe.losses.pointwise import BCE, MSE
+from raypipe.losses.preference import MarginMSE, PairKL
+from raypipe.losses.rank_based import AdrMSE, ApproxNDCG, Lambda
 
 every_loss = pytest.mark.parametrize("loss", LOSSES, ids=repr)
 every_family = pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)

@@ -26,26 +26,14 @@ from loss_cases import (
 )
 from pydantic import TypeAdapter
 
-from raypipe.config import validate
-from raypipe.losses import (
-    BCE,
-    KL,
-    MSE,
-    AdrMSE,
-    AnyLoss,
-    ApproxNDCG,
-    Hinge,
-    InfoNCE,
-    Known,
-    Lambda,
-    ListMLE,
-    ListNet,
-    Loss,
-    MarginMSE,
-    PairKL,
-    RankNet,
-    pairwise_kl,
-)
+from raypipe.losses import AnyLoss
+from raypipe.losses.base import Known, Loss
+from raypipe.losses.listwise import KL, InfoNCE, ListMLE, ListNet
+from raypipe.losses.pairwise import Hinge, RankNet
+from raypipe.losses.pointwise import BCE, MSE
+from raypipe.losses.preference import MarginMSE, PairKL, pairwise_kl
+from raypipe.losses.rank_based import AdrMSE, ApproxNDCG, Lambda
+from raypipe.recipe.reading import validate
 
 # Gradients
 

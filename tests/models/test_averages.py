@@ -17,14 +17,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from raypipe.artifacts import Artifact, Builder, Step, Store
 from raypipe.config import digest
-from raypipe.data.pairs import Template
-from raypipe.data.truncation import LongestFirst
+from raypipe.inference.pairs import Template
 from raypipe.inference.scoring import PairScorer
 from raypipe.inference.tokens import load_tokenizer
+from raypipe.inference.truncation import LongestFirst
 from raypipe.models.averages import AveragedWeights, mean, write_tensors
 from raypipe.models.cross_encoder import CrossEncoder, save
+from raypipe.storage.artifacts import Artifact, Step, Store
+from raypipe.storage.builder import Builder
 
 LENGTH = 24
 

@@ -11,12 +11,11 @@ import pytest
 import torch
 
 from raypipe.config import ConfigError
-from raypipe.data.pairs import Template
-from raypipe.data.sets import Collection, Queries, QuerySet
-from raypipe.data.tokens import token_table
-from raypipe.inference.dense.embeddings import Embeddings, _Encode
-from raypipe.inference.dense.vectors import Vectors
+from raypipe.datasets.steps import Collection, Queries, QuerySet
+from raypipe.inference.embeddings import Embeddings, Vectors, _Encode
+from raypipe.inference.pairs import Template
 from raypipe.inference.scoring import TextEncoder
+from raypipe.inference.token_reader import token_table
 from raypipe.inference.tokens import Tokens, load_tokenizer
 from raypipe.models.backbone import Backbone
 from raypipe.models.bi_encoder import BiEncoder, prefix_ids

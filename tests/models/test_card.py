@@ -13,10 +13,10 @@ import pytest
 import torch
 from huggingface_hub import ModelCard
 
-from raypipe.data.pairs import Template
-from raypipe.data.truncation import Budgets, LongestFirst, MaxP
+from raypipe.inference.pairs import Template
 from raypipe.inference.scoring import PairScorer
 from raypipe.inference.tokens import load_tokenizer
+from raypipe.inference.truncation import Budgets, LongestFirst, MaxP
 from raypipe.models.card import CardFacts, GroupFacts, QueryFacts, card, hub_dataset
 from raypipe.models.cross_encoder import CrossEncoder, save
 

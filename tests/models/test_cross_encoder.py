@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from raypipe.data.pairs import Template
-from raypipe.data.truncation import LongestFirst
+from raypipe.inference.pairs import Template
 from raypipe.inference.scoring import PairScorer
 from raypipe.inference.tokens import load_tokenizer
+from raypipe.inference.truncation import LongestFirst
 from raypipe.models.cross_encoder import CrossEncoder, save
 
 LENGTH = 24

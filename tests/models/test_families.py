@@ -24,12 +24,12 @@ from families import (
     write_arrow,
 )
 
-from raypipe.data.pairs import Template
-from raypipe.data.tokens import TokenReader, token_table
-from raypipe.data.truncation import LongestFirst, MaxP, Truncation
+from raypipe.inference.pairs import Template
 from raypipe.inference.scoring import PairScorer
+from raypipe.inference.token_reader import TokenReader, token_table
 from raypipe.inference.tokens import load_tokenizer
-from raypipe.losses import InfoNCE
+from raypipe.inference.truncation import LongestFirst, MaxP, Truncation
+from raypipe.losses.listwise import InfoNCE
 from raypipe.models.cross_encoder import CrossEncoder, save
 
 every_family = pytest.mark.parametrize("family", FAMILIES)

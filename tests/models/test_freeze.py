@@ -10,7 +10,7 @@ from families import FAMILIES, batcher_of, fit, folder_of, model_of
 from torch import nn
 
 from raypipe.config import ConfigError
-from raypipe.losses import InfoNCE
+from raypipe.losses.listwise import InfoNCE
 from raypipe.models.cross_encoder import CrossEncoder
 from raypipe.models.freeze import compiled, enable_gradient_checkpointing, freeze
 from raypipe.train.optim import build_optimizer

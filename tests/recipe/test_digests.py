@@ -19,17 +19,18 @@ from pathlib import Path
 import ir_datasets
 import pytest
 
-from raypipe import files
-from raypipe.artifacts import Step
-from raypipe.config import digest, load
-from raypipe.data import pydoc
-from raypipe.data.pydoc import PyDoc
-from raypipe.experiment import Experiment
-from raypipe.judging import MAIN
+from raypipe.config import digest
+from raypipe.datasets import pydoc
+from raypipe.datasets.pydoc import PyDoc
 from raypipe.models.backbone import Backbone
+from raypipe.recipe.evaluation_sets import MAIN
+from raypipe.recipe.experiment import Experiment
+from raypipe.recipe.reading import load
+from raypipe.recipe.trials import expand
+from raypipe.storage import files
+from raypipe.storage.artifacts import Step
 from raypipe.sweep.derived import derived
-from raypipe.sweep.selecting import candidates_of, questions
-from raypipe.sweep.space import expand
+from raypipe.sweep.questions import candidates_of, questions
 
 RECIPES = Path(__file__).resolve().parents[2] / "jobs" / "recipes"
 GOLDEN = Path(__file__).parent / "golden" / "digests.txt"

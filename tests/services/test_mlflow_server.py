@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from servers import end_group, free_port, mlflow_server, postgresql
 
-from raypipe.tracking.reading import Store
 from raypipe.tracking.spool import spools
+from raypipe.tracking.stored_runs import Store
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.services

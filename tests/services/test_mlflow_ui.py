@@ -14,12 +14,12 @@ from urllib.parse import quote
 import pytest
 from servers import free_port, mlflow_server, program
 
-from raypipe.config import load
+from raypipe.commands.compare import run
+from raypipe.commands.report import report_of
 from raypipe.evaluation.report.page import to_html
-from raypipe.experiment import Experiment
-from raypipe.sweep.reporting import report_of
-from raypipe.sweep.sweep import run
-from raypipe.tracking.reading import Store
+from raypipe.recipe.experiment import Experiment
+from raypipe.recipe.reading import load
+from raypipe.tracking.stored_runs import Store
 
 pytestmark = [pytest.mark.services, pytest.mark.ray]
 FLAGS = (

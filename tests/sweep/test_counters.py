@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from raypipe.artifacts import Attempt, Builder, Step, Store
+from raypipe.storage.artifacts import Attempt, Step, Store
+from raypipe.storage.builder import Builder
 from raypipe.sweep.counters import behind, behind_lines, counts_line
 
 

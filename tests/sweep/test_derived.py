@@ -6,15 +6,16 @@ import json
 
 import pytest
 
-from raypipe.artifacts import Builder
-from raypipe.config import ConfigError, load
-from raypipe.experiment import Experiment
+from raypipe.commands.compare import plan_of, run
+from raypipe.commands.export import export
+from raypipe.config import ConfigError
+from raypipe.recipe.experiment import Experiment
+from raypipe.recipe.reading import load
+from raypipe.recipe.trials import by_row, expand
+from raypipe.storage.builder import Builder
 from raypipe.sweep.derived import derived
-from raypipe.sweep.export import export
-from raypipe.sweep.read_back import read_report
-from raypipe.sweep.space import by_row, expand
-from raypipe.sweep.sweep import plan_of, run
-from raypipe.tracking.reading import Store
+from raypipe.sweep.tracked_rows import read_report
+from raypipe.tracking.stored_runs import Store
 
 SEEDS = [
     'sweep.space={"seed": {"one": 1, "two": 2}}',

@@ -7,21 +7,25 @@ from types import SimpleNamespace
 
 import pytest
 
-from raypipe.artifacts import Builder
-from raypipe.config import ConfigError, load
-from raypipe.evaluation.rows import Row
-from raypipe.experiment import Experiment
-from raypipe.inference.metrics import Metrics
+from raypipe.commands import compare as sweep
+from raypipe.commands.job import best_of
+from raypipe.config import ConfigError
+from raypipe.evaluation.results import Row
+from raypipe.recipe.experiment import Experiment
+from raypipe.recipe.reading import load
+from raypipe.recipe.trials import expand
 from raypipe.resources import Context, Resources
-from raypipe.sweep import rows, runner, sweep, trial
+from raypipe.runs.metrics import Metrics
+from raypipe.stages.stage import Stage
+from raypipe.storage.builder import Builder
+from raypipe.sweep import run_trial as trial
+from raypipe.sweep import runner
+from raypipe.sweep import table_rows as rows
 from raypipe.sweep.derived import derived, needed
 from raypipe.sweep.plan import Plan
-from raypipe.sweep.publish import alarms_of, curves_of
+from raypipe.sweep.report_facts import alarms_of, curves_of
+from raypipe.sweep.run_trial import Work, missing, run_trial
 from raypipe.sweep.runner import Runner
-from raypipe.sweep.space import expand
-from raypipe.sweep.steps import best_of
-from raypipe.sweep.trial import Work, missing, run_trial
-from raypipe.train.stage import Stage
 
 RELAY = SimpleNamespace(links=dict, start=lambda *_: "run", send=lambda *_, **__: None)
 VALUES = {"q1": 0.25, "q2": 0.75}

@@ -12,19 +12,20 @@ from typing import Any
 
 import pytest
 
-from raypipe.artifacts import Store
-from raypipe.config import ConfigError, load
-from raypipe.experiment import Experiment
+from raypipe.commands import search as job
+from raypipe.commands.search import run_or_plan
+from raypipe.config import ConfigError
+from raypipe.recipe.experiment import Experiment
+from raypipe.recipe.reading import load
+from raypipe.recipe.space import Search, parse_axis
+from raypipe.recipe.trials import expand
 from raypipe.resources import Context, Resources
-from raypipe.space import Search, parse_axis
-from raypipe.sweep.search import job
+from raypipe.storage.artifacts import Store
+from raypipe.sweep.run_trial import Work, run_trial
 from raypipe.sweep.search.drawing import Drawing, best_trial
-from raypipe.sweep.search.job import run_or_plan
 from raypipe.sweep.search.journal import Drawn, Journal
 from raypipe.sweep.search.sampler import Sampler
 from raypipe.sweep.search.tuning import DrawnSearch, Validations, scheduler
-from raypipe.sweep.space import expand
-from raypipe.sweep.trial import Work, run_trial
 
 SPACE = {
     "stages.contrastive.lr": {"type": "uniform", "low": 1e-4, "high": 1e-2, "log": True},

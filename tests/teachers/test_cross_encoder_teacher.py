@@ -9,14 +9,13 @@ from typing import Any
 import pytest
 import torch
 
-from raypipe.artifacts import Artifact, Store
 from raypipe.config import ConfigError
-from raypipe.data.truncation import LongestFirst
-from raypipe.inference.cross_scores import CrossEncoderScores
 from raypipe.inference.lists import Lists
+from raypipe.inference.truncation import LongestFirst
 from raypipe.models.backbone import Backbone
 from raypipe.models.cross_encoder import CrossEncoder, save
-from raypipe.teachers.cross_encoder import CrossEncoderTeacher
+from raypipe.storage.artifacts import Artifact, Store
+from raypipe.teachers.cross_encoder import CrossEncoderScores, CrossEncoderTeacher
 
 REFUSED = "expected a sequence classifier with one label, found {}; a fresh head would teach noise"
 

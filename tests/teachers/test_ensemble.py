@@ -8,11 +8,10 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from raypipe.artifacts import Step
 from raypipe.config import ConfigError
-from raypipe.inference.combine import CombinedScores
 from raypipe.inference.lists import Lists
-from raypipe.teachers.ensemble import Ensemble
+from raypipe.storage.artifacts import Step
+from raypipe.teachers.ensemble import CombinedScores, Ensemble
 
 
 @dataclass(frozen=True)
@@ -45,8 +44,8 @@ def test_whether_whole_lists_are_needed(fields, needed):
 
 
 def test_the_step_has_kind_and_weight_of_every_member(monkeypatch):
-    monkeypatch.setattr("raypipe.inference.published.scores.checksums", list)
-    monkeypatch.setattr("raypipe.inference.published.run_values.checksums", list)
+    monkeypatch.setattr("raypipe.teachers.published.scores.checksums", list)
+    monkeypatch.setattr("raypipe.teachers.published.run_file.checksums", list)
     one = ensemble(weights={"two": 0.5}, normalise="min_max")
     step = one.scores(LISTS, "fp32")
     assert isinstance(step, CombinedScores) and step.normalise == "min_max"

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from raypipe.tracking import Recorder, send_left_behind
 from raypipe.tracking.patience import TIMEOUT, seconds, tries, uploading
+from raypipe.tracking.recorder import Recorder, send_left_behind
 from raypipe.tracking.server import Server, client, place
 from raypipe.tracking.spool import Record, spools
 

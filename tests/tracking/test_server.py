@@ -16,7 +16,8 @@ import pandas as pd
 import pytest
 
 from raypipe import tracking
-from raypipe.tracking import Recorder, save_pyfunc, send_left_behind
+from raypipe.tracking.models import save_pyfunc
+from raypipe.tracking.recorder import Recorder, send_left_behind
 from raypipe.tracking.server import place
 from raypipe.tracking.spool import spools
 
@@ -216,7 +217,7 @@ def test_the_next_job_sends_what_a_killed_one_left(tmp_path, monkeypatch):
     uri = f"sqlite:///{tmp_path}/m.db"
     code = f"""
 import os
-from raypipe.tracking import Recorder
+from raypipe.tracking.recorder import Recorder
 recorder = Recorder({DEAD!r}, "killed")
 recorder.start("job", "sweep", "job")
 recorder.start("trial", "trial 1", "trial", "job")

@@ -10,18 +10,9 @@ import pytest
 import torch
 from torch import nn
 
-from raypipe.losses import InfoNCE
-from raypipe.train.alarms import (
-    Alarms,
-    cut_sentence,
-    drift,
-    drift_sentence,
-    not_finite,
-    rate_sentence,
-    snapshot,
-    spacing_share,
-)
-from raypipe.train.curve import Curve
+from raypipe.losses.listwise import InfoNCE
+from raypipe.train.alarms import Alarms, cut_sentence, not_finite
+from raypipe.train.drift import Curve, drift, drift_sentence, rate_sentence, snapshot, spacing_share
 
 FIRST = {"nDCG@10": 0.45}
 

@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raypipe.data.groups import GroupReader
-from raypipe.data.pairs import Template, length_batches
-from raypipe.data.tokens import TokenReader, token_table
-from raypipe.data.truncation import Budgets, LongestFirst
-from raypipe.losses import InfoNCE
+from raypipe.inference.pairs import Template, length_batches
+from raypipe.inference.token_reader import TokenReader, token_table
+from raypipe.inference.truncation import Budgets, LongestFirst
+from raypipe.losses.listwise import InfoNCE
 from raypipe.records import GROUPS
 from raypipe.train.batches import Batcher, Block, QueryOrder, Targets
+from raypipe.train.group_reader import GroupReader
 from raypipe.train.schedules import Linear
 from raypipe.train.settings import StageConfig
 

@@ -10,18 +10,16 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from raypipe.losses import InfoNCE
+from raypipe.losses.listwise import InfoNCE
 from raypipe.train.filtering import (
-    FEATURES,
     Filtering,
     LossFilter,
-    group_features,
     in_order,
     keeping,
     step_weights,
     threshold_of,
 )
-from raypipe.train.predictor import Logistic
+from raypipe.train.predictor import FEATURES, Logistic, group_features
 
 ONES = np.ones(4)
 

@@ -12,7 +12,8 @@ import torch.distributed as dist
 from tiny_training import STAGE, batcher_of, column, fit, same, weights, write_data
 from torch.nn.parallel import DistributedDataParallel
 
-from raypipe.losses import InfoNCE, MarginMSE
+from raypipe.losses.listwise import InfoNCE
+from raypipe.losses.preference import MarginMSE
 from raypipe.models.cross_encoder import CrossEncoder
 from raypipe.train.drift import drift, snapshot, spacing_share
 from raypipe.train.gradients import Gradients, query_losses

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import math
-import sys
-from pathlib import Path
 from typing import get_args
 
 import pytest
 import torch
-
-sys.path.append(str(Path(__file__).parents[1] / "models"))  # its families serve here as well
-
 from families import DOC_TEXTS, FAMILIES, QUERIES, batcher_of, fit, model_of
 
-from raypipe.losses import InfoNCE, Loss, PairKL, Term, WeightedSum
-from raypipe.losses.combination import SingleLoss
+from raypipe.losses.base import Loss
+from raypipe.losses.combination import SingleLoss, Term, WeightedSum
+from raypipe.losses.listwise import InfoNCE
+from raypipe.losses.preference import PairKL
 
 STEPS = 2
 

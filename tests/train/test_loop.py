@@ -13,16 +13,17 @@ import torch.distributed as dist
 from tiny_training import CUT, STAGE, VALIDATION, batcher_of, column, fit, same, weights, write_data
 from torch.nn.parallel import DistributedDataParallel
 
-from raypipe.data.pairs import Template
-from raypipe.data.tokens import TokenReader
+from raypipe.inference.pairs import Template
 from raypipe.inference.scoring import PairScorer
+from raypipe.inference.token_reader import TokenReader
 from raypipe.inference.tokens import load_tokenizer
-from raypipe.losses import InfoNCE, MarginMSE
+from raypipe.losses.listwise import InfoNCE
+from raypipe.losses.preference import MarginMSE
 from raypipe.models.cross_encoder import CrossEncoder
 from raypipe.records import CANDIDATES, QRELS
+from raypipe.stages.validation import Validation
 from raypipe.train.filtering import Filtering
-from raypipe.train.outcome import Outcome
-from raypipe.train.validation import Validation
+from raypipe.train.selection import Outcome
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +59,7 @@ STAGES = {"plain": STAGE, "filtered": LONGER.replace(filtering=FILTER)}
 
 
 def two_workers(rank: int, folder: str, backbone: str, data: str) -> None:
-    """One of two processes, wrapped as raypipe.train.worker does it through Ray Train."""
+    """One of two processes, wrapped as raypipe.stages.worker does it through Ray Train."""
     torch.set_num_threads(1)
     dist.init_process_group(
         "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from tiny_training import STAGE, column, fit, same, weights, write_data
 
-from raypipe.losses import InfoNCE
+from raypipe.losses.listwise import InfoNCE
 from raypipe.models.cross_encoder import CrossEncoder
 from raypipe.train.optim import build_optimizer, rate
 from raypipe.train.schedules import Constant, Cosine, Linear

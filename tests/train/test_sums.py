@@ -13,28 +13,22 @@ import pyarrow as pa
 import pytest
 import torch
 
-from raypipe.data.groups import GroupReader
-from raypipe.data.pairs import Template
-from raypipe.data.tokens import token_table
-from raypipe.data.truncation import LongestFirst
-from raypipe.losses import (
-    BCE,
-    KL,
-    ApproxNDCG,
-    InfoNCE,
-    Lambda,
-    Loss,
-    MarginMSE,
-    PairKL,
-    RankNet,
-    Term,
-    WeightedSum,
-)
+from raypipe.inference.pairs import Template
+from raypipe.inference.token_reader import token_table
+from raypipe.inference.truncation import LongestFirst
+from raypipe.losses.base import Loss
+from raypipe.losses.combination import Term, WeightedSum
+from raypipe.losses.listwise import KL, InfoNCE
+from raypipe.losses.pairwise import RankNet
+from raypipe.losses.pointwise import BCE
+from raypipe.losses.preference import MarginMSE, PairKL
+from raypipe.losses.rank_based import ApproxNDCG, Lambda
 from raypipe.records import GROUPS, PAIRWISE_GROUPS
+from raypipe.stages.worker import _batcher
 from raypipe.train.batches import Block
 from raypipe.train.gradients import loss_of
+from raypipe.train.group_reader import GroupReader
 from raypipe.train.settings import StageConfig
-from raypipe.train.worker import _batcher
 
 TEMPLATE = Template((1,), (2,), (2,), None, pad_id=0, pad_type=0)
 RELEVANCE = [[3, 2, 0, 0], [2, 0, 0]]

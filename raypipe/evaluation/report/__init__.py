@@ -1,1 +1,1 @@
-"""A finished comparison as tables, plots, text and a page that needs nothing else."""
+"""The report of a comparison: its facts, tables, plots and page."""

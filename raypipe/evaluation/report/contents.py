@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 from raypipe.evaluation.comparison import compare
-from raypipe.evaluation.rows import Line, Row, Statistics, Versus
+from raypipe.evaluation.results import Line, Row, Statistics, Versus
 
 LABELS = {
     "first_stage": "first stage",

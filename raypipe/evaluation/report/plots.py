@@ -11,7 +11,7 @@ from typing import Any
 from raypipe.evaluation.comparison import tested
 from raypipe.evaluation.report.contents import LABELS, Curve, Report, SetFacts
 from raypipe.evaluation.report.tables import MARK
-from raypipe.evaluation.rows import Kind, Line
+from raypipe.evaluation.results import Kind, Line
 
 COLOURS: dict[Kind, str] = {  # told apart by everyone (Okabe and Ito)
     "first_stage": "#7f7f7f",

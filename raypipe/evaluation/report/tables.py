@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from raypipe.evaluation.comparison import tested
 from raypipe.evaluation.report.contents import LABELS, Report, SetFacts
-from raypipe.evaluation.rows import Line, Versus
+from raypipe.evaluation.results import Line, Versus
 
 NO_VALUE = "–"  # noqa: RUF001 - an en dash, as tables print it
 MARK = "†"

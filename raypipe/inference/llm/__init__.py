@@ -10,5 +10,3 @@ from raypipe.inference.llm.vllm import VllmEngine
 
 AnyEngine = Annotated[TransformersEngine | HttpEngine | VllmEngine, Field(discriminator="type")]
 """Adding an engine: one class with `identity`, `check` and `build` or `open`, and its name here."""
-
-__all__ = ["AnyEngine", "HttpEngine", "TransformersEngine", "VllmEngine"]

@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from pydantic import Field
 
-from raypipe.artifacts import Artifact, Step
 from raypipe.config import Config
 from raypipe.models.backbone import Backbone
+from raypipe.storage.artifacts import Artifact, Step
 
 if TYPE_CHECKING:
     from raypipe.resources import Context
+
 
 CHARACTERS_PER_TOKEN = 4
 """Of English, for engines whose tokenizer is not here."""

@@ -15,8 +15,8 @@ import torch
 from torch import nn
 
 from raypipe.config import ConfigError
-from raypipe.data.pairs import length_batches
 from raypipe.inference.llm.base import Answer, Prompt
+from raypipe.inference.pairs import length_batches
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 READ_TOKENS = {"cpu": 2_048, "cuda": 32_768}

@@ -14,12 +14,12 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from raypipe.artifacts import Artifact, Attempt, Step
 from raypipe.config import NOT_SEMANTIC, ConfigError, nearest
-from raypipe.files import file_checksum
 from raypipe.inference.llm.base import Engine
 from raypipe.inference.llm.causal import CausalModel
 from raypipe.models.backbone import Backbone
+from raypipe.storage.artifacts import Artifact, Attempt, Step
+from raypipe.storage.files import file_checksum
 
 WEIGHTS = "llm"
 

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from raypipe.config import NOT_SEMANTIC, ConfigError
-from raypipe.inference.chunks import quieten
 from raypipe.inference.llm.base import (
     Answer,
     Engine,
@@ -28,9 +27,11 @@ from raypipe.inference.llm.base import (
     choice_logprobs,
 )
 from raypipe.models.backbone import Backbone
+from raypipe.tables.chunks import quieten
 
 if TYPE_CHECKING:
     from raypipe.resources import Context
+
 
 DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 

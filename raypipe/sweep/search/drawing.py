@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from raypipe.config import ConfigError
-from raypipe.experiment import Experiment
+from raypipe.recipe.experiment import Experiment
+from raypipe.recipe.trials import Choice, Trial, trial_of
 from raypipe.sweep.plan import Readiness
 from raypipe.sweep.search.journal import Drawn, Journal
 from raypipe.sweep.search.sampler import Sampler
-from raypipe.sweep.space import Choice, Trial, trial_of
 
 _DRAWS = 50  # in a row that are no valid recipe, before the search gives up
 

@@ -10,10 +10,10 @@ from typing import Any, Literal
 
 import pyarrow.fs as pafs
 
-from raypipe.artifacts import Store
 from raypipe.config import digest
-from raypipe.experiment import Experiment
-from raypipe.space import Sweep
+from raypipe.recipe.experiment import Experiment
+from raypipe.recipe.space import Sweep
+from raypipe.storage.artifacts import Store
 
 State = Literal["running", "finished", "pruned", "failed", "invalid"]
 

@@ -7,9 +7,9 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from raypipe.space import Axis, Integer, Search
+from raypipe.recipe.space import Axis, Integer, Search
+from raypipe.recipe.trials import Choice
 from raypipe.sweep.search.journal import Drawn
-from raypipe.sweep.space import Choice
 
 if TYPE_CHECKING:
     import optuna

@@ -15,18 +15,19 @@ from typing import Any
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from raypipe.artifacts import Builder, Store
-from raypipe.claims import Claims
-from raypipe.experiment import Experiment
+from raypipe.recipe.experiment import Experiment
+from raypipe.recipe.space import Asha
 from raypipe.resources import Context
-from raypipe.space import Asha
-from raypipe.sweep.relay import Relay
+from raypipe.storage.artifacts import Store
+from raypipe.storage.builder import Builder
+from raypipe.storage.claims import Claims
+from raypipe.sweep.run_trial import Work, run_trial
 from raypipe.sweep.runner import Runner, errors_of, say_at_once, tune_run
 from raypipe.sweep.search.drawing import Drawing, named
 from raypipe.sweep.search.journal import Drawn, Journal
 from raypipe.sweep.search.sampler import Sampler
-from raypipe.sweep.selecting import PHASE
-from raypipe.sweep.trial import Work, run_trial
+from raypipe.sweep.tracked_rows import PHASE_TAG
+from raypipe.tracking.relay import Relay
 
 
 class DrawnSearch(Searcher):
@@ -196,7 +197,7 @@ def _trainable(
     measure = experiment.evaluation.selection
     tell = Validations(TuneReportCallback(), f"val/{measure}") if config["prunable"] else None
     builder = Builder(store, context, say_at_once, Claims(say_at_once))
-    work = Work((), {PHASE: "search"})
+    work = Work((), {PHASE_TAG: "search"})
     best = run_trial(trial, builder, relay, parent, work, tell)
     tune.report({"value": best[measure], "finished": 1})
 

@@ -1,0 +1,207 @@
+"""The terms of every document, counted once and in parallel: what any weighting starts from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import pyarrow as pa
+from pydantic import field_validator
+
+from raypipe.config import Config
+from raypipe.datasets.steps import DOCS_FILE, Collection
+from raypipe.resources import Context
+from raypipe.storage.artifacts import Artifact, Attempt, Step
+from raypipe.tables.chunks import Counts, Work, run_chunks
+from raypipe.tables.text_table import TextTable
+
+CHUNK = 32_768
+"""Documents per task; the built-in collection is one, and starts no actor pool (5 s on 2 cores)."""
+BLOCK = 4096
+"""Documents that are counted at a time: 60 bytes per token while it is done."""
+
+Array = np.ndarray[Any, Any]
+
+# fmt: off
+StopWords = Literal[
+    "en", "english", "en_plus", "english_plus", "da", "danish", "de", "german", "es", "spanish",
+    "fr", "french", "it", "italian", "ko", "korean", "nl", "dutch", "no", "norwegian",
+    "pt", "portuguese", "ru", "russian", "sv", "swedish", "tr", "turkish", "zh", "chinese",
+]
+# fmt: on
+"""The lists of bm25s, which has no list of their names; importing it would take a second."""
+
+
+class TermOptions(Config):
+    """What a term is, in documents and queries alike."""
+
+    stemmer: str | None = "english"
+    """Snowball algorithm of PyStemmer, or null."""
+    stopwords: StopWords | None = "en"
+    """bm25s' list of words that are left out, before stemming, or null."""
+
+    @field_validator("stemmer")
+    @classmethod
+    def _known(cls, value: str | None) -> str | None:
+        import Stemmer
+
+        if value is not None:
+            try:
+                Stemmer.Stemmer(value)
+            except KeyError:
+                names = ", ".join(Stemmer.algorithms())
+                raise ValueError(f"expected an algorithm of PyStemmer ({names}) or null") from None
+        return value
+
+    def tokenize(self, texts: Iterable[str]) -> list[list[str]]:
+        """Terms of every text, as strings."""
+        found: list[list[str]] = self._tokenize(texts, return_ids=False)
+        return found
+
+    def term_ids(self, texts: Iterable[str]) -> tuple[list[list[int]], dict[str, int]]:
+        """Terms of every text as numbers, and the number of every term, in no certain order."""
+        found = self._tokenize(texts, return_ids=True)
+        return found.ids, found.vocab
+
+    def _tokenize(self, texts: Iterable[str], return_ids: bool) -> Any:
+        import bm25s
+        import Stemmer
+
+        return bm25s.tokenize(
+            texts,
+            stopwords=self.stopwords or [],
+            stemmer=Stemmer.Stemmer(self.stemmer) if self.stemmer else None,
+            return_ids=return_ids,
+            show_progress=False,
+        )
+
+
+@dataclass(frozen=True)
+class Bm25Terms(Step):
+    """How often each document has each of its terms; indexes of other weights share it.
+
+    Files part-NNNNN.arrow, one row per document: `terms`, distinct, with the part's own vocabulary
+    as their dictionary, and `counts` of the same length. Both are empty after stop words alone.
+    """
+
+    collection: Collection
+    options: TermOptions
+
+    kind: ClassVar[str] = "bm25_terms"
+
+    @property
+    def name(self) -> str:
+        return self.collection.name
+
+    def spec(self) -> Mapping[str, Any]:
+        return self.options.semantic()
+
+    def inputs(self) -> Mapping[str, Step]:
+        return {"collection": self.collection}
+
+    def run(self, attempt: Attempt, context: Context) -> Mapping[str, Any]:
+        collection = attempt.inputs["collection"]
+        rows = len(TextTable(collection.local() / DOCS_FILE))
+        job = CountTerms(collection, self.options)
+        return run_chunks(job, rows, CHUNK, attempt, context, model=False, suffix="arrow")
+
+
+@dataclass(frozen=True)
+class CountTerms:
+    """The job of `Bm25Terms`."""
+
+    collection: Artifact
+    options: TermOptions
+
+    def build(self) -> Work:
+        docs = TextTable(self.collection.local() / DOCS_FILE)
+
+        def work(chunk: range) -> tuple[pa.Table, Counts]:
+            ids, vocabulary = self.options.term_ids(docs.text(row) for row in chunk)
+            counts = {
+                "tokens": sum(map(len, ids)),
+                "documents_without_terms": sum(not one for one in ids),
+            }
+            return terms_table(ids, vocabulary), counts
+
+        return work
+
+
+def terms_table(ids: Sequence[Sequence[int]], vocabulary: Mapping[str, int]) -> pa.Table:
+    """Distinct terms and their counts per document, as `Bm25Terms` stores them.
+
+    The dictionary is sorted: bm25s numbers stems in the order of a set, which differs from one
+    process to the next.
+    """
+    words = sorted(vocabulary)
+    place = np.empty(len(words), np.int64)
+    place[[vocabulary[word] for word in words]] = np.arange(len(words))
+    blocks = [_counted(ids[at : at + BLOCK], place) for at in range(0, len(ids), BLOCK)]
+    sizes, terms, counts = (np.concatenate(column) for column in zip(*blocks, strict=True))
+    offsets = pa.array(np.concatenate([[0], np.cumsum(sizes)]), pa.int64())
+    named = pa.DictionaryArray.from_arrays(pa.array(terms), pa.array(words, pa.string()))
+    columns = [pa.LargeListArray.from_arrays(offsets, each) for each in (named, pa.array(counts))]
+    return pa.table(columns, names=["terms", "counts"])
+
+
+def _counted(ids: Sequence[Sequence[int]], place: Array) -> tuple[Array, Array, Array]:
+    """Per document the number of distinct terms; then those terms and their counts, int32."""
+    lengths = np.fromiter(map(len, ids), np.int64, len(ids))
+    terms = place[np.fromiter(chain.from_iterable(ids), np.int64, int(lengths.sum()))]
+    width = max(len(place), 1)
+    keys = np.repeat(np.arange(len(ids)), lengths) * width + terms
+    distinct, counts = np.unique(keys, return_counts=True)
+    sizes = np.bincount(distinct // width, minlength=len(ids))
+    return sizes, (distinct % width).astype(np.int32), counts.astype(np.int32)
+
+
+@dataclass(frozen=True)
+class TermSlice:
+    """Documents of one part: `sizes` and `lengths` per document, the others per distinct term."""
+
+    part: int
+    terms: Array
+    """Place in the part's vocabulary."""
+    counts: Array
+    sizes: Array
+    """Distinct terms of each document."""
+    lengths: Array
+    """All terms of each document."""
+
+
+class TermCounts:
+    """Reads what `Bm25Terms` wrote, from its memory map."""
+
+    def __init__(self, folder: Path) -> None:
+        paths = sorted(folder.glob("part-*.arrow"))
+        self._parts = [pa.ipc.open_file(pa.memory_map(str(p))).get_batch(0) for p in paths]
+        self.vocabularies = [part.column("terms").values.dictionary for part in self._parts]
+        """Per part its documents' terms: strings, sorted."""
+
+    def __len__(self) -> int:
+        """Documents."""
+        return sum(part.num_rows for part in self._parts)
+
+    def slices(self, rows: range) -> Iterator[TermSlice]:
+        """The documents `rows`, a run of neighbours, in order."""
+        start = 0
+        for number, part in enumerate(self._parts):
+            low, high = max(rows.start - start, 0), min(rows.stop - start, part.num_rows)
+            start += part.num_rows
+            if low >= high:
+                continue
+            offsets = part.column("terms").offsets.to_numpy()[low : high + 1]
+            span = slice(offsets[0], offsets[-1])
+            counts = part.column("counts").values.to_numpy()[span]
+            ends = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
+            yield TermSlice(
+                number,
+                part.column("terms").values.indices.to_numpy()[span],
+                counts,
+                np.diff(offsets),
+                np.diff(ends[offsets - offsets[0]]),
+            )

@@ -1,0 +1,193 @@
+"""RankGPT's published lists as a candidate source."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import pyarrow as pa
+from pydantic import Field
+
+from raypipe.config import Config, ConfigError
+from raypipe.datasets.dataset import file_safe
+from raypipe.datasets.steps import DOCS_FILE, QUERIES_FILE, Collection, Queries
+from raypipe.records import CANDIDATES
+from raypipe.storage.artifacts import Attempt, Step
+from raypipe.storage.files import check_files, checksums, full_paths, open_bytes
+from raypipe.tables.text_table import TextTable
+
+
+class RankGptLists(Config):
+    """The documents that the language model of the `rankgpt` teacher was shown, in that order."""
+
+    type: Literal["rankgpt_lists"] = "rankgpt_lists"
+    path: str
+    """JSON lines: query_id, and retrieved_passages with docid and rank."""
+    depth: int = Field(100, ge=1)
+    """Candidates per query."""
+    name: str = "RankGPT's lists"
+    """What the source is called in tables."""
+
+    @property
+    def label(self) -> str:
+        return self.name
+
+    def candidates(self, collection: Collection, queries: Queries, precision: str) -> Step:
+        """The step that reads the file."""
+        return RankGptCandidates(self.path, self.depth, self.name, collection, queries)
+
+    def check(self) -> None:
+        """The file is there."""
+        check_files([self.path], "rankgpt file")
+
+
+def read_lists(path: Path) -> Iterator[tuple[int, str, list[str]]]:
+    """(line number, query id, documents by rank) of every line.
+
+    The query id may be `qid`, or stand in the passages; the passages may be `hits` or plain ids.
+    Without ranks they stand in order.
+
+    Raises:
+        ConfigError: a line is something else.
+    """
+    for number, line in _json_lines(path):
+        try:
+            yield number, *_read_list(line)
+        except ValueError as error:
+            raise ConfigError(f"{path}, line {number}: {error}") from None
+
+
+def _read_list(line: Any) -> tuple[str, list[str]]:
+    if not isinstance(line, dict):
+        raise ValueError(f"expected an object, found {str(line)[:60]!r}")
+    passages = _first(line, "retrieved_passages", "hits")
+    if not isinstance(passages, list):
+        raise ValueError(f"expected a list retrieved_passages, found {sorted(line)}")
+    named = [p if isinstance(p, dict) else {"docid": p} for p in passages]
+    query_id = _first({**(named[0] if named else {}), **line}, "query_id", "qid")
+    doc_ids = [_first(p, "docid", "doc_id") for p in named]
+    if query_id is None or None in doc_ids:
+        what = "a query_id" if query_id is None else "a docid in every passage"
+        raise ValueError(f"expected {what}, found {str(line)[:60]!r}")
+    ranks = [p.get("rank") for p in named]
+    order = list(range(len(named)))
+    if any(rank is not None for rank in ranks):
+        if not all(isinstance(rank, int | float) for rank in ranks):
+            raise ValueError(f"expected a number as every rank, found {ranks}")
+        order.sort(key=lambda i: ranks[i])
+    return str(query_id), [str(doc_ids[i]) for i in order]
+
+
+def read_answers(path: Path) -> list[str]:
+    """A JSON list of strings, or one JSON string per line.
+
+    Raises:
+        ConfigError: the file is neither.
+    """
+    with open_bytes(path) as stream:
+        data = stream.read()
+    try:
+        answers = json.loads(data)
+    except ValueError:
+        answers = [line for _, line in _json_lines(path)]
+    answers = [answers] if isinstance(answers, str) else answers
+    wrong = [a for a in answers if not isinstance(a, str)] if isinstance(answers, list) else answers
+    if wrong or not isinstance(answers, list):
+        raise ConfigError(
+            f"{path}: expected a JSON list of strings, or a JSON string per line, found "
+            f"{str(wrong)[:60]!r}"
+        )
+    return answers
+
+
+def _json_lines(path: Path) -> Iterator[tuple[int, Any]]:
+    with open_bytes(path) as stream:
+        for number, line in enumerate(stream, start=1):
+            if not line.strip():
+                continue
+            try:
+                yield number, json.loads(line)
+            except ValueError as error:  # bytes that are not UTF-8 are one too
+                raise ConfigError(f"{path}, line {number}: expected JSON, found {error}") from None
+
+
+def _first(line: Mapping[str, Any], *names: str) -> Any:
+    return next((line[name] for name in names if line.get(name) is not None), None)
+
+
+@dataclass(frozen=True)
+class RankGptCandidates(Step):
+    """One row per query of the set, in the order in which the model saw the documents."""
+
+    file: str
+    depth: int
+    label: str
+    collection: Collection
+    queries: Queries
+
+    kind: ClassVar[str] = "candidates"
+
+    @property
+    def name(self) -> str:
+        return f"{file_safe(self.label)}-{self.queries.name}"
+
+    def spec(self) -> Mapping[str, Any]:
+        files = checksums([self.file])
+        return {"format": "rankgpt", "files": files, "depth": self.depth, "source": self.label}
+
+    def facts(self) -> Mapping[str, Any]:
+        return {"paths": full_paths([self.file])}
+
+    def inputs(self) -> Mapping[str, Step]:
+        return {"collection": self.collection, "queries": self.queries}
+
+    def run(self, attempt: Attempt, context: Any) -> Mapping[str, Any]:
+        docs = TextTable(attempt.inputs["collection"].local() / DOCS_FILE)
+        queries = TextTable(attempt.inputs["queries"].local() / QUERIES_FILE).ids().to_pylist()
+        counts = Counter(dict.fromkeys(("lists_other_queries", "duplicates", "beyond_depth"), 0))
+        lists = self._lists(set(queries), counts)
+        flat = docs.rows_of([d for doc_ids in lists.values() for d in doc_ids]) >= 0
+        counts["unknown_documents"] = int((~flat).sum())
+        there = iter(flat.tolist())
+        lists = {q: [d for d in doc_ids if next(there)] for q, doc_ids in lists.items()}
+        rows = [self._row(query_id, lists.get(query_id, [])) for query_id in queries]
+        counts["candidates"] = sum(len(row["doc_ids"]) for row in rows)
+        counts["queries_without_candidates"] = sum(not row["doc_ids"] for row in rows)
+        if not counts["candidates"]:
+            raise ConfigError(
+                f"rankgpt file {self.file}: none of its {counts['lists']} lists has a query and a "
+                "document of the data set; its ids must be those of the data set"
+            )
+        attempt.put_table(pa.Table.from_pylist(rows, schema=CANDIDATES))
+        return dict(counts)
+
+    def _lists(self, wanted: set[str], counts: Counter[str]) -> dict[str, list[str]]:
+        lists: dict[str, list[str]] = {}
+        for number, query_id, doc_ids in read_lists(Path(self.file).expanduser()):
+            counts["lists"] += 1
+            if query_id not in wanted:
+                counts["lists_other_queries"] += 1
+                continue
+            if query_id in lists:
+                raise ConfigError(
+                    f"{self.file}, line {number}: query {query_id} has a second list; keep one"
+                )
+            distinct = list(dict.fromkeys(doc_ids))
+            lists[query_id] = distinct[: self.depth]
+            counts["duplicates"] += len(doc_ids) - len(distinct)
+            counts["beyond_depth"] += len(distinct) - len(lists[query_id])
+        return lists
+
+    def _row(self, query_id: str, doc_ids: list[str]) -> dict[str, Any]:
+        ranks = range(1, len(doc_ids) + 1)
+        return {
+            "query_id": query_id,
+            "doc_ids": doc_ids,
+            "ranks": ranks,
+            "scores": [-float(rank) for rank in ranks],  # the file has an order only
+            "sources": [self.label] * len(doc_ids),
+        }

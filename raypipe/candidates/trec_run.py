@@ -1,0 +1,140 @@
+"""Published or own TREC run files as a candidate source."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field
+
+from raypipe.candidates.without_self import WithoutSelf
+from raypipe.config import Config, ConfigError
+from raypipe.datasets.dataset import file_safe
+from raypipe.datasets.steps import DOCS_FILE, QUERIES_FILE, Collection, Queries
+from raypipe.storage.artifacts import Attempt, Step
+from raypipe.storage.files import check_files, checksums, full_paths
+from raypipe.tables.spill import Spill, spill, write_candidates
+from raypipe.tables.text_table import TextTable
+from raypipe.tables.trec_run import read_lines
+
+
+class TrecRun(Config):
+    """Candidates from run files, plain or .gz; the rank column is the order."""
+
+    type: Literal["trec_run"] = "trec_run"
+    paths: tuple[str, ...] = Field(min_length=1)
+    """One or more files; a query set takes its own queries from all of them."""
+    depth: int = Field(100, ge=1)
+    """Candidates per query, counted in the file's ranks."""
+    exclude_query_id: bool = False
+    """Leave out the document that has the query's id, as BEIR does: for collections such as ArguAna
+    whose queries are documents."""
+    name: str = "run"
+    """What the source is called in tables."""
+
+    @property
+    def label(self) -> str:
+        return self.name
+
+    def candidates(self, collection: Collection, queries: Queries, precision: str) -> Step:
+        """The step that reads the files."""
+        depth = self.depth + self.exclude_query_id
+        found = RunFileCandidates(self.paths, depth, self.name, collection, queries)
+        return WithoutSelf(found, self.depth) if self.exclude_query_id else found
+
+    def check(self) -> None:
+        """The files exist.
+
+        Raises:
+            ConfigError: one does not.
+        """
+        check_files(self.paths)
+
+
+def spill_runs(paths: Sequence[str], rows: Spill, queries: list[str]) -> Counter[str]:
+    """Keep the lines of these queries, in one pass; counts `lines` and `other_queries`.
+
+    Raises:
+        ConfigError: a line is malformed, or two files have one query.
+    """
+    number = {query_id: n for n, query_id in enumerate(queries)}
+    file_of = np.full(len(queries), -1)
+    counts: Counter[str] = Counter(lines=0, other_queries=0)
+    for file, path in enumerate(paths):
+        try:
+            for lines in read_lines(
+                Path(path).expanduser(), lambda query_id: number.get(query_id, -1), counts
+            ):
+                found = np.unique(lines["query"].to_numpy())
+                earlier = file_of[found]
+                if len(twice := found[(earlier >= 0) & (earlier != file)]):
+                    query_id = queries[twice[0]]
+                    raise ConfigError(f"run file {path}: query {query_id} is in two files")
+                file_of[found] = file
+                rows.add(lines)
+        except ConfigError:
+            raise
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
+    return counts
+
+
+def check_match(paths: Sequence[str], queries: int, counts: Counter[str]) -> None:
+    """Refuse files of which nothing was kept; says whether queries or documents do not match.
+
+    Args:
+        counts: of `write_lists`.
+    """
+    names = ", ".join(paths)
+    if not counts["kept"]:
+        raise ConfigError(
+            f"run file {names}: none of the {queries} queries is in it; the file's query ids "
+            "must be those of the data set"
+        )
+    if not counts["candidates"]:
+        raise ConfigError(
+            f"run file {names}: none of its {counts['unknown_documents']} documents is in the "
+            "collection; the file's document ids must be those of the data set"
+        )
+
+
+@dataclass(frozen=True)
+class RunFileCandidates(Step):
+    """One row per query of the set; a query that the files do not have has no candidates.
+
+    The files may have any number of rows: they are read once, and spilled to local disk.
+    """
+
+    paths: tuple[str, ...]
+    depth: int
+    label: str
+    collection: Collection
+    queries: Queries
+
+    kind: ClassVar[str] = "candidates"
+
+    @property
+    def name(self) -> str:
+        return f"{file_safe(self.label)}-{self.queries.name}"
+
+    def spec(self) -> Mapping[str, Any]:
+        return {"files": checksums(self.paths), "depth": self.depth, "source": self.label}
+
+    def facts(self) -> Mapping[str, Any]:
+        return {"paths": full_paths(self.paths)}
+
+    def inputs(self) -> Mapping[str, Step]:
+        return {"collection": self.collection, "queries": self.queries}
+
+    def run(self, attempt: Attempt, context: Any) -> Mapping[str, Any]:
+        docs = TextTable(attempt.inputs["collection"].local() / DOCS_FILE)
+        queries = TextTable(attempt.inputs["queries"].local() / QUERIES_FILE).ids().to_pylist()
+        with spill() as rows:
+            counts = spill_runs(self.paths, rows, queries)
+            counts.update(write_candidates(rows, attempt, queries, docs, self.depth, self.label))
+        check_match(self.paths, len(queries), counts)
+        return dict(counts)

@@ -1,0 +1,1 @@
+"""One module per command: what a user can ask raypipe to do."""

@@ -1,0 +1,109 @@
+"""The command line that all jobs share: RECIPE [key=value ...] and four options."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+RECIPES = Path(__file__).resolve().parent.parent / "jobs" / "recipes"
+
+
+def main(
+    work: Callable[[Any, bool], Any],
+    description: str,
+    default: str,
+    export: Callable[[Any, Path], None] | None = None,
+) -> None:
+    """Run a job's command line and exit.
+
+    Args:
+        work: given the Experiment and whether to stop after the plan; returns what has
+            `summary()`, or None.
+        description: the first lines of --help.
+        default: recipe in jobs/recipes that runs when none is named.
+        export: given the Experiment and a folder, writes the trained model there.
+    """
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+    @app.command(
+        help=f"{description}\n\nWithout a recipe: jobs/recipes/{default}.",
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    def command(
+        arguments: Annotated[
+            list[str] | None,
+            typer.Argument(
+                metavar="[RECIPE] [key=value ...]",
+                help="a YAML recipe, and fields to change, such as stages.distil.lr=2e-5 seed=2",
+                show_default=False,
+            ),
+        ] = None,
+        print_config: Annotated[
+            bool, typer.Option("--print-config", help="print every field as YAML, then stop")
+        ] = False,
+        dry_run: Annotated[
+            bool, typer.Option("--dry-run", help="check everything, print the plan, then stop")
+        ] = False,
+        summary: Annotated[
+            Path | None, typer.Option("--summary", help="write the results as JSON to this file")
+        ] = None,
+        folder: Annotated[
+            Path | None,
+            typer.Option(
+                "--export",
+                metavar="FOLDER",
+                help="write the trained model with its card to this folder (jobs/train.py)",
+            ),
+        ] = None,
+    ) -> None:
+        given = arguments or []
+        named = bool(given) and (Path(given[0]).is_file() or "=" not in given[0])
+        recipe = Path(given[0]) if named else RECIPES / default
+        if folder is not None and export is None:
+            raise typer.BadParameter("one model is written by jobs/train.py", param_hint="--export")
+        target = (export, folder) if export is not None and folder is not None else None
+        _run(work, recipe, given[named:], print_config, dry_run, summary, target)
+
+    app()
+
+
+def _run(
+    work: Callable[[Any, bool], Any],
+    recipe: Path,
+    overrides: list[str],
+    print_config: bool,
+    dry_run: bool,
+    summary: Path | None,
+    target: tuple[Callable[[Any, Path], None], Path] | None = None,
+) -> None:
+    from raypipe.config import ConfigError, to_yaml
+    from raypipe.recipe.experiment import Experiment
+    from raypipe.recipe.reading import load
+
+    try:
+        if summary is not None and not summary.absolute().parent.is_dir():
+            raise ConfigError(f"--summary {summary}: no directory {summary.absolute().parent}")
+        experiment = load(Experiment, recipe, overrides)
+        if print_config:
+            print(to_yaml(experiment), end="")
+            return
+        if target is not None and target[1].is_dir() and any(target[1].iterdir()):
+            raise ConfigError(f"--export {target[1]}: the folder is not empty; name a new one")
+        result = work(experiment, dry_run)
+        if target is not None and result is not None and not result.failed:
+            export, folder = target
+            export(experiment, folder)
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise typer.Exit(2) from None
+    if result is None:
+        return
+    if summary is not None:
+        summary.write_text(json.dumps(result.summary(), indent=1) + "\n", "utf-8")
+    if result.failed:
+        raise typer.Exit(1)

@@ -1,0 +1,154 @@
+"""A short measurement of one kind of training: what a pair and a worker's memory cost here.
+
+    python -m raypipe.sweep.probe < question.json
+
+It runs in a process of its own, so that its peak memory is that of a training worker.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+_TRAIN_S, _SCORE_S = 2.0, 1.0  # measured for at least this long, after one warm-up
+_WAIT_S = 300.0
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Measured with every pair as long as the recipe lets it be: upper bounds."""
+
+    train_s: float
+    """Seconds per pair of a forward and backward pass."""
+    score_s: float
+    """Seconds per pair of re-ranking."""
+    memory: int
+    """Peak bytes of a worker's process."""
+
+
+def probe(stage: Any, threads: int, budget: int, batch_tokens: int) -> Cost | None:
+    """Measure the model and group size of a stage on this machine's CPU; None if that failed."""
+    folder = stage_folder(stage)
+    if folder is None:
+        return None
+    question = {
+        "folder": folder,
+        "model": stage.model.model_dump(mode="json"),
+        "pairs": group_size(stage),
+        "length": stage.truncation.longest,
+        "precision": stage.precision,
+        "gradient_checkpointing": stage.config.gradient_checkpointing,
+        "threads": threads,
+        "budget": budget,
+        "batch_tokens": batch_tokens,
+    }
+    command = [sys.executable, "-m", "raypipe.commands.probe"]
+    try:
+        done = subprocess.run(
+            command,
+            input=json.dumps(question),
+            capture_output=True,
+            text=True,
+            timeout=_WAIT_S,
+            check=True,
+        )
+        return Cost(**json.loads(done.stdout.splitlines()[-1]))
+    except (OSError, subprocess.SubprocessError, ValueError, IndexError):
+        return None
+
+
+def stage_folder(stage: Any) -> str | None:
+    """Of the backbone, where it is on this machine; a hub model's in the hub client's cache."""
+    backbone = stage.chain()[0].start
+    return str(backbone.folder) if backbone.folder is not None else _cached(backbone)
+
+
+def _cached(backbone: Any) -> str | None:
+    from huggingface_hub import snapshot_download
+
+    try:
+        found = snapshot_download(
+            backbone.source, revision=backbone.revision, local_files_only=True
+        )
+    except Exception:  # the hub client's errors have no common base; none is worth stopping for
+        return None
+    return found if list(Path(found).glob("*.safetensors")) else None
+
+
+def group_size(stage: Any) -> int:
+    """Documents per group, at most."""
+    chosen = stage.groups.negatives
+    groups = getattr(chosen, "groups", None)
+    return 2 if groups is None else 1 + int(groups.negatives.count)
+
+
+def measure(question: dict[str, Any]) -> Cost:
+    """What `probe` asks for, in this process."""
+    import resource
+
+    import torch
+
+    from raypipe.inference.scoring import autocast
+    from raypipe.models.cross_encoder import CrossEncoder
+    from raypipe.models.freeze import enable_gradient_checkpointing
+
+    torch.set_num_threads(question["threads"])
+    model = CrossEncoder(**question["model"]).load(
+        Path(question["folder"]), 1, training=True, device="cpu"
+    )
+    if question["gradient_checkpointing"]:
+        enable_gradient_checkpointing(model)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-9, fused=True)
+    length = question["length"]
+
+    def batch(tokens: int) -> dict[str, Any]:
+        rows = max(min(tokens // length, 64), 1)
+        ids = torch.randint(5, model.config.vocab_size, (rows, length))
+        return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+
+    # a block of the token budget in batches of a quarter, as training computes it
+    quarter, blocks = batch(question["budget"] // 4), 4
+
+    def train() -> int:
+        optimizer.zero_grad(set_to_none=True)
+        with autocast("cpu", question["precision"]):
+            scores = [model(**quarter).logits.float().sum() for _ in range(blocks)]
+        torch.stack(scores).sum().backward()
+        optimizer.step()
+        return blocks * len(quarter["input_ids"])
+
+    few = batch(question["batch_tokens"])
+
+    def score() -> int:
+        with torch.inference_mode(), autocast("cpu", question["precision"]):
+            model(**few)
+        return len(few["input_ids"])
+
+    model.train()
+    train_s = _seconds_per_pair(train, _TRAIN_S)
+    model.eval()
+    score_s = _seconds_per_pair(score, _SCORE_S)
+    return Cost(train_s, score_s, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+
+
+def _seconds_per_pair(work: Any, seconds: float) -> float:
+    work()
+    started, pairs = time.perf_counter(), 0
+    while (passed := time.perf_counter() - started) < seconds or not pairs:
+        pairs += work()
+    return passed / pairs if pairs else 0.0
+
+
+def main(arguments: Sequence[str] = ()) -> None:
+    """Answer one question from standard input."""
+    print(json.dumps(vars(measure(json.loads(sys.stdin.read())))))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Collections, queries and judgements, from wherever people keep them."""

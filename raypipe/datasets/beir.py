@@ -1,0 +1,190 @@
+"""Folders in BEIR's layout: corpus.jsonl[.gz], queries.jsonl[.gz], qrels/SPLIT.tsv."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+from collections.abc import Iterator
+from contextlib import nullcontext
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from raypipe.config import ConfigError, nearest
+from raypipe.datasets.dataset import Dataset, file_safe
+from raypipe.progress import reading
+
+QRELS_HEADER = ["query-id", "corpus-id", "score"]
+
+
+class BeirFolder(Dataset):
+    """One split of a folder; the queries are those that the split's qrels judge.
+
+    Raises:
+        ConfigError: the path is not absolute, or no split was named.
+    """
+
+    def __init__(self, folder: str | Path, split: str | None) -> None:
+        self.folder = Path(folder).expanduser()
+        if not self.folder.is_absolute():
+            raise ConfigError(
+                f"dataset beir:{folder}: expected an absolute path (a submitted job runs "
+                f"elsewhere), as in beir:{self.folder.absolute()}"
+            )
+        if split is None:
+            self._folder()
+            raise ConfigError(f"dataset beir:{folder} needs a split{nearest('', self.splits())}")
+        self.split = split
+        self.docs_name = file_safe(self.folder.name)
+        self.name = file_safe(f"{self.folder.name}-{split}")
+
+    def splits(self) -> list[str]:
+        """The names of the qrels files, sorted."""
+        return sorted(path.stem for path in (self.folder / "qrels").glob("*.tsv"))
+
+    def check(self, queries: bool = True) -> None:
+        """The folder and its files are there."""
+        self._file("corpus")
+        if queries:
+            self._file("queries")
+            self._qrels_file()
+
+    def docs_identity(self) -> dict[str, Any]:
+        """The corpus file's checksum."""
+        from raypipe.storage.files import file_checksum
+
+        return {"source": "beir", "corpus": file_checksum(self._file("corpus"))}
+
+    def identity(self) -> dict[str, Any]:
+        """One checksum per file; neither the path nor the split's name."""
+        from raypipe.storage.files import file_checksum
+
+        return {
+            **self.docs_identity(),
+            "queries": file_checksum(self._file("queries")),
+            "qrels": file_checksum(self._qrels_file()),
+        }
+
+    def docs(self) -> Iterator[tuple[str, str]]:
+        """The corpus in file order; a missing title counts as empty, a missing text is an error."""
+        for record in _records(self._file("corpus")):
+            parts = ((record.get(key) or "").strip() for key in ("title", "text"))
+            yield record["_id"], " ".join(part for part in parts if part)
+
+    def queries(self) -> Iterator[tuple[str, str]]:
+        """The queries that this split judges, in file order."""
+        for record in _records(self._file("queries")):
+            if record["_id"] in self._judged:
+                yield record["_id"], (record["text"] or "").strip()
+
+    def qrels(self) -> Iterator[tuple[str, str, int]]:
+        """The judgements in file order, unjudged and negative values as they stand."""
+        path = self._qrels_file()
+        for number, line in _lines(path):
+            fields = line.rstrip("\r\n").split("\t")
+            if number == 1:
+                if fields != QRELS_HEADER:
+                    raise ConfigError(_wrong(path, number, f"the header {QRELS_HEADER}", fields))
+                continue
+            if len(fields) != 3:
+                raise ConfigError(_wrong(path, number, "three tab-separated fields", fields))
+            yield fields[0], fields[1], _relevance(path, number, fields[2])
+
+    @cached_property
+    def _judged(self) -> frozenset[str]:
+        return frozenset(query_id for query_id, _, _ in self.qrels())
+
+    def _folder(self) -> None:
+        if not self.folder.is_dir():
+            near = ""
+            if self.folder.parent.is_dir():
+                names = [path.name for path in self.folder.parent.iterdir() if path.is_dir()]
+                near = nearest(self.folder.name, names)
+                near = "" if near.startswith("; valid") else near
+            raise ConfigError(f"dataset beir:{self.folder}: no folder at {self.folder}{near}")
+
+    def _file(self, stem: str) -> Path:
+        self._folder()
+        for suffix in (".jsonl", ".jsonl.gz"):
+            if (path := self.folder / (stem + suffix)).is_file():
+                return path
+        found = ", ".join(sorted(path.name for path in self.folder.iterdir())) or "nothing"
+        raise ConfigError(f"{self.folder}: expected {stem}.jsonl or {stem}.jsonl.gz, found {found}")
+
+    def _qrels_file(self) -> Path:
+        self._folder()
+        path = self.folder / "qrels" / f"{self.split}.tsv"
+        if self.split not in self.splits():
+            near = nearest(self.split, self.splits()) or "; there is no qrels file at all"
+            raise ConfigError(f"dataset beir:{self.folder} has no split {self.split!r}{near}")
+        return path
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Numbered lines from 1 without blank ones. Read as bytes, so that errors name their line."""
+    number = 0
+    try:
+        with (
+            path.open("rb") as raw,
+            reading(raw) as tracked,
+            gzip.open(tracked) if path.suffix == ".gz" else nullcontext(tracked) as file,
+        ):
+            for number, line in enumerate(file, 1):
+                if line.strip():
+                    yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
+    except UnicodeDecodeError as error:
+        bad = error.object[error.start : error.start + 1]
+        raise ConfigError(
+            _wrong(path, number, "UTF-8", bad) + "; convert the file to UTF-8"
+        ) from None
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise ConfigError(
+            f"{path}: the gzip data is damaged after line {number} ({error}); copy the file again"
+        ) from None
+
+
+def _records(path: Path) -> Iterator[dict[str, Any]]:
+    """JSON objects with a string `_id` and a string or null `text`."""
+    for number, line in _lines(path):
+        try:
+            record = json.loads(line)
+        except ValueError as error:
+            raise ConfigError(
+                _wrong(path, number, "one JSON object per line", line) + f" ({error})"
+            ) from None
+        if not isinstance(record, dict):
+            raise ConfigError(_wrong(path, number, "a JSON object", record))
+        if not isinstance(record.get("_id"), str):
+            raise ConfigError(_wrong(path, number, 'a string "_id"', record))
+        texts = [record.get("text", 0), record.get("title")]
+        if any(text is not None and not isinstance(text, str) for text in texts):
+            raise ConfigError(
+                _wrong(path, number, 'strings under "text" and, if there, "title"', record)
+            )
+        if "\\ud" in line.lower() and not _encodable(record):
+            raise ConfigError(_wrong(path, number, "text without half surrogate pairs", line))
+        yield record
+
+
+def _encodable(record: dict[str, Any]) -> bool:
+    try:
+        "".join(str(value) for value in record.values()).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _relevance(path: Path, number: int, text: str) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        raise ConfigError(_wrong(path, number, "an integer relevance", text)) from None
+    if not -(2**31) <= value < 2**31:
+        raise ConfigError(_wrong(path, number, "a relevance within 32 bits", text))
+    return value
+
+
+def _wrong(path: Path, number: int, expected: str, found: Any) -> str:
+    text = repr(found)
+    return f"{path}:{number}: expected {expected}, found {text[:120]}{'...' * (len(text) > 120)}"

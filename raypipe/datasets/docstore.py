@@ -1,0 +1,83 @@
+"""Documents in one Arrow IPC file: written in a stream, read by memory map, row number = index."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from typing import BinaryIO
+
+import pyarrow as pa
+
+from raypipe.config import ConfigError
+from raypipe.datasets.dataset import Dataset
+from raypipe.progress import counting
+from raypipe.records import DOCS
+
+_SPACE = re.compile(r"\s")
+
+
+def write_docs(
+    dataset: Dataset, sink: str | Path | BinaryIO, batch_rows: int = 4096
+) -> dict[str, int]:
+    """Stream the documents into an uncompressed Arrow IPC file with schema `records.DOCS`.
+
+    Memory: one batch and the set of ids. Rows keep the data set's order.
+
+    Args:
+        sink: local path, or a binary file object, which stays open.
+
+    Returns:
+        `docs` written, `empty_docs` without text and `duplicate_docs` whose id came before (the
+        first stays, even where it was empty), and the data set's own counts.
+
+    Raises:
+        ConfigError: an id is empty or has white space, or no document has text.
+    """
+    counts = {"docs": 0, "empty_docs": 0, "duplicate_docs": 0}
+    target = str(sink) if isinstance(sink, str | Path) else sink
+    total = dataset.docs_count()
+    bar = counting("documents", total) if total else nullcontext(lambda position: None)
+    with bar as at, pa.ipc.new_file(target, DOCS) as writer:
+        for rows in _batched(_usable(dataset, counts), batch_rows):
+            writer.write_batch(pa.record_batch([list(c) for c in zip(*rows, strict=True)], DOCS))
+            counts["docs"] += len(rows)
+            at(sum(counts.values()))
+    if not counts["docs"]:
+        raise ConfigError(f"dataset {dataset.name}: no document has text; found {counts}")
+    return {**counts, **dataset.counts()}
+
+
+def _usable(dataset: Dataset, counts: dict[str, int]) -> Iterator[tuple[str, str]]:
+    seen: set[str] = set()
+    for doc_id, text in dataset.docs():
+        check_id(dataset.name, "document", doc_id)
+        if doc_id in seen:
+            counts["duplicate_docs"] += 1
+            continue
+        seen.add(doc_id)
+        if text:
+            yield doc_id, text
+        else:
+            counts["empty_docs"] += 1
+
+
+def _batched(rows: Iterable[tuple[str, str]], size: int) -> Iterator[list[tuple[str, str]]]:
+    batch: list[tuple[str, str]] = []
+    for row in rows:
+        batch.append(row)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def check_id(where: str, kind: str, value: str) -> None:
+    """Refuse an id that a TREC run or qrels file, with its white-space columns, cannot hold."""
+    if not value or _SPACE.search(value):
+        raise ConfigError(
+            f"dataset {where}: expected a {kind} id without white space, found {value!r}; "
+            "TREC files cannot hold it, so rename it"
+        )

@@ -1,0 +1,160 @@
+"""Data set ids, and the data sets of ir_datasets; the only module that imports it.
+
+    any ir_datasets id      beir/scifact/test; split must be absent, the id names it
+    beir:/abs/folder        corpus.jsonl[.gz], queries.jsonl[.gz], qrels/SPLIT.tsv
+    pydoc, pydoc:PKG,PKG    docstrings of the installed packages; splits train, validation, test
+    pydoc:installed         of every package of the environment
+
+`docstore` stores what is read, `queries` chooses among it; both are named here too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from raypipe.config import ConfigError, nearest
+from raypipe.datasets.beir import BeirFolder
+from raypipe.datasets.dataset import Dataset, file_safe
+from raypipe.datasets.pydoc import PyDoc
+
+
+def open_dataset(dataset: str, split: str | None = None) -> Dataset:
+    """The data set behind an id. Nothing is read yet: call `check()` before work.
+
+    Raises:
+        ConfigError: unknown ir_datasets id, split missing, unknown or given where the id names it.
+    """
+    head, colon, rest = dataset.partition(":")
+    if head == "pydoc":
+        packages = [part.strip() for part in rest.split(",") if part.strip()]
+        if colon and not packages:
+            raise ConfigError(
+                f"dataset {dataset!r}: expected package names, as in pydoc:json,numpy"
+            )
+        return PyDoc(split, packages or None)
+    if head == "beir" and colon:
+        return BeirFolder(rest, split)
+    if split is not None:
+        IrDataset(dataset)  # an id that does not exist is the first thing to say
+        raise ConfigError(
+            f"dataset {dataset!r} with split {split!r}: an ir_datasets id names its split itself, "
+            f"as in {dataset.rstrip('/')}/{split}; leave the split out"
+        )
+    return IrDataset(dataset)
+
+
+class IrDataset(Dataset):
+    """A data set of the ir_datasets library; files are fetched on first use, into its own cache."""
+
+    def __init__(self, dataset_id: str) -> None:
+        import ir_datasets
+
+        try:
+            self._data = ir_datasets.load(dataset_id)
+        except KeyError:
+            near = nearest(dataset_id, ir_datasets.registry)
+            if near.startswith("; valid"):  # all 790 of them
+                near = (
+                    "; the ids are at https://ir-datasets.com, and beir:/folder and pydoc work too"
+                )
+            raise ConfigError(f"ir_datasets has no dataset {dataset_id!r}{near}") from None
+        self.dataset_id = dataset_id
+        self.name = file_safe(dataset_id)
+        parent = ir_datasets.docs_parent_id(dataset_id) if self._data.has_docs() else dataset_id
+        self._docs_id: str = parent
+        self.docs_name = file_safe(parent)
+
+    def check(self, queries: bool = True) -> None:
+        """Documents, queries and qrels are offered, and in a form that can be read."""
+        for kind in ("docs", "qrels", "queries") if queries else ("docs",):
+            if not self._data.has(kind):
+                raise ConfigError(f"dataset {self.dataset_id} has no {kind}{self._below(kind)}")
+        self._check_fields("docs", "text")
+        if queries:
+            self._check_fields("queries", "text")
+            self._check_fields("qrels", "relevance")
+
+    def docs_identity(self) -> dict[str, Any]:
+        """The id that owns the documents, and the library's version."""
+        import ir_datasets
+
+        return {"ir_datasets": ir_datasets.__version__, "docs": self._docs_id}
+
+    def identity(self) -> dict[str, Any]:
+        """The id itself beside `docs_identity`."""
+        return {**self.docs_identity(), "dataset": self.dataset_id}
+
+    def docs(self) -> Iterator[tuple[str, str]]:
+        """Every document's default text (title and text where it has both)."""
+        self.check(queries=False)
+        for doc in self._data.docs_iter():
+            yield doc.doc_id, _text(doc)
+
+    def queries(self) -> Iterator[tuple[str, str]]:
+        """Every query's default text: a TREC topic's title."""
+        self.check()
+        for query in self._data.queries_iter():
+            yield query.query_id, _text(query)
+
+    def qrels(self) -> Iterator[tuple[str, str, int]]:
+        """Every judgement, in the library's order."""
+        self.check()
+        for qrel in self._data.qrels_iter():
+            try:
+                yield qrel.query_id, qrel.doc_id, int(qrel.relevance)
+            except ValueError:
+                raise ConfigError(
+                    f"dataset {self.dataset_id}, query {qrel.query_id}, document {qrel.doc_id}: "
+                    f"expected an integer relevance, found {qrel.relevance!r}"
+                ) from None
+
+    def scoreddocs(self) -> Iterator[tuple[str, str, float]]:
+        """In the library's order; some ids (MS MARCO's top 1000) have no scores, all are 0."""
+        self._check_shipped("scoreddocs", ("query_id", "doc_id", "score"))
+        return ((d.query_id, d.doc_id, float(d.score)) for d in self._data.scoreddocs_iter())
+
+    def docpairs(self) -> Iterator[tuple[str, str, str]]:
+        """In the library's order; document a is the better one."""
+        self._check_shipped("docpairs", ("query_id", "doc_id_a", "doc_id_b"))
+        return ((p.query_id, p.doc_id_a, p.doc_id_b) for p in self._data.docpairs_iter())
+
+    def count(self, kind: str) -> int | None:
+        """From the library's own metadata, or None where it has none."""
+        found: int | None = (self._data.metadata().get(kind) or {}).get("count")
+        return found
+
+    def _check_fields(self, kind: str, field: str) -> None:
+        cls = getattr(self._data, f"{kind}_cls")()
+        if not hasattr(cls, "default_text") and field not in cls._fields:
+            raise ConfigError(
+                f"dataset {self.dataset_id}: expected {kind} with a field {field!r}, found "
+                f"{', '.join(cls._fields)}; write them as a folder for beir:/folder"
+            )
+
+    def _check_shipped(self, kind: str, fields: tuple[str, ...]) -> None:
+        if not self._data.has(kind):
+            raise ConfigError(f"dataset {self.dataset_id} has no {kind}{self._below(kind)}")
+        found = getattr(self._data, f"{kind}_cls")()._fields
+        if missing := set(fields) - set(found):
+            raise ConfigError(
+                f"dataset {self.dataset_id}: expected {kind} with the fields {', '.join(fields)}, "
+                f"found {', '.join(found)}; {', '.join(sorted(missing))} cannot be read"
+            )
+
+    def _below(self, kind: str, limit: int = 12) -> str:
+        import ir_datasets
+
+        below = [i for i in sorted(ir_datasets.registry) if i.startswith(f"{self.dataset_id}/")]
+        having = [i for i in below if ir_datasets.load(i).has(kind)]
+        if not having:
+            return "; no id below it has them either"
+        more = f" and {len(having) - limit} more" if len(having) > limit else ""
+        return f"; ids with {kind} below it: {', '.join(having[:limit])}{more}"
+
+
+def _text(record: Any) -> str:
+    """A few record types (bright, codesearchnet) lack `default_text`; `check` has seen a `text`."""
+    if hasattr(record, "default_text"):
+        return (record.default_text() or "").strip()
+    return f"{getattr(record, 'title', '') or ''} {record.text or ''}".strip()

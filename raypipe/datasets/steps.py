@@ -1,0 +1,130 @@
+"""Collections and query sets as artifacts: what every later step reads instead of the data set."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import pyarrow as pa
+from pydantic import Field
+
+from raypipe.config import Config
+from raypipe.datasets.dataset import Dataset
+from raypipe.datasets.docstore import write_docs
+from raypipe.datasets.ir import open_dataset
+from raypipe.datasets.queries import QuerySet as SelectedQueries
+from raypipe.datasets.queries import select_queries
+from raypipe.storage.artifacts import Attempt, Step
+
+DOCS_FILE = "docs.arrow"
+QUERIES_FILE = "queries.arrow"
+QRELS_FILE = "qrels.parquet"
+
+
+class QuerySet(Config):
+    """Queries and judgements of one split, in an order that depends on the query ids only."""
+
+    dataset: str
+    """An ir_datasets id, `beir:/path/to/folder`, `pydoc`, or `pydoc:PKG,PKG`."""
+    split: str | None = None
+    """For beir: and pydoc; an ir_datasets id names its split itself."""
+    limit: int | None = Field(None, ge=1)
+    """Only the first n queries by the hash of their ids."""
+    skip: int = Field(0, ge=0)
+    """Leave out the first n by hash: with `limit` elsewhere, a disjoint held-out part."""
+    positive_relevance: int = Field(1, ge=1)
+    """Relevance from which a document counts as positive (2 on TREC DL)."""
+
+    def open(self) -> Dataset:
+        """The data set behind the id.
+
+        Raises:
+            ConfigError: unknown id or split, missing files, no qrels.
+        """
+        return _open(self.dataset, self.split)
+
+
+@functools.lru_cache(maxsize=8)
+def _open(dataset: str, split: str | None) -> Dataset:
+    return open_dataset(dataset, split)  # opened once: steps of one recipe ask many times
+
+
+@dataclass(frozen=True)
+class Collection(Step):
+    """The documents with text, streamed once into a memory-mapped file; row number = index."""
+
+    queries: QuerySet
+    """Any split of the data set: splits of one corpus give the same collection."""
+
+    kind: ClassVar[str] = "collection"
+
+    @property  # not cached: a step travels to actors, an open data set cannot
+    def _dataset(self) -> Dataset:
+        return self.queries.open()
+
+    @property
+    def name(self) -> str:
+        return self._dataset.docs_name
+
+    def spec(self) -> Mapping[str, Any]:
+        return self._dataset.docs_identity()
+
+    def facts(self) -> Mapping[str, Any]:
+        return {"dataset": self.queries.dataset, "split": self.queries.split}
+
+    def run(self, attempt: Attempt, context: Any) -> Mapping[str, Any]:
+        with attempt.open(DOCS_FILE) as sink:
+            return write_docs(self._dataset, sink)
+
+
+@dataclass(frozen=True)
+class Queries(Step):
+    """The chosen queries and their judgements."""
+
+    queries: QuerySet
+    require_positive: bool
+    """Training needs a positive; evaluation takes every judged query."""
+    keep_unjudged: bool = False
+    """Queries without judgements stay too: published lists are distilled as they are."""
+
+    kind: ClassVar[str] = "queries"
+
+    @property  # not cached: a step travels to actors, an open data set cannot
+    def _dataset(self) -> Dataset:
+        return self.queries.open()
+
+    @property
+    def name(self) -> str:
+        return self._dataset.name
+
+    def spec(self) -> Mapping[str, Any]:
+        chosen = {k: getattr(self.queries, k) for k in ("limit", "skip", "positive_relevance")}
+        spec = {**self._dataset.identity(), **chosen, "require_positive": self.require_positive}
+        return {**spec, "keep_unjudged": True} if self.keep_unjudged else spec
+
+    def facts(self) -> Mapping[str, Any]:
+        return {"dataset": self.queries.dataset, "split": self.queries.split}
+
+    def select(self) -> SelectedQueries:
+        """Read and choose, writing nothing."""
+        one = self.queries
+        return select_queries(
+            self._dataset,
+            one.limit,
+            one.skip,
+            one.positive_relevance,
+            self.require_positive,
+            self.keep_unjudged,
+        )
+
+    def run(self, attempt: Attempt, context: Any) -> Mapping[str, Any]:
+        chosen = self.select()
+        with (
+            attempt.open(QUERIES_FILE) as sink,
+            pa.ipc.new_file(sink, chosen.queries.schema) as writer,
+        ):
+            writer.write_table(chosen.queries)
+        attempt.put_table(chosen.qrels, QRELS_FILE)
+        return chosen.counts

@@ -1,0 +1,195 @@
+"""False-negative filters: documents that are too likely relevant to train against.
+
+Positive-aware mining (NV-Retriever, Moreira et al. 2024, 2407.15831) compares a teacher's score of
+the negative with its score of the positive. With several positives in a group the lowest-scoring
+one decides, which removes the most. A group without a positive is compared with all of its query's.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field
+
+from raypipe.config import Config
+from raypipe.groups.pool import CORPUS, Chosen
+
+_WORD = re.compile(r"\w+")
+Keeps = Callable[[str], bool]
+"""Whether a document, by id, may be a negative."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What filters know of one group."""
+
+    positives: Sequence[str]
+    """Positives of the group, or all of the query's where the group has none."""
+    relevant: Sequence[str]
+    """All positives of the query."""
+    score: Callable[[str], float]
+    """The teacher's value of a document, NaN without one; higher is better."""
+    text: Callable[[str], str]
+
+    @property
+    def reference(self) -> float:
+        """The lowest teacher score of a positive; NaN if none has a score."""
+        scores = np.array([self.score(doc_id) for doc_id in self.positives])
+        known = scores[np.isfinite(scores)]
+        return float(known.min()) if len(known) else float("nan")
+
+
+class _Filter(Config):
+    type: str
+
+    needs_scores: ClassVar[bool] = False
+    """It asks for teacher scores of the documents, so the teacher must be a `score` one."""
+    needs_reference: ClassVar[bool] = False
+    """It compares with the teacher score of a positive, without which there is no group."""
+
+    def build(self, evidence: Evidence) -> Keeps:
+        """The filter for one group."""
+        raise NotImplementedError
+
+
+class AbsoluteMargin(_Filter):
+    """Keeps what the teacher scores at least `margin` below the positive (TopK-MarginPos)."""
+
+    type: Literal["absolute_margin"] = "absolute_margin"
+    margin: float = Field(ge=0, allow_inf_nan=False)
+    """In units of the teacher's scores."""
+
+    needs_scores: ClassVar[bool] = True
+    needs_reference: ClassVar[bool] = True
+
+    def build(self, evidence: Evidence) -> Keeps:
+        most = evidence.reference - self.margin
+        return lambda doc_id: evidence.score(doc_id) <= most
+
+
+class RelativeMargin(_Filter):
+    """Keeps what the teacher scores at most `share` of the positive's score (TopK-PercPos).
+
+    Meant for cosine-like scores with a zero that means something. A positive that scores 0 or less
+    has no useful share: there a negative is kept if it scores below the positive.
+    """
+
+    type: Literal["relative_margin"] = "relative_margin"
+    share: float = Field(0.95, gt=0, le=1)
+
+    needs_scores: ClassVar[bool] = True
+    needs_reference: ClassVar[bool] = True
+
+    def build(self, evidence: Evidence) -> Keeps:
+        reference = evidence.reference
+        if reference <= 0:
+            return lambda doc_id: evidence.score(doc_id) < reference
+        return lambda doc_id: evidence.score(doc_id) <= self.share * reference
+
+
+class MaxScore(_Filter):
+    """Keeps what the teacher scores at most `score` (TopK-Abs)."""
+
+    type: Literal["max_score"] = "max_score"
+    score: float = Field(allow_inf_nan=False)
+    """In units of the teacher's scores."""
+
+    needs_scores: ClassVar[bool] = True
+
+    def build(self, evidence: Evidence) -> Keeps:
+        return lambda doc_id: evidence.score(doc_id) <= self.score
+
+
+class NearDuplicate(_Filter):
+    """Keeps what is no near-copy of any positive of the query, in the group or not.
+
+    Copies share `similarity` of their word shingles (Jaccard; Broder 1997), or are equal up to case
+    and white space. A text shorter than a shingle is one shingle.
+    """
+
+    type: Literal["near_duplicate"] = "near_duplicate"
+    similarity: float = Field(0.8, gt=0, le=1)
+    """Jaccard similarity from which a document counts as a copy."""
+    shingle: int = Field(5, ge=1)
+    """Words per shingle."""
+
+    def build(self, evidence: Evidence) -> Keeps:
+        texts = [evidence.text(doc_id) for doc_id in evidence.relevant]
+        same = {normalised(text) for text in texts}
+        known = [shingles(text, self.shingle) for text in texts]
+
+        def keeps(doc_id: str) -> bool:
+            text = evidence.text(doc_id)
+            if normalised(text) in same:
+                return False
+            mine = shingles(text, self.shingle)
+            return all(jaccard(mine, theirs) < self.similarity for theirs in known)
+
+        return keeps
+
+
+Filter = Annotated[
+    AbsoluteMargin | RelativeMargin | MaxScore | NearDuplicate, Field(discriminator="type")
+]
+"""Adding a filter: one class with `build` and what it needs, and its name here."""
+
+
+class Screen:
+    """Asks the filters about every document that is drawn for one group, and counts removals.
+
+    A retrieved document that the teacher gave no score is removed where a filter asks for one. A
+    random document of the collection, which no teacher has seen, passes those filters: it is hardly
+    ever relevant.
+    """
+
+    def __init__(self, filters: Sequence[_Filter], evidence: Evidence) -> None:
+        self.removed: Counter[str] = Counter()
+        """Documents by the counter of what removed them, each counted once."""
+        self._keepers = [(one, one.build(evidence)) for one in filters]
+        self._scored = any(one.needs_scores for one in filters)
+        self._score = evidence.score
+        self._out: set[str] = set()
+
+    def __call__(self, document: Chosen) -> bool:
+        if document.doc_id in self._out:
+            return False
+        if (reason := self._reason(document)) is None:
+            return True
+        self._out.add(document.doc_id)
+        self.removed[reason] += 1
+        return False
+
+    def _reason(self, document: Chosen) -> str | None:
+        unknown = self._scored and not np.isfinite(self._score(document.doc_id))
+        if unknown and document.source != CORPUS:
+            return "candidates_without_teacher_score"
+        for one, keeps in self._keepers:
+            if not (one.needs_scores and unknown) and not keeps(document.doc_id):
+                return f"removed_by_{one.type}"
+        return None
+
+
+def normalised(text: str) -> str:
+    """Lower case, white space as single spaces."""
+    return " ".join(text.lower().split())
+
+
+def shingles(text: str, size: int) -> set[tuple[str, ...]]:
+    """Runs of `size` words (letters and digits, lower case) of a text."""
+    words = _WORD.findall(text.lower())
+    if not words:
+        return set()
+    return {tuple(words[i : i + size]) for i in range(max(len(words) - size, 0) + 1)}
+
+
+def jaccard(one: set[tuple[str, ...]], other: set[tuple[str, ...]]) -> float:
+    """Shared part of the union, 0 if one is empty."""
+    if not one or not other:
+        return 0.0
+    shared = len(one & other)
+    return shared / (len(one) + len(other) - shared)

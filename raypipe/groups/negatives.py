@@ -1,0 +1,231 @@
+"""Negatives per query: positives and sampled candidates of every group, by id."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from raypipe.config import ConfigError
+from raypipe.datasets.steps import DOCS_FILE, QRELS_FILE, Collection, Queries
+from raypipe.groups.form import Formed, Groups, Material, form_groups
+from raypipe.groups.pool import QRELS, RankedList
+from raypipe.records import NEGATIVES
+from raypipe.resources import Context
+from raypipe.storage.artifacts import Artifact, Attempt, Step
+from raypipe.tables.chunks import Counts, Work, run_chunks
+from raypipe.tables.rows import Rows
+from raypipe.tables.text_table import TextTable
+from raypipe.teachers.values import TeacherValues, check_finite
+
+CHUNK = 8192
+
+
+@dataclass(frozen=True)
+class Negatives(Step):
+    """Positives and sampled negatives of every query that can form a group."""
+
+    candidates: Step
+    queries: Queries
+    collection: Collection
+    groups: Groups
+    others: tuple[tuple[str, Step], ...] = ()
+    """Further candidates of the same queries, by the name that a mixed sampler knows them by; those
+    that it does not read are left out."""
+    scores: Step | None = None
+    """Teacher scores of candidates, further candidates and positives, where a filter asks."""
+
+    kind: ClassVar[str] = "negatives"
+    version: ClassVar[int] = 2
+
+    def __post_init__(self) -> None:
+        found = {name for name, _ in self.others}
+        if missing := self.groups.negatives.sources - found:
+            raise ConfigError(
+                f"groups.negatives: expected further candidates for the parts {sorted(missing)}, "
+                f"found {sorted(found) or 'none'}; name the source of each part"
+            )
+        if self.groups.filters_need_scores and self.scores is None:
+            raise ConfigError("groups.filters: they compare teacher scores; name a score teacher")
+
+    @property
+    def name(self) -> str:
+        return f"{self.groups.negatives.type}-{self.candidates.name}"
+
+    def spec(self) -> Mapping[str, Any]:
+        return self.groups.semantic()
+
+    def inputs(self) -> Mapping[str, Step]:
+        parts: dict[str, Step] = {
+            "candidates": self.candidates,
+            "queries": self.queries,
+            "collection": self.collection,
+            **{
+                f"{OTHER}{name}": step
+                for name, step in self.others
+                if name in self.groups.negatives.sources
+            },
+        }
+        return {**parts, "scores": self.scores} if self.scores is not None else parts
+
+    def run(self, attempt: Attempt, context: Context) -> Mapping[str, Any]:
+        if "scores" in attempt.inputs:
+            check_finite(attempt.inputs["scores"])
+        rows = len(Rows(attempt.inputs["candidates"]))
+        job = Sample(dict(attempt.inputs), self.groups, self.queries.queries.positive_relevance)
+        counts = run_chunks(job, rows, CHUNK, attempt, context, model=False)
+        if not counts.get("groups"):
+            raise ConfigError(f"groups: none of {rows} queries can form a group: {counts}")
+        return counts
+
+
+Judgements = dict[str, dict[str, int]]
+OTHER = "other_"
+"""Before the name of further candidates among a step's inputs."""
+BLOCK = 1024
+"""Queries whose lists are Python objects at a time: 1,000 candidates each are about 150 MB."""
+
+
+def read_qrels(queries: Artifact) -> Judgements:
+    """Judgements by query id, then document id."""
+    table = pq.read_table(queries.local() / QRELS_FILE)
+    found: Judgements = defaultdict(dict)
+    for row in table.to_pylist():
+        found[row["query_id"]][row["doc_id"]] = row["relevance"]
+    return found
+
+
+def readable_qrels(queries: Artifact, collection: Artifact) -> tuple[Judgements, dict[str, int]]:
+    """Judgements of documents with text, and how many others each query has."""
+    qrels = read_qrels(queries)
+    judged = sorted({doc for docs in qrels.values() for doc in docs})
+    rows = TextTable(collection.local() / DOCS_FILE).rows_of(judged)
+    has_text = {doc_id for doc_id, row in zip(judged, rows, strict=True) if row >= 0}
+    readable = {q: {d: r for d, r in docs.items() if d in has_text} for q, docs in qrels.items()}
+    return readable, {q: len(docs) - len(readable[q]) for q, docs in qrels.items()}
+
+
+class _Corpus(Sequence[str]):
+    """The collection's ids by row."""
+
+    def __init__(self, docs: TextTable) -> None:
+        self._ids = docs.ids()
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def __getitem__(self, row: Any) -> Any:
+        return self._ids[row].as_py()
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The job of `Negatives`: rows of the candidates to groups."""
+
+    inputs: Mapping[str, Artifact]
+    groups: Groups
+    positive_relevance: int
+
+    def build(self) -> Work:
+        miner = _Miner(self)
+
+        def work(chunk: range) -> tuple[pa.Table, Counts]:
+            counts: Counter[str] = Counter()
+            rows = []
+            for query_id, formed in miner.mine(chunk, counts):
+                counts["queries"] += bool(formed)
+                for group in formed:
+                    self._tally(group, counts)
+                    rows.append({"query_id": query_id, **vars(group)})
+            return pa.Table.from_pylist(rows, schema=NEGATIVES), dict(counts)
+
+        return work
+
+    def _tally(self, group: Formed, counts: Counter[str]) -> None:
+        """Count a group. With `positives: any` the sampler chose every member, and relevant ones
+        stand anywhere; else none that is relevant to some degree is among what it chose."""
+        positives = sum(value >= self.positive_relevance for value in group.relevance)
+        sampled = len(group.doc_ids) - (0 if self.groups.positives == "any" else positives)
+        counts["groups"] += 1
+        counts["pairs"] += len(group.doc_ids)
+        counts["positives"] += positives
+        counts["positives_not_retrieved"] += group.sources.count(QRELS)
+        counts["groups_with_fewer_negatives"] += sampled < self.groups.negatives.count
+        for source, value in zip(group.sources, group.relevance, strict=True):
+            if value <= 0:
+                counts[f"negatives_from_{source}"] += 1
+
+
+class _Miner:
+    def __init__(self, job: Sample) -> None:
+        inputs = job.inputs
+        self._job = job
+        self._candidates = Rows(inputs["candidates"])
+        self._qrels, self._unreadable = readable_qrels(inputs["queries"], inputs["collection"])
+        self._others = {
+            name.removeprefix(OTHER): Rows(artifact)
+            for name, artifact in inputs.items()
+            if name.startswith(OTHER)
+        }
+        self._scores = TeacherValues(inputs["scores"]) if "scores" in inputs else None
+        self._docs = TextTable(inputs["collection"].local() / DOCS_FILE)
+        self._corpus = _Corpus(self._docs)
+
+    def mine(self, chunk: range, counts: Counter[str]) -> Iterator[tuple[str, list[Formed]]]:
+        """The groups of every query of the chunk, an empty list where it forms none."""
+        for start in range(chunk.start, chunk.stop, BLOCK):
+            part = self._candidates.read(range(start, min(start + BLOCK, chunk.stop)))
+            rows = part.select(["query_id", "doc_ids", "ranks"]).to_pylist()
+            material = self._material([row["query_id"] for row in rows], counts)
+            for row in rows:
+                query_id = row["query_id"]
+                counts["judged_documents_without_text"] += self._unreadable.get(query_id, 0)
+                yield (
+                    query_id,
+                    form_groups(
+                        self._job.groups,
+                        query_id,
+                        row["doc_ids"],
+                        row["ranks"],
+                        self._qrels.get(query_id, {}),
+                        self._job.positive_relevance,
+                        material=material[query_id],
+                        counts=counts,
+                    ),
+                )
+
+    def _material(self, query_ids: list[str], counts: Counter[str]) -> dict[str, Material]:
+        further = {name: rows.of_queries(query_ids) for name, rows in self._others.items()}
+        scores = None if self._scores is None else self._scores.of_queries(query_ids)
+        return {
+            query_id: Material(
+                others={
+                    name: _ranked(found.get(query_id, []), f"queries_without_{name}", counts)
+                    for name, found in further.items()
+                },
+                corpus=self._corpus,
+                scores=None if scores is None else _finite(scores.get(query_id, {}), counts),
+                text=self._text,
+            )
+            for query_id in query_ids
+        }
+
+    def _text(self, doc_id: str) -> str:
+        return self._docs.text(self._docs.row_of(doc_id))
+
+
+def _ranked(rows: list[dict[str, Any]], missing: str, counts: Counter[str]) -> RankedList:
+    doc_ids = [doc_id for row in rows for doc_id in row["doc_ids"]]
+    counts[missing] += not doc_ids
+    return RankedList(doc_ids, [rank for row in rows for rank in row["ranks"]])
+
+
+def _finite(said: dict[str, float], counts: Counter[str]) -> dict[str, float]:
+    finite = {doc_id: value for doc_id, value in said.items() if np.isfinite(value)}
+    counts["teacher_values_not_finite"] += len(said) - len(finite)
+    return finite

@@ -1,0 +1,225 @@
+"""Ready-made training triples in the place of sampled negatives."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import Field, model_validator
+
+from raypipe.config import Config, ConfigError
+from raypipe.datasets.dataset import Dataset, file_safe
+from raypipe.datasets.steps import (
+    DOCS_FILE,
+    QRELS_FILE,
+    QUERIES_FILE,
+    Collection,
+    Queries,
+    QuerySet,
+)
+from raypipe.groups.triple_groups import Array, Judged, group_parts
+from raypipe.progress import counting
+from raypipe.storage.artifacts import Attempt, Step
+from raypipe.storage.files import check_files, file_checksum, full_paths
+from raypipe.tables.text_columns import read_blocks
+from raypipe.tables.text_table import TextTable
+
+
+class Triples(Config):
+    """(query, positive, negative) ids as published, in their order: MS MARCO's training triples."""
+
+    type: Literal["triples"] = "triples"
+    dataset: str | None = None
+    """An ir_datasets id with docpairs, such as msmarco-passage/train/triples-small."""
+    path: str | None = None
+    """Or a file, plain or .gz, of `query_id pos_id neg_id` lines, parted by tabs or spaces; also
+    with two scores before the ids, as the `ensemble_scores` teacher reads it."""
+    per_group: int = Field(1, ge=1)
+    """Negatives per group: consecutive triples of one query and positive fill a group. With 1 every
+    triple is a group; with more, a negative that its positive has already had is left out."""
+    limit: int | None = Field(None, ge=1)
+    """The first n groups in the file's order; null takes all."""
+    name: str = "triples"
+    """What the source is called in paths."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Triples:
+        if (self.dataset is None) == (self.path is None):
+            found = "neither" if self.path is None else "both"
+            raise ValueError(f"expected either `dataset` or `path`, found {found}")
+        return self
+
+    @property
+    def label(self) -> str:
+        return self.name
+
+    def negatives(self, collection: Collection, queries: Queries) -> Step:
+        """The step that forms the groups."""
+        return TripleGroups(
+            self.dataset,
+            self.path,
+            self.per_group,
+            self.limit,
+            self.name,
+            collection,
+            queries,
+        )
+
+    def check(self) -> None:
+        """The file exists, or the data set has docpairs.
+
+        Raises:
+            ConfigError: it does not.
+        """
+        if self.path is not None:
+            check_files([self.path], "triples file")
+        elif self.dataset is not None:
+            open_docpairs(self.dataset)
+
+
+BATCH = 1 << 18
+"""Triples held as Python objects."""
+
+SCORES = ("pos_score", "neg_score")
+"""Of a published teacher; its values enter through the `ensemble_scores` teacher."""
+
+TRIPLES = pa.schema([(name, pa.string()) for name in ("query_id", "pos_id", "neg_id")])
+
+
+@dataclass(frozen=True)
+class TripleGroups(Step):
+    """One row per group: a positive, then up to `per_group` negatives; all ranks are 0.
+
+    Consecutive triples of one query and positive fill a group; a query may have many groups. Of the
+    triples that qrels contradict (the negative is judged relevant) none is used.
+    """
+
+    dataset: str | None
+    """An ir_datasets id with docpairs, or"""
+    file: str | None
+    """a file of `query_id pos_id neg_id` lines, perhaps behind two scores."""
+    per_group: int
+    limit: int | None
+    label: str
+    collection: Collection
+    queries: Queries
+
+    kind: ClassVar[str] = "negatives"
+
+    @property
+    def name(self) -> str:
+        return f"{file_safe(self.label)}-{self.queries.name}"
+
+    def spec(self) -> Mapping[str, Any]:
+        if self.file is not None:
+            source: Any = file_checksum(Path(self.file).expanduser())
+        else:
+            source = open_docpairs(str(self.dataset)).identity()
+        fields = {"per_group": self.per_group, "limit": self.limit, "source": self.label}
+        return {"triples": source, **fields}
+
+    def facts(self) -> Mapping[str, Any]:
+        if self.file is None:
+            return {"dataset": self.dataset}
+        return {"paths": full_paths([self.file])}
+
+    def inputs(self) -> Mapping[str, Step]:
+        return {"collection": self.collection, "queries": self.queries}
+
+    def run(self, attempt: Attempt, context: Any) -> Mapping[str, Any]:
+        """Counts: `triples` read; those dropped for `unknown_queries`, `unknown_documents`,
+        `negatives_judged_relevant` (more than 0), `repeated_documents` (the negative is the
+        positive, or already stands beside this positive); then `groups`, `pairs`, of the groups
+        the `short_groups`, and `queries_without_group`. With a limit the drops are counted to the
+        end of the batch in which it was reached."""
+        collection = TextTable(attempt.inputs["collection"].local() / DOCS_FILE)
+        queries = attempt.inputs["queries"].local()
+        query_set = TextTable(queries / QUERIES_FILE)
+        names = ("triples", "unknown_queries", "unknown_documents", "negatives_judged_relevant")
+        counts: Counter[str] = Counter(dict.fromkeys((*names, "repeated_documents"), 0))
+        judged = Judged(pq.read_table(queries / QRELS_FILE), query_set, collection)
+        triples = _known(self._blocks(), query_set, collection, counts)
+        parts = group_parts(triples, judged, self.per_group, self.limit, counts)
+        positive = self.queries.queries.positive_relevance
+        has_group = np.zeros(len(query_set), bool)
+        counts.update(groups=0, pairs=0, short_groups=0)
+        for number, part in enumerate(parts):
+            counts.update(groups=len(part), short_groups=int((part.sizes <= self.per_group).sum()))
+            counts["pairs"] += len(part.docs)
+            has_group[part.queries] = True
+            table = part.table(judged, query_set, collection, self.label, positive)
+            attempt.put_table(table, f"part-{number:05d}.parquet")
+        if not counts["groups"]:
+            raise ConfigError(
+                f"triples {self.file or self.dataset}: no triple is of a query and documents that "
+                f"are used here; found {dict(counts)}"
+            )
+        return {**counts, "queries_without_group": int((~has_group).sum())}
+
+    def _blocks(self) -> Iterator[pa.Table]:
+        if self.file is not None:
+            return _file_blocks(Path(self.file).expanduser())
+        return _dataset_blocks(open_docpairs(str(self.dataset)))
+
+
+def open_docpairs(dataset: str) -> Dataset:
+    """The data set of an id that has docpairs.
+
+    Raises:
+        ConfigError: there is no such id, or it has none.
+    """
+    found = QuerySet(dataset=dataset).open()
+    found.docpairs()
+    return found
+
+
+def _file_blocks(path: Path) -> Iterator[pa.Table]:
+    """Blocks of TRIPLES; two scores may stand before the ids (Hofstaetter et al. 2020)."""
+    columns: list[str] = []
+    try:
+        for block in read_blocks(path):
+            if not columns:
+                first = block.data.split(b"\n", 1)[0].split()
+                columns = [*(SCORES if len(first) == 5 else ()), *TRIPLES.names]
+            table = block.table(columns, dict.fromkeys(columns, pa.string()))
+            if table is None:
+                rows = [[f.decode() for f in fields[-3:]] for _, fields, _ in block.rows(columns)]
+                table = _table(rows)
+            yield table.select(TRIPLES.names)
+    except ValueError as error:
+        raise ConfigError(f"triples {error}") from None
+
+
+def _dataset_blocks(dataset: Dataset) -> Iterator[pa.Table]:
+    pairs, read = iter(dataset.docpairs()), 0
+    with counting("docpairs", dataset.count("docpairs")) as at:
+        while rows := list(islice(pairs, BATCH)):
+            read += len(rows)
+            at(read)
+            yield _table(rows)
+
+
+def _table(rows: list[Any]) -> pa.Table:
+    columns = list(zip(*rows, strict=True)) or [()] * len(TRIPLES)
+    return pa.table([pa.array(c, pa.string()) for c in columns], schema=TRIPLES)
+
+
+def _known(
+    blocks: Iterator[pa.Table], query_set: TextTable, collection: TextTable, counts: Any
+) -> Iterator[Array]:
+    """Triples of indices (query, positive, negative) [3, n], the unknown ones left out."""
+    for table in blocks:
+        query = query_set.rows_of(table["query_id"])
+        table = table.filter(pa.array(query >= 0))
+        docs = np.stack([collection.rows_of(table[name]) for name in ("pos_id", "neg_id")])
+        there = (docs >= 0).all(axis=0)
+        counts.update(triples=len(query), unknown_queries=len(query) - table.num_rows)
+        counts["unknown_documents"] += int((~there).sum())
+        yield np.stack([query[query >= 0], *docs])[:, there]

@@ -1,0 +1,1 @@
+"""Recipes: read, checked, and turned into the steps that they stand for."""

@@ -1,0 +1,105 @@
+"""How runs are judged: test sets and suites of them, measures, statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from raypipe.candidates import Source
+from raypipe.candidates.bm25.source import Bm25
+from raypipe.config import Config, nearest
+from raypipe.datasets.steps import QuerySet
+from raypipe.evaluation.measures import parse_measures
+from raypipe.evaluation.results import Statistics
+from raypipe.evaluation.suites import SUITES, SuiteName
+
+MAIN = "test"
+"""The recipe's own test set, `data.test` over `candidates`."""
+RESERVED = ("train", "validation", MAIN)
+Derivation = Literal["seeds", "average", "interpolation"]
+
+
+class EvaluationSet(Config):
+    """Test queries over a first stage."""
+
+    queries: QuerySet
+    candidates: Source | None = None
+    """Null is the recipe's."""
+    depth: int | None = Field(None, ge=1)
+    """Candidates re-ranked per query; null is `evaluation.depth`."""
+    measures: tuple[str, ...] | None = Field(None, min_length=1)
+    """Null is `evaluation.measures`."""
+
+    @field_validator("measures")
+    @classmethod
+    def _known(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        parse_measures(names or ())
+        return names
+
+
+class Evaluation(Config):
+    """How runs are judged."""
+
+    depth: int = Field(50, ge=1)
+    """Candidates re-ranked per test query; deeper ones keep their first-stage order behind them."""
+    validation_depth: int = Field(20, ge=1)
+    """The same for validation during training."""
+    measures: tuple[str, ...] = Field(("nDCG@10", "RR@10", "Judged@10"), min_length=1)
+    """Names as in ir-measures, the most important first."""
+    selection: str = "nDCG@10"
+    """The measure on validation queries by which the best checkpoint is kept."""
+    sets: dict[str, EvaluationSet] = Field(default_factory=dict)
+    """Further test sets by name, each a table of its own: the same queries over another first
+    stage, or other collections (zero-shot transfer)."""
+    suites: tuple[SuiteName, ...] = ()
+    """Test sets that the field reports together; what cannot be had is listed, not an error."""
+    suite_candidates: Source = Bm25(depth=100)
+    """The first stage of the suites' sets."""
+    ensembles: tuple[Derivation, ...] = ()
+    """Rows that cost no training: the mean of the z-scores of all seeds, the mean of their weights,
+    and scores mixed with the first stage's by a weight chosen on validation queries."""
+    statistics: Statistics = Statistics()
+    """How rows are told apart."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Evaluation:
+        try:
+            parse_measures(self.measures)
+        except ValueError as error:
+            raise ValueError(f"measures: {error}") from None
+        if self.selection not in self.measures:
+            raise ValueError(
+                f"selection: {self.selection!r} is not measured"
+                f"{nearest(self.selection, self.measures)}"
+            )
+        for name in self.sets:
+            if name in RESERVED or name in self.suite_sets():
+                raise ValueError(f"sets.{name}: this name is taken; choose another")
+            if "/" in name or not name.strip():
+                raise ValueError(f"sets.{name}: expected a name without '/', which is not empty")
+        return self
+
+    def suite_sets(self) -> Mapping[str, EvaluationSet]:
+        """The test sets of all suites, by name."""
+        return {
+            one.name: EvaluationSet(
+                queries=QuerySet(dataset=one.dataset, positive_relevance=one.positive_relevance),
+                candidates=self._source(suite),
+                depth=min(one.depth, self.suite_candidates.depth),
+                measures=one.measures,
+            )
+            for suite in self.suites
+            for one in SUITES[suite]
+        }
+
+    def _source(self, suite: SuiteName) -> Source:
+        """BEIR leaves a query's own text out of its list: ArguAna's queries are documents."""
+        source = self.suite_candidates
+        own = suite in ("beir", "nanobeir") and "exclude_query_id" in type(source).model_fields
+        return source.replace(exclude_query_id=True) if own else source
+
+    def suite_of(self, name: str) -> str:
+        """The suite that a test set came with; empty if a recipe names it itself."""
+        return next((s for s in self.suites if any(one.name == name for one in SUITES[s])), "")

@@ -1,0 +1,353 @@
+"""The experiment: the typed root of a recipe, and the steps it stands for.
+
+The methods name steps; they compute nothing. Read them as a paper's method section: candidates,
+groups, teacher, stages, runs, metrics.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from raypipe.candidates import Source
+from raypipe.candidates.bm25.source import Bm25
+from raypipe.config import NOT_SEMANTIC, Config, ConfigError, nearest
+from raypipe.datasets.steps import Collection, Queries, QuerySet
+from raypipe.evaluation.report.published import Published
+from raypipe.groups.training_set import TrainingData, TrainingSet
+from raypipe.inference.lists import Lists
+from raypipe.inference.tokens import Tokens
+from raypipe.inference.truncation import LongestFirst, Truncation
+from raypipe.models.backbone import Backbone
+from raypipe.models.cross_encoder import CrossEncoder
+from raypipe.recipe.evaluation_sets import MAIN, Evaluation, EvaluationSet
+from raypipe.recipe.space import Sweep
+from raypipe.resources import Resources, default_precision
+from raypipe.runs.baselines import OracleRun, TeacherRun
+from raypipe.runs.metrics import Metrics
+from raypipe.runs.rerank import CrossEncoderRun, Reranking
+from raypipe.stages.stage import Stage
+from raypipe.storage.artifacts import Step, Store
+from raypipe.storage.files import home, without_secrets
+from raypipe.teachers import Teacher
+from raypipe.train.settings import StageConfig
+
+Role = str
+"""train, validation, test, or the name of a further test set."""
+ARROW = "->"
+
+
+class Data(Config):
+    """Three disjoint query sets; test queries are read by the final evaluation only."""
+
+    train: QuerySet
+    validation: QuerySet
+    test: QuerySet
+
+
+class Experiment(Config):
+    """One recipe."""
+
+    name: str = Field(min_length=1)
+    """Of the tracked experiment."""
+    data: Data
+    candidates: Source = Bm25()
+    """The first stage: its lists are trained on, validated on and re-ranked."""
+    groups: TrainingSet = TrainingSet()
+    """What every stage trains on that names no groups itself."""
+    teacher: Teacher | None = None
+    """Gives the values that distillation losses fit."""
+    model: CrossEncoder
+    truncation: Truncation = LongestFirst()
+    """What the cross-encoder reads of a pair."""
+    stages: dict[str, StageConfig] = Field(min_length=1)
+    """By name, in order."""
+    order: tuple[str, ...] | None = None
+    """Which stages run, such as `contrastive -> distil`; None is all of them in order."""
+    evaluation: Evaluation = Evaluation()
+    reference: str | None = None
+    """The row that every other one is tested against, fixed before the results are known."""
+    published: tuple[Published, ...] = ()
+    """Values of papers, shown beside one's own on the same data over the same first stage."""
+    seed: int = 1
+    """Of head initialisation, query order and dropout."""
+    precision: Literal["auto", "bf16", "fp16", "fp32"] = Field("auto", validate_default=True)
+    """Of matrix products in training and scoring; weights stay float32. auto is settled when the
+    recipe is read: bf16 on GPUs, on a cluster and on CPUs that have bf16 products, else fp32."""
+    sweep: Sweep = Sweep()
+    resources: Annotated[Resources, NOT_SEMANTIC] = Resources()
+    storage: Annotated[str | None, NOT_SEMANTIC] = None
+    """Directory or URI of the artifacts; None is $RAYPIPE_HOME/storage."""
+    storage_shared: Annotated[bool, NOT_SEMANTIC] = False
+    """A storage directory is the same on every node (NFS)."""
+    tracking: Annotated[str | None, NOT_SEMANTIC] = None
+    """MLflow URI; None is $MLFLOW_TRACKING_URI, or a file under $RAYPIPE_HOME."""
+
+    @field_validator("precision")
+    @classmethod
+    def _settled(cls, value: str) -> str:
+        return default_precision() if value == "auto" else value
+
+    @field_validator("order", mode="before")
+    @classmethod
+    def _split_order(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return [part.strip() for part in value.split(ARROW)]
+        return value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Experiment:
+        for name in self.order or ():
+            if name not in self.stages:
+                raise ValueError(f"order: there is no stage {name!r}{nearest(name, self.stages)}")
+        for key in ("depth", "validation_depth"):
+            if (depth := getattr(self.evaluation, key)) > self.candidates.depth:
+                raise ValueError(
+                    f"evaluation.{key}: {depth} is more than candidates.depth="
+                    f"{self.candidates.depth}; raise that one"
+                )
+        for name, one in self.evaluation.sets.items():
+            depth, source = one.depth or self.evaluation.depth, one.candidates or self.candidates
+            if depth > source.depth:
+                raise ValueError(
+                    f"evaluation.sets.{name}.depth: {depth} is more than its candidates' depth="
+                    f"{source.depth}; raise that one"
+                )
+        for name in self.stage_names:
+            self._check_stage(name)
+        return self
+
+    def _check_stage(self, name: str) -> None:
+        loss, data = self.stages[name].loss, self.training(name)
+        self.stages[name].check(f"stages.{name}", self.resources, self.truncation.longest)
+        if loss.uses == "teacher":
+            if data.teacher is None:
+                raise ValueError(f"stages.{name}.loss: {loss.type} needs a teacher; set `teacher`")
+            if data.teacher.values not in loss.teacher_kinds:
+                raise ValueError(
+                    f"stages.{name}.loss: {loss.type} cannot use the {data.teacher.type} teacher, "
+                    f"which gives a {data.teacher.values}; it needs "
+                    f"{' or '.join(sorted(loss.teacher_kinds))}"
+                )
+            if getattr(data.teacher, "negative", False) and loss.refuses("teacher", -1.0, 0.0):
+                raise ValueError(
+                    f"stages.{name}.loss: {loss.type} takes a teacher's values for gains, and the "
+                    f"{data.teacher.type} teacher's are in part below 0; use a teacher of grades "
+                    "or probabilities, or a loss of the order alone: listmle, ranknet, adr_mse"
+                )
+        if loss.needs_positive and not data.training_set.every_group_has_a_positive:
+            raise ValueError(
+                f"stages.{name}.loss: {loss.type} needs a positive in every group, but "
+                f"groups.positives is {data.training_set.positives}; use inject or drop"
+            )
+        data.problems("groups" if self.stages[name].groups is None else f"stages.{name}.groups")
+
+    # --- what is named -------------------------------------------------------------------------
+
+    @property
+    def stage_names(self) -> tuple[str, ...]:
+        """The stages of this experiment, in order."""
+        return self.order or tuple(self.stages)
+
+    def groups_of(self, stage: str) -> TrainingSet:
+        """The stage's own training set, or the recipe's."""
+        return self.stages[stage].groups or self.groups
+
+    def training(self, stage: str | None = None) -> TrainingData:
+        """The training set of a stage, or the recipe's own, with every default filled in."""
+        one = self.groups if stage is None else self.groups_of(stage)
+        return TrainingData(
+            one,
+            one.queries or self.data.train,
+            one.candidates or self.candidates,
+            one.teacher or self.teacher,
+            self.precision,
+            self.evaluation.depth,
+        )
+
+    def training_sets(self) -> dict[str, TrainingData]:
+        """The distinct training sets of this experiment's stages, by the stages that use them."""
+        users: dict[str, list[str]] = {}
+        sets: dict[str, TrainingData] = {}
+        for name in self.stage_names:
+            data = self.training(name)
+            key = data.training_set.model_dump_json()
+            users.setdefault(key, []).append(name)
+            sets[key] = data
+        return {", ".join(names): sets[key] for key, names in users.items()}
+
+    def test_sets(self) -> dict[str, EvaluationSet]:
+        """Everything that finished runs are judged on, the recipe's own test set first."""
+        main = EvaluationSet(queries=self.data.test)
+        return {MAIN: main, **self.evaluation.sets, **self.evaluation.suite_sets()}
+
+    def _judged(self, role: Role) -> EvaluationSet:
+        if role in ("train", "validation"):
+            return EvaluationSet(queries=getattr(self.data, role))
+        return self.test_sets()[role]
+
+    def query_set(self, role: Role) -> QuerySet:
+        """The queries of a role."""
+        return self._judged(role).queries
+
+    def source(self, role: Role) -> Source:
+        """The first stage of a role."""
+        return self._judged(role).candidates or self.candidates
+
+    def depth(self, role: Role = MAIN) -> int:
+        """Candidates re-ranked per query."""
+        return self._judged(role).depth or self.evaluation.depth
+
+    def measures(self, role: Role = MAIN) -> tuple[str, ...]:
+        """What a role is judged by."""
+        return self._judged(role).measures or self.evaluation.measures
+
+    def store(self) -> Store:
+        return Store(self.storage or str(home() / "storage"))
+
+    def tracking_uri(self) -> str | None:
+        return self.tracking or os.environ.get("MLFLOW_TRACKING_URI")
+
+    def public(self) -> Experiment:
+        """As it may be written down and shown: addresses without passwords."""
+        shown = {k: without_secrets(v) for k in ("storage", "tracking") if (v := getattr(self, k))}
+        return self.model_copy(update=shown)
+
+    def check(self, *, model: bool = True) -> None:
+        """Everything outside the recipe that must be there, before work starts.
+
+        Args:
+            model: the backbone too; mining needs none.
+
+        Raises:
+            ConfigError: data set, split, run file, model, measure or storage is not usable; the
+                model has fewer positions than `truncation` reads or fewer layers than are frozen.
+        """
+        for role in ("train", "validation", "test"):
+            try:
+                getattr(self.data, role).open().check()
+            except ConfigError as error:
+                raise ConfigError(f"data.{role}: {error}") from None
+        self.candidates.check()
+        for name, one in self.evaluation.sets.items():
+            try:
+                one.queries.open().check()
+                if one.candidates is not None:
+                    one.candidates.check()
+            except ConfigError as error:
+                raise ConfigError(f"evaluation.sets.{name}: {error}") from None
+        if self.evaluation.suites:
+            try:
+                self.evaluation.suite_candidates.check()
+            except ConfigError as error:
+                raise ConfigError(f"evaluation.suite_candidates: {error}") from None
+        if self.teacher is not None:
+            self.teacher.check()
+        for stages, data in self.training_sets().items():
+            try:
+                data.check()
+            except ConfigError as error:
+                raise ConfigError(f"groups of {stages}: {error}") from None
+        if model:
+            lengths = {f"truncation.{self.truncation.length_fields}": self.truncation.longest}
+            stages = {name: self.stages[name].freeze.layers for name in self.stage_names}
+            frozen = {f"stages.{name}.freeze.layers": n for name, n in stages.items()}
+            self.model.check(lengths, frozen)
+        self.store().check_writable()
+
+    # --- the method section --------------------------------------------------------------------
+
+    def collection(self, role: Role) -> Collection:
+        return Collection(self.query_set(role))
+
+    def queries(self, role: Role) -> Queries:
+        return Queries(self.query_set(role), require_positive=role == "train")
+
+    def query_sets(self) -> Mapping[str, Queries]:
+        """Every set of queries that must be there, by its use: training, validation, test sets."""
+        training = {
+            f"training of {stages}": data.queries() for stages, data in self.training_sets().items()
+        }
+        roles = ["validation", MAIN, *self.evaluation.sets]
+        return {**training, **{role: self.queries(role) for role in roles}}
+
+    def first_stage(self, role: Role) -> Step:
+        """Candidate lists of the role's queries."""
+        return self.source(role).candidates(
+            self.collection(role), self.queries(role), self.precision
+        )
+
+    def teacher_scores(self, role: Role, depth: int) -> Step:
+        """The recipe's teacher on the candidates of an evaluation."""
+        assert self.teacher is not None, "checked when the recipe was read"
+        lists = Lists(
+            self.first_stage(role), None, self.collection(role), self.queries(role), depth
+        )
+        return self.teacher.scores(lists, self.precision)
+
+    def reranking(self, role: Role) -> Reranking:
+        """The role's candidate lists with the tokens of this backbone."""
+        backbone = Backbone(self.model.backbone)
+        collection, queries = self.collection(role), self.queries(role)
+        tokens = (Tokens(queries, backbone), Tokens(collection, backbone))
+        return Reranking(self.first_stage(role), queries, collection, *tokens)
+
+    def trained(self) -> Stage:
+        """The last stage; `chain()` gives those before it."""
+        step: Step = Backbone(self.model.backbone)
+        for name in self.stage_names:
+            step = self._stage(name, step)
+        assert isinstance(step, Stage)
+        return step
+
+    def _stage(self, name: str, start: Step) -> Stage:
+        data, backbone = self.training(name), Backbone(self.model.backbone)
+        return Stage(
+            stage_name=name,
+            config=self.stages[name],
+            model=self.model,
+            truncation=self.truncation,
+            start=start,
+            groups=data.groups(),
+            query_tokens=Tokens(data.queries(), backbone),
+            doc_tokens=Tokens(data.collection(), backbone),
+            validation=self.reranking("validation"),
+            teacher_kind="score" if data.teacher is None else data.teacher.values,
+            measures=self.evaluation.measures,
+            selection=self.evaluation.selection,
+            depth=self.evaluation.validation_depth,
+            seed=self.seed,
+            precision=self.precision,
+        )
+
+    def run_of(self, weights: Step, role: Role = MAIN) -> CrossEncoderRun:
+        """The role's candidates re-ranked by a trained stage or a backbone that ships a scorer."""
+        return CrossEncoderRun(
+            weights,
+            self.model,
+            self.truncation,
+            self.reranking(role),
+            self.depth(role),
+            self.precision,
+        )
+
+    def metrics(self, run: Step, role: Role = MAIN) -> Metrics:
+        """Per-query metrics of a run on the role's queries."""
+        return Metrics(run, self.queries(role), self.measures(role))
+
+    def oracle(self, role: Role = MAIN) -> OracleRun:
+        return OracleRun(self.first_stage(role), self.queries(role), self.depth(role))
+
+    def teacher_run(self, role: Role = MAIN) -> TeacherRun:
+        """Candidates in the teacher's order."""
+        assert self.teacher is not None
+        return TeacherRun(
+            self.teacher_scores(role, self.depth(role)),
+            self.teacher.values,
+            self.first_stage(role),
+            self.queries(role),
+            self.depth(role),
+        )

@@ -1,0 +1,1 @@
+"""Runs and what they are worth: re-ranked, baselines, combinations, metrics per query."""

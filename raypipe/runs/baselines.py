@@ -1,0 +1,95 @@
+"""Runs that need no model (teacher, oracle) and the per-query metrics of any run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from raypipe.datasets.steps import QRELS_FILE, Queries
+from raypipe.evaluation.ranking import oracle, rerank
+from raypipe.storage.artifacts import Attempt, Step
+from raypipe.tables.rows import Rows
+from raypipe.teachers.values import TeacherValues
+
+BLOCK = 1024
+"""Queries whose lists are Python objects at a time."""
+
+
+@dataclass(frozen=True)
+class OracleRun(Step):
+    """The first `depth` candidates in the order of the judgements: what re-ranking could reach."""
+
+    candidates: Step
+    queries: Queries
+    depth: int
+
+    kind: ClassVar[str] = "run"
+
+    @property
+    def name(self) -> str:
+        return f"oracle-{self.queries.name}"
+
+    def spec(self) -> Mapping[str, Any]:
+        return {"depth": self.depth}
+
+    def inputs(self) -> Mapping[str, Step]:
+        return {"candidates": self.candidates, "queries": self.queries}
+
+    def run(self, attempt: Attempt, context: Any) -> Mapping[str, Any]:
+        qrels = pq.read_table(attempt.inputs["queries"].local() / QRELS_FILE)
+        run = oracle(attempt.inputs["candidates"].table(), qrels, self.depth)
+        attempt.put_table(run)
+        return {"rows": run.num_rows}
+
+
+@dataclass(frozen=True)
+class TeacherRun(Step):
+    """The first `depth` candidates in the teacher's order; what it does not know comes last."""
+
+    teacher: Step
+    teacher_kind: str
+    candidates: Step
+    queries: Queries
+    depth: int
+
+    kind: ClassVar[str] = "run"
+
+    @property
+    def name(self) -> str:
+        return f"teacher-{self.queries.name}"
+
+    def spec(self) -> Mapping[str, Any]:
+        return {"depth": self.depth, "teacher_kind": self.teacher_kind}
+
+    def inputs(self) -> Mapping[str, Step]:
+        return {"teacher": self.teacher, "candidates": self.candidates}
+
+    def run(self, attempt: Attempt, context: Any) -> Mapping[str, Any]:
+        sign = -1.0 if self.teacher_kind == "rank" else 1.0
+        candidates = Rows(attempt.inputs["candidates"])
+        teacher = TeacherValues(attempt.inputs["teacher"])
+        tables, unknown = [], 0
+        for start in range(0, len(candidates), BLOCK):
+            part = candidates.read(range(start, min(start + BLOCK, len(candidates))))
+            said = teacher.of_queries(part["query_id"].to_pylist())
+            scores = {}
+            for row in part.select(["query_id", "doc_ids"]).to_pylist():
+                known = said.get(row["query_id"], {})
+                values = [sign * known.get(d, np.nan) for d in row["doc_ids"][: self.depth]]
+                unknown += int(np.isnan(values).sum())
+                scores[row["query_id"]] = _behind(values)
+            tables.append(rerank(part, scores, self.depth))
+        run = pa.concat_tables(tables)
+        attempt.put_table(run)
+        return {"rows": run.num_rows, "documents_unknown_to_teacher": unknown}
+
+
+def _behind(values: list[float]) -> list[float]:
+    """NaN becomes less than every known value, in the order given."""
+    floor = np.nanmin(values) if np.isfinite(values).any() else 0.0
+    return [floor - 1 - place if np.isnan(v) else v for place, v in enumerate(values)]

@@ -1,0 +1,53 @@
+"""Runs that need no model (teacher, oracle) and the per-query metrics of any run."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from raypipe.datasets.steps import QRELS_FILE, Queries
+from raypipe.evaluation.measures import evaluate, means, unjudged_queries
+from raypipe.evaluation.ranking import write_trec_run
+from raypipe.storage.artifacts import Attempt, Step
+
+
+@dataclass(frozen=True)
+class Metrics(Step):
+    """Every measure of every judged query, and the ranking as a TREC run file beside them."""
+
+    run_step: Step
+    """A run, or candidates: the first stage as it is."""
+    queries: Queries
+    measures: Sequence[str]
+
+    kind: ClassVar[str] = "metrics"
+
+    @property
+    def name(self) -> str:
+        return self.run_step.name
+
+    def spec(self) -> Mapping[str, Any]:
+        return {"measures": list(self.measures)}
+
+    def inputs(self) -> Mapping[str, Step]:
+        return {"run": self.run_step, "queries": self.queries}
+
+    def run(self, attempt: Attempt, context: Any) -> Mapping[str, Any]:
+        run: pa.Table = attempt.inputs["run"].table()
+        qrels = pq.read_table(attempt.inputs["queries"].local() / QRELS_FILE)
+        found = evaluate(run, qrels, self.measures, self.queries.queries.positive_relevance)
+        attempt.put_table(found, "per_query.parquet")
+        text = io.StringIO()
+        write_trec_run(text, run, self.name, score_from_rank=True)
+        with attempt.open("run.trec") as sink:
+            sink.write(text.getvalue().encode())
+        return {
+            "queries": len(found) // len(self.measures),
+            "queries_of_the_run_without_qrels": unjudged_queries(run, qrels),
+            "means": means(found),
+        }

@@ -1,0 +1,1 @@
+"""Stages on Ray Train: groups and weights become a checkpoint."""

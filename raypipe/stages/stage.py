@@ -1,0 +1,233 @@
+"""A stage as a step: Ray Train turns weights and groups into a checkpoint."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import pyarrow.fs as pafs
+
+from raypipe.config import ConfigError
+from raypipe.groups.training_groups import TrainingGroups
+from raypipe.inference.tokens import Tokens
+from raypipe.inference.truncation import Truncation
+from raypipe.losses.base import Loss
+from raypipe.models.cross_encoder import CrossEncoder
+from raypipe.resources import Context
+from raypipe.runs.rerank import Reranking
+from raypipe.storage.artifacts import Artifact, Attempt, Step
+from raypipe.train.checkpoint import Checkpoints
+from raypipe.train.group_reader import GroupReader
+from raypipe.train.settings import StageConfig, below_one_pair, too_few
+
+
+@dataclass(frozen=True)
+class Stage(Step):
+    """One trained stage; `start` is the backbone or the stage before it."""
+
+    stage_name: str
+    config: StageConfig
+    model: CrossEncoder
+    truncation: Truncation
+    start: Step
+    groups: TrainingGroups
+    query_tokens: Tokens
+    doc_tokens: Tokens
+    validation: Reranking
+    teacher_kind: Literal["score", "rank"]
+    measures: Sequence[str]
+    selection: str
+    depth: int
+    seed: int
+    precision: str
+
+    kind: ClassVar[str] = "checkpoint"
+    version: ClassVar[int] = 2
+
+    @property
+    def name(self) -> str:
+        fresh = not isinstance(self.start, Stage) and self.model.keep_layers
+        layers = f"-{self.model.keep_layers}layers" if fresh else ""
+        return f"{self.start.name}{layers}-{self.stage_name}"
+
+    @property
+    def positive_relevance(self) -> int:
+        return self.groups.negatives.queries.queries.positive_relevance
+
+    def spec(self) -> Mapping[str, Any]:
+        stage = {k: v for k, v in self.config.semantic().items() if k != "groups"}
+        model = {k: v for k, v in self.model.semantic().items() if k != "backbone"}
+        return {
+            "stage": stage,
+            "model": model,
+            "truncation": self.truncation.semantic(),
+            "teacher_kind": self.teacher_kind if self.config.loss.uses == "teacher" else None,
+            "measures": list(self.measures),
+            "selection": self.selection,
+            "depth": self.depth,
+            "seed": self.seed,
+            "precision": self.precision,
+        }
+
+    def inputs(self) -> Mapping[str, Step]:
+        return {
+            "start": self.start,
+            "groups": self.groups,
+            "query_tokens": self.query_tokens,
+            "doc_tokens": self.doc_tokens,
+            **self.validation.steps("validation_"),
+        }
+
+    def chain(self) -> list[Stage]:
+        """The stages before this one, first first, and this one."""
+        before = self.start.chain() if isinstance(self.start, Stage) else []
+        return [*before, self]
+
+    def run(self, attempt: Attempt, context: Context) -> Mapping[str, Any]:
+        resources = context.resources.for_trials(1)
+        groups = GroupReader(attempt.inputs["groups"].local())
+        use_gpu = resources.use_gpu()
+        self.check(groups, context.micro_batch_tokens(), use_gpu=use_gpu)
+        from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
+        from ray.train.torch import TorchTrainer
+
+        checkpoints = self.checkpoints(attempt)
+        _forget_controller(checkpoints)
+        TorchTrainer(
+            _train,
+            train_loop_config={
+                "stage": self,
+                "attempt": attempt,
+                "checkpoints": checkpoints,
+                "budget": context.micro_batch_tokens(),
+                "batch_tokens": context.batch_tokens(),
+                "use_gpu": use_gpu,
+                "strategy": resources.strategy,
+            },
+            scaling_config=ScalingConfig(
+                num_workers=resources.workers,
+                use_gpu=use_gpu,
+                resources_per_worker={"CPU": resources.cpus_per_worker}
+                | ({"GPU": 1} if use_gpu else {}),
+            ),
+            run_config=RunConfig(
+                name=Path(checkpoints.base).name,
+                storage_path=str(Path(checkpoints.base).parent),
+                storage_filesystem=attempt.store.fs,
+                failure_config=FailureConfig(max_failures=resources.worker_failures),
+                logging_config=LoggingConfig(log_level="WARNING"),  # INFO repeats every report
+                callbacks=_callbacks(self.digest, context.on_report),
+            ),
+        ).fit()
+        with attempt.store.fs.open_input_stream(f"{attempt.base}/trainer.json") as stream:
+            facts = json.loads(stream.read())
+        return {**facts, "workers": resources.workers, "groups": len(groups)}
+
+    def check(self, groups: GroupReader, budget: int, *, use_gpu: bool) -> None:
+        """What would fail in the workers, found before they start.
+
+        Raises:
+            ConfigError: too few groups, no teacher values or none that the loss can fit, a token
+                budget below one pair, fp16 without a GPU.
+        """
+        where, loss = f"stages.{self.stage_name}", self.config.loss
+        used = min(len(groups), self.config.limit or len(groups))
+        if used < (share := self.config.queries_per_step):
+            raise ConfigError(f"{where}.queries_per_step: {too_few(used, share)}")
+        if loss.uses == "teacher" and not groups.has_teacher:
+            raise ConfigError(
+                f"{where}.loss: {loss.type} fits a teacher's values, and {self.groups.name} has "
+                "none for some of its groups; set `teacher`, or use a loss on labels"
+            )
+        if problem := _refused(loss, groups, used):
+            raise ConfigError(f"{where}.loss: {problem}")
+        if problem := below_one_pair(budget, self.truncation.longest):
+            raise ConfigError(problem)
+        if self.precision == "fp16" and not use_gpu:
+            raise ConfigError(
+                "precision: fp16 needs a GPU (on CPU it is 10 times slower than bf16 or fp32); "
+                "use bf16 or fp32"
+            )
+
+    def checkpoints(self, attempt: Attempt) -> Checkpoints:
+        """Where this stage's unfinished training is kept: beside the attempts at its artifact.
+
+        The name is the same for every attempt, so that each finds what the last one left; the
+        commit of the artifact deletes it with the other directories.
+        """
+        return Checkpoints(
+            attempt.store.fs,
+            f"{attempt.store.root}/{self.path}/train-{self.digest}",
+            {name: one.checksum for name, one in sorted(attempt.inputs.items())},
+            self.config.checkpoints_kept,
+        )
+
+
+def _train(config: Mapping[str, Any]) -> None:
+    """`train_worker`, which only the workers import: its libraries take a second to load."""
+    from raypipe.stages.worker import train_worker
+
+    train_worker(config)
+
+
+def _refused(loss: Loss, groups: GroupReader, used: int) -> str | None:
+    """Why the loss cannot fit what the first groups hold; None if it can."""
+    relevance, teacher = groups.values(used)
+    known = teacher[np.isfinite(teacher)]
+    if loss.compares and groups.compared == 0:
+        return (
+            f"{loss.type} fits a pairwise teacher's comparisons, and it compared no two documents "
+            "of one group; take negatives from the ranks that it compares (negatives.type=top_k)"
+        )
+    problem = loss.refuses("labels", 0.0, float(relevance.max()))
+    if problem is None and len(known):
+        problem = loss.refuses("teacher", float(known.min()), float(known.max()))
+    return problem
+
+
+def history(checkpoint: Artifact) -> list[dict[str, float]]:
+    """The rows of a stage's training history, in order."""
+    lines = (checkpoint.local() / "history.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def _forget_controller(checkpoints: Checkpoints) -> None:
+    """Delete Ray Train's own notes on the run, which a killed controller may have cut off.
+
+    It would refuse to start with them. Which checkpoint is the newest is read off the checkpoints.
+    """
+    selector = pafs.FileSelector(checkpoints.base, allow_not_found=True)
+    for info in checkpoints.fs.get_file_info(selector):
+        if info.type == pafs.FileType.File:
+            checkpoints.fs.delete_file(info.path)
+
+
+def _callbacks(digest: str, on_report: Callable[[str, dict[str, Any]], None] | None) -> list[Any]:
+    if on_report is None:
+        return []
+    from ray.train import UserCallback
+
+    class Forward(UserCallback):
+        """In the controller process: rank 0's report goes to the tracker, every row once.
+
+        Workers that were started again report from the first step on.
+        """
+
+        def __init__(self) -> None:
+            self.known: set[tuple[float, bool]] = set()
+
+        def after_report(self, run_context: Any, metrics: Any, checkpoint: Any) -> None:
+            rows = [row for row in metrics[0]["rows"] if _key(row) not in self.known]
+            self.known |= {_key(row) for row in rows}
+            if rows:
+                on_report(digest, {**metrics[0], "rows": rows})
+
+    return [Forward()]
+
+
+def _key(row: Mapping[str, float]) -> tuple[float, bool]:
+    return row["step"], "loss" in row

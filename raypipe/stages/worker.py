@@ -1,0 +1,185 @@
+"""What every Ray Train worker runs: load, train, and on rank 0 write the checkpoint."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from raypipe.inference.pairs import Template
+from raypipe.inference.scoring import PairScorer
+from raypipe.inference.token_reader import TokenReader
+from raypipe.inference.tokens import load_tokenizer
+from raypipe.models.freeze import compiled, enable_gradient_checkpointing, freeze
+from raypipe.stages.messages import reporter, saver, speaker
+from raypipe.stages.output import documents_cut, write_checkpoint
+from raypipe.stages.validation import Validation, validation_of
+from raypipe.storage.artifacts import Artifact
+from raypipe.train.alarms import Alarms, cut_sentence
+from raypipe.train.batches import Batcher, Targets
+from raypipe.train.drift import drift, drift_sentence, snapshot
+from raypipe.train.group_reader import GroupReader
+from raypipe.train.loop import train
+from raypipe.train.parallel import agree, load_whole, shard, sharded, whole_state
+from raypipe.train.selection import Outcome
+
+
+def train_worker(config: Mapping[str, Any]) -> None:
+    """`train_loop_per_worker` of Ray Train. `config`: see `Stage.run`."""
+    import ray.train
+    from ray.train.torch import get_device
+
+    _quieten()
+    stage = config["stage"]
+    inputs: dict[str, Artifact] = config["attempt"].inputs
+    rank = ray.train.get_context().get_world_rank()
+    if stage.config.deterministic:
+        make_deterministic()
+    start = inputs["start"].local()
+    device = str(get_device()) if config["use_gpu"] else "cpu"
+    torch.manual_seed(stage.seed * 1000 + rank)  # dropout masks differ between workers
+    model = stage.model.load(start, stage.seed, training=True, device=device)
+    facts: dict[str, Any] = {"frozen": freeze(model, **stage.config.freeze.model_dump())}
+    wrapped = _prepared(model, stage.config, config["strategy"], device)
+    before = snapshot(model)
+    template = Template.of(load_tokenizer(start))
+    validation = validation_of(stage, inputs)
+    say = speaker(stage.name, rank)
+    alarms = Alarms(say, stage.selection, validation.first_stage())
+    facts["spacing_share"] = alarms.on_start(model, stage.config.lr)
+    groups = GroupReader(inputs["groups"].local())
+    used = min(len(groups), stage.config.limit or len(groups))
+    batcher = _batcher(stage, inputs, groups, template, config["budget"])
+    cut, seen = documents_cut(batcher, used)
+    facts["documents_cut"] = cut / max(seen, 1)
+    say(cut_sentence(cut, seen, stage.truncation.reads))
+    validate = _validate(stage, validation, template, start, device, config["batch_tokens"])
+    outcome = _trained(wrapped, batcher, config, used, rank, validate, alarms, say)
+    moved = drift(before, model)
+    alarms.on_end(moved)
+    say(drift_sentence(moved))
+    _write(model, start, config, outcome, {**facts, **moved}, rank)
+
+
+def _trained(
+    wrapped: nn.Module,
+    batcher: Batcher,
+    config: Mapping[str, Any],
+    used: int,
+    rank: int,
+    validate: Callable[[nn.Module], dict[str, float]],
+    alarms: Alarms,
+    say: Callable[[str], None],
+) -> Outcome:
+    """Train on the first `used` groups, from the stage's newest checkpoint if there is one."""
+    stage, files = config["stage"], config["checkpoints"]
+    name = agree(files.newest() if rank == 0 else None)
+    return train(
+        wrapped,
+        batcher,
+        stage.config,
+        used,
+        seed=stage.seed,
+        precision=stage.precision,
+        selection=stage.selection,
+        validate=validate,
+        report=reporter(stage.name, rank),
+        save=saver(files, rank),
+        resume=files.read(name) if name is not None else None,
+        alarms=alarms,
+        say=say,
+    )
+
+
+def _write(
+    model: nn.Module,
+    start: Path,
+    config: Mapping[str, Any],
+    outcome: Outcome,
+    facts: dict[str, Any],
+    rank: int,
+) -> None:
+    """The checkpoint artifact's files, by rank 0; the others hold their parts of the weights."""
+    stage = config["stage"]
+    weights = whole_state(model) if sharded(model) else None
+    if rank != 0:
+        return
+    if weights is not None:  # transformers saves a model that is all there
+        model = stage.model.load(start, stage.seed, training=False, device="cpu")
+        load_whole(model, weights)
+    write_checkpoint(model, start, stage, config["attempt"], outcome, facts, config["checkpoints"])
+
+
+def _quieten() -> None:
+    """Ray's INFO prints every report's rows; one of its loggers is named after its file."""
+    for name in list(logging.root.manager.loggerDict):
+        if name == "ray.train" or name.endswith("ray/train/v2/_internal/execution/context.py"):
+            logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def make_deterministic() -> None:
+    """Refuse kernels whose result depends on timing; cuBLAS needs its workspace fixed for it."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False
+
+
+def _prepared(model: nn.Module, config: Any, strategy: str, device: str) -> nn.Module:
+    """The model as the loop calls it."""
+    import ray.train
+    from ray.train.torch import prepare_model
+
+    if config.gradient_checkpointing:
+        enable_gradient_checkpointing(model)
+    if config.compile:
+        compiled(model)
+    if ray.train.get_context().get_world_size() == 1:
+        return model
+    if strategy == "fsdp":
+        return shard(model, device)
+    wrapped: nn.Module = prepare_model(model, parallel_strategy_kwargs={"broadcast_buffers": False})
+    return wrapped
+
+
+def _batcher(
+    stage: Any, inputs: dict[str, Artifact], groups: GroupReader, template: Template, budget: int
+) -> Batcher:
+    return Batcher(
+        groups,
+        TokenReader(inputs["query_tokens"].local()),
+        TokenReader(inputs["doc_tokens"].local()),
+        template,
+        stage.truncation,
+        Targets(
+            stage.config.loss.uses,
+            stage.teacher_kind,
+            stage.positive_relevance,
+            stage.config.loss.graded,
+        ),
+        budget,
+    )
+
+
+def _validate(
+    stage: Any, validation: Validation, template: Template, start: Path, device: str, tokens: int
+) -> Callable[[nn.Module], dict[str, float]]:
+    def scorer(model: nn.Module) -> PairScorer:
+        return PairScorer(model, template, stage.truncation, tokens, stage.precision, device)
+
+    copies: list[nn.Module] = []
+
+    def validate(bare: nn.Module) -> dict[str, float]:
+        if not sharded(bare):
+            return validation.run(bare, scorer)
+        # workers score unlike numbers of batches, and a sharded forward waits for all of them
+        if not copies:
+            copies.append(stage.model.load(start, stage.seed, training=False, device=device))
+        load_whole(copies[0], whole_state(bare))
+        return validation.run(copies[0], scorer)
+
+    return validate

@@ -1,0 +1,1 @@
+"""Artifacts: stored once, found by digest, the only interface between steps."""

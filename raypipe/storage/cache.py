@@ -1,0 +1,300 @@
+"""Copies of remote folders on this node: each made once, all together below a size limit.
+
+`$RAYPIPE_HOME/cache/<kind>/<name>-<digest>/` holds `<attempt>/`, a copy, and beside it
+`<attempt>.lock`, its marker. The marker's text is the size of the copy in bytes, its mtime the last
+use. A process that uses the copy holds a shared lock on the marker; a process that fills
+`<attempt>.part/` holds an exclusive one. The kernel releases the locks of a dead process, and no
+child that starts another program inherits them: Python opens files close-on-exec.
+
+Markers are opened, locked, written and removed under the lock of the whole cache, `cache/.lock`.
+So nobody holds a marker that another process has just removed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import pyarrow.fs as pafs
+
+from raypipe.config import ConfigError
+from raypipe.storage.files import home, locked, sha256
+
+LIMIT = "RAYPIPE_CACHE_GB"
+"""The environment variable that says how many GB the copies of a node may have together."""
+
+_held: dict[Path, IO[str]] = {}
+"""By copy: the markers that this process holds until it ends. A lock belongs to the process, so its
+handle can live nowhere else: callers keep paths and memory maps, which hold no lock."""
+
+
+@dataclass(frozen=True)
+class RemoteFolder:
+    """A committed folder on a file system that is not this machine's."""
+
+    fs: pafs.FileSystem
+    base: str
+    """Where the folder is on `fs`."""
+    path: str
+    """Where the copy is below the cache: <kind>/<name>-<digest>/<attempt>."""
+    files: Mapping[str, Mapping[str, Any]]
+    """By name: `size` in bytes and `sha256`, as committed."""
+    shown: str
+    """Where the folder is, for people."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(meta["size"] for meta in self.files.values())
+
+
+def localize(remote: RemoteFolder) -> Path:
+    """A copy of the folder on this node, which stays until this process ends.
+
+    The first process that asks copies the files and checks them against their checksums; processes
+    that ask meanwhile wait for that copy. The least recently used copies go to make room, never one
+    in use.
+
+    Raises:
+        ConfigError: $RAYPIPE_CACHE_GB is no positive number.
+        OSError: no room below the limit or on the disk, which is said before anything is copied; or
+            a copied file does not have its committed checksum.
+    """
+    copy = _copy_of(remote)
+    marker = _use(copy, remote)
+    earlier = _held.get(copy.folder)
+    _held[copy.folder] = marker
+    if earlier is not None:
+        earlier.close()
+    return copy.folder
+
+
+@contextlib.contextmanager
+def localized(remote: RemoteFolder) -> Iterator[Path]:
+    """As `localize`, but the copy may go when the block ends."""
+    copy = _copy_of(remote)
+    with _use(copy, remote):
+        yield copy.folder
+
+
+@dataclass(frozen=True)
+class _Copy:
+    """A copy in the cache, there or not. Callers of the methods hold the cache by `_alone`."""
+
+    folder: Path
+
+    @property
+    def marker(self) -> Path:
+        return self.folder.with_suffix(".lock")
+
+    @property
+    def part(self) -> Path:
+        """Holds the files until all are there and checked, and again while they are removed."""
+        return self.folder.with_suffix(".part")
+
+    @property
+    def size(self) -> int:
+        """Bytes that the copy has or will have. A marker of raypipe 0.1 is empty."""
+        return int(self.marker.read_text("utf-8") or self.written)
+
+    @property
+    def written(self) -> int:
+        """Bytes that are on the disk already."""
+        folder = self.folder if self.whole() else self.part
+        return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+    @property
+    def last_use(self) -> int:
+        return self.marker.stat().st_mtime_ns
+
+    def whole(self) -> bool:
+        """Whether all files are there and were checked."""
+        return self.folder.is_dir()
+
+    def in_use(self) -> bool:
+        """Whether a living process uses the copy, fills it, or waits for it."""
+        with self.marker.open("a+") as marker:
+            return not _lock(marker, exclusive=True)
+
+    def discard(self) -> None:
+        """Remove the files and the marker. What a process that dies here leaves is not `whole`."""
+        shutil.rmtree(self.part, ignore_errors=True)
+        with contextlib.suppress(FileNotFoundError):
+            self.folder.rename(self.part)
+        shutil.rmtree(self.part, ignore_errors=True)
+        self.marker.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # not empty: the copy of another attempt
+            self.folder.parent.rmdir()
+
+
+def _root() -> Path:
+    return home() / "cache"
+
+
+def _copy_of(remote: RemoteFolder) -> _Copy:
+    return _Copy(_root() / remote.path)
+
+
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """No other process or thread of this node changes the cache inside the block."""
+    _root().mkdir(parents=True, exist_ok=True)
+    with locked(_root() / ".lock"):
+        yield
+
+
+def _lock(marker: IO[str], *, exclusive: bool, wait: bool = False) -> bool:
+    """Lock the marker for this handle; False if another handle's lock forbids it."""
+    import fcntl
+
+    how = fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH
+    try:
+        fcntl.flock(marker, how if wait else how | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _use(copy: _Copy, remote: RemoteFolder) -> IO[str]:
+    """The copy's marker, under a shared lock; the copy is made if there is none."""
+    while True:
+        with contextlib.ExitStack() as handle:
+            with _alone():
+                copy.marker.parent.mkdir(parents=True, exist_ok=True)
+                marker = handle.enter_context(copy.marker.open("a+"))
+                whole = copy.whole()
+                ours = _lock(marker, exclusive=not whole)
+                if ours and not whole:
+                    _make_room(copy, remote)
+                if ours:
+                    copy.marker.write_text(str(remote.size), "utf-8")  # its mtime: the last use
+            if ours and not whole:
+                _fill(copy, remote, marker)
+            if ours:
+                handle.pop_all()
+                return marker
+            _lock(marker, exclusive=False, wait=True)  # until who fills the copy is done, or dead
+
+
+def _fill(copy: _Copy, remote: RemoteFolder, marker: IO[str]) -> None:
+    """Copy the files, check them, and share the marker, which this process alone holds."""
+    try:
+        copy.part.mkdir()
+        pafs.copy_files(remote.base, str(copy.part), remote.fs, pafs.LocalFileSystem())
+        for name, meta in remote.files.items():
+            if (found := sha256((copy.part / name).open("rb"))) != meta["sha256"]:
+                raise OSError(
+                    f"{remote.shown}/{name} does not have its committed checksum: expected "
+                    f"{meta['sha256']}, found {found}; run the command again, and if the file in "
+                    "the storage is damaged remove the artifact, then raypipe makes it anew"
+                )
+    except BaseException:
+        with _alone():
+            copy.discard()
+        raise
+    with _alone():
+        copy.part.rename(copy.folder)
+        _lock(marker, exclusive=False)
+
+
+def _make_room(copy: _Copy, remote: RemoteFolder) -> None:
+    """Remove the least recently used copies until this one fits; none of them if it cannot fit.
+
+    What processes left that died while they filled a copy goes in any case.
+    """
+    _sweep()
+    shutil.rmtree(copy.part, ignore_errors=True)
+    limit, need = _limit(), remote.size
+    sizes = {other: other.size for other in _copies() if other != copy}
+    coming = sum(max(sizes[c] - c.written, 0) for c in sizes if not c.whole())
+    below_limit = limit - sum(sizes.values())
+    on_disk = shutil.disk_usage(_root()).free - coming
+    victims: list[_Copy] = []
+    for oldest in sorted(sizes, key=lambda copy: copy.last_use):
+        if need <= min(below_limit, on_disk):
+            break
+        if not oldest.in_use():
+            victims.append(oldest)
+            below_limit += sizes[oldest]
+            on_disk += sizes[oldest]
+    if need > min(limit, below_limit, on_disk):
+        in_use = {other: size for other, size in sizes.items() if other not in victims}
+        raise OSError(f"{remote.shown}: {_no_room(need, limit, below_limit, on_disk, in_use)}")
+    for victim in victims:
+        victim.discard()
+
+
+def _no_room(
+    need: int, limit: int, below_limit: int, on_disk: int, in_use: Mapping[_Copy, int]
+) -> str:
+    """What to say if an artifact of `need` bytes does not fit.
+
+    Args:
+        below_limit: bytes below the limit if every copy goes that no process uses.
+        on_disk: the same of the disk.
+    """
+    if need > limit:
+        return (
+            f"expected an artifact of at most {_gb(limit)}, the limit of all copies in {_root()}, "
+            f"found one of {_gb(need)}; set {_at_least(need)}"
+        )
+    remedies = ["let the jobs end that use the copies"] if in_use else []
+    if need > below_limit:
+        remedies.append(f"set {_at_least(limit + need - below_limit)}")
+    if need > on_disk:
+        remedies.append("free space on that disk or set RAYPIPE_HOME to a folder on a larger one")
+    return (
+        f"expected room for {_gb(need)} in {_root()}, found, without the copies that no process "
+        f"uses, {_gb(below_limit)} below the limit of {_gb(limit)} and {_gb(on_disk)} free on the "
+        f"disk; in use: {_listed(in_use)}; {', or '.join(remedies)}"
+    )
+
+
+def _copies() -> list[_Copy]:
+    """Every copy that has a marker; remembered checksums, below the same root, have none."""
+    return [_Copy(marker.with_suffix("")) for marker in sorted(_root().glob("*/*/*.lock"))]
+
+
+def _sweep() -> None:
+    """Remove what processes left that died while they filled or removed a copy."""
+    for copy in _copies():
+        if not copy.whole() and not copy.in_use():
+            copy.discard()
+
+
+def _limit() -> int:
+    """Bytes: what the environment says, or half of the disk."""
+    text = os.environ.get(LIMIT, "").strip()
+    if not text:
+        return shutil.disk_usage(_root()).total // 2
+    try:
+        gigabytes = float(text)
+    except ValueError:
+        gigabytes = math.nan
+    if not 0 < gigabytes < math.inf:
+        raise ConfigError(
+            f"{LIMIT}: expected a positive number of GB, found {text!r}; set {LIMIT}=200 or so"
+        )
+    return round(gigabytes * 1e9)
+
+
+def _at_least(size: int) -> str:
+    return f"{LIMIT}={math.ceil(size / 1e9)} or more on every node"
+
+
+def _gb(size: int) -> str:
+    return f"{max(size, 0) / 1e9:,.3f} GB"
+
+
+def _listed(sizes: Mapping[_Copy, int]) -> str:
+    """The largest copies, with their sizes."""
+    largest = sorted(sizes, key=lambda copy: -sizes[copy])
+    shown = [f"{copy.folder.parent.name} ({_gb(sizes[copy])})" for copy in largest[:5]]
+    more = [f"{len(largest) - 5} more"] if len(largest) > 5 else []
+    return ", ".join(shown + more) or "none"

@@ -1,0 +1,175 @@
+"""One trial: its stages, its test runs, its metrics, tracked as it goes."""
+
+from __future__ import annotations
+
+import dataclasses
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from raypipe.config import flatten
+from raypipe.recipe.evaluation_sets import MAIN
+from raypipe.recipe.trials import Trial
+from raypipe.resources import Context
+from raypipe.stages.stage import Stage, history
+from raypipe.storage.artifacts import Artifact
+from raypipe.storage.builder import Builder
+from raypipe.storage.files import without_secrets
+from raypipe.sweep.table_rows import chain_facts, totals, trained_row, trainer_facts
+from raypipe.sweep.tracked_rows import ERROR_TAG, SEED_TAG, log_row
+from raypipe.tracking.relay import ROW_TAG, Relay, StageReports, series
+
+OnReport = Callable[[dict[str, Any]], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """What to do with a trial."""
+
+    roles: tuple[str, ...] = (MAIN,)
+    """Test sets that its last stage is judged on; empty: it is trained only."""
+    tags: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Of its tracked run."""
+    needed: frozenset[str] = frozenset()
+    """Digests of last stages that somebody reads though everything of the trial is measured."""
+
+    def metrics(self, trial: Trial) -> dict[str, Any]:
+        """The metrics step of every test set."""
+        one = trial.experiment
+        return {role: one.metrics(one.run_of(one.trained(), role), role) for role in self.roles}
+
+    def done(self, trial: Trial, builder: Builder) -> bool:
+        """Whether everything that `run_trial` makes stands.
+
+        A measured trial whose checkpoint was deleted is done, unless the checkpoint is needed.
+        """
+        last, metrics = trial.experiment.trained(), self.metrics(trial)
+        steps = list(metrics.values())
+        if not metrics or last.digest in self.needed:
+            steps.append(last)
+        return all(builder.find(step) is not None for step in steps)
+
+
+def missing(chain: Sequence[Stage], builder: Builder) -> list[Stage]:
+    """The stages that are trained to have the last one: those behind the last that stands."""
+    for place in range(len(chain), 0, -1):
+        if builder.find(chain[place - 1]) is not None:
+            return list(chain[place:])
+    return list(chain)
+
+
+def run_trial(
+    trial: Trial,
+    builder: Builder,
+    relay: Relay,
+    parent: str,
+    work: Work,
+    on_report: OnReport | None = None,
+) -> dict[str, float]:
+    """Train what is missing, re-rank the test queries, measure.
+
+    A stage that stands no more and that nobody needs is not trained again.
+
+    Args:
+        on_report: given what the last stage reports while it is trained.
+
+    Returns:
+        Means by measure, those of further test sets as SET/MEASURE; of a trial that is trained
+        only, the best validation.
+    """
+    experiment = trial.experiment
+    chain = experiment.trained().chain()
+    params = {**flatten(experiment.public()), **{f"sweep.{k}": v for k, v in trial.values.items()}}
+    tags = {ROW_TAG: trial.row, SEED_TAG: experiment.seed, "stages": len(chain)}
+    run = relay.start(trial.name, "trial", parent, params, {**tags, **work.tags})
+    made: set[str] = set()
+    try:
+        to_train = [] if work.done(trial, builder) else missing(chain, builder)
+        for stage in chain:
+            if stage not in to_train and builder.find(stage) is None:
+                continue
+            last = on_report if stage is chain[-1] else None
+            if _stage(stage, builder, relay, run, last):
+                made.add(stage.digest)
+        metrics = {role: builder.get(step) for role, step in work.metrics(trial).items()}
+    except BaseException as error:
+        relay.send("tag", run, {ERROR_TAG: last_line(error)})
+        relay.send("finish", run, "FAILED")
+        raise
+    facts, checkpoint = chain_facts(chain, builder), builder.find(chain[-1])
+    counts = {} if checkpoint is None else checkpoint.counts["best"]
+    best = {k: float(v) for k, v in counts.items()}
+    means = means_of(metrics) if metrics else {}
+    validation = {f"validation/{k}": v for k, v in best.items()}
+    price = experiment.resources.price_per_device_hour
+    spent = {} if facts is None else totals(facts, price)
+    relay.send("log", run, {**means, **validation, **spent})
+    if metrics:
+        log_row(relay, run, trained_row(trial.row, [trial], builder, made, work.roles), metrics)
+    relay.send("finish", run)
+    return means or best
+
+
+def last_line(error: BaseException) -> str:
+    """Of what an error says, which for errors from workers is the one that counts."""
+    text = "".join(traceback.format_exception_only(error)).strip()
+    return without_secrets(text.splitlines()[-1])
+
+
+def means_of(metrics: Mapping[str, Artifact]) -> dict[str, float]:
+    """Means by measure; those of further test sets as SET/MEASURE."""
+    return {
+        (name if role == MAIN else f"{role}/{name}"): float(value)
+        for role, artifact in metrics.items()
+        for name, value in artifact.counts["means"].items()
+    }
+
+
+def _stage(
+    stage: Stage, builder: Builder, relay: Relay, parent: str, on_report: OnReport | None
+) -> bool:
+    """Whether it was trained now."""
+    tags = {"digest": stage.digest, "groups_digest": stage.groups.digest}
+    run = relay.start(stage.stage_name, "stage", parent, flatten(stage.config), tags)
+    reused = builder.find(stage) is not None
+    context = builder.context
+    assert isinstance(context, Context)
+    told = StageReports(relay, {stage.digest: run})
+
+    def report(digest: str, metrics: dict[str, Any]) -> None:
+        told(digest, metrics)
+        if on_report is not None and digest == stage.digest:
+            on_report(metrics)
+
+    builder.context = dataclasses.replace(context, on_report=report)
+    try:
+        checkpoint = builder.get(stage)
+    except BaseException:
+        relay.send("finish", run, "FAILED")
+        raise
+    finally:
+        builder.context = context
+    if reused:  # nobody reported: the curves come from the checkpoint
+        relay.send("log_series", run, series(history(checkpoint)))
+    facts = trainer_facts(checkpoint)
+    relay.send("log", run, {**_numbers(facts), "reused": float(reused)})
+    if sentences := _sentences(facts):
+        relay.send("log_text", run, "\n".join(sentences) + "\n", "alarms.txt")
+    relay.send("finish", run)
+    return not reused
+
+
+def _numbers(facts: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
+    """Numbers at any depth, by slash-separated names."""
+    found: dict[str, float] = {}
+    for name, value in facts.items():
+        if isinstance(value, Mapping):
+            found |= _numbers(value, f"{prefix}{name}/")
+        elif isinstance(value, int | float):
+            found[f"{prefix}{name}"] = float(value)
+    return found
+
+
+def _sentences(facts: Mapping[str, Any]) -> Sequence[str]:
+    """What alarms said during training."""
+    return [str(one) for one in facts.get("alarms", [])]

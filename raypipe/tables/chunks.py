@@ -1,0 +1,216 @@
+"""The runner of every Ray Data job: a planned list of chunks, one row and one file per chunk.
+
+No model batch crosses a chunk, and files have fixed names, so the bytes do not depend on how many
+actors there were, in which order they finished, or how often the job was interrupted: a chunk's
+file appears whole, holds its own counters, and is taken over by the next attempt.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import uuid
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, BinaryIO, Protocol
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from raypipe.resources import Context
+from raypipe.storage.artifacts import Attempt
+
+Counts = dict[str, int]
+Work = Callable[[range], tuple[pa.Table, Counts]]
+"""Rows of the input to a table of results and counters of drops."""
+_NOTE = b"raypipe.chunk"
+_BEGUN = ".begun-"
+
+
+class Job(Protocol):
+    """What an actor instantiates: a picklable description of the work."""
+
+    def build(self) -> Work:
+        """Load the model or the index; called once per actor."""
+        ...
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Consecutive input rows whose results are one file."""
+
+    number: int
+    start: int
+    stop: int
+    suffix: str
+
+    @property
+    def file(self) -> str:
+        return f"part-{self.number:05d}.{self.suffix}"
+
+    def write(self, work: Work, attempt: Attempt) -> Counts:
+        """Do the work and write the file, its counters inside.
+
+        A note is left first: after a crash it tells how much was done twice.
+        """
+        with attempt.open(f"{_BEGUN}{self.start}-{self.stop}-{uuid.uuid4().hex[:8]}"):
+            pass
+        table, counts = work(range(self.start, self.stop))
+        note = {"start": self.start, "stop": self.stop, "counts": counts}
+        table = table.replace_schema_metadata({_NOTE: json.dumps(note, sort_keys=True)})
+        with attempt.open(self.file) as sink:
+            if self.suffix == "arrow":  # one batch per file: memory-mapped without a copy
+                table = table.combine_chunks()
+                with pa.ipc.new_file(sink, table.schema) as writer:
+                    writer.write_table(table)
+            else:
+                pq.write_table(table, sink)
+        return counts
+
+    def counts_in(self, stream: BinaryIO) -> Counts | None:
+        """The counters of a finished file of this chunk, None if it is not one."""
+        try:
+            if self.suffix == "arrow":
+                metadata = pa.ipc.open_file(stream).schema.metadata
+            else:
+                metadata = pq.read_schema(stream).metadata
+            note = json.loads(metadata[_NOTE])
+        except (pa.ArrowException, OSError, KeyError, TypeError, ValueError):
+            return None
+        if (note["start"], note["stop"]) != (self.start, self.stop):
+            return None
+        counts: Counts = note["counts"]
+        return counts
+
+
+class _ChunkActor:
+    def __init__(self, job: Job, attempt: Attempt) -> None:
+        self._work = job.build()
+        self._attempt = attempt
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        (row,) = batch.to_pylist()
+        counts = Chunk(**row).write(self._work, self._attempt)
+        return pa.table({"number": [row["number"]], "counts": [json.dumps(counts)]})
+
+
+def _one_chunk(job: Job, attempt: Attempt, chunk: Chunk) -> Counts:
+    return chunk.write(job.build(), attempt)
+
+
+def run_chunks(
+    job: Job,
+    rows: int,
+    chunk_rows: int,
+    attempt: Attempt,
+    context: Context,
+    *,
+    model: bool,
+    suffix: str = "parquet",
+) -> Counts:
+    """Run `job` over `rows` input rows in chunks, on an actor pool.
+
+    Args:
+        chunk_rows: input rows per chunk and file.
+        model: the actors want a GPU where there is one.
+        suffix: "parquet", or "arrow" for files that are memory-mapped later.
+
+    Returns:
+        The counters of all chunks, added up, with "rows", and, where an actor or an earlier attempt
+        was interrupted, "chunks_taken_over" and "chunks_begun_again": how often work on a chunk was
+        begun beyond once.
+    """
+    todo, total = _plan(rows, chunk_rows, suffix, attempt)
+    if len(todo) == 1:  # a task finds a warm process, an actor pool starts one: 5 s on 2 cores
+        import ray
+
+        _, ask = context.resources.pool(1, model=model)
+        task = ray.remote(scheduling_strategy="SPREAD", **ask)(_one_chunk)
+        total.update(ray.get(task.remote(job, attempt, todo[0])))
+    elif todo:
+        for counts in _stream(job, todo, attempt, context, model):
+            total.update(counts)
+    return _counted(total, attempt)
+
+
+def run_chunks_here(
+    work: Work, rows: int, chunk_rows: int, attempt: Attempt, context: Context
+) -> Counts:
+    """The same, one chunk after another in this process: for work that calls a service, or that is
+    itself a Ray job."""
+    from rich.progress import track
+
+    todo, total = _plan(rows, chunk_rows, "parquet", attempt)
+    for chunk in track(todo, attempt.step.name, disable=not context.progress_bars):
+        total.update(chunk.write(work, attempt))
+    return _counted(total, attempt)
+
+
+def _counted(total: Counter[str], attempt: Attempt) -> Counts:
+    begun = [name.rpartition("-")[0] for name in attempt.notes(_BEGUN)]
+    if again := len(begun) - len(set(begun)):
+        total["chunks_begun_again"] = again
+    return dict(total)
+
+
+def _plan(
+    rows: int, chunk_rows: int, suffix: str, attempt: Attempt
+) -> tuple[list[Chunk], Counter[str]]:
+    """The chunks that are still to be done, and the counters of those that stand."""
+    chunks = {
+        chunk.file: chunk
+        for number, start in enumerate(range(0, rows, chunk_rows))
+        for chunk in [Chunk(number, start, min(start + chunk_rows, rows), suffix)]
+    }
+    total: Counter[str] = Counter({"rows": rows})
+
+    def accept(name: str, stream: BinaryIO) -> bool:
+        counts = chunks[name].counts_in(stream) if name in chunks else None
+        total.update(counts or {})
+        return counts is not None
+
+    taken = attempt.resume(accept)
+    if taken:
+        total["chunks_taken_over"] = len(taken)
+        print(
+            f"{attempt.step.kind} {attempt.step.name}: {len(taken)} of {len(chunks)} chunks "
+            "were there",
+            flush=True,
+        )
+    return [chunk for name, chunk in chunks.items() if name not in taken], total
+
+
+def quieten(context: Context) -> None:
+    """Ray Data says what fails, and shows bars where the context wants them; nothing else."""
+    import ray
+
+    data = ray.data.DataContext.get_current()
+    data.enable_progress_bars = context.progress_bars
+    data.print_on_execution_start = False
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # "bars disabled"
+
+
+def _stream(
+    job: Job, todo: list[Chunk], attempt: Attempt, context: Context, model: bool
+) -> list[dict[str, Any]]:
+    """Run chunks on an actor pool of Ray Data; returns their counters."""
+    import ray
+
+    quieten(context)
+    compute, ask = context.resources.pool(len(todo), model=model)
+    results = ray.data.from_items(
+        [vars(chunk) for chunk in todo], override_num_blocks=len(todo)
+    ).map_batches(
+        _ChunkActor,
+        fn_constructor_args=(job, attempt),
+        batch_size=1,
+        batch_format="pyarrow",
+        compute=compute,
+        **ask,
+    )
+    done = results.take_all()
+    if len(done) != len(todo):
+        raise RuntimeError(f"{attempt.step.path}: {len(done)} of {len(todo)} chunks came back")
+    return [json.loads(row["counts"]) for row in done]

@@ -1,0 +1,134 @@
+"""Rows of a table artifact by number or by query, without holding the whole table."""
+
+from __future__ import annotations
+
+import tempfile
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from itertools import accumulate, pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from raypipe.storage.artifacts import Artifact
+
+AGAIN = 3
+"""Reads of each part, on average, after which a copy is cheaper: making it is one more."""
+
+
+class Rows:
+    """The part-*.parquet files of an artifact as one sequence; one part is in memory at a time.
+
+    Neighbouring rows are asked for together, since a chunk's input rows stand together too. Where
+    they are not (groups from shuffled triples want queries of every part), a part is not unpacked
+    for each of them: once every part has been read `AGAIN` times, rows come from an unpacked copy.
+
+    Args:
+        columns: those to read, `query_id` among them for `of_queries`; None is all.
+    """
+
+    def __init__(self, artifact: Artifact, columns: Sequence[str] | None = None) -> None:
+        folder = artifact.local()
+        self._columns = None if columns is None else list(columns)
+        self._paths = [folder / name for name in artifact.files if name.endswith(".parquet")]
+        sizes = [pq.read_metadata(path).num_rows for path in self._paths]
+        self._starts = [0, *accumulate(sizes)]
+        self._part: tuple[int, pa.Table | None] = (-1, None)
+        self._reads = 0
+        self._copy: list[pa.Table] | None = None
+
+    def __len__(self) -> int:
+        return self._starts[-1]
+
+    def read(self, rows: range) -> pa.Table:
+        """Consecutive rows as one table."""
+        tables, at = [], rows.start
+        while at < rows.stop or not tables:
+            number = min(bisect_right(self._starts, at), len(self._paths)) - 1
+            stop = min(rows.stop, self._starts[number + 1])
+            tables.append(self._table(number).slice(at - self._starts[number], stop - at))
+            at = stop
+        return pa.concat_tables(tables)
+
+    def of_queries(self, query_ids: Iterable[str]) -> dict[str, list[dict[str, Any]]]:
+        """Rows by query id, in their order; a query without rows has no key."""
+        wanted = self._by_query.rows(set(query_ids))
+        found: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        bounds = np.searchsorted(wanted, self._starts)
+        for number, (start, stop) in enumerate(pairwise(bounds)):
+            if stop > start:
+                here = wanted[start:stop] - self._starts[number]
+                for row in self._table(number).take(here).to_pylist():
+                    found[row["query_id"]].append(row)
+        return dict(found)
+
+    @cached_property
+    def _by_query(self) -> _ByQuery:
+        return _ByQuery(self._paths)
+
+    def _table(self, number: int) -> pa.Table:
+        if self._copy is not None:
+            return self._copy[number]
+        if self._part[0] != number:
+            self._reads += 1
+            if self._reads > AGAIN * len(self._paths):
+                self._part = (-1, None)
+                self._copy = unpacked(self._paths, self._columns)
+                return self._copy[number]
+            table = pq.read_table(self._paths[number], columns=self._columns)
+            self._part = (number, table.combine_chunks())
+        part = self._part[1]
+        assert part is not None
+        return part
+
+
+class _ByQuery:
+    """Which rows every query has, in arrays: 8 bytes per row, of which there may be 40 million."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self._number: dict[str, int] = {}
+        parts = [self._numbered(path) for path in paths]
+        numbers = np.concatenate([np.empty(0, np.int32), *parts])
+        self._rows = np.argsort(numbers, kind="stable")
+        self._ends = np.cumsum(np.bincount(numbers, minlength=len(self._number)))
+
+    def _numbered(self, path: Path) -> np.ndarray[Any, Any]:
+        """The query's number of each row, in order of first appearance."""
+        column = pq.read_table(path, columns=["query_id"])["query_id"].combine_chunks()
+        coded = column.dictionary_encode()
+        names = coded.dictionary.to_pylist()
+        known = self._number
+        numbers = [known.setdefault(name, len(known)) for name in names]
+        return np.array(numbers, np.int32)[coded.indices.to_numpy()]
+
+    def rows(self, query_ids: Iterable[str]) -> np.ndarray[Any, Any]:
+        """All rows of these queries, ascending."""
+        numbers = [self._number[q] for q in query_ids if q in self._number]
+        ends = self._ends
+        found = [self._rows[ends[n - 1] if n else 0 : ends[n]] for n in numbers]
+        return np.sort(np.concatenate([np.empty(0, np.int64), *found]))
+
+
+def unpacked(paths: Sequence[Path], columns: Sequence[str] | None) -> list[pa.Table]:
+    """The columns of each Parquet file, None for all, as one table of one piece.
+
+    The copies are temporary files below $TMPDIR that are unlinked at once: the memory maps keep
+    them, and a process that is killed leaves none behind.
+
+    Raises:
+        OSError: the disk is full.
+    """
+    tables = []
+    with tempfile.TemporaryDirectory(prefix="raypipe-rows-") as folder:
+        for number, path in enumerate(paths):
+            table = pq.read_table(path, columns=columns).combine_chunks()
+            copy = str(Path(folder) / str(number))
+            with pa.ipc.new_file(copy, table.schema) as writer:
+                writer.write_table(table)
+            tables.append(pa.ipc.open_file(pa.memory_map(copy)).read_all())
+    return tables

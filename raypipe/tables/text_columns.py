@@ -1,0 +1,282 @@
+"""Text files of white-space columns, plain or gzipped, read in blocks: any size, bounded memory.
+
+`Block.table` reads a block with pyarrow's CSV reader, at millions of lines a second. Where that
+refuses, or its caller doubts a value, `Block.rows` reads the same block line by line: what is right
+is accepted, what is wrong is an error that names the line.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv as pacsv
+from pyarrow import csv
+
+from raypipe.config import ConfigError
+from raypipe.progress import counting
+from raypipe.storage.files import damaged, open_bytes, packed
+
+BLOCK = 8 << 20
+"""Bytes of text read at a time; also the longest line."""
+
+_BOM = b"\xef\xbb\xbf"
+_ODD_SPACE = b"\t\r\v\f"
+_TO_SPACE = bytes.maketrans(_ODD_SPACE, b" " * len(_ODD_SPACE))
+_HEX = re.compile(rb"[ \n]-?0[xX]")
+_WORDS = {3: "three", 5: "five", 6: "six"}
+
+
+@dataclass(frozen=True)
+class Block:
+    """Whole lines of a file; white space is what `bytes.split` takes for it."""
+
+    path: str
+    first: int
+    """Number of the first line, from 1."""
+    data: bytes
+
+    def table(self, columns: Sequence[str], types: Mapping[str, pa.DataType]) -> pa.Table | None:
+        """The columns named in `types`, of every line that is not blank.
+
+        Returns:
+            None where a line has another number of columns, is not UTF-8, or has a value that the
+            CSV reader does not know for the type: ask `rows`.
+        """
+        data = self.data
+        if data.startswith(_BOM) or not _is_utf8(data):
+            return None
+        data = _single_spaced(data)
+        hexadecimal = (b"x" in data or b"X" in data) and _HEX.search(data)
+        if hexadecimal and any(pa.types.is_integer(t) for t in types.values()):
+            return None  # 0x1F is an integer to the CSV reader
+        try:
+            return csv.read_csv(
+                pa.BufferReader(data),
+                csv.ReadOptions(
+                    column_names=list(columns), use_threads=False, block_size=len(data) + 1
+                ),
+                csv.ParseOptions(delimiter=" ", quote_char=False, double_quote=False),
+                csv.ConvertOptions(
+                    column_types=dict(types),
+                    include_columns=list(types),
+                    null_values=[],
+                    check_utf8=False,
+                ),
+            )
+        except pa.ArrowInvalid:
+            return None
+
+    def rows(self, columns: Sequence[str]) -> Iterator[tuple[int, list[bytes], bytes]]:
+        """(line number, fields, line) of every line that is not blank; the fields are UTF-8.
+
+        Raises:
+            ValueError: text that is not UTF-8, or another number of columns.
+        """
+        for number, line in enumerate(self.data.split(b"\n"), start=self.first):
+            if not line.isascii():
+                self._check_utf8(line, number)
+            fields = line.split()
+            if fields and len(fields) != len(columns):
+                expected = f"{_WORDS.get(len(columns), len(columns))} columns"
+                expected = f"{expected} ({' '.join(columns)})"
+                raise self.wrong(number, expected, str(len(fields)), line)
+            if fields:
+                yield number, fields, line
+
+    def wrong(self, number: int, expected: str, found: str, line: bytes) -> ValueError:
+        """The error of a malformed line."""
+        text = line.decode().strip()
+        text = text if len(text) <= 100 else text[:97] + "..."
+        return ValueError(
+            f"{self.path}, line {number}: expected {expected}, found {found}: {text!r}"
+        )
+
+    def _check_utf8(self, line: bytes, number: int) -> None:
+        try:
+            line.decode()
+        except UnicodeDecodeError as error:
+            raise ValueError(
+                f"{self.path}, line {number}: expected UTF-8, found {error.reason} at byte "
+                f"{error.start}; convert the file, for example with iconv"
+            ) from None
+
+
+def read_blocks(path: str | Path) -> Iterator[Block]:
+    """The file's lines in blocks of about `BLOCK` bytes, without a byte order mark.
+
+    Raises:
+        ValueError: a damaged gzip file, or a line longer than a block.
+    """
+    first, rest, size = 1, b"", BLOCK
+    with open_bytes(path) as stream:
+        if (head := stream.read(size)).startswith(_BOM):
+            head = head[len(_BOM) :]
+        while head:
+            cut = head.rfind(b"\n") + 1
+            if cut:
+                block = Block(str(path), first, rest + head[:cut])
+                yield block
+                first, rest = first + block.data.count(b"\n"), head[cut:]
+            elif len(rest) < BLOCK:
+                rest += head
+            else:
+                raise ValueError(
+                    f"{path}, line {first}: expected a text file, found no line end in "
+                    f"{len(rest)} bytes"
+                )
+            head = stream.read(size)
+        if rest:
+            yield Block(str(path), first, rest)
+
+
+def numbered(column: pa.ChunkedArray, number: Any) -> np.ndarray[Any, Any]:
+    """`number(text)` of every row, int32; asked once per run of equal rows."""
+    import pyarrow.compute as pc
+
+    runs = pc.run_end_encode(column.combine_chunks())
+    heads = np.fromiter(map(number, runs.values.to_pylist()), np.int32, len(runs.values))
+    return np.repeat(heads, np.diff(runs.run_ends.to_numpy(), prepend=0))
+
+
+def _is_utf8(data: bytes) -> bool:
+    if data.isascii():
+        return True
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _single_spaced(data: bytes) -> bytes:
+    """One space between fields, none at the ends of lines."""
+    if b"\r" in data:
+        data = data.replace(b"\r\n", b"\n")
+    if any(data.find(odd) >= 0 for odd in _ODD_SPACE):
+        data = data.translate(_TO_SPACE)
+    space = np.frombuffer(data, np.uint8) <= 32
+    if (space[1:] & space[:-1]).any() or space[:1].any() or data.endswith(b" "):
+        data = re.sub(rb" {2,}", b" ", data)
+        data = data.replace(b" \n", b"\n").replace(b"\n ", b"\n").strip(b" ")
+    return data
+
+
+BLOCK_BYTES = 16 << 20
+"""Of text, parsed at once."""
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The columns of a file, in order; those of `numbers` are float64, the others ids."""
+
+    names: tuple[str, ...]
+    docs: tuple[str, ...]
+    numbers: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{len(self.names)} columns parted by tabs ({' '.join(self.names)})"
+
+
+def count_columns(path: Path) -> int:
+    """Columns of the first line that is not empty; 0 if there is none."""
+    lines = (line for _, line in _lines(path) if line.strip())
+    return next((line.count(b"\t") + 1 for line in lines), 0)
+
+
+def blocks(path: Path, columns: Columns) -> Iterator[pa.RecordBatch]:
+    """All rows, `BLOCK_BYTES` of text at a time; empty lines are skipped, quotes are plain text.
+
+    Numbers may be nan, inf or -inf.
+
+    Raises:
+        ConfigError: a line has other columns, text where a number belongs or bytes that are not
+            UTF-8; the gzip file is damaged; the file is empty.
+    """
+    types = {n: pa.float64() if n in columns.numbers else pa.string() for n in columns.names}
+    zipped = packed(path)
+    try:
+        with (
+            pa.OSFile(str(path)) as raw,
+            counting(path.name, raw.size()) as at,
+            pa.CompressedInputStream(raw, "gzip") if zipped else nullcontext(raw) as stream,
+        ):
+            for batch in pacsv.open_csv(
+                stream,
+                pacsv.ReadOptions(column_names=columns.names, block_size=BLOCK_BYTES),
+                pacsv.ParseOptions(delimiter="\t", quote_char=False),
+                pacsv.ConvertOptions(column_types=types, null_values=[], strings_can_be_null=False),
+            ):
+                at(raw.tell())
+                yield batch
+    except pa.ArrowInvalid as error:
+        raise _explain(path, columns, error) from None
+    except OSError as error:
+        raise (damaged(path, error) if zipped else error) from None
+
+
+def find_line(path: Path, columns: Columns, wrong: Callable[[list[float]], bool]) -> int:
+    """Number of the first line whose numbers are wrong, for an error message; 0 if there is none.
+
+    Every line of the file must have been read by `blocks` without an error.
+    """
+    places = [columns.names.index(name) for name in columns.numbers]
+    for number, line in _lines(path):
+        fields = line.split(b"\t")
+        if line and wrong([float(fields[place]) for place in places]):
+            return number
+    return 0
+
+
+def _explain(path: Path, columns: Columns, error: Exception) -> ConfigError:
+    """Read again, line by line, to say where it went wrong: the fast reader does not know."""
+    number = 0
+    for number, line in _lines(path):
+        if found := _problem(line, columns):
+            head = "; if it is a header, delete it" if number == 1 else ""
+            shown = line[:80].decode(errors="replace")
+            return ConfigError(f"{path}, line {number}: {found}: {shown!r}{head}")
+    if not number:
+        return ConfigError(f"{path}: expected {columns}, found an empty file")
+    return ConfigError(f"{path}: expected {columns}; {error}")
+
+
+def _problem(line: bytes, columns: Columns) -> str:
+    """What is wrong with a line, or nothing."""
+    try:
+        fields = line.decode().split("\t")
+    except UnicodeDecodeError as error:
+        return (
+            f"expected UTF-8, found {error.reason} at byte {error.start}; convert the file, "
+            "for example with iconv"
+        )
+    if fields == [""]:
+        return ""
+    if len(fields) != len(columns.names):
+        return f"expected {columns}, found {len(fields)}"
+    for name, text in zip(columns.names, fields, strict=True):
+        if name in columns.numbers and not _is_number(text):
+            return f"expected a number as {name}, found {text!r}"
+    return ""
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return "_" not in text  # 1_000 is a number to Python alone
+
+
+def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """(number from 1, line without its end and without a byte order mark)."""
+    with open_bytes(path) as stream:
+        for number, line in enumerate(stream, start=1):
+            text = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
+            yield number, text.rstrip(b"\r\n")

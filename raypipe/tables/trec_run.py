@@ -1,0 +1,147 @@
+"""Reading TREC run files.
+
+In a run the rank column is the order. Scores read from a file are carried along and never sort:
+published LLM re-rankings keep the scores of the first stage they re-ranked.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from raypipe.tables.flat import FLAT, array, nest, settle
+from raypipe.tables.text_columns import Block, numbered, read_blocks
+
+COLUMNS = ("query_id", "Q0", "doc_id", "rank", "score", "tag")
+LINES = FLAT.append(pa.field("tag", pa.int32()))
+"""The wanted lines of a run file; `order` is the rank, `tag` a number that the reader gives."""
+
+_TYPES = {
+    "query_id": pa.string(),
+    "doc_id": pa.large_string(),
+    "rank": pa.int64(),
+    "score": pa.float64(),
+    "tag": pa.string(),
+}
+_SETTLE = 1 << 20  # rows held before they are sorted and cut, at least
+_FLOAT32_LIMIT = 2.0**128 - 2.0**103  # from here on a number rounds to infinity in float32
+
+Number = Callable[[str], int]
+"""An id to its number from 0; negative means not wanted."""
+
+
+def read_trec_run(
+    path: str | Path,
+    query_ids: Collection[str] | None = None,
+    depth: int | None = None,
+    source: str | None = None,
+) -> tuple[pa.Table, dict[str, int]]:
+    """Stream a TREC run file, plain or gzipped; the columns may be parted by any white space.
+
+    Each line is `query_id Q0 doc_id rank score tag`.
+    The rank column is the order, whatever number it starts from; equal ranks are ordered by doc_id.
+    Only the wanted queries are kept in memory, about 30 bytes per kept line.
+
+    Args:
+        query_ids: the queries to keep; None keeps all.
+        depth: the number of documents to keep per query, at least 1; None keeps all.
+        source: written to `sources`; None takes the tag column.
+
+    Returns:
+        A CANDIDATES table, one row per query in order of first appearance, ranks renumbered 1..n,
+        and counters: `lines` = `kept` + `other_queries` + `duplicates` + `beyond_depth`. Of a
+        document listed twice for a query the best rank stays.
+
+    Raises:
+        ValueError: a malformed line (with its number), a damaged gzip file, text that is not UTF-8.
+    """
+    if depth is not None and depth < 1:
+        raise ValueError(f"expected a depth of at least 1, found {depth}")
+    wanted = None if query_ids is None else set(query_ids)
+    queries: dict[str, int] = {}
+    tags: dict[str, int] = {}
+    counts = Counter({"lines": 0, "other_queries": 0, "duplicates": 0, "beyond_depth": 0})
+
+    def query_number(query_id: str) -> int:
+        if wanted is not None and query_id not in wanted:
+            return -1
+        return queries.setdefault(query_id, len(queries))
+
+    held, waiting = LINES.empty_table(), 0
+    fresh: list[pa.Table] = []
+
+    def settled() -> pa.Table:
+        table, duplicates, beyond = settle(pa.concat_tables([held, *fresh]), depth)
+        counts.update(duplicates=duplicates, beyond_depth=beyond)
+        return table
+
+    for lines in read_lines(path, query_number, counts, lambda t: tags.setdefault(t, len(tags))):
+        fresh.append(lines)
+        waiting += lines.num_rows
+        if waiting > _SETTLE + held.num_rows:  # each time it has doubled
+            held, waiting = settled(), 0
+            fresh = []
+    flat = settled()
+    names = pa.array(tags, pa.string()) if source is None else pa.array([source] * len(tags))
+    sources = names.cast(pa.string()).take(array(flat, "tag"))
+    return nest(flat, list(queries), sources), {**counts, "kept": flat.num_rows}
+
+
+def read_lines(
+    path: str | Path, query: Number, counts: Counter[str], tag: Number = lambda tag: 0
+) -> Iterator[pa.Table]:
+    """The lines of the wanted queries block by block, as LINES; adds `lines`, `other_queries`.
+
+    Raises:
+        ValueError: as `read_trec_run`.
+    """
+    for block in read_blocks(path):
+        found = _at_once(block, query, tag)
+        if found is None:
+            found = _line_by_line(block, query, tag)
+        lines, table = found
+        counts.update(lines=lines, other_queries=lines - table.num_rows)
+        yield table
+
+
+def _at_once(block: Block, query: Number, tag: Number) -> tuple[int, pa.Table] | None:
+    """None where a wanted line has no finite score, or the block needs a closer look."""
+    table = block.table(COLUMNS, _TYPES)
+    if table is None:
+        return None
+    numbers = numbered(table["query_id"], query)
+    lines, wanted = len(numbers), numbers >= 0
+    if not wanted.all():
+        table, numbers = table.filter(pa.array(wanted)), numbers[wanted]
+    score = table["score"].to_numpy()
+    if not (np.abs(score) < _FLOAT32_LIMIT).all():  # NaN compares false
+        return None
+    columns = [numbers, table["doc_id"], table["rank"], score.astype(np.float32)]
+    return lines, pa.table([*columns, numbered(table["tag"], tag)], schema=LINES)
+
+
+def _line_by_line(block: Block, query: Number, tag: Number) -> tuple[int, pa.Table]:
+    rows: list[tuple[Any, ...]] = []
+    lines = 0
+    for number, fields, line in block.rows(COLUMNS):
+        lines += 1
+        if (query_number := query(fields[0].decode())) < 0:
+            continue
+        rank_text, score_text = fields[3], fields[4]
+        found = f"{rank_text!r} and {score_text!r}"
+        try:
+            rank, score = int(rank_text), float(score_text)
+        except ValueError:
+            expected = "an integer rank and a score in columns 4 and 5"
+            raise block.wrong(number, expected, found, line) from None
+        if not (abs(score) < _FLOAT32_LIMIT and -(1 << 63) <= rank < 1 << 63):
+            raise block.wrong(number, "a finite rank and score", found, line)
+        rows.append((query_number, fields[2].decode(), rank, score, tag(fields[5].decode())))
+    columns = list(zip(*rows, strict=True)) or [()] * len(LINES)
+    arrays = [pa.array(c, f.type) for c, f in zip(columns, LINES, strict=True)]
+    return lines, pa.table(arrays, schema=LINES)

@@ -1,0 +1,70 @@
+"""Pointwise relevance by a language model: does the passage answer the query, yes or no?
+
+Liang et al. 2022 (2211.09110); as a ranker in Zhuang et al. 2023 (2310.14122).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from raypipe.inference.llm.base import CHOICE_TOKENS, Answer, chosen
+from raypipe.teachers.llm import prompts
+from raypipe.teachers.llm.task import Asked, RankingList, Row, Task
+
+
+class Pointwise(Task):
+    """log P(Yes) of every document by itself, Yes and No being the only answers."""
+
+    def judge(self, lists: Sequence[RankingList], asked: Asked) -> list[Row]:
+        """log P(Yes); from an engine that gives only text, 1 for Yes and 0 for No.
+
+        The two are never mixed in one list: where some answers have log-probabilities, the others
+        are left out.
+        """
+        made = [
+            asked.fit(prompts.pointwise(self.instruction, one.query), [text], CHOICE_TOKENS)
+            for one in lists
+            for text in one.passages
+        ]
+        asked.counts["documents_too_long"] += sum(prompt is None for prompt in made)
+        sent = [prompt for prompt in made if prompt is not None]
+        asked.expect(len(sent))
+        answers = iter(asked(sent, CHOICE_TOKENS))
+        every = iter([None if prompt is None else next(answers) for prompt in made])
+        return [self._row(one, [next(every) for _ in one.doc_ids], asked) for one in lists]
+
+    def _row(self, one: RankingList, answers: list[Answer | None], asked: Asked) -> Row:
+        usable = [a if a is not None and a.error is None else None for a in answers]
+        graded = any(a is not None and a.logprobs is not None for a in usable)
+        values = []
+        for answer in usable:
+            value = None
+            if answer is not None:
+                value = log_yes(answer.logprobs) if graded else said_yes(answer.text)
+                asked.counts["answers_from_text"] += not graded
+                asked.counts["answers_unparsable"] += value is None
+            values.append(value)
+        kept = [k for k, value in enumerate(values) if value is not None]
+        asked.counts["documents_without_value"] += len(values) - len(kept)
+        return {
+            "query_id": one.query_id,
+            "doc_ids": [one.doc_ids[k] for k in kept],
+            "values": [values[k] for k in kept],
+        }
+
+
+def log_yes(logprobs: Mapping[str, float] | None) -> float | None:
+    """log(yes) - logsumexp(yes, no), at most 0; None where it is not finite."""
+    yes, no = ((logprobs or {}).get(choice, -math.inf) for choice in prompts.YES_OR_NO)
+    if not math.isfinite(yes):
+        return None
+    top = max(yes, no)
+    value = yes - top - math.log(math.exp(yes - top) + math.exp(no - top))
+    return value if math.isfinite(value) else None
+
+
+def said_yes(text: str) -> float | None:
+    """1 for an answer that says yes first, 0 for no, None for neither."""
+    choice = chosen(text, prompts.YES_OR_NO)
+    return None if choice is None else float(choice == prompts.YES_OR_NO[0])

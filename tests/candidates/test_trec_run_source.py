@@ -1,0 +1,247 @@
+"""Run files and shipped lists as candidates; no cluster is needed."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections import namedtuple
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from raypipe.candidates import scored_docs as scoreddocs
+from raypipe.candidates.scored_docs import ScoredDocs
+from raypipe.candidates.trec_run import TrecRun
+from raypipe.config import ConfigError
+from raypipe.datasets.ir import IrDataset
+from raypipe.datasets.steps import Collection, Queries, QuerySet
+from raypipe.evaluation.ranking import ranking
+from raypipe.storage.artifacts import Store
+from raypipe.storage.builder import Builder
+from raypipe.tables import spill
+from raypipe.tables import text_columns as columns
+from raypipe.tables.text_table import TextTable
+from raypipe.tables.trec_run import read_trec_run
+
+SHARED = Path(__file__).resolve().parents[3] / "shared"
+PUBLISHED = SHARED / "data" / "msmarco-dl"
+DOCS = [f"d{i}" for i in range(8)]
+QUERIES = [f"q{i}" for i in range(6)]
+Scored = namedtuple("Scored", "query_id doc_id score")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> QuerySet:
+    folder = tmp_path_factory.mktemp("data") / "small"
+    (folder / "qrels").mkdir(parents=True)
+    docs = [{"_id": d, "title": "", "text": f"text of {d}"} for d in DOCS]
+    queries = [{"_id": q, "text": f"about {q}"} for q in QUERIES]
+    for name, rows in (("corpus", docs), ("queries", queries)):
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    lines = ["query-id\tcorpus-id\tscore", *(f"{q}\td0\t1" for q in QUERIES)]
+    (folder / "qrels" / "test.tsv").write_text("\n".join(lines) + "\n")
+    return QuerySet(dataset=f"beir:{folder}", split="test")
+
+
+@pytest.fixture(scope="module")
+def builder(tmp_path_factory) -> Builder:
+    return Builder(Store(str(tmp_path_factory.mktemp("storage"))))
+
+
+def read(builder: Builder, data: QuerySet, source) -> tuple[dict[str, list[str]], dict, list]:
+    """Lists by query in the artifact's order, counts, rows."""
+    artifact = builder.get(source.candidates(Collection(data), Queries(data, False), "fp32"))
+    rows = artifact.table().to_pylist()
+    assert all(r["ranks"] == list(range(1, len(r["doc_ids"]) + 1)) for r in rows)
+    return {r["query_id"]: r["doc_ids"] for r in rows}, artifact.counts, rows
+
+
+def trec(folder: Path, text: str | bytes, name: str = "x.run", **fields) -> TrecRun:
+    path = folder / name
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return TrecRun(paths=(str(path),), **fields)
+
+
+def test_every_drop_is_counted_and_the_depth_is_of_the_file(builder, data, tmp_path):
+    text = (
+        "q1 Q0 d3 5 1 t\nq1 Q0 nowhere 1 9 t\nother Q0 d1 1 1 t\n"
+        "q1 Q0 d2 2 8 t\nq4 Q0 d7 1 1 t\nq1 Q0 d2 3 7 t\nq1 Q0 d1 2 6 t\n"
+    )
+    found, counts, rows = read(builder, data, trec(tmp_path, text, depth=3, name="x.run"))
+    assert {q: d for q, d in found.items() if d} == {"q1": ["d1", "d2"], "q4": ["d7"]}
+    (one,) = (r for r in rows if r["query_id"] == "q1")
+    assert one["scores"] == [6.0, 8.0] and one["sources"] == ["run", "run"]
+    assert counts == {
+        "lines": 7,
+        "other_queries": 1,
+        "duplicates": 1,
+        "beyond_depth": 1,
+        "kept": 4,
+        "unknown_documents": 1,
+        "candidates": 3,
+        "queries_without_candidates": 4,
+        "queries_with_constant_scores": 0,
+    }
+
+
+def naive(lines: list[tuple[str, str, int]], depth: int) -> dict[str, list[str]]:
+    best: dict[str, dict[str, int]] = {q: {} for q in QUERIES}
+    for q, d, rank in lines:
+        if q in best:
+            best[q][d] = min(rank, best[q].get(d, rank))
+    cut = {q: sorted(docs, key=lambda d: (docs[d], d))[:depth] for q, docs in best.items()}
+    return {q: [d for d in docs if d in DOCS] for q, docs in cut.items()}
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    lines=st.lists(
+        st.tuples(
+            st.sampled_from([*QUERIES, "r"]), st.sampled_from([*DOCS, "x", "y"]), st.integers(0, 5)
+        ),
+        max_size=50,
+    ),
+    depth=st.integers(1, 5),
+    chunk=st.integers(1, 7),
+    pending=st.sampled_from([0, 200, 10_000]),
+    block=st.integers(20, 200),
+)
+def test_spilled_lists_equal_naive_ones_however_they_are_cut(
+    lines, depth, chunk, pending, block, builder, data, tmp_path_factory
+):
+    # q0 d0 is always there, so that something matches
+    lines = [*lines, ("q0", "d0", -1)]
+    text = "".join(f"{q} Q0 {d} {rank} {-rank} t\n" for q, d, rank in lines)
+    source = trec(tmp_path_factory.mktemp("runs"), text, depth=depth)
+    step = source.candidates(Collection(data), Queries(data, False), "fp32")
+    fresh = Builder(Store(str(tmp_path_factory.mktemp("storage"))))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(spill, "CHUNK", chunk)
+        patch.setattr(spill, "PENDING", pending)
+        patch.setattr(columns, "BLOCK", block)
+        artifact = fresh.get(step)
+    order = builder.get(Queries(data, False)).local()
+    rows = artifact.table().to_pylist()
+    assert len(artifact.files) == -(-len(QUERIES) // chunk)
+    assert {r["query_id"]: r["doc_ids"] for r in rows} == naive(lines, depth)
+    assert [r["query_id"] for r in rows] == TextTable(order / "queries.arrow").ids().to_pylist()
+    counts = artifact.counts
+    drops = ("other_queries", "duplicates", "beyond_depth", "kept")
+    assert counts["lines"] == len(lines) == sum(counts[name] for name in drops)
+    assert counts["kept"] == counts["candidates"] + counts["unknown_documents"]
+    empty = [q for q, docs in naive(lines, depth).items() if not docs]
+    assert counts["queries_without_candidates"] == len(empty)
+
+
+def test_no_temporary_file_stays(builder, data, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr(spill, "PENDING", 0)
+    read(builder, data, trec(tmp_path, "q2 Q0 d1 1 1 t\nq3 Q0 d1 1 1 t\n"))
+    assert list((tmp_path / "tmp").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("q1 Q0 my doc 1 2 t\n", r"x\.run, line 1: expected six columns .* found 7"),
+        (
+            "q1 Q0 d1 1 2 t\nq1 Q0 d2 1.5 2 t\n",
+            r"line 2: expected an integer rank .*'1\.5'",
+        ),
+        (b"q1 Q0 d1 1 2 t\nq1 Q0 d\xff 2 2 t\n", r"x\.run, line 2: expected UTF-8"),
+        (
+            gzip.compress(b"q1 Q0 d1 1 2 t\n" * 99, mtime=0)[:-9],
+            r"x\.run: expected a complete gzip file",
+        ),
+        ("", "none of the 6 queries is in it"),
+        ("\n\r\n", "none of the 6 queries is in it"),
+        ("Q1 Q0 d1 1 2 t\n", "none of the 6 queries is in it"),
+        ("q1 Q0 D1 1 2 t\nq1 Q0 D2 1 2 t\n", "none of its 2 documents is in the collection"),
+    ],
+)
+def test_bad_files_are_errors_before_anything_is_committed(text, message, builder, data, tmp_path):
+    source = trec(tmp_path, text)
+    with pytest.raises(ConfigError, match=message):
+        read(builder, data, source)
+    step = source.candidates(Collection(data), Queries(data, False), "fp32")
+    assert builder.find(step) is None
+
+
+def test_a_query_may_stand_in_several_blocks_but_not_in_two_files(builder, data, tmp_path):
+    one = trec(tmp_path, "q1 Q0 d1 2 1 t\nq2 Q0 d1 1 1 t\r\nq1 Q0 d2 1 1 t\n", "a.run")
+    found, counts, _ = read(builder, data, one)
+    assert found["q1"] == ["d2", "d1"] and counts["lines"] == 3
+    two = trec(tmp_path, "q5 Q0 d1 1 1 t\nq2 Q0 d2 1 1 t\n", "b.run")
+    both = TrecRun(paths=one.paths + two.paths)
+    with pytest.raises(ConfigError, match=r"b\.run: query q2 is in two files"):
+        read(builder, data, both)
+
+
+@pytest.mark.skipif(not PUBLISHED.is_dir(), reason="no ../shared")
+def test_colbert_on_msmarco_dl(builder):
+    """84-87 % of the top 100 have text; the rank column, not the score, is the order."""
+    for year, known, kept in (("dl19", 3726, 4300), ("dl20", 4525, 5400)):
+        path = PUBLISHED / "runs" / f"colbert.{year}.run.gz"
+        data = QuerySet(dataset=f"beir:{PUBLISHED}", split=year)
+        found, counts, _ = read(builder, data, TrecRun(paths=(str(path),), depth=100))
+        assert (counts["candidates"], counts["kept"]) == (known, kept)
+        whole, _ = read_trec_run(path, depth=100)
+        for query_id, doc_ids in ranking(whole).items():
+            assert [d for d in doc_ids if d in set(found[query_id])] == found[query_id]
+
+
+# --- scoreddocs --------------------------------------------------------------------------------
+
+
+def shipped(monkeypatch, rows: list[tuple[str, str, float]]) -> ScoredDocs:
+    monkeypatch.setattr(IrDataset, "scoreddocs", lambda self: iter(rows))
+    return ScoredDocs(dataset="beir/scifact/test", depth=3, name="official")
+
+
+def test_scoreddocs_are_ordered_by_score_then_doc_id(builder, data, monkeypatch):
+    scored = [("q1", "d1", 0.5), ("q1", "d4", 2.0), ("r", "d1", 1.0), ("q1", "d3", 2.0)]
+    scored += [("q1", "d1", 1.5), ("q1", "x", 9.0), ("q2", "d6", 0.0), ("q2", "d5", 0.0)]
+    monkeypatch.setattr(scoreddocs, "BATCH", 3)
+    monkeypatch.setattr(spill, "PENDING", 0)
+    found, counts, rows = read(builder, data, shipped(monkeypatch, scored))
+    filled = {q: d for q, d in found.items() if d}
+    assert filled == {"q1": ["d3", "d4"], "q2": ["d5", "d6"]}
+    (one,) = (r for r in rows if r["query_id"] == "q1")
+    assert one["scores"] == [2.0, 2.0] and one["sources"] == ["official"] * 2
+    assert counts == {
+        "scored_docs": 8,
+        "other_queries": 1,
+        "duplicates": 1,
+        "beyond_depth": 1,
+        "kept": 5,
+        "unknown_documents": 1,
+        "candidates": 4,
+        "queries_without_candidates": 4,
+        "queries_with_constant_scores": 2,  # q1 by what is left of it
+    }
+
+
+def test_scoreddocs_that_cannot_be_used(tmp_path, data, monkeypatch):
+    builder = Builder(Store(str(tmp_path)))
+    own = ScoredDocs().candidates(Collection(data), Queries(data, False), "fp32")
+    with pytest.raises(ConfigError, match="dataset small-test has no scoreddocs"):
+        builder.get(own)
+    with pytest.raises(ConfigError, match="beir/scifact/test has no scoreddocs; no id below"):
+        ScoredDocs(dataset="beir/scifact/test").check()
+    with pytest.raises(ConfigError, match="has no scoreddocs; ids with scoreddocs below it: msma"):
+        ScoredDocs(dataset="msmarco-passage").check()
+    ScoredDocs(dataset="msmarco-passage/dev/small").check()  # reads nothing
+    with pytest.raises(ConfigError, match="none of them is of a query and a document"):
+        read(builder, data, shipped(monkeypatch, [("q1", "x", 1.0), ("r", "d1", 1.0)]))
+    with pytest.raises(ConfigError, match="query q1, document d2: expected a finite score, found"):
+        read(builder, data, shipped(monkeypatch, [("q1", "d2", float("nan"))]))
+
+
+def test_ir_datasets_records_become_tuples(monkeypatch):
+    dataset = QuerySet(dataset="msmarco-passage/dev/small").open()
+    rows = [Scored("q1", "d1", "2.5"), Scored("q1", "d2", 1)]
+    monkeypatch.setattr(dataset._data, "scoreddocs_iter", lambda: iter(rows), raising=False)
+    assert list(dataset.scoreddocs()) == [("q1", "d1", 2.5), ("q1", "d2", 1.0)]

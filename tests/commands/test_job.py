@@ -1,0 +1,165 @@
+"""What a job leaves in the tracking store, written by its own steps; needs no cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from raypipe.commands import job as steps
+from raypipe.commands.job import line_of, log_inputs, record_best, tracked
+from raypipe.commands.mine import Mined
+from raypipe.config import ConfigError
+from raypipe.recipe.experiment import Experiment
+from raypipe.recipe.reading import load
+from raypipe.recipe.trials import expand
+from raypipe.storage.artifacts import Artifact, Store
+from raypipe.sweep.run_trial import Work, run_trial
+from raypipe.tracking import stored_runs as stores
+from raypipe.tracking.recorder import Kind, Recorder
+from raypipe.tracking.relay import Relay, _Writer
+
+STORAGE = "s3://AKIA:hush@hush/hush@bucket/x?secret_key=hush"
+TRACKING = "postgresql://me:hush@hush/hush@host/db?password=hush"
+RUNS = {"seed": 1}
+
+
+class Near(Relay):
+    """A relay to a recorder in this process; the address that it is given is not used."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self.recorder = recorder
+        self.sent: list[tuple[Any, ...]] = []
+
+    def start(self, name: str, kind: Kind, parent: str | None, params: Any, tags: Any) -> str:
+        run = f"run {len(self.sent)}"
+        self.send("start", run, name, kind, parent, params, tags)
+        return run
+
+    def send(self, verb: str, *args: Any, **kwargs: Any) -> None:
+        self.sent.append((verb, *args))
+        if verb not in ("watch", "log_model"):
+            getattr(self.recorder, verb)(*args, **kwargs)
+
+    def drain(self, say: Callable[[str], None], patience: float = 5.0) -> dict[str, Any]:
+        assert self.recorder.drain() == (0, 0)
+        return {"runs": dict(self.recorder.spool.runs)}
+
+    def close(self) -> None:
+        self.recorder.close()
+
+
+class Standing:
+    """A builder whose every artifact stands in a storage behind a password."""
+
+    store = Store(STORAGE)
+
+    def get(self, step: Any) -> Artifact:
+        return Artifact(self.store, step.path, {"digest": step.digest, "counts": {"means": {}}})
+
+    find = get
+
+
+class Silent(Standing):
+    """One whose storage does not say what stands."""
+
+    def find(self, step: Any) -> Artifact:
+        raise OSError(f"no answer from {STORAGE}")
+
+
+@pytest.fixture
+def relay(tmp_path, monkeypatch) -> Near:
+    one = Near(Recorder(f"sqlite:///{tmp_path}/tracked/mlflow.db", "tiny"))
+    monkeypatch.setattr(Relay, "open", lambda uri, experiment: one)
+    return one
+
+
+def left(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def runs(folder: Path) -> dict[str, Any]:
+    """By name."""
+    client = stores.Store(f"sqlite:///{folder}/tracked/mlflow.db").client
+    experiment = client.get_experiment_by_name("tiny").experiment_id
+    return {run.info.run_name: run for run in client.search_runs([experiment])}
+
+
+def test_nothing_that_is_recorded_holds_a_password(recipe, relay, tmp_path, monkeypatch):
+    monkeypatch.setenv("HUSH", "hush")  # the recipe names it, the job knows it
+    given = [f"tracking={TRACKING.replace('hush', '${HUSH}')}", f"storage={STORAGE}"]
+    experiment = load(Experiment, recipe, given)
+    assert (experiment.tracking, experiment.store().uri) == (TRACKING, STORAGE)
+    (trial, *_), builder = expand(experiment), Silent()
+
+    def work(relay: Relay, run: str) -> Any:
+        log_inputs(experiment, ["test"], builder, relay, run)
+        run_trial(trial, builder, relay, run, Work())
+
+    with pytest.raises(OSError):
+        tracked(experiment, print, work)
+    found = left(tmp_path / "tracked")
+    assert any(b"storage: s3://bucket/x\n" in content for content in found.values())
+    assert [name for name, content in found.items() if b"hush" in content] == []
+    one = runs(tmp_path)[trial.name]
+    assert one.data.params["tracking"] == "postgresql://host/db"
+    assert one.data.tags["raypipe.error"] == "OSError: no answer from s3://bucket/x"
+    assert one.info.status == "FAILED"
+    relay.close()
+
+
+def test_no_summary_holds_a_password(recipe):
+    (trial, *_) = expand(load(Experiment, recipe, [f"storage={STORAGE}"]))
+    line = line_of(trial, Standing())
+    assert line["checkpoint"].startswith("s3://bucket/x/checkpoint/")
+    mined = Mined({"queries": Standing().get(trial.experiment.queries("test"))}, [])
+    assert "hush" not in f"{line} {mined.summary()}"
+
+
+def test_no_message_holds_a_password():
+    with pytest.raises(ConfigError, match=r"storage s3://bucket/x cannot") as error:
+        Store(STORAGE).check_writable()
+    assert "hush" not in str(error.value)
+    uri = "http://me:hush@127.0.0.1:9"
+    with pytest.raises(ConfigError, match=r"in http://127.0.0.1:9") as error:
+        stores.Store(uri).job("0" * 32)
+    assert "hush" not in str(error.value)
+    writer = _Writer(uri, "x")
+    assert writer.drain(0.1)["uri"] == "http://127.0.0.1:9"
+    writer.close()
+
+
+def test_trials_that_were_stopped_end_before_the_job(recipe, relay, tmp_path):
+    """Tune ends the actor of a pruned trial, which says nothing any more."""
+
+    def work(relay: Relay, run: str) -> Any:
+        trial = relay.start("pruned", "trial", run, {}, RUNS)
+        relay.start("distil", "stage", trial, {}, RUNS)
+        relay.send("finish", relay.start("whole", "trial", run, {}, RUNS))
+        return SimpleNamespace(tracked_run="", status="FINISHED")
+
+    result = tracked(load(Experiment, recipe), print, work)
+    status = {name: run.info.status for name, run in runs(tmp_path).items()}
+    assert status == {
+        "tiny": "FINISHED",
+        "pruned": "KILLED",
+        "distil": "KILLED",
+        "whole": "FINISHED",
+    }
+    assert result.tracked_run == runs(tmp_path)["tiny"].info.run_id
+
+
+def test_the_best_model_is_always_sent_with_its_digest(recipe, relay, tmp_path, monkeypatch):
+    """A job that was killed just before trained everything; the server knows what it has."""
+    (trial, *_), builder = expand(load(Experiment, recipe)), Standing()
+    monkeypatch.setattr(steps, "card_of", lambda best, builder: "# Card")
+    monkeypatch.setattr(Artifact, "local", lambda artifact: tmp_path)
+    run = relay.start("tiny", "job", None, {}, RUNS)
+    record_best(trial, builder, relay, run)
+    digest = trial.experiment.trained().digest
+    expected = ("log_model", run, str(tmp_path), "reranker", "tiny", {}, digest)
+    assert relay.sent[-1] == expected
+    relay.close()

@@ -1,0 +1,82 @@
+"""What a user sees of the jobs: the exact plan, and one plain line for bad input."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+JOBS = Path(__file__).resolve().parents[2] / "jobs"
+
+
+def job(name: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(JOBS / name), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "plan"),
+    [
+        (
+            "sweep.py",
+            [
+                "2 trials, 2 distinct stages instead of 3 (0 already trained)",
+                "  contrastive: contrastive",
+                "  contrastive -> distil: contrastive -> distil",
+            ],
+        ),
+        (
+            "train.py",
+            [
+                "1 trial, 2 distinct stages instead of 2 (0 already trained)",
+                "  contrastive -> distil: contrastive -> distil",
+            ],
+        ),
+    ],
+)
+def test_a_dry_run_prints_the_plan_and_leaves_nothing(recipe, tmp_path, name, plan):
+    done = job(name, recipe, "--dry-run")
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert lines[: len(plan)] == plan
+    # 36 training queries in groups of 4; 16 steps of 6; 12 validation and test queries, depth 10
+    to_do = lines[len(plan)]
+    assert to_do.startswith("to do: 384 pairs to train on, 360 to validate on, ")
+    assert re.fullmatch(
+        r"a probe of 1 kind of stage says: at most \d+ minutes .* \d\.\d GB per .*",
+        lines[len(plan) + 1],
+    )
+    assert not (tmp_path / "mlflow.db").exists()
+    assert not [path for path in (tmp_path / "storage").rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("stages.distil.lrr=1", "stages.distil.lrr: unknown key 'lrr'; did you mean 'lr'?"),
+        ("data.test={{dataset: beir/scifcat/test}}", "did you mean 'beir/scifact/test'?"),
+        ("model.backbone={backbone}x", "did you mean 'tiny-bert'?"),
+        ("candidates.depth=0", "candidates.depth: input should be greater than or equal to 1"),
+        ("storage={recipe}/storage", "cannot be written"),
+    ],
+)
+def test_bad_input_is_one_line_and_code_2(
+    command, recipe, tiny_backbone, tmp_path, override, expected
+):
+    override = override.format(backbone=tiny_backbone, recipe=recipe)
+    done = command("sweep.py", recipe, override, "--dry-run")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ") and expected in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stdout == ""
+    assert not (tmp_path / "mlflow.db").exists()
+
+
+def test_no_such_recipe(command, recipe):
+    done = command("sweep.py", recipe.with_name("tyni.yaml"))
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: no recipe at ")
+    assert done.stderr.endswith("did you mean 'tiny.yaml'?\n")

@@ -1,0 +1,106 @@
+"""Comparisons of tracked jobs side by side, and the job that prints them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tracked_jobs import BASE, QUERIES, report, row, track
+
+from raypipe.commands.report import beside, report_of
+from raypipe.config import ConfigError
+from raypipe.tracking.recorder import Recorder
+from raypipe.tracking.stored_runs import Store
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_equal_baselines_stand_once_and_taken_names_get_the_jobs(tmp_path):
+    one = report("a", BASE, row("cl", "trained", 0.4, [1]))
+    two = report("b", BASE, row("cl", "trained", 0.5, [1]), row("kd", "trained", 0.3, [1]))
+    both = beside(one, two, "b")
+    assert [r.name for r in both.rows] == ["BM25", "cl", "cl (b)", "kd"]
+    assert both.reference == "cl" and both.name == "a, b"
+    assert len(both.lines["test"]) == 4
+
+
+def test_other_queries_are_not_comparable():
+    one = report("a", BASE)
+    two = report("b", row("BM25", "first_stage", 0.2, queries=QUERIES[:5]))
+    with pytest.raises(ConfigError, match="a and b have no test set with the same queries"):
+        beside(one, two, "b")
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory) -> str:
+    """Two finished jobs, one that was killed before it said what it compares, and three of one
+    experiment."""
+    uri = f"sqlite:///{tmp_path_factory.mktemp('reports')}/mlflow.db"
+    for one, finish in (
+        (report("a", BASE, row("cl", "trained", 0.4, [1, 2])), True),
+        (report("b", BASE, row("kd", "trained", 0.3, [1])), True),
+        (report("killed", BASE, row("cl", "trained", 0.4, [1, 2])), False),
+    ):
+        recorder = Recorder(uri, one.name)
+        track(recorder, one, finish=finish)
+        assert recorder.drain() == (0, 0)
+        recorder.close()
+    for number in (1, 2, 3):
+        recorder = Recorder(uri, "again")
+        one = report("again", BASE, row("cl", "trained", 0.1 * number, [1]))
+        track(recorder, one, number=number)
+        assert recorder.drain() == (0, 0)
+        recorder.close()
+    return uri
+
+
+def test_one_job(store):
+    one = report_of(["a"], store)
+    assert [(r.name, r.seeds) for r in one.rows] == [("BM25", ()), ("cl", (1, 2))]
+    expected = report("a", BASE, row("cl", "trained", 0.4, [1, 2]))
+    assert one.json()["sets"] == expected.json()["sets"]
+
+
+def test_several_jobs_another_reference_another_margin(store):
+    one = report_of(["a", "b"], store, reference="kd", margin=0.2)
+    assert [r.name for r in one.rows] == ["BM25", "cl", "kd"]
+    verdicts = {x.row.name: x.versus["nDCG@10"] for x in one.lines["test"]}
+    assert verdicts["kd"] is None and verdicts["cl"].verdict == "equivalent"
+    with pytest.raises(ConfigError, match="--reference: no row 'kdd'; did you mean 'kd'"):
+        report_of(["a", "b"], store, reference="kdd")
+
+
+def test_jobs_of_one_experiment_stand_side_by_side(store):
+    runs = Store(store).client.search_runs(
+        [Store(store).job("again").experiment_id], "tags.`raypipe.kind` = 'job'"
+    )
+    first, *others = jobs = [run.info.run_id for run in runs]
+    one = report_of(jobs, store)
+    named = [f"cl (again {run_id[:6]})" for run_id in others]
+    assert [r.name for r in one.rows] == ["BM25", "cl", *named] and len(named) == 2
+    assert report_of([first, first], store).json() == report_of([first], store).json()
+
+
+def test_a_killed_job_has_what_it_finished(store):
+    one = report_of(["killed"], store)
+    assert [r.name for r in one.rows] == ["BM25", "cl"] and one.reference == "cl"
+    assert one.notes == ("the job is RUNNING: rows may be missing",)
+    assert [x.means["nDCG@10"] for x in one.lines["test"]] == pytest.approx([0.3, 0.5])
+
+
+def test_the_job(store, tmp_path):
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, str(ROOT / "jobs" / "report.py"), *arguments]
+        return subprocess.run(command, capture_output=True, text=True)
+
+    files = ["--html", str(tmp_path / "r.html"), "--markdown", str(tmp_path / "r.md")]
+    done = run("a", "--tracking", store, *files)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "cl †" in done.stdout and "queries seen" in done.stdout
+    assert (tmp_path / "r.html").read_text().startswith("<!doctype html>")
+    assert "| cl † |" in (tmp_path / "r.md").read_text()
+    wrong = run("c", "--tracking", store)
+    assert wrong.returncode == 2 and wrong.stderr.startswith("error: no tracked experiment 'c'")
+    assert "--margin" in run("--help").stdout

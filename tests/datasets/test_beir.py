@@ -1,0 +1,160 @@
+import gzip
+import json
+
+import pytest
+
+from raypipe.config import ConfigError
+from raypipe.datasets.ir import open_dataset
+
+DOCS = [
+    {"_id": "d1", "title": "Cats", "text": " purr. "},
+    {"_id": "d2", "title": "", "text": "Dogs bark."},
+    {"_id": "d3", "text": None},
+]
+QUERIES = [{"_id": "q1", "text": " what purrs "}, {"_id": "q2", "text": "what barks"}]
+QRELS = {"train": [("q2", "d2", 2), ("q2", "d1", -1)], "test": [("q1", "d1", 1)]}
+
+
+def jsonl(path, rows, compress=False):
+    text = "".join(json.dumps(row) + "\n" for row in rows).encode()
+    path.write_bytes(gzip.compress(text) if compress else text)
+
+
+def tsv(path, rows):
+    path.parent.mkdir(exist_ok=True)
+    lines = ["query-id\tcorpus-id\tscore", *("\t".join(map(str, row)) for row in rows)]
+    path.write_text("\n".join(lines) + "\n")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    root = tmp_path / "mini set"
+    root.mkdir()
+    jsonl(root / "corpus.jsonl", DOCS)
+    jsonl(root / "queries.jsonl", QUERIES)
+    for split, rows in QRELS.items():
+        tsv(root / "qrels" / f"{split}.tsv", rows)
+    return root
+
+
+@pytest.mark.parametrize("compress", [False, True])
+def test_reads_a_folder_plain_or_compressed(folder, compress):
+    if compress:
+        for stem, rows in (("corpus", DOCS), ("queries", QUERIES)):
+            (folder / f"{stem}.jsonl").unlink()
+            jsonl(folder / f"{stem}.jsonl.gz", rows, compress=True)
+    data = open_dataset(f"beir:{folder}", "train")
+    data.check()
+    assert list(data.docs()) == [("d1", "Cats purr."), ("d2", "Dogs bark."), ("d3", "")]
+    assert list(data.queries()) == [("q2", "what barks")]
+    assert list(data.qrels()) == [("q2", "d2", 2), ("q2", "d1", -1)]
+    assert (data.docs_name, data.name) == ("mini-set", "mini-set-train")
+    assert data.docs_count() is None and data.counts() == {}
+
+
+def test_identity_follows_content_not_place(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("RAYPIPE_HOME", str(tmp_path / "home"))
+    train, test = (open_dataset(f"beir:{folder}", split) for split in ("train", "test"))
+    assert train.docs_identity() == test.docs_identity()
+    assert train.identity() != test.identity()
+    moved = folder.rename(folder.with_name("other"))
+    again = open_dataset(f"beir:{moved}", "train")
+    assert again.identity() == train_identity(moved)
+    before = again.docs_identity()
+    jsonl(moved / "corpus.jsonl", [*DOCS, {"_id": "d4", "text": "new"}])
+    assert again.docs_identity() != before
+    assert json.loads(json.dumps(before)) == before
+
+
+def train_identity(folder):
+    from raypipe.storage.files import file_checksum
+
+    return {
+        "source": "beir",
+        "corpus": file_checksum(folder / "corpus.jsonl"),
+        "queries": file_checksum(folder / "queries.jsonl"),
+        "qrels": file_checksum(folder / "qrels" / "train.tsv"),
+    }
+
+
+def test_split_errors_list_the_splits(folder):
+    with pytest.raises(ConfigError, match=r"needs a split; valid: test, train$"):
+        open_dataset(f"beir:{folder}")
+    with pytest.raises(ConfigError, match=r"no split 'trian'; did you mean 'train'\?$"):
+        open_dataset(f"beir:{folder}", "trian").check()
+    open_dataset(f"beir:{folder}", "trian").check(queries=False)
+    for path in (folder / "qrels").iterdir():
+        path.unlink()
+    with pytest.raises(ConfigError, match="no split 'train'; there is no qrels file at all"):
+        open_dataset(f"beir:{folder}", "train").check()
+
+
+def test_place_errors(folder):
+    with pytest.raises(ConfigError, match=r"expected an absolute path .* beir:/.*/sub/x$"):
+        open_dataset("beir:sub/x", "train")
+    near = folder.with_name("mini st")
+    with pytest.raises(ConfigError, match=r"no folder at .*mini st; did you mean 'mini set'\?"):
+        open_dataset(f"beir:{near}", "train").check()
+    with pytest.raises(ConfigError, match=r"no folder at /nowhere/at/all$"):
+        open_dataset("beir:/nowhere/at/all")
+    (folder / "queries.jsonl").unlink()
+    data = open_dataset(f"beir:{folder}", "train")
+    data.check(queries=False)
+    with pytest.raises(ConfigError, match=r"expected queries\.jsonl or .*found corpus\.jsonl, q"):
+        data.check()
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (b'{"_id": "x", "text": ', r"corpus\.jsonl:3: expected one JSON object per line, found '"),
+        (b'["x"]', r"corpus\.jsonl:3: expected a JSON object, found \['x'\]"),
+        (b'{"id": "x", "text": "t"}', r'corpus\.jsonl:3: expected a string "_id", found'),
+        (b'{"_id": 7, "text": "t"}', r'corpus\.jsonl:3: expected a string "_id", found'),
+        (b'{"_id": "x"}', r'corpus\.jsonl:3: expected strings under "text"'),
+        (b'{"_id": "x", "text": "t", "title": 3}', r'corpus\.jsonl:3: .*"title"'),
+        (b'{"_id": "x", "text": "caf\xe9"}', r"corpus\.jsonl:3: expected UTF-8, found b'\\xe9'"),
+        (b'{"_id": "x", "text": "\\ud83d"}', r"corpus\.jsonl:3: expected text without half"),
+    ],
+)
+def test_a_wrong_line_is_named(folder, line, message):
+    good = b'{"_id": "a", "text": "\\ud83d\\ude00 smile"}\n\n'  # a whole pair, then a blank line
+    (folder / "corpus.jsonl").write_bytes(good + line + b"\n")
+    rows = open_dataset(f"beir:{folder}", "train").docs()
+    assert next(rows) == ("a", "\U0001f600 smile")
+    with pytest.raises(ConfigError, match=message):
+        list(rows)
+
+
+def test_a_byte_order_mark_is_no_text(folder):
+    path = folder / "corpus.jsonl"
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert next(open_dataset(f"beir:{folder}", "train").docs())[0] == "d1"
+
+
+def test_a_truncated_or_false_gzip_file_is_named(folder):
+    (folder / "corpus.jsonl").unlink()
+    path = folder / "corpus.jsonl.gz"
+    rows = [{"_id": str(i), "text": f"text {i * 7919}"} for i in range(2000)]
+    jsonl(path, rows, compress=True)
+    path.write_bytes(path.read_bytes()[:-2000])
+    with pytest.raises(ConfigError, match=r"corpus\.jsonl\.gz: the gzip data is damaged after"):
+        list(open_dataset(f"beir:{folder}", "train").docs())
+    jsonl(path, rows)
+    with pytest.raises(ConfigError, match=r"damaged after line 0 .*copy the file again"):
+        list(open_dataset(f"beir:{folder}", "train").docs())
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("q1\td1\t1\n", r"train\.tsv:1: expected the header \['query-id', 'corpus-id', 'score'\]"),
+        ("query-id\tcorpus-id\tscore\nq1\td1\t1.5\n", r"train\.tsv:2: expected an integer.*'1\.5'"),
+        ("query-id\tcorpus-id\tscore\nq1 d1 1\n", r"train\.tsv:2: expected three tab-separated"),
+        ("query-id\tcorpus-id\tscore\nq1\td1\t3000000000\n", r"train\.tsv:2: .*within 32 bits"),
+    ],
+)
+def test_wrong_qrels_are_named(folder, text, message):
+    (folder / "qrels" / "train.tsv").write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        list(open_dataset(f"beir:{folder}", "train").qrels())

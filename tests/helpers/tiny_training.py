@@ -1,0 +1,117 @@
+"""A tiny model on the small collection, trained on the bare loop: what several tests share."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from raypipe.inference.pairs import Template
+from raypipe.inference.token_reader import TokenReader, token_table
+from raypipe.inference.tokens import load_tokenizer
+from raypipe.inference.truncation import LongestFirst
+from raypipe.losses.listwise import InfoNCE
+from raypipe.models.cross_encoder import CrossEncoder
+from raypipe.models.freeze import freeze
+from raypipe.records import GROUPS
+from raypipe.train.batches import Batcher, Targets
+from raypipe.train.group_reader import GroupReader
+from raypipe.train.loop import train
+from raypipe.train.selection import Outcome
+from raypipe.train.settings import StageConfig
+
+CUT = LongestFirst(max_length=48)
+STAGE = StageConfig(loss=InfoNCE(), lr=3e-3, queries_per_step=6, steps=8, validations=2)
+TRAINING, VALIDATION = range(36), range(36, 48)
+
+
+def write_data(folder: Path, beir_folder: Path, tiny_backbone: Path) -> Path:
+    """Token stores of all texts, and one group per training query, as the jobs write them."""
+    tokenizer = load_tokenizer(tiny_backbone)
+    for name in ("corpus", "queries"):
+        texts = [json.loads(line)["text"] for line in (beir_folder / f"{name}.jsonl").open()]
+        rows = tokenizer(texts, add_special_tokens=False)["input_ids"]
+        _write(folder / name, token_table(rows, len(tokenizer)))
+    rng = np.random.default_rng(0)
+    rows = []
+    for i in TRAINING:
+        others = [d for d in rng.permutation(120) if d not in (i, 60 + i)]
+        docs = [i, 60 + i, *others[: 1 + i % 3]]  # three sizes: groups are padded to the largest
+        rows.append(
+            {
+                "query_index": i,
+                "doc_indices": docs,
+                "relevance": [1] + [0] * (len(docs) - 1),
+                "teacher_values": [float(4 - place) for place in range(len(docs))],
+                "ranks": range(1, len(docs) + 1),
+            }
+        )
+    _write(folder / "groups", pa.Table.from_pylist(rows, schema=GROUPS))
+    return folder
+
+
+def _write(folder: Path, table: pa.Table) -> None:
+    folder.mkdir()
+    with pa.ipc.new_file(str(folder / "part-00000.arrow"), table.schema) as writer:
+        writer.write_table(table)
+
+
+def batcher_of(data: Path, backbone: Path, budget: int, uses: str = "labels") -> Batcher:
+    return Batcher(
+        GroupReader(data / "groups"),
+        TokenReader(data / "queries"),
+        TokenReader(data / "corpus"),
+        Template.of(load_tokenizer(backbone)),
+        CUT,
+        Targets(uses, "score", 1),
+        budget,
+    )
+
+
+def fit(
+    data: Path,
+    backbone: Path,
+    stage: StageConfig = STAGE,
+    *,
+    budget: int = 4096,
+    seed: int = 1,
+    dropout: float = 0.0,
+    precision: str = "fp32",
+    validate=lambda model: {"nDCG@10": 0.0},
+    wrap=lambda model: model,
+    **more,
+) -> tuple[Outcome, torch.nn.Module, list[dict]]:
+    """Train the tiny model; returns outcome, bare model and what was reported."""
+    config = CrossEncoder(backbone=str(backbone), hidden_dropout=dropout, attention_dropout=dropout)
+    torch.manual_seed(seed)
+    model = config.load(backbone, seed, training=True, device="cpu")
+    freeze(model, **stage.freeze.model_dump())
+    reports: list[dict] = []
+    outcome = train(
+        wrap(model),
+        batcher_of(data, backbone, budget, stage.loss.uses),
+        stage,
+        len(TRAINING),
+        seed=seed,
+        precision=precision,
+        selection="nDCG@10",
+        validate=validate,
+        report=reports.append,
+        **more,
+    )
+    return outcome, model, reports
+
+
+def column(outcome: Outcome, name: str) -> list[float]:
+    return [row[name] for row in outcome.history if name in row]
+
+
+def weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def same(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(one[name], two[name]) for name in one)

@@ -1,0 +1,503 @@
+"""The recipe as a whole: what cannot fit is refused, and what a sweep expands to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from raypipe.config import ConfigError
+from raypipe.recipe.experiment import Experiment
+from raypipe.recipe.reading import load, validate
+from raypipe.recipe.trials import Trial, expand
+from raypipe.sweep.plan import Plan, Readiness
+
+DEFAULT = Path(__file__).parents[2] / "jobs" / "recipes" / "default.yaml"
+ALL_PAIRS = "stages.distil.loss={type: margin_mse, pairs: all}"
+RUN_TEACHER = "teacher={type: run_file, paths: [x.trec]}"
+
+
+def read(*overrides: str) -> Experiment:
+    return load(Experiment, DEFAULT, overrides)
+
+
+def refused(*overrides: str) -> str:
+    with pytest.raises(ConfigError) as error:
+        read(*overrides)
+    return str(error.value)
+
+
+# --- validators ----------------------------------------------------------------------------------
+
+
+def test_an_order_is_split_at_its_arrows():
+    assert read("order=distil->contrastive").stage_names == ("distil", "contrastive")
+    assert read("order=[distil]").stage_names == ("distil",)
+    assert read("order=contrastive -> contrastive").stage_names == ("contrastive",) * 2
+    assert read().stage_names == ("contrastive", "distil")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (
+            ["order=contrastive -> distill"],
+            "order: there is no stage 'distill'; did you mean 'distil'?",
+        ),
+        (
+            ["evaluation.measures=[nDCG@10, nDGC@10]"],
+            "evaluation.measures: measure 'nDGC@10': there is no 'nDGC'; did you mean 'nDCG'?",
+        ),
+        (
+            ["evaluation.measures=[AP, nDCG@20]"],
+            "evaluation.selection: 'nDCG@10' is not measured; did you mean 'nDCG@20'?",
+        ),
+        (
+            ["candidates.depth=30", "evaluation.depth=31"],
+            "evaluation.depth: 31 is more than candidates.depth=30; raise that one",
+        ),
+        (
+            ["candidates.depth=30", "evaluation.validation_depth=31"],
+            "evaluation.validation_depth: 31 is more than candidates.depth=30",
+        ),
+        (["teacher=null"], "stages.distil.loss: margin_mse needs a teacher; set `teacher`"),
+        (
+            ["teacher=null", "stages.distil.loss={type: ranknet, targets: teacher}"],
+            "stages.distil.loss: ranknet needs a teacher; set `teacher`",
+        ),
+        (
+            [RUN_TEACHER],
+            "stages.distil.loss: margin_mse cannot use the run_file teacher, which gives a rank; "
+            "it needs score",
+        ),
+        (
+            ["groups.positives=keep_if_retrieved"],
+            "stages.contrastive.loss: infonce needs a positive in every group, but "
+            "groups.positives is keep_if_retrieved; use inject or drop",
+        ),
+        (
+            ["candidates.depth=30", "groups.negatives={type: random_window, high: 31}"],
+            "groups.negatives: the window reaches rank 31, candidates.depth is 30; raise that one",
+        ),
+        (
+            [
+                "candidates.depth=30",
+                "stages.distil.groups={negatives: {type: random_window, high: 40}}",
+            ],
+            "the window reaches rank 40",
+        ),
+        (["groups.negatives={type: random_window, low: 9, high: 8}"], "(high=8) before low=9"),
+        (["stages={}"], "stages: "),
+        (
+            ["stages.distil.loss={type: lambda, targets: teacher}"],
+            "stages.distil.loss: lambda takes a teacher's values for gains, and the fusion "
+            "teacher's are in part below 0",
+        ),
+        (
+            ["resources.workers=3", "stages.distil.queries_per_step=2"],
+            "stages.distil.queries_per_step: 2 queries cannot be shared by resources.workers=3; "
+            "raise the one or lower the other",
+        ),
+        (
+            ["resources={workers: 2, strategy: fsdp}", "stages.distil.filtering={}"],
+            "stages.distil.filtering: leaves workers with unequal work, which "
+            "resources.strategy=fsdp cannot have; use ddp",
+        ),
+        (
+            ["resources.micro_batch_tokens=95"],
+            "resources.micro_batch_tokens: 95 are fewer than one pair of the truncation has, 96; "
+            "raise it, or shorten truncation",
+        ),
+        (
+            ["stages.distil.limit=7"],
+            "limit: 7 groups are fewer than one step of queries_per_step=8 takes",
+        ),
+    ],
+)
+def test_what_cannot_fit_is_refused(overrides, expected):
+    assert expected in refused(*overrides)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        [RUN_TEACHER, "stages.distil.loss={type: ranknet, targets: teacher}"],
+        ["teacher=null", "order=contrastive"],  # a stage that does not run needs no teacher
+        ["teacher=null", "stages.distil.loss={type: ranknet}"],
+        ["groups.positives=keep_if_retrieved", "order=distil", ALL_PAIRS],
+        ["candidates.depth=30", "groups.negatives={type: random_window, high: 30}"],
+        ["candidates.depth=30", "evaluation.depth=30"],
+        ["candidates.depth=30", "groups.negatives={type: top_k, count: 99}"],
+        ["resources.workers=2", "stages.distil.queries_per_step=2"],
+        ["resources={workers: 1, strategy: fsdp}", "stages.distil.filtering={}"],
+        ["resources.workers=2", "stages.distil.filtering={}"],
+        ["resources.micro_batch_tokens=96"],
+        ["stages.distil.limit=8"],
+        # a stage that does not run may be anything
+        ["order=contrastive", "resources.workers=3", "stages.distil.queries_per_step=2"],
+    ],
+)
+def test_what_just_fits_is_accepted(overrides):
+    recipe = read(*overrides)
+    for name in recipe.stage_names:
+        assert recipe.stages[name].loss.uses == "labels" or recipe.teacher is not None
+
+
+def test_a_stage_may_have_groups_of_its_own():
+    recipe = read(
+        "stages.distil.groups={positives: keep_if_retrieved, negatives: {type: top_k}}", ALL_PAIRS
+    )
+    assert recipe.groups_of("distil").positives == "keep_if_retrieved"
+    assert recipe.groups_of("contrastive") == recipe.groups
+
+
+# --- check ---------------------------------------------------------------------------------------
+
+
+def checked(recipe: Path, *overrides: str) -> str:
+    experiment = load(Experiment, recipe, overrides)
+    with pytest.raises(ConfigError) as error:
+        experiment.check()
+    return str(error.value)
+
+
+def test_a_usable_recipe_passes_and_writes_nothing(recipe):
+    load(Experiment, recipe).check()
+    assert list((recipe.parent / "storage").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("data.test={dataset: beir/scifcat/test}", "data.test: ir_datasets has no dataset 'beir/s"),
+        ("data.train={dataset: pydoc, split: trian}", "data.train: "),
+        ("data.validation.dataset=beir:/nowhere/x", "data.validation: "),
+        ("data.validation.split=dev", "data.validation: "),
+        ("candidates={type: trec_run, paths: [/nowhere/x.trec]}", "run file /nowhere/x.trec: not"),
+        ("model.backbone=/nowhere/model", "backbone /nowhere/model: no directory /nowhere/model"),
+        ("model.backbone=package:no_such_pkg/model", "the package no_such_pkg is not installed"),
+        ("teacher.backbone=/nowhere/teacher", "backbone /nowhere/teacher: no directory"),
+        ("truncation.max_length=129", "truncation.max_length: pairs of up to 129 tokens"),
+        ("truncation={type: budgets, query: 5, doc: 120}", "truncation.query and doc: pairs of up"),
+        (
+            "truncation={type: max_p, query: 5, length: 120}",
+            "truncation.query and length: pairs of up to 129 tokens, special tokens included, but "
+            "model.backbone",
+        ),
+        ("stages.distil.freeze.layers=3", "stages.distil.freeze.layers: freezing the first 3 laye"),
+    ],
+)
+def test_what_is_not_there_is_an_error_before_work(recipe, override, expected):
+    assert expected in checked(recipe, override)
+
+
+def test_what_just_has_room_passes(recipe):
+    load(Experiment, recipe, ["truncation.max_length=128", "stages.distil.freeze.layers=2"]).check()
+    longer = load(Experiment, recipe, ["truncation.max_length=600", "order=contrastive"])
+    longer.check(model=False)  # mining reads no pairs
+
+
+def test_errors_of_data_sets_suggest_the_nearest_name(recipe):
+    unknown = checked(recipe, "data.test={dataset: beir/scifcat/test}")
+    assert "did you mean 'beir/scifact/test'?" in unknown
+    split = checked(recipe, "data.train={dataset: pydoc, split: trian}")
+    assert "did you mean 'train'?" in split
+    split = checked(recipe, "data.validation.split=validaton")
+    assert "did you mean 'validation'?" in split
+
+
+def test_a_missing_run_file_suggests_the_one_beside_it(recipe):
+    beside = recipe.parent / "bm25.trec"
+    beside.write_text("q d 1 1 1 x\n")
+    path = recipe.parent / "bm52.trec"
+    key = f"candidates={{type: trec_run, paths: [{path}]}}"
+    assert checked(recipe, key).endswith("not there; did you mean 'bm25.trec'?")
+    load(Experiment, recipe, [key.replace("bm52", "bm25")]).check()
+
+
+def test_a_missing_teacher_file(recipe):
+    stages = "stages.distil.loss={type: ranknet, targets: teacher}"
+    message = checked(recipe, stages, "teacher={type: run_file, paths: [/nowhere/t.trec]}")
+    assert message.startswith("run file /nowhere/t.trec: not there")
+
+
+def test_storage_below_a_regular_file(recipe):
+    (recipe.parent / "file").write_text("x")
+    message = checked(recipe, f"storage={recipe.parent}/file/storage")
+    assert f"storage {recipe.parent}/file/storage cannot be written" in message
+
+
+def test_storage_and_tracking_default_to_the_home(monkeypatch, tmp_path):
+    monkeypatch.setenv("RAYPIPE_HOME", str(tmp_path))
+    assert read().store().root == str(tmp_path / "storage")
+    assert read("storage=/elsewhere").store().root == "/elsewhere"
+    assert read().tracking_uri() is None
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://server")
+    assert read().tracking_uri() == "http://server"
+    assert read("tracking=sqlite:///x").tracking_uri() == "sqlite:///x"
+
+
+# --- search space --------------------------------------------------------------------------------
+
+BASE = ["sweep.space={}", "reference=null"]
+
+
+def spread(space: dict[str, Any], *overrides: str) -> list[Trial]:
+    return expand(
+        read(*BASE, *overrides, f"sweep.space={yaml.safe_dump(space, sort_keys=False).strip()}")
+    )
+
+
+def test_an_empty_space_is_one_trial_named_by_its_stages():
+    (trial,) = expand(read(*BASE))
+    assert trial.name == "contrastive -> distil" and trial.values == {}
+    assert trial.experiment == read(*BASE)
+
+
+def test_the_last_key_varies_fastest():
+    trials = spread({"seed": [1, 2], "stages.distil.lr": [0.01, 0.02], "order": ["distil"]})
+    assert [trial.name for trial in trials] == [
+        "seed 1 / 0.01 / distil",
+        "seed 1 / 0.02 / distil",
+        "seed 2 / 0.01 / distil",
+        "seed 2 / 0.02 / distil",
+    ]
+    assert [trial.row for trial in trials[:2]] == [trial.row for trial in trials[2:]]
+    assert trials[0].row == "0.01 / distil"
+    found = [(t.experiment.seed, t.experiment.stages["distil"].lr) for t in trials]
+    assert found == [(1, 0.01), (1, 0.02), (2, 0.01), (2, 0.02)]
+    assert trials[1].values == {"seed": "1", "stages.distil.lr": "0.02", "order": "distil"}
+    assert {trial.experiment.stage_names for trial in trials} == {("distil",)}
+
+
+def test_labels_name_the_rows_and_mappings_are_merged():
+    space = {"model": {"deep": {"keep_layers": None}, "flat": {"keep_layers": 2}}}
+    trials = spread(space, "model.attention_dropout=0.2", "model.keep_layers=5")
+    assert [trial.name for trial in trials] == ["deep", "flat"]
+    assert [trial.experiment.model.keep_layers for trial in trials] == [None, 2]
+    assert {trial.experiment.model.attention_dropout for trial in trials} == {0.2}
+    assert {trial.experiment.model.backbone for trial in trials} == {read().model.backbone}
+
+
+def test_mappings_are_merged_at_every_depth():
+    change = {"distil": {"lr": 0.03, "loss": {"scale": 2.0}}}
+    (trial,) = spread({"stages": {"x": change}}, "stages.distil.clip=3")
+    stage = trial.experiment.stages["distil"]
+    assert (stage.lr, stage.clip, stage.loss.type, stage.loss.scale) == (0.03, 3, "margin_mse", 2)
+    assert trial.experiment.stages["contrastive"] == read().stages["contrastive"]
+
+
+def test_a_mapping_with_a_type_replaces():
+    losses = {"margin": {"type": "margin_mse"}, "pairs": {"type": "ranknet", "targets": "teacher"}}
+    trials = spread({"stages.distil.loss": losses}, "stages.distil.loss.scale=2")
+    assert trials[0].experiment.stages["distil"].loss.scale == 1.0
+    assert trials[1].experiment.stages["distil"].loss.semantic()["targets"] == "teacher"
+
+
+@pytest.mark.parametrize(
+    ("space", "expected"),
+    [
+        ({"modl.keep_layers": [3]}, "unknown key 'modl'; did you mean 'model'?"),
+        ({"stages.distil.lrr": [3]}, "stages.distil.lrr: unknown key 'lrr'"),
+        ({"stages.distll.lr": [0.1]}, "there is no 'distll' here; did you mean 'distil'?"),
+        ({"seed": [1, 1]}, "sweep.space.seed: expected values with different names, found [1, 1]"),
+        (
+            {"seed": [1, 2], "stages.distil.lr": [0.1, 7]},
+            "sweep.space: seed=1, stages.distil.lr=7: stages.distil.lr: input should be less than",
+        ),
+        (
+            {"order": {"short": "contrastive", "wrong": "contrast"}},
+            "sweep.space: order=wrong: the recipe: order: there is no stage 'contrast'",
+        ),
+        (
+            {"teacher": {"with": {}, "without": None}},
+            "sweep.space: teacher=without: the recipe: stages.distil.loss: margin_mse needs a",
+        ),
+    ],
+)
+def test_a_wrong_combination_is_named(space, expected):
+    with pytest.raises(ConfigError) as error:
+        spread(space)
+    assert expected in str(error.value)
+
+
+def test_the_reference_is_a_row_of_the_table():
+    space = "sweep.space={order: [contrastive, distil]}"
+    for row in ("contrastive", "BM25", "teacher: bi-encoder + first stage"):
+        assert len(expand(read(space, f"reference='{row}'"))) == 2
+    with pytest.raises(ConfigError) as error:
+        expand(read(space, "reference=contrastiv"))
+    assert str(error.value) == "reference: no row 'contrastiv'; did you mean 'contrastive'?"
+    with pytest.raises(ConfigError, match="reference: no row 'bm-25'"):
+        expand(read(space, "reference=bm-25", "teacher=null", "stages.distil.loss.type=infonce"))
+
+
+# --- plan ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def default_plan() -> Plan:
+    return Plan.of(expand(read()))
+
+
+def test_the_demo_trains_every_distinct_stage_once(default_plan):
+    assert [trial.name for trial in default_plan.trials] == [
+        f"MiniLM-{depth} / {order}"
+        for depth in ("L6", "L3")
+        for order in ("contrastive", "distil", "contrastive -> distil")
+    ]
+    assert [len(chain) for chain in default_plan.chains] == [1, 1, 2, 1, 1, 2]
+    assert len(default_plan.stages) == 6
+    summary = default_plan.summary(lambda step: False)
+    assert summary[0] == "6 trials, 6 distinct stages instead of 8 (0 already trained)"
+    assert summary[3] == "  MiniLM-L6 / contrastive -> distil: contrastive -> distil"
+    first = default_plan.chains[0][0].digest
+    there = default_plan.summary(lambda step: step.digest == first)
+    assert there[0].endswith("(1 already trained)")
+    assert there[1:4] == [
+        "  MiniLM-L6 / contrastive: contrastive (there)",
+        "  MiniLM-L6 / distil: distil",
+        "  MiniLM-L6 / contrastive -> distil: contrastive (there) -> distil",
+    ]
+
+
+def test_trials_share_their_beginning_and_nothing_else(default_plan):
+    chains = [[stage.digest for stage in chain] for chain in default_plan.chains]
+    for at in (0, 3):
+        assert chains[at][0] == chains[at + 2][0]
+        assert chains[at + 1][0] != chains[at + 2][1]  # distil of a backbone, of a trained stage
+    assert not {d for chain in chains[:3] for d in chain} & {d for c in chains[3:] for d in c}
+
+
+def test_all_trials_share_their_groups_and_tokens(default_plan):
+    assert len({stage.groups.digest for stage in default_plan.stages.values()}) == 1
+    shared = default_plan.shared()
+    assert len({step.digest for step in shared}) == len(shared)
+    assert not {step.digest for step in shared} & set(default_plan.stages)
+    kinds = {step.kind for step in shared}
+    assert kinds == {"backbone", "groups", "tokens", "candidates", "queries", "collection"}
+
+
+def trained(*overrides: str):
+    return read(*BASE, *overrides).trained()
+
+
+@pytest.fixture(scope="module")
+def plain():
+    return trained()
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["seed=2", "precision=fp16", "model.keep_layers=2", "truncation.max_length=90"],
+)
+def test_what_changes_training_but_no_groups(plain, override):
+    # precision is the teacher's too: its scores are another artifact, and so are the groups
+    other = trained(override)
+    pairs = list(zip(plain.chain(), other.chain(), strict=True))
+    assert all(one.digest != two.digest for one, two in pairs)
+    same = plain.groups.digest == other.groups.digest
+    assert same == (override != "precision=fp16")
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "resources.workers=2",
+        "resources={cpus_per_worker: 2, micro_batch_tokens: 512, actors: 1, gpu: false}",
+        "storage=/x",
+        "tracking=sqlite:///x",
+        "name=other",
+        "evaluation.depth=3",
+        "reference=BM25",
+    ],
+)
+def test_what_changes_nothing_that_is_trained(plain, override):
+    other = trained(override)
+    assert [s.digest for s in other.chain()] == [s.digest for s in plain.chain()]
+    assert other.groups.digest == plain.groups.digest
+
+
+def test_a_setting_of_the_last_stage_leaves_the_first_alone(plain):
+    other = trained("stages.distil.lr=3e-5")
+    assert [a.digest == b.digest for a, b in zip(plain.chain(), other.chain(), strict=True)] == [
+        True,
+        False,
+    ]
+
+
+def test_groups_depend_on_candidates_sampling_and_teacher(plain):
+    digests = {plain.groups.digest}
+    for override in (
+        "groups.seed=1",
+        "groups.max_positives=2",
+        "candidates.k1=1.2",
+        "data.train.limit=7",
+        "teacher.first_stage_weight=0.4",
+        "stages.distil.loss.type=infonce",
+    ):
+        digests.add(trained(override).groups.digest)
+    assert len(digests) == 6  # the loss is not in it
+    assert trained("data.test.limit=7").groups.digest == plain.groups.digest
+
+
+# --- who may start -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def standing() -> set[str]:
+    """Digests of committed stages."""
+    return set()
+
+
+@pytest.fixture
+def ready(default_plan, standing) -> Readiness:
+    """The three trials of MiniLM-L6: contrastive (0), distil (1), contrastive -> distil (2)."""
+    return Readiness(default_plan.chains, lambda step: step.digest in standing, [0, 1, 2])
+
+
+def test_a_trial_waits_while_another_trains_its_stage(ready, standing, default_plan):
+    assert ready.next() == 0 and ready.next() == 1
+    assert ready.next() is None  # 0 trains the first stage of 2
+    ready.finished(1)
+    assert ready.next() is None  # 1 trained another stage
+    standing.add(default_plan.chains[0][0].digest)
+    assert ready.next() == 2  # on commit, whether trial 0 has ended or not
+    assert ready.next() is None and ready.waiting == []
+
+
+def test_a_trial_takes_over_after_a_failure(ready):
+    assert (ready.next(), ready.next(), ready.next()) == (0, 1, None)
+    ready.finished(0)  # without a commit
+    assert ready.next() == 2
+
+
+def test_the_longer_trial_may_train_for_the_shorter(default_plan, standing):
+    ready = Readiness(default_plan.chains, lambda step: step.digest in standing, [2, 0, 1])
+    assert ready.next() == 2
+    assert ready.next() == 1  # 0 must wait, and does not hold up who comes after it
+    assert ready.next() is None and ready.waiting == [0]
+    standing.add(default_plan.chains[2][0].digest)
+    assert ready.next() == 0
+
+
+def test_finished_stages_hold_nobody_up(default_plan, standing):
+    standing |= set(default_plan.stages)
+    ready = Readiness(default_plan.chains, lambda step: step.digest in standing, list(range(6)))
+    assert [ready.next() for _ in range(7)] == [0, 1, 2, 3, 4, 5, None]
+
+
+def test_a_recipe_is_validated_as_a_mapping_too():
+    with pytest.raises(ConfigError, match=r"^here: stages\.a\.loss: "):
+        validate(
+            Experiment,
+            {
+                "name": "x",
+                "data": {r: {"dataset": "pydoc"} for r in ("train", "validation", "test")},
+                "model": {"backbone": "x"},
+                "stages": {"a": {"loss": "infonce"}},
+            },
+            "here",
+        )

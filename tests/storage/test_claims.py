@@ -1,0 +1,136 @@
+"""Claims: two jobs of one cluster make an artifact once; a dead holder blocks nobody."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+
+import pytest
+
+from raypipe.storage import claims
+from raypipe.storage.claims import Claims, Registry
+
+JOB = """\
+import pathlib, sys, time
+from dataclasses import dataclass
+import ray
+from raypipe.storage.builder import Builder
+from raypipe.storage.artifacts import Step, Store
+from raypipe.storage.claims import Claims
+
+address, folder, me = sys.argv[1:]
+here = pathlib.Path(folder)
+
+@dataclass(frozen=True)
+class Slow(Step):
+    kind = "slow"
+    name = "slow"
+
+    def run(self, attempt, context):
+        (here / f"made-by-{me}").touch()
+        until = time.monotonic() + 60
+        while not list(here.glob("waiting-*")):  # the other job has asked for it too
+            assert time.monotonic() < until, "nobody else came"
+            time.sleep(0.05)
+        with attempt.open("value.txt") as out:
+            out.write(b"made by " + me.encode())
+        return {}
+
+ray.init(address=address, logging_level="ERROR")
+store = Store(str(here / "storage"))
+wait = Claims(lambda line: (here / f"waiting-{me}").touch())
+builder = Builder(store, claim=wait)
+artifact = builder.get(Slow())
+print((artifact.local() / "value.txt").read_text(), len(builder.made))
+"""
+
+
+@pytest.mark.ray
+def test_two_jobs_that_want_the_same_artifact_make_it_once(cluster, tmp_path):
+    import ray
+
+    address = ray.get_runtime_context().gcs_address
+    script = tmp_path / "job.py"
+    script.write_text(JOB)
+    jobs = [
+        subprocess.Popen(
+            [sys.executable, str(script), address, str(tmp_path), name],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for name in ("one", "two")
+    ]
+    said = sorted(job.communicate(timeout=120)[0].strip().splitlines()[-1] for job in jobs)
+    assert [job.returncode for job in jobs] == [0, 0]
+    (maker,) = (path.name.removeprefix("made-by-") for path in tmp_path.glob("made-by-*"))
+    assert said == [f"made by {maker} 0", f"made by {maker} 1"]
+    (waiter,) = tmp_path.glob("waiting-*")
+    assert not waiter.name.endswith(maker)
+
+
+def test_a_claim_is_held_renewed_and_released(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    registry = Registry()
+    assert registry.claim("a", "one", 10)
+    assert not registry.claim("a", "two", 10)
+    assert registry.claim("b", "two", 10)
+    now[0] = 109
+    assert registry.claim("a", "one", 10)  # renewed until 119
+    now[0] = 118
+    assert not registry.claim("a", "two", 10)
+    registry.release("a", "two")  # not its own
+    assert not registry.claim("a", "two", 10)
+    registry.release("a", "one")
+    assert registry.claim("a", "two", 10)
+
+
+def test_the_lease_of_a_dead_holder_ends(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    registry = Registry()
+    assert registry.claim("a", "dead", 10)
+    now[0] = 110.5
+    assert registry.claim("a", "alive", 10)
+    assert not registry.claim("a", "dead", 10)
+
+
+class Local(Claims):
+    """Claims whose registry lives in this process."""
+
+    def __init__(self, registry: Registry, said: list[str]) -> None:
+        super().__init__(said.append, lease=0.2)
+        self.registry = registry
+
+    def _call(self, verb, *args):
+        return getattr(self.registry, verb)(*args)
+
+
+def test_a_waiter_goes_on_when_the_artifact_stands():
+    registry, said = Registry(), []
+    with Local(registry, [])("a", lambda: False):
+        with Local(registry, said)("a", lambda: len(said) == 1):
+            assert said == ["waiting for another job that makes a"]
+        assert not registry.claim("a", "third", 1)  # the holder still has it
+
+
+def test_a_holder_renews_its_lease(monkeypatch):
+    registry, renewed = Registry(), []
+    monkeypatch.setattr(
+        registry, "claim", lambda *args: renewed.append(args) or Registry.claim(registry, *args)
+    )
+    with Local(registry, [])("a", lambda: False):
+        until = time.monotonic() + 30
+        while len(renewed) < 3 and time.monotonic() < until:
+            time.sleep(0.01)
+    assert len(renewed) >= 3
+    assert registry.claim("a", "another", 1)  # and released it
+
+
+def test_another_process_is_another_owner():
+    import pickle
+
+    mine = Claims(print)
+    assert pickle.loads(pickle.dumps(mine))._owner != mine._owner
+    assert claims.LEASE_S >= 10  # a busy driver must not lose its claim

@@ -1,0 +1,115 @@
+"""Files on this machine: checksums that are remembered."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+
+from raypipe.storage.files import file_checksum, without_secrets
+
+CONTENT = b"as published"
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
+
+
+@pytest.fixture
+def file(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setenv("RAYPIPE_HOME", str(tmp_path / "home"))
+    path = tmp_path / "scores.tsv"
+    path.write_bytes(CONTENT)
+    return path
+
+
+def memos(file: Path) -> list[Path]:
+    return sorted((file.parent / "home" / "cache" / "checksums").iterdir())
+
+
+@pytest.mark.parametrize(
+    "left",
+    [b"", SHA256[:31].encode(), SHA256.upper().encode(), b"\xff" * 64],
+    ids=["empty", "half", "other letters", "no text"],
+)
+def test_what_is_no_checksum_is_not_believed(file, left):
+    """What a process that was killed while it wrote may have left behind."""
+    file_checksum(file)
+    (memo,) = memos(file)
+    memo.write_bytes(left)
+    assert file_checksum(file) == SHA256
+    assert memo.read_text() == SHA256 and memos(file) == [memo]
+
+
+def test_a_memo_appears_whole(file, monkeypatch):
+    file_checksum(file)
+    (memo,) = memos(file)
+    memo.unlink()
+
+    def killed(path: Path, text: str, *encoding: str) -> None:
+        path.write_bytes(text[:20].encode())
+        raise OSError("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", killed)
+        assert file_checksum(file) == SHA256
+    assert not memo.exists()
+
+
+def test_a_files_checksum_follows_its_content(tmp_path, monkeypatch):
+    monkeypatch.setenv("RAYPIPE_HOME", str(tmp_path / "home"))
+    path = tmp_path / "file"
+    path.write_text("7")
+    seven = file_checksum(path)
+    assert seven.startswith("7902699be42c8a8e")
+    path.write_text("77")
+    assert file_checksum(path) not in (seven, "")
+    path.write_text("7")
+    os.utime(path, ns=(5, 5))
+    assert file_checksum(path) == seven
+
+
+def test_a_checksum_is_remembered_by_path_size_and_time(tmp_path, monkeypatch):
+    monkeypatch.setenv("RAYPIPE_HOME", str(tmp_path / "home"))
+    path = tmp_path / "file"
+    path.write_text("7")
+    os.utime(path, ns=(5, 5))
+    seven = file_checksum(path)
+    memos = list((tmp_path / "home" / "cache" / "checksums").iterdir())
+    assert [memo.read_text() for memo in memos] == [seven]
+    path.write_text("8")
+    os.utime(path, ns=(5, 5))
+    assert file_checksum(path) == seven  # not read again
+    os.utime(path, ns=(6, 6))
+    assert file_checksum(path) != seven
+
+
+def test_a_home_that_cannot_be_written_only_costs_time(tmp_path, monkeypatch):
+    (tmp_path / "home").write_text("a file")
+    monkeypatch.setenv("RAYPIPE_HOME", str(tmp_path / "home" / "below"))
+    path = tmp_path / "file"
+    path.write_text("7")
+    assert file_checksum(path).startswith("7902699be42c8a8e")
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("postgresql://me:secret@host/db", "postgresql://host/db"),
+        ("postgresql://me:se@cret@host/db", "postgresql://host/db"),
+        ("postgresql://me:se/cret@host/db", "postgresql://host/db"),
+        ("postgresql://me:se?cret@host/db", "postgresql://host/db"),
+        ("postgresql://me:se#cret@host/db", "postgresql://host/db"),
+        ("postgresql://me:12/se?cret@host", "postgresql://host"),
+        ("postgresql://host/db?user=me&password=secret", "postgresql://host/db"),
+        ("postgresql:///db?password=secret", "postgresql:///db"),
+        ("s3://AKIA:secret@bucket/x?secret_key=secret#secret", "s3://bucket/x"),
+        ("http://secret@host:5000", "http://host:5000"),
+        ("http://host:5000/path", "http://host:5000/path"),
+        ("s3://bucket/me@home.org/x", "s3://bucket/me@home.org/x"),
+        ("sqlite:////home/me@home/x.db", "sqlite:////home/me@home/x.db"),
+        ("/data/a@b", "/data/a@b"),
+        ("no answer from http://me:secret@h/api, asked http://i:secret@g", None),
+    ],
+)
+def test_secrets_are_cut(text, shown):
+    assert without_secrets(text) == (shown or "no answer from http://h/api, asked http://g")

