@@ -29,11 +29,10 @@ from raypipe.resources import Resources, default_precision
 from raypipe.runs.baselines import OracleRun, TeacherRun
 from raypipe.runs.metrics import Metrics
 from raypipe.runs.rerank import CrossEncoderRun, Reranking
-from raypipe.stages.stage import Stage
+from raypipe.stages.stage import Stage, StageConfig
 from raypipe.storage.artifacts import Step, Store
 from raypipe.storage.files import home, without_secrets
 from raypipe.teachers import Teacher
-from raypipe.train.settings import StageConfig
 
 Role = str
 """train, validation, test, or the name of a further test set."""

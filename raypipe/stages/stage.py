@@ -13,16 +13,49 @@ import pyarrow.fs as pafs
 
 from raypipe.config import ConfigError
 from raypipe.groups.training_groups import TrainingGroups
+from raypipe.groups.training_set import TrainingSet
 from raypipe.inference.tokens import Tokens
 from raypipe.inference.truncation import Truncation
 from raypipe.losses.base import Loss
 from raypipe.models.cross_encoder import CrossEncoder
-from raypipe.resources import Context
+from raypipe.resources import Context, Resources
 from raypipe.runs.rerank import Reranking
 from raypipe.storage.artifacts import Artifact, Attempt, Step
 from raypipe.train.checkpoint import Checkpoints
 from raypipe.train.group_reader import GroupReader
-from raypipe.train.settings import StageConfig, below_one_pair, too_few
+from raypipe.train.settings import TrainingSettings, below_one_pair, too_few
+
+
+class StageConfig(TrainingSettings):
+    """One stage of a recipe: the settings of its training, and what it trains on."""
+
+    groups: TrainingSet | None = None
+    """None: the recipe's `groups`, shared by all stages that do not say otherwise."""
+
+    def check(self, where: str, resources: Resources, longest: int) -> None:
+        """What cannot be trained with these resources.
+
+        Args:
+            where: the dotted path of this stage.
+            longest: tokens of the longest pair.
+
+        Raises:
+            ValueError: a step cannot be shared by the workers, filtering with fsdp, or a token
+                budget below one pair.
+        """
+        workers, budget = resources.workers, resources.micro_batch_tokens
+        if self.queries_per_step < workers:
+            raise ValueError(
+                f"{where}.queries_per_step: {self.queries_per_step} queries cannot be shared by "
+                f"resources.workers={workers}; raise the one or lower the other"
+            )
+        if self.filtering is not None and resources.strategy == "fsdp" and workers > 1:
+            raise ValueError(
+                f"{where}.filtering: leaves workers with unequal work, which "
+                "resources.strategy=fsdp cannot have; use ddp, or train on all groups"
+            )
+        if budget is not None and (problem := below_one_pair(budget, longest)):
+            raise ValueError(problem)
 
 
 @dataclass(frozen=True)

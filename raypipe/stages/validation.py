@@ -63,7 +63,7 @@ class Validation:
         """Means of the measures for the candidates as they are, to the same depth."""
         ids = self.candidates.column("query_id").to_pylist()
         order = {
-            query: [-float(place) for place in range(len(docs))]
+            query: [-float(position) for position in range(len(docs))]
             for query, docs in zip(ids, self.doc_rows, strict=True)
         }
         run = rerank(self.candidates, order, self.depth)

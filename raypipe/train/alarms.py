@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from raypipe.train.drift import (
-    Curve,
+    LossCurve,
     drift_sentence,
     percent,
     rate_sentence,
@@ -59,7 +59,7 @@ class Alarms:
         self._spreads: list[float] = []
         self._losses: list[float] = []
         self._widest: tuple[float, int, float] = (0.0, 0, 0.0)  # spread, its step, loss then
-        self._curve = Curve()
+        self._curve = LossCurve()
         self._lr = 0.0
         self._last: tuple[int, float] | None = None
         self._best: tuple[int, float] | None = None
@@ -192,7 +192,7 @@ class Alarms:
         self._spreads, self._losses = list(state["spreads"]), list(state["losses"])
         spread, step, loss = state["widest"]
         self._widest = (spread, step, loss)
-        self._curve = Curve(**state["curve"])
+        self._curve = LossCurve(**state["curve"])
         self._lr = state["lr"]
         self._last = None if state["last"] is None else (state["last"][0], state["last"][1])
         self._best = None if state["best"] is None else (state["best"][0], state["best"][1])

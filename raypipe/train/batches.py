@@ -39,12 +39,12 @@ class QueryOrder:
         return [self._row(position) for position in range(start, start + self._per_step)]
 
     def _row(self, position: int) -> int:
-        epoch, place = divmod(position, self._groups)
+        epoch, within = divmod(position, self._groups)
         if epoch != self._epoch:
             self._epoch = epoch
             rng = np.random.default_rng([self._seed, epoch])
             self._permutation = rng.permutation(self._groups)
-        return int(self._permutation[place])
+        return int(self._permutation[within])
 
 
 @dataclass(frozen=True)
@@ -53,10 +53,10 @@ class Block:
 
     batches: list[tuple[Array, dict[str, Array]]]
     """Positions among the P passages, and model inputs of similar length."""
-    place_P: tuple[Array, Array]
+    cells_P: tuple[Array, Array]
     """Row and column of every passage in the [T, most] matrix whose row maxima are the scores of
     the pairs; a pair's first passage stands in column 0."""
-    place_T: tuple[Array, Array]
+    cells_T: tuple[Array, Array]
     """Row and column of every pair in the [Q, D] score matrix."""
     targets_QD: Array
     mask_QD: Array
@@ -75,11 +75,11 @@ class Block:
     @property
     def pairs(self) -> int:
         """Query-document pairs; a document is one, however many passages are read of it."""
-        return len(self.place_T[0])
+        return len(self.cells_T[0])
 
     @property
     def passages(self) -> int:
-        return len(self.place_P[0])
+        return len(self.cells_P[0])
 
 
 @dataclass(frozen=True)
@@ -163,8 +163,8 @@ class Batcher:
         ]
         return Block(
             batches,
-            _places([n for _, counts, _ in members for n in counts]),
-            _places(sizes),
+            _cells([n for _, counts, _ in members for n in counts]),
+            _cells(sizes),
             *self._fitted(rows, max(sizes)),
             self._preferences(rows, max(sizes)),
             sum(lengths),
@@ -193,7 +193,7 @@ class Batcher:
         return preferences
 
 
-def _places(sizes: list[int]) -> tuple[Array, Array]:
+def _cells(sizes: list[int]) -> tuple[Array, Array]:
     """Row and column of every member, where row i of a ragged matrix has sizes[i] members."""
     rows = np.repeat(np.arange(len(sizes)), sizes)
     return rows, np.arange(len(rows)) - np.repeat(np.cumsum([0, *sizes[:-1]]), sizes)

@@ -1,4 +1,7 @@
-"""How far training moves weights, and whether it can: float spacing against learning rate."""
+"""Whether training does something: how far weights move, whether they can, whether the loss falls.
+
+A weight cannot move when the learning rate is under the spacing of floating-point numbers at it.
+"""
 
 from __future__ import annotations
 
@@ -108,7 +111,7 @@ SIGNIFICANT = 3.0
 """Standard errors by which a loss must fall."""
 
 
-class Curve:
+class LossCurve:
     """A loss curve in at most 64 means of equally many steps, however long the stage."""
 
     MOST = 64

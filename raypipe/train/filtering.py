@@ -167,10 +167,10 @@ class LossFilter:
         probes = 0
         if self._model is not None and self.acts:
             easy_Q = self._model.probability(features_QF) < self.config.hard_probability
-            for place in np.flatnonzero(easy_Q):
+            for query in np.flatnonzero(easy_Q):
                 self._owed += self.config.probe
                 due = self._owed >= 1 - 1e-9  # ten times .1 is not 1
-                weights_Q[place] = 1 / self.config.probe if due else 0.0
+                weights_Q[query] = 1 / self.config.probe if due else 0.0
                 self._owed -= due
                 probes += due
         return self._begin(features_QF, weights_Q, probes)
@@ -339,8 +339,8 @@ def keeping(losses_N: Array, weights_N: Array, share: float) -> float:
     """
     order = np.argsort(-losses_N, kind="stable")
     above = np.cumsum(weights_N[order])
-    place = int(np.searchsorted(above, share * above[-1] - 1e-9 * above[-1]))
-    return float(losses_N[order[min(place, len(order) - 1)]])
+    index = int(np.searchsorted(above, share * above[-1] - 1e-9 * above[-1]))
+    return float(losses_N[order[min(index, len(order) - 1)]])
 
 
 def step_weights(keep_Q: Array) -> Array:

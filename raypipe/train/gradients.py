@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from raypipe.inference.scoring import autocast, to_tensors
 from raypipe.losses.base import Known, Loss
 from raypipe.train.batches import Block
-from raypipe.train.parallel import bare, place, sharded, without_sync
+from raypipe.train.parallel import bare, rank_and_world, sharded, without_sync
 
 Seen = Callable[[Block, Tensor], None]
 
@@ -107,7 +107,7 @@ class Gradients:
                     loss = loss_of(self.loss, scores_QD, block)
                     self._weighted(loss, block, queries).backward()
             totals += _part(loss, block, queries)
-        if not blocks and place()[1] > 1:
+        if not blocks and rank_and_world()[1] > 1:
             self._nothing(block_scores(self.model, spare, self.precision, self.device))
         return totals
 
@@ -117,7 +117,7 @@ class Gradients:
 
     def _weighted(self, loss: Tensor, block: Block, queries: int) -> Tensor:
         # DDP and FSDP average over workers; the mean is over all queries of the step
-        return self.scaler.scale(loss * (block.queries / queries) * place()[1])
+        return self.scaler.scale(loss * (block.queries / queries) * rank_and_world()[1])
 
     def _cached(self, block: Block, queries: int, seen: Seen, last: bool) -> Tensor:
         scores_P, states = self._without_graph(block)
@@ -207,7 +207,7 @@ def _forward(
 
 def _matrix(scores_P: Tensor, block: Block) -> Tensor:
     scores_T = _best_passages(scores_P, block)
-    rows, columns = (torch.from_numpy(a).to(scores_P.device) for a in block.place_T)
+    rows, columns = (torch.from_numpy(a).to(scores_P.device) for a in block.cells_T)
     empty_QD = torch.zeros(block.mask_QD.shape, device=scores_P.device)
     return empty_QD.index_put((rows, columns), scores_T)
 
@@ -219,8 +219,8 @@ def _best_passages(scores_P: Tensor, block: Block) -> Tensor:
     """
     if block.passages == block.pairs:
         return scores_P
-    pair, column = (torch.from_numpy(a).to(scores_P.device) for a in block.place_P)
-    shape = (block.pairs, int(block.place_P[1].max()) + 1)
+    pair, column = (torch.from_numpy(a).to(scores_P.device) for a in block.cells_P)
+    shape = (block.pairs, int(block.cells_P[1].max()) + 1)
     nothing = torch.full(shape, -math.inf, device=scores_P.device)
     best: Tensor = nothing.index_put((pair, column), scores_P).max(dim=1).values
     return best

@@ -20,9 +20,9 @@ from raypipe.train.alarms import Alarms, not_finite
 from raypipe.train.batches import Batcher, Block, QueryOrder
 from raypipe.train.gradients import Gradients, query_losses
 from raypipe.train.optim import build_optimizer, rate, set_rate
-from raypipe.train.parallel import agree, bare, place, sharded, whole
+from raypipe.train.parallel import agree, bare, rank_and_world, sharded, whole
 from raypipe.train.selection import Outcome, Selection, copy_of
-from raypipe.train.settings import StageConfig
+from raypipe.train.settings import TrainingSettings
 from raypipe.train.skipping import kept_rows, losses_without_graph
 from raypipe.train.snapshot import Snapshot, restore, take
 
@@ -37,7 +37,7 @@ SAVE_AFTER_S = 300.0
 def train(
     model: nn.Module,
     batcher: Batcher,
-    stage: StageConfig,
+    stage: TrainingSettings,
     groups: int,
     *,
     seed: int,
@@ -90,8 +90,8 @@ def train(
     return training.run()
 
 
-def _check(model: nn.Module, stage: StageConfig) -> None:
-    world = place()[1]
+def _check(model: nn.Module, stage: TrainingSettings) -> None:
+    world = rank_and_world()[1]
     if stage.queries_per_step < world:
         raise ValueError(
             f"queries_per_step: {stage.queries_per_step} queries cannot be shared by "
@@ -111,7 +111,7 @@ class Training:
         self,
         model: nn.Module,
         batcher: Batcher,
-        stage: StageConfig,
+        stage: TrainingSettings,
         groups: int,
         *,
         seed: int,
@@ -126,7 +126,7 @@ class Training:
         self.model, self.batcher, self.stage, self.seed = model, batcher, stage, seed
         self.precision = precision
         self.validate, self.report, self.save, self.alarms = validate, report, save, alarms
-        self.say = say if place()[0] == 0 else lambda sentence: None
+        self.say = say if rank_and_world()[0] == 0 else lambda sentence: None
         self.total = stage.total_steps(groups)
         self.order = QueryOrder(groups, stage.queries_per_step, seed)
         self.optimizer = build_optimizer(model, stage)
@@ -203,7 +203,7 @@ class Training:
 
     def _one_step(self, step: int) -> None:
         """One optimizer step over all workers; a row of history says what it did."""
-        (rank, world), lr = place(), rate(self.stage, step, self.total)
+        (rank, world), lr = rank_and_world(), rate(self.stage, step, self.total)
         set_rate(self.optimizer, lr)
         self.optimizer.zero_grad(set_to_none=True)
         rows, losses = self.order.rows(step), []
@@ -279,7 +279,7 @@ class Training:
         It does so after its first backward pass, and the place in a bucket decides in which order
         workers' gradients are added: a resumed run would add its first step in another order.
         """
-        if place()[1] < 3 or sharded(self.model):
+        if rank_and_world()[1] < 3 or sharded(self.model):
             return
         block = next(self.batcher.blocks(self.order.rows(0)[:1]))
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from raypipe.train.settings import StageConfig
+from raypipe.train.settings import TrainingSettings
 
 
-def build_optimizer(model: nn.Module, stage: StageConfig) -> torch.optim.Optimizer:
+def build_optimizer(model: nn.Module, stage: TrainingSettings) -> torch.optim.Optimizer:
     """AdamW over what is not frozen; biases and norms do not decay.
 
     Raises:
@@ -24,11 +24,11 @@ def build_optimizer(model: nn.Module, stage: StageConfig) -> torch.optim.Optimiz
     return torch.optim.AdamW(groups, lr=stage.lr, betas=stage.betas, eps=stage.eps, fused=True)
 
 
-def rate(stage: StageConfig, step: int, total: int) -> float:
+def rate(stage: TrainingSettings, step: int, total: int) -> float:
     """The learning rate of `step` (from 0): a function of the position alone, so it needs no state.
 
     >>> from raypipe.losses import InfoNCE
-    >>> stage = StageConfig(loss=InfoNCE(), lr=0.8, warmup=0.2)
+    >>> stage = TrainingSettings(loss=InfoNCE(), lr=0.8, warmup=0.2)
     >>> [round(rate(stage, s, 10), 3) for s in (0, 1, 2, 6, 9)]
     [0.4, 0.8, 0.8, 0.4, 0.1]
     """

@@ -13,7 +13,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
 
-def place() -> tuple[int, int]:
+def rank_and_world() -> tuple[int, int]:
     """(rank, workers); (0, 1) without a process group."""
     if dist.is_available() and dist.is_initialized():
         return dist.get_rank(), dist.get_world_size()
@@ -22,7 +22,7 @@ def place() -> tuple[int, int]:
 
 def agree(value: Any) -> Any:
     """Rank 0's value, on every worker; all of them call it."""
-    if place()[1] == 1:
+    if rank_and_world()[1] == 1:
         return value
     box = [value]
     dist.broadcast_object_list(box, src=0)
@@ -31,7 +31,7 @@ def agree(value: Any) -> Any:
 
 def gathered(value: Any) -> list[Any]:
     """Every worker's value by rank, on every worker."""
-    world = place()[1]
+    world = rank_and_world()[1]
     if world == 1:
         return [value]
     parts: list[Any] = [None] * world
@@ -58,7 +58,7 @@ def shard(model: nn.Module, device: str) -> nn.Module:
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
-    mesh = init_device_mesh(torch.device(device).type, (place()[1],))
+    mesh = init_device_mesh(torch.device(device).type, (rank_and_world()[1],))
     for part in [m for m in model.modules() if isinstance(m, nn.ModuleList)]:
         for layer in part:
             fully_shard(layer, mesh=mesh)

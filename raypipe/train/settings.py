@@ -1,4 +1,4 @@
-"""The settings of one training stage."""
+"""What the training loop needs to know of a stage; what names its groups stands in stages."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ from typing import Annotated
 from pydantic import Field, model_validator
 
 from raypipe.config import NOT_SEMANTIC, Config
-from raypipe.groups.training_set import TrainingSet
 from raypipe.losses import AnyLoss
-from raypipe.resources import Resources
 from raypipe.train.filtering import Filtering
 from raypipe.train.schedules import Linear, Schedule
 
@@ -34,17 +32,15 @@ class EarlyStopping(Config):
     """An improvement is more than this above the value that last counted as one."""
 
 
-class StageConfig(Config):
-    """One objective, trained on one groups artifact, with an optimizer of its own.
+class TrainingSettings(Config):
+    """One objective, and how the loop fits a model to it, with an optimizer of its own.
 
-    The optimizer begins anew: moments of another objective's gradients, at another rate, say little
-    about this one's.
+    The optimizer begins anew in every stage: moments of another objective's gradients, at another
+    rate, say little about this one's.
     """
 
     loss: AnyLoss
     """The objective."""
-    groups: TrainingSet | None = None
-    """None: the recipe's `groups`, shared by all stages that do not say otherwise."""
     limit: int | None = Field(None, ge=1)
     """Use only the first n groups; None uses all."""
     lr: float = Field(2e-5, gt=0, lt=1)
@@ -97,13 +93,13 @@ class StageConfig(Config):
     stage that was interrupted then ends with the weights of one that was not."""
 
     @model_validator(mode="after")
-    def _a_step_is_full(self) -> StageConfig:
+    def _a_step_is_full(self) -> TrainingSettings:
         if self.limit is not None and self.limit < self.queries_per_step:
             raise ValueError(f"limit: {too_few(self.limit, self.queries_per_step)}")
         return self
 
     @model_validator(mode="after")
-    def _patience_can_run_out(self) -> StageConfig:
+    def _patience_can_run_out(self) -> TrainingSettings:
         stopping = self.early_stopping
         if stopping is None or self.validate_every is not None:
             return self
@@ -114,31 +110,6 @@ class StageConfig(Config):
                 "validations, lower patience, or set validate_every"
             )
         return self
-
-    def check(self, where: str, resources: Resources, longest: int) -> None:
-        """What cannot be trained with these resources.
-
-        Args:
-            where: the dotted path of this stage.
-            longest: tokens of the longest pair.
-
-        Raises:
-            ValueError: a step cannot be shared by the workers, filtering with fsdp, or a token
-                budget below one pair.
-        """
-        workers, budget = resources.workers, resources.micro_batch_tokens
-        if self.queries_per_step < workers:
-            raise ValueError(
-                f"{where}.queries_per_step: {self.queries_per_step} queries cannot be shared by "
-                f"resources.workers={workers}; raise the one or lower the other"
-            )
-        if self.filtering is not None and resources.strategy == "fsdp" and workers > 1:
-            raise ValueError(
-                f"{where}.filtering: leaves workers with unequal work, which "
-                "resources.strategy=fsdp cannot have; use ddp, or train on all groups"
-            )
-        if budget is not None and (problem := below_one_pair(budget, longest)):
-            raise ValueError(problem)
 
     def total_steps(self, groups: int) -> int:
         """Optimizer steps on `groups` groups; batches are always full, a rest begins no step."""

@@ -15,7 +15,7 @@ from raypipe.losses.base import Loss
 from raypipe.train.batches import Batcher
 from raypipe.train.filtering import Array, LossFilter, in_order
 from raypipe.train.gradients import block_scores, query_losses
-from raypipe.train.parallel import agree, gathered, place
+from raypipe.train.parallel import agree, gathered, rank_and_world
 from raypipe.train.predictor import group_features
 
 
@@ -30,7 +30,7 @@ def kept_rows(
     Args:
         losses_of: this worker's losses of its share of the groups, rows[rank::workers].
     """
-    rank, world = place()
+    rank, world = rank_and_world()
     keep_Q = None
     if rank == 0:
         keep_Q = (

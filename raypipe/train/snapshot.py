@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from raypipe.train.gradients import random_state, set_random_state
-from raypipe.train.parallel import bare, gathered, load_whole, place, spread_like, whole
+from raypipe.train.parallel import bare, gathered, load_whole, rank_and_world, spread_like, whole
 
 _SLOT = "|"
 """Between a parameter's name and the optimizer's name for one of its tensors."""
@@ -43,7 +43,7 @@ def take(
     Args:
         best: weights worth keeping that are not the model's own.
     """
-    rank, world = place()
+    rank, world = rank_and_world()
     device = next(model.parameters()).device
     states = gathered({k: v.cpu() for k, v in random_state(device).items()})
     weights = ((n, v.detach()) for n, v in bare(model).state_dict().items())
@@ -68,7 +68,7 @@ def restore(
     Raises:
         ValueError: the snapshot is of another model.
     """
-    rank, world = place()
+    rank, world = rank_and_world()
     device = next(model.parameters()).device
     load_whole(model, snapshot.tensors["weights"])
     named = {name: p for name, p in bare(model).named_parameters() if p.requires_grad}

@@ -21,10 +21,10 @@ from raypipe.train.batches import Batcher, Targets
 from raypipe.train.group_reader import GroupReader
 from raypipe.train.loop import train
 from raypipe.train.selection import Outcome
-from raypipe.train.settings import StageConfig
+from raypipe.train.settings import TrainingSettings
 
 CUT = LongestFirst(max_length=48)
-STAGE = StageConfig(loss=InfoNCE(), lr=3e-3, queries_per_step=6, steps=8, validations=2)
+STAGE = TrainingSettings(loss=InfoNCE(), lr=3e-3, queries_per_step=6, steps=8, validations=2)
 TRAINING, VALIDATION = range(36), range(36, 48)
 
 
@@ -74,7 +74,7 @@ def batcher_of(data: Path, backbone: Path, budget: int, uses: str = "labels") ->
 def fit(
     data: Path,
     backbone: Path,
-    stage: StageConfig = STAGE,
+    stage: TrainingSettings = STAGE,
     *,
     budget: int = 4096,
     seed: int = 1,

@@ -14,7 +14,7 @@ from raypipe.losses.listwise import InfoNCE
 from raypipe.models.cross_encoder import CrossEncoder
 from raypipe.models.freeze import compiled, enable_gradient_checkpointing, freeze
 from raypipe.train.optim import build_optimizer
-from raypipe.train.settings import StageConfig
+from raypipe.train.settings import TrainingSettings
 
 every_family = pytest.mark.parametrize("family", FAMILIES)
 NOTHING = {"embeddings": False, "position_embeddings": False, "layers": 0}
@@ -116,7 +116,7 @@ def test_frozen_weights_are_in_no_optimizer_and_stay_as_they_are(family):
     model = model_of(family)
     freeze(model, embeddings=True, position_embeddings=True, layers=1)
     held = frozen(model)
-    optimizer = build_optimizer(model, StageConfig(loss=InfoNCE()))
+    optimizer = build_optimizer(model, TrainingSettings(loss=InfoNCE()))
     trained = {id(p) for group in optimizer.param_groups for p in group["params"]}
     assert trained == {id(p) for n, p in model.named_parameters() if n not in held}
     fit(model, family, InfoNCE(), steps=2, lr=5e-3)

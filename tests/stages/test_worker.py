@@ -24,10 +24,10 @@ from raypipe.inference.truncation import Budgets, MaxP
 from raypipe.models.cross_encoder import CrossEncoder
 from raypipe.stages import worker
 from raypipe.stages.output import documents_cut
+from raypipe.stages.stage import StageConfig
 from raypipe.storage.artifacts import Attempt, Store
 from raypipe.train.checkpoint import Checkpoints
 from raypipe.train.filtering import Filtering
-from raypipe.train.settings import StageConfig
 
 FILTER = Filtering(warmup_queries=12, window=8)
 

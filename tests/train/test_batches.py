@@ -19,7 +19,7 @@ from raypipe.records import GROUPS
 from raypipe.train.batches import Batcher, Block, QueryOrder, Targets
 from raypipe.train.group_reader import GroupReader
 from raypipe.train.schedules import Linear
-from raypipe.train.settings import StageConfig
+from raypipe.train.settings import TrainingSettings
 
 CLS, SEP, QUERY, DOC = 1, 2, 1000, 2000
 TEMPLATE = Template((CLS,), (SEP,), (SEP,), ((0,), 0, (0,), 1, (1,)), pad_id=0, pad_type=0)
@@ -115,7 +115,7 @@ def read_pairs(block: Block) -> dict[tuple[int, int], tuple[int, int]]:
             query = {i - QUERY for i in inside if i < DOC}
             doc = {i - DOC for i in inside if i >= DOC}
             assert len(query) == len(doc) == 1 and len(real) <= 20 and not ids[mask == 0].any()
-            place = (int(block.place_T[0][position]), int(block.place_T[1][position]))
+            place = (int(block.cells_T[0][position]), int(block.cells_T[1][position]))
             assert place not in found
             found[place] = (query.pop(), doc.pop())
     return found
@@ -183,7 +183,7 @@ def test_one_passage_per_pair_is_batched_as_pairs_are(folder, cut, budget):
     batcher = dataclasses.replace(batcher_of(folder, budget), truncation=cut)
     at = 0
     for block in batcher.blocks(list(range(12))):
-        assert block.passages == block.pairs == len(np.unique(block.place_P[0]))
+        assert block.passages == block.pairs == len(np.unique(block.cells_P[0]))
         pairs, place = [], []
         for number in range(block.queries):
             query, docs, *_ = batcher.groups[at + number]
@@ -195,7 +195,7 @@ def test_one_passage_per_pair_is_batched_as_pairs_are(folder, cut, budget):
         at += block.queries
         lengths = [len(q) + len(d) + 3 for q, d in pairs]
         assert block.tokens == sum(lengths)
-        assert list(zip(*(a.tolist() for a in block.place_T), strict=True)) == place
+        assert list(zip(*(a.tolist() for a in block.cells_T), strict=True)) == place
         expected = list(length_batches(lengths, budget // 4))
         assert len(block.batches) == len(expected)
         for (rows, inputs), wanted in zip(block.batches, expected, strict=True):
@@ -282,4 +282,4 @@ def test_the_linear_schedule_rises_then_falls_and_is_never_zero(total, warmup):
     ],
 )
 def test_total_steps(changes, groups, steps):
-    assert StageConfig(loss=InfoNCE(), **changes).total_steps(groups) == steps
+    assert TrainingSettings(loss=InfoNCE(), **changes).total_steps(groups) == steps

@@ -119,7 +119,7 @@ def test_fp16_scales_and_leaves_overflows_out(data, tiny_backbone, monkeypatch):
 @pytest.mark.parametrize("restored", [False, True])
 def test_a_worker_without_groups_takes_part_in_fp16(data, tiny_backbone, monkeypatch, restored):
     """Its first step after a start or a restart may be one of which a filter left it nothing."""
-    monkeypatch.setattr("raypipe.train.gradients.place", lambda: (1, 2))
+    monkeypatch.setattr("raypipe.train.gradients.rank_and_world", lambda: (1, 2))
     model = CrossEncoder(backbone=str(tiny_backbone)).load(
         tiny_backbone, 1, training=True, device="cpu"
     )

@@ -17,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from raypipe.train.alarms import Alarms
 from raypipe.train.checkpoint import Checkpoints
 from raypipe.train.filtering import Filtering
-from raypipe.train.settings import EarlyStopping, Freeze, StageConfig
+from raypipe.train.settings import EarlyStopping, Freeze, TrainingSettings
 from raypipe.train.snapshot import Snapshot
 
 LONG = STAGE.replace(steps=12, validate_every=1, checkpoint_every=1)
@@ -38,7 +38,7 @@ def rising(model) -> dict[str, float]:
     return {"nDCG@10": -falling(model)["nDCG@10"]}
 
 
-def best_at(data: Path, backbone: Path, stage: StageConfig, step: int):
+def best_at(data: Path, backbone: Path, stage: TrainingSettings, step: int):
     """Depends on the weights alone, and is best after the given step of this stage, on any machine:
     it is how near the weights are to those of that step."""
     seen: list[float] = []
@@ -52,7 +52,7 @@ def best_at(data: Path, backbone: Path, stage: StageConfig, step: int):
     return lambda model: {"nDCG@10": -abs(falling(model)["nDCG@10"] - goal)}
 
 
-def validation_of(data: Path, backbone: Path, stage: StageConfig):
+def validation_of(data: Path, backbone: Path, stage: TrainingSettings):
     if stage.early_stopping is not None:
         return falling
     return best_at(data, backbone, stage, 12 if stage.freeze.layers else 8)

@@ -17,7 +17,7 @@ from raypipe.models.cross_encoder import CrossEncoder
 from raypipe.train.optim import build_optimizer, rate
 from raypipe.train.schedules import Constant, Cosine, Linear
 from raypipe.train.selection import Selection
-from raypipe.train.settings import EarlyStopping, Freeze, StageConfig
+from raypipe.train.settings import EarlyStopping, Freeze, TrainingSettings
 
 
 @pytest.fixture(scope="module")
@@ -56,14 +56,16 @@ def test_no_step_is_wasted_and_none_exceeds_the_highest_rate(schedule, total, sh
 
 
 def test_warm_up_in_steps_replaces_the_share():
-    stage = StageConfig(loss=InfoNCE(), lr=0.8, warmup=0.5, warmup_steps=4, schedule=Constant())
+    stage = TrainingSettings(
+        loss=InfoNCE(), lr=0.8, warmup=0.5, warmup_steps=4, schedule=Constant()
+    )
     assert [rate(stage, s, 8) for s in range(6)] == pytest.approx([0.2, 0.4, 0.6, 0.8, 0.8, 0.8])
     assert stage.rise(2) == 2  # a short stage
     assert stage.replace(warmup_steps=None).rise(8) == 4
 
 
 def test_the_optimizer_gets_its_settings():
-    stage = StageConfig(loss=InfoNCE(), betas=(0.8, 0.95), eps=1e-6, weight_decay=0.3)
+    stage = TrainingSettings(loss=InfoNCE(), betas=(0.8, 0.95), eps=1e-6, weight_decay=0.3)
     matrices, rest = build_optimizer(torch.nn.Linear(3, 2), stage).param_groups
     assert matrices["weight_decay"] == 0.3 and rest["weight_decay"] == 0
     assert [p.shape for p in matrices["params"]] == [(2, 3)]
@@ -81,7 +83,7 @@ def test_nothing_left_to_train():
 
 
 def test_validation_steps():
-    stage = StageConfig(loss=InfoNCE(), validations=3)
+    stage = TrainingSettings(loss=InfoNCE(), validations=3)
     assert stage.validation_steps(7) == {3, 5, 7}
     assert stage.validation_steps(2) == {1, 2}
     every = stage.replace(validate_every=3)
@@ -102,9 +104,9 @@ def test_validation_steps():
 )
 def test_settings_that_make_no_sense(changes, message):
     with pytest.raises(ValidationError, match=message):
-        StageConfig.model_validate({"loss": {"type": "infonce"}, **changes})
+        TrainingSettings.model_validate({"loss": {"type": "infonce"}, **changes})
     ok = {"validations": 4, "early_stopping": {"patience": 2}}
-    assert StageConfig.model_validate({"loss": {"type": "infonce"}, **ok}).early_stopping
+    assert TrainingSettings.model_validate({"loss": {"type": "infonce"}, **ok}).early_stopping
 
 
 # --- selection -----------------------------------------------------------------------------------
@@ -188,6 +190,6 @@ def test_frozen_weights_do_not_move(data, tiny_backbone):
 
 
 def test_fewer_queries_than_workers(data, tiny_backbone, monkeypatch):
-    monkeypatch.setattr("raypipe.train.loop.place", lambda: (0, 7))
+    monkeypatch.setattr("raypipe.train.loop.rank_and_world", lambda: (0, 7))
     with pytest.raises(ValueError, match=r"queries_per_step: 6 .*resources\.workers=7"):
         fit(data, tiny_backbone, STAGE)

@@ -28,7 +28,7 @@ from raypipe.stages.worker import _batcher
 from raypipe.train.batches import Block
 from raypipe.train.gradients import loss_of
 from raypipe.train.group_reader import GroupReader
-from raypipe.train.settings import StageConfig
+from raypipe.train.settings import TrainingSettings
 
 TEMPLATE = Template((1,), (2,), (2,), None, pad_id=0, pad_type=0)
 RELEVANCE = [[3, 2, 0, 0], [2, 0, 0]]
@@ -69,7 +69,7 @@ def batch(
     texts = write(folder / "texts", token_table([[7, 8]] * 9, 100))
     stored = types.SimpleNamespace(local=lambda: texts)
     stage = types.SimpleNamespace(
-        config=StageConfig(loss=loss),
+        config=TrainingSettings(loss=loss),
         truncation=LongestFirst(max_length=16),
         teacher_kind="score",
         positive_relevance=threshold,
