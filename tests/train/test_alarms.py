@@ -12,7 +12,14 @@ from torch import nn
 
 from raypipe.losses.listwise import InfoNCE
 from raypipe.train.alarms import Alarms, cut_sentence, not_finite
-from raypipe.train.drift import Curve, drift, drift_sentence, rate_sentence, snapshot, spacing_share
+from raypipe.train.drift import (
+    LossCurve,
+    drift,
+    drift_sentence,
+    rate_sentence,
+    snapshot,
+    spacing_share,
+)
 
 FIRST = {"nDCG@10": 0.45}
 
@@ -221,17 +228,17 @@ def test_validation_below_the_first_stage_counts_at_the_end_only():
 
 
 def test_the_loss_curve_by_hand():
-    curve = Curve()
+    curve = LossCurve()
     for value in [4.0] * 8 + [2.0] * 8:
         curve.add(value)
     assert curve.flat() is None  # no noise but one jump: 4 / 30 = .365 squared; the fall is 2
-    curve = Curve()
+    curve = LossCurve()
     for value in [2.0] * 15:
         curve.add(value)
     assert curve.flat() is None  # too short
     curve.add(2.0)
     assert curve.flat() == (2.0, 2.0)
-    rising = Curve()
+    rising = LossCurve()
     for step in range(100):
         rising.add(1 + step / 100)
     first, last = rising.flat()
@@ -241,7 +248,7 @@ def test_the_loss_curve_by_hand():
 def test_the_curve_keeps_at_most_64_means_of_equally_many_steps():
     rng = np.random.default_rng(0)
     values = rng.standard_normal(1000)
-    curve = Curve()
+    curve = LossCurve()
     for value in values:
         curve.add(float(value))
     state = curve.state()
@@ -257,7 +264,7 @@ def test_flat_is_rarely_missed_and_rarely_wrong():
     for _ in range(200):
         noise = rng.standard_normal(300) * 0.3
         for name, fall in (("flat", 0.0), ("falling", 0.6)):
-            curve = Curve()
+            curve = LossCurve()
             for step, value in enumerate(noise):
                 curve.add(2 + float(value) - fall * step / 300)
             right[name] += (curve.flat() is not None) == (name == "flat")
