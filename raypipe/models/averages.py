@@ -34,9 +34,9 @@ Layout = Mapping[str, tuple[str, tuple[int, ...]]]
 class AveragedWeights(Step):
     """The arithmetic mean of checkpoints of one architecture, in float32.
 
-    The uniform soup of Wortsman et al. 2022 (arXiv 2203.05482). Members that start from one
-    checkpoint share all its weights. Seeds of one recipe share only the backbone's weights and draw
-    their own heads, so the mean of a few seeds can be much worse than each of them.
+    The uniform soup of Wortsman et al. 2022 (arXiv 2203.05482). The paper's members start
+    from one checkpoint with all weights in common. Seeds of one recipe have only the backbone's
+    weights in common and draw their own heads, so their mean can be much worse than each of them.
     """
 
     members: tuple[Step, ...]
