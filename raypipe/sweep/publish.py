@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from raypipe.artifacts import Builder
 from raypipe.evaluation.report import plots
-from raypipe.evaluation.report.contents import Curve, Report, SetFacts
+from raypipe.evaluation.report.contents import Report, SetFacts, StageHistory
 from raypipe.evaluation.report.page import to_html
 from raypipe.evaluation.report.published import published_for
 from raypipe.evaluation.report.text import print_report, to_markdown
@@ -102,11 +102,13 @@ def _groups(counts: Mapping[str, Any]) -> list[str]:
     return said
 
 
-def curves_of(rows: Mapping[str, Sequence[Trial]], builder: Builder) -> dict[str, list[Curve]]:
+def curves_of(
+    rows: Mapping[str, Sequence[Trial]], builder: Builder
+) -> dict[str, list[StageHistory]]:
     """What every stage of these rows reported, from the checkpoints that stand."""
     return {
         name: [
-            Curve(stage.stage_name, trial.experiment.seed, series(history(checkpoint)))
+            StageHistory(stage.stage_name, trial.experiment.seed, series(history(checkpoint)))
             for trial in trials
             for stage in trial.experiment.trained().chain()
             if (checkpoint := builder.find(stage)) is not None

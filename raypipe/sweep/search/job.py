@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from raypipe.artifacts import Builder
-from raypipe.evaluation.report.contents import Report, Searched
+from raypipe.evaluation.report.contents import Report, SearchedTrial
 from raypipe.experiment import Experiment
 from raypipe.sweep.estimate import estimate
 from raypipe.sweep.held_out import check_held_out
@@ -154,11 +154,11 @@ def _shown_once(first: Trial, best: Trial) -> list[str]:
     ]
 
 
-def searched(experiment: Experiment, drawn: Sequence[Drawn]) -> tuple[Searched, ...]:
+def searched(experiment: Experiment, drawn: Sequence[Drawn]) -> tuple[SearchedTrial, ...]:
     """Draws as the report shows them."""
     sampler = Sampler(experiment.sweep.axes(), experiment.sweep.search)
     return tuple(
-        Searched(
+        SearchedTrial(
             one.number,
             {key: label for key, label, _ in sampler.choices(one)},
             one.state,

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from raypipe.evaluation.report.contents import Curve, Report, Searched, SetFacts
+from raypipe.evaluation.report.contents import Report, SearchedTrial, SetFacts, StageHistory
 from raypipe.evaluation.report.page import to_html
 from raypipe.evaluation.report.text import print_report, to_markdown
 from raypipe.evaluation.rows import Row, StageFacts, Statistics
@@ -34,10 +34,10 @@ STAGES = {
     "distil": StageFacts("distil", "ranknet", 2e-5, 2, 100, 200, 6400, "0f1e2d3c4b5a6978"),
 }
 TRIALS = (
-    Searched(0, {"lr": "0.001"}, "finished", 0.4),
-    Searched(1, {"lr": "0.1", "loss": "hinge"}, "pruned", 0.1),
-    Searched(2, {"lr": "7"}, "failed", None),
-    Searched(3, {"lr": "0.002"}, "finished", 0.6),
+    SearchedTrial(0, {"lr": "0.001"}, "finished", 0.4),
+    SearchedTrial(1, {"lr": "0.1", "loss": "hinge"}, "pruned", 0.1),
+    SearchedTrial(2, {"lr": "7"}, "failed", None),
+    SearchedTrial(3, {"lr": "0.002"}, "finished", 0.6),
 )
 
 
@@ -92,7 +92,7 @@ def report(**changes) -> Report:
     """Everything a report can hold; few resamples, as most tests read no interval."""
     curves = {
         one.name: [
-            Curve(
+            StageHistory(
                 stage.name,
                 seed,
                 {
