@@ -142,12 +142,12 @@ def _letters(
     names = [row.name for row in rows if row.kind != "oracle" and row.name in values]
     means = {name: values[name].mean(axis=0).tolist() for name in names}
     pairs = list(itertools.combinations(names, 2))
-    tests = [paired_test(means[one], means[other]) for one, other in pairs]
+    tests = [paired_test(means[first], means[second]) for first, second in pairs]
     adjusted = holm([test.p for test in tests])
     beaten: dict[str, list[str]] = {name: [] for name in names}
-    for (one, other), test, p in zip(pairs, tests, adjusted, strict=True):
+    for (first, second), test, p in zip(pairs, tests, adjusted, strict=True):
         if p < statistics.alpha:
-            better, worse = (one, other) if test.difference > 0 else (other, one)
+            better, worse = (first, second) if test.difference > 0 else (second, first)
             beaten[better].append(labels[worse])
     return {name: "".join(sorted(worse, key=_label_order)) for name, worse in beaten.items()}
 

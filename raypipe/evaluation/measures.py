@@ -87,7 +87,10 @@ def evaluate(
     import ir_measures
 
     if positive_relevance < 1:
-        raise ValueError(f"expected a positive_relevance of at least 1, found {positive_relevance}")
+        raise ValueError(
+            f"expected a positive_relevance of at least 1, found {positive_relevance}; TREC DL "
+            "counts from 2, binary judgements from 1"
+        )
     judged = _judgements(qrels)
     names = list(dict.fromkeys(measures))
     wanted = [_with_relevance(m, positive_relevance) for m in parse_measures(names)]
