@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from report_rows import GOLDEN, TRIALS, report, without_drawings
+from report_rows import FULL, GOLDEN, TRIALS, report, without_drawings
 
 from raypipe.evaluation.report.contents import Report, SearchedTrial
 from raypipe.evaluation.report.page import to_html
@@ -17,8 +17,8 @@ ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture(scope="module")
-def text(full) -> str:
-    return to_html(full)
+def text() -> str:
+    return to_html(FULL)
 
 
 class Page(html.parser.HTMLParser):
