@@ -23,7 +23,7 @@ from raypipe.commands.job import (
     tracked,
 )
 from raypipe.commands.result import Result, publish
-from raypipe.evaluation.report.contents import Report, Searched
+from raypipe.evaluation.report.contents import Report, SearchedTrial
 from raypipe.recipe.experiment import Experiment
 from raypipe.recipe.trials import Trial, by_row, representatives
 from raypipe.storage.builder import Builder
@@ -159,11 +159,11 @@ def _shown_once(first: Trial, best: Trial) -> list[str]:
     ]
 
 
-def searched(experiment: Experiment, drawn: Sequence[Drawn]) -> tuple[Searched, ...]:
+def searched(experiment: Experiment, drawn: Sequence[Drawn]) -> tuple[SearchedTrial, ...]:
     """Draws as the report shows them."""
     sampler = Sampler(experiment.sweep.axes(), experiment.sweep.search)
     return tuple(
-        Searched(
+        SearchedTrial(
             one.number,
             {key: label for key, label, _ in sampler.choices(one)},
             one.state,

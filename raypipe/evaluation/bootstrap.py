@@ -23,17 +23,18 @@ def interval(
 ) -> tuple[float, float]:
     """Percentile bootstrap interval of the mean over all seeds and queries.
 
-    Queries are resampled, and seeds independently of them, as both are samples of what could have
-    been (a crossed design; Owen 2007, "The pigeonhole bootstrap"). One seed leaves the bootstrap
-    over queries; a single query or equal values give an interval of no width. Few seeds say little
-    of the spread between seeds: with three of them the interval is rather too narrow.
+    Each resample draws queries and, independently, seeds: both are samples of what could have been
+    (a crossed design; Owen 2007, "The pigeonhole bootstrap"). With one seed it draws queries only;
+    a single query or equal values give an interval of no width. Few seeds say little of the spread
+    between seeds: with three seeds the interval is rather too narrow.
 
     Args:
         values_SQ: finite; every seed has a value of every query, in the same order.
         level: between 0 and 1, exclusive.
 
     Raises:
-        ValueError: no values, ragged ones, values that are not finite, a level outside its range.
+        ValueError: there are no values, seeds have different numbers of queries, a value is not
+            finite, or the level is out of its range.
     """
     if not 0 < level < 1:
         raise ValueError(f"expected a level between 0 and 1, found {level}; 0.95 is 95 %")
@@ -54,14 +55,17 @@ def interval(
 
 
 def matrix(values_SQ: Sequence[Sequence[float]]) -> npt.NDArray[np.float64]:
-    """[S, Q] float64, checked.
+    """The values as float64 [S, Q].
 
     Raises:
-        ValueError: no values, seeds with different numbers of queries, values that are not finite.
+        ValueError: there are no values, seeds have different numbers of queries, or a value is not
+            finite.
     """
-    sizes = {len(one) for one in values_SQ}
+    sizes = {len(values_Q) for values_Q in values_SQ}
     if sizes in (set(), {0}):
-        raise ValueError("expected at least one value, found none; are there judged queries?")
+        raise ValueError(
+            "expected at least one value, found none; choose queries that have judgements"
+        )
     if len(sizes) > 1:
         raise ValueError(
             f"expected one value per query and seed, found seeds with {sorted(sizes)} values; "
@@ -71,6 +75,6 @@ def matrix(values_SQ: Sequence[Sequence[float]]) -> npt.NDArray[np.float64]:
     if not np.isfinite(table).all():
         raise ValueError(
             f"expected finite values, found {table[~np.isfinite(table)][0]}; "
-            "a measure that gives it has failed on some query"
+            "a measure failed on some query: leave that measure out"
         )
     return table

@@ -26,21 +26,21 @@ def compare(
     reference: str | None = None,
     statistics: Statistics = Statistics(),  # noqa: B008 - frozen
 ) -> list[Line]:
-    """Lines of one test set, in the order of the rows.
+    """Compare the rows on one test set; the lines keep the order of the rows.
 
-    The Holm family of a measure is all trained rows but the reference. First stage, teacher,
-    zero-shot and derived rows are a family of their own. The oracle reads the judgements, so
-    nothing is tested against it; Judged@k is not effectiveness and is not tested either. Letters
-    compare all rows with all others, which is one more family: all pairs of a measure.
+    Holm corrects each measure within three families: the trained rows against the reference; the
+    first-stage, teacher, zero-shot and derived rows against the reference; and, for the letters,
+    all pairs of rows. The oracle reads the judgements, so no test involves it. Judged@k does not
+    measure effectiveness, so no test reads it.
 
     Args:
-        rows: each with the same measures on the same queries, or with an error.
-        measures: names; each in every row.
-        reference: name of a row; None, or the name of a failed row, makes no tests against it.
+        rows: every row has the same measures on the same queries, or an error.
+        measures: names that every row without an error has.
+        reference: name of a row; None, or the name of a failed row, leaves these tests out.
 
     Raises:
-        ValueError: equal names, an unknown or oracle reference, other measures or other queries
-            than in the first row.
+        ValueError: two rows share a name, the reference is unknown or an oracle, or a row has
+            other measures or other queries than the first row.
     """
     _check(rows, test_set, measures, reference)
     values = {
@@ -72,13 +72,14 @@ def compare(
 
 
 def tested(measure: str) -> bool:
-    """Whether the measure is one of effectiveness."""
+    """Whether the measure is one of effectiveness, which tests compare."""
     return not measure.startswith("Judged")
 
 
 def _values(row: Row, test_set: str, measure: str) -> npt.NDArray[np.float64]:
     """[S, Q], queries by id: rows pair up, and reading order does not change the bootstrap."""
-    return matrix([[v for _, v in sorted(one[measure].items())] for one in row.results[test_set]])
+    seeds = [per_query[measure] for per_query in row.results[test_set]]
+    return matrix([[value for _, value in sorted(values.items())] for values in seeds])
 
 
 def _tests(
@@ -90,7 +91,7 @@ def _tests(
     if reference is None:
         return {}
     base = values[reference].mean(axis=0).tolist()
-    found: dict[str, Versus] = {}
+    tests: dict[str, Versus] = {}
     for family in (["trained"], ["first_stage", "zero_shot", "teacher", "derived"]):
         names = [
             row.name
@@ -98,37 +99,37 @@ def _tests(
             if row.kind in family and row.name in values and row.name != reference
         ]
         raw = [_versus(values[name].mean(axis=0).tolist(), base, statistics) for name in names]
-        found |= dict(zip(names, _corrected(raw, statistics), strict=True))
-    return found
+        tests |= dict(zip(names, _corrected(raw, statistics), strict=True))
+    return tests
 
 
-def _versus(ours: list[float], base: list[float], statistics: Statistics) -> Versus:
-    test = paired_test(ours, base)
+def _versus(values: list[float], base: list[float], statistics: Statistics) -> Versus:
+    test = paired_test(values, base)
     return Versus(
         difference=test.difference,
-        effect=effect_size(ours, base),
+        effect=effect_size(values, base),
         p=test.p,
-        p_permutation=permutation_test(ours, base, statistics.resamples),
-        p_equivalence=tost(ours, base, statistics.margin),
-        smallest_margin=smallest_margin(ours, base, statistics.alpha),
+        p_permutation=permutation_test(values, base, statistics.resamples),
+        p_equivalence=tost(values, base, statistics.margin),
+        smallest_margin=smallest_margin(values, base, statistics.alpha),
     )
 
 
 def _corrected(raw: Sequence[Versus], statistics: Statistics) -> list[Versus]:
     columns = [
-        holm([one.p for one in raw]),
-        holm([one.p_permutation for one in raw]),
-        holm([one.p_equivalence for one in raw]),
+        holm([test.p for test in raw]),
+        holm([test.p_permutation for test in raw]),
+        holm([test.p_equivalence for test in raw]),
     ]
     return [
         replace(
-            one,
+            test,
             p_holm=p,
             p_permutation_holm=permuted,
             p_equivalence_holm=equivalent,
-            verdict=verdict(one.difference, p, equivalent, statistics.alpha),
+            verdict=verdict(test.difference, p, equivalent, statistics.alpha),
         )
-        for one, p, permuted, equivalent in zip(raw, *columns, strict=True)
+        for test, p, permuted, equivalent in zip(raw, *columns, strict=True)
     ]
 
 
@@ -141,14 +142,14 @@ def _letters(
     names = [row.name for row in rows if row.kind != "oracle" and row.name in values]
     means = {name: values[name].mean(axis=0).tolist() for name in names}
     pairs = list(itertools.combinations(names, 2))
-    tests = [paired_test(means[one], means[other]) for one, other in pairs]
+    tests = [paired_test(means[first], means[second]) for first, second in pairs]
     adjusted = holm([test.p for test in tests])
     beaten: dict[str, list[str]] = {name: [] for name in names}
-    for (one, other), test, p in zip(pairs, tests, adjusted, strict=True):
+    for (first, second), test, p in zip(pairs, tests, adjusted, strict=True):
         if p < statistics.alpha:
-            better, worse = (one, other) if test.difference > 0 else (other, one)
+            better, worse = (first, second) if test.difference > 0 else (second, first)
             beaten[better].append(labels[worse])
-    return {name: "".join(sorted(found, key=_label_order)) for name, found in beaten.items()}
+    return {name: "".join(sorted(worse, key=_label_order)) for name, worse in beaten.items()}
 
 
 def _labels() -> Iterable[str]:
@@ -167,7 +168,9 @@ def _check(
     names = [row.name for row in rows]
     twice = {name for name in names if names.count(name) > 1}
     if twice:
-        raise ValueError(f"expected one row per name, found {min(twice)!r} several times")
+        raise ValueError(
+            f"expected one row per name, found {min(twice)!r} several times; rename one of the rows"
+        )
     if reference is not None and reference not in names:
         raise ValueError(f"reference {reference!r}: no such row{nearest(reference, names)}")
     sound = [row for row in rows if not row.error]
@@ -175,7 +178,10 @@ def _check(
         if row.name == reference and row.kind == "oracle":
             raise ValueError(f"reference {reference!r} is an oracle; test against a model")
         if not row.results.get(test_set):
-            raise ValueError(f"row {row.name!r} has no results on {test_set!r}")
+            raise ValueError(
+                f"row {row.name!r} has no results on {test_set!r}; evaluate the row there, or give "
+                "it an error"
+            )
         for per_query in row.results[test_set]:
             _check_seed(row, per_query, sound[0], test_set, measures)
 

@@ -15,9 +15,9 @@ Verdict = Literal["better", "worse", "equivalent", "inconclusive"]
 
 
 def tost(a: Sequence[float], b: Sequence[float], margin: float) -> float:
-    """p of two one-sided paired t-tests (Schuirmann 1987): small says |mean(a - b)| < margin.
+    """p of two one-sided paired t-tests (Schuirmann 1987): a small p says |mean(a - b)| < margin.
 
-    It is the larger p of the tests of a - b > -margin and a - b < margin.
+    The larger p of the tests of a - b > -margin and a - b < margin.
 
     Args:
         margin: more than 0, in the unit of the measure.
@@ -46,8 +46,8 @@ def tost(a: Sequence[float], b: Sequence[float], margin: float) -> float:
 def smallest_margin(a: Sequence[float], b: Sequence[float], alpha: float = 0.05) -> float:
     """The smallest margin for which `tost` gives alpha on these queries.
 
-    |mean(d)| + t(1 - alpha, n - 1) * sd(d) / sqrt(n): no smaller difference can be ruled out here,
-    whatever margin was wished for. It ignores Holm's correction, which asks for a little more.
+    |mean(d)| + t(1 - alpha, n - 1) * sd(d) / sqrt(n): these queries cannot confirm a smaller
+    margin. The formula ignores Holm's correction, which asks for a little more.
 
     Returns:
         In the unit of the measure; infinite with fewer than two queries.
@@ -67,7 +67,8 @@ def verdict(difference: float, p: float, p_equivalence: float, alpha: float = 0.
     """What the two corrected tests say together.
 
     A difference that is surely smaller than the margin is `equivalent`, even if it is surely not 0:
-    the margin is what its user calls the same. No significance alone says nothing: `inconclusive`.
+    within the margin the user calls two rows the same. Where neither test is significant, nothing
+    is known: `inconclusive`.
 
     Args:
         difference: mean of the row minus mean of the reference.

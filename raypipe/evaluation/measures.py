@@ -14,11 +14,11 @@ from raypipe.records import METRICS
 
 
 def parse_measures(names: Sequence[str]) -> list[Any]:
-    """ir_measures objects for names such as "nDCG@10", "RR(rel=2)@10", "AP", "Judged@10".
+    """The ir_measures objects of names such as "nDCG@10", "RR(rel=2)@10", "AP", "Judged@10".
 
     Raises:
-        ValueError: a name that ir_measures does not know, cannot compute here, or that is a count
-            and has no mean over queries.
+        ValueError: ir_measures does not know a name or cannot compute it here, or the name is a
+            count, which has no mean over queries.
     """
     return [_parse(name) for name in names]
 
@@ -42,10 +42,13 @@ def _parse(name: str) -> Any:
     except (ValueError, NameError, AssertionError) as error:
         raise ValueError(f"measure {name!r}: {error}; {form}") from None
     if measure.params.get("cutoff", 1) < 1:
-        raise ValueError(f"measure {name!r}: expected a cutoff of at least 1")
+        raise ValueError(
+            f"measure {name!r}: expected a cutoff of at least 1; write for example {base}@10"
+        )
     if not isinstance(measure.aggregator(), MeanAgg):
         raise ValueError(
-            f"measure {name!r} is a count; expected a measure with a mean over queries"
+            f"measure {name!r} is a count; expected a measure with a mean over queries, such as "
+            "nDCG@10"
         )
     if not supported:
         raise ValueError(
@@ -67,9 +70,9 @@ def evaluate(
 ) -> pa.Table:
     """METRICS of a run: one row per judged query and measure, by query, then measure as given.
 
-    The order of each list is what is judged (ir_measures gets -rank as the score). Every query of
-    `qrels` has a row for every measure: one without results has the measure's default, 0. Queries
-    of the run that have no judgement are left out, see `unjudged_queries`.
+    Only the order of a list counts (ir_measures gets -rank as the score). Every query of `qrels`
+    has a row for every measure: a query without results gets the measure's default, 0. Queries of
+    the run without any judgement are left out, see `unjudged_queries`.
 
     Args:
         run: RUN or CANDIDATES.
@@ -78,12 +81,16 @@ def evaluate(
             Success ...) count as relevant where the name itself gives no `rel`.
 
     Raises:
-        ValueError: an unknown measure, no judgements, two rows of one query, a document twice.
+        ValueError: a measure is unknown, `qrels` is empty, a query has two rows, or a list holds
+            a document twice.
     """
     import ir_measures
 
     if positive_relevance < 1:
-        raise ValueError(f"expected a positive_relevance of at least 1, found {positive_relevance}")
+        raise ValueError(
+            f"expected a positive_relevance of at least 1, found {positive_relevance}; TREC DL "
+            "counts from 2, binary judgements from 1"
+        )
     judged = _judgements(qrels)
     names = list(dict.fromkeys(measures))
     wanted = [_with_relevance(m, positive_relevance) for m in parse_measures(names)]

@@ -18,7 +18,7 @@ Ranking = dict[str, list[str]]
 
 
 def ranking(run: pa.Table) -> Ranking:
-    """The order of a RUN or CANDIDATES table alone.
+    """The doc_ids of a RUN or CANDIDATES table in their order, without scores.
 
     Raises:
         ValueError: a query has two rows, or a document stands twice in one list.
@@ -27,7 +27,9 @@ def ranking(run: pa.Table) -> Ranking:
     ids = zip(run["query_id"].to_pylist(), run["doc_ids"].to_pylist(), strict=True)
     for query_id, doc_ids in ids:
         if query_id in out:
-            raise ValueError(f"query {query_id!r} has two rows; expected one row per query")
+            raise ValueError(
+                f"query {query_id!r} has two rows; expected one row per query, drop one of them"
+            )
         if len(set(doc_ids)) < len(doc_ids):
             twice = next(d for i, d in enumerate(doc_ids) if d in doc_ids[:i])
             raise ValueError(f"query {query_id!r} ranks document {twice!r} twice; keep one of them")
@@ -40,15 +42,15 @@ def write_trec_run(
 ) -> int:
     """Write a RUN or CANDIDATES table as a TREC run, gzipped if the path ends in .gz.
 
-    The rank column is the order. trec_eval ignores that column and sorts by score, and behind a
-    re-ranked head the tail has first-stage scores; `score_from_rank` writes -rank as the score, for
-    readers that sort by it.
+    The rank column is the order. trec_eval ignores the rank and sorts by score, although the tail
+    behind a re-ranked head keeps its first-stage scores. For readers that sort by score,
+    `score_from_rank` writes -rank as the score.
 
     Returns:
         The number of lines written.
 
     Raises:
-        ValueError: an id or the tag is empty or has white space, which a run file cannot hold.
+        ValueError: an id or the tag is empty or has white space; a run file cannot hold it.
     """
     if isinstance(target, str | Path):
         path = Path(target)
@@ -80,7 +82,7 @@ def _check_id(text: str, what: str) -> None:
 
 
 def rerank(candidates: pa.Table, scores: Mapping[str, Sequence[float]], depth: int) -> pa.Table:
-    """The first `depth` candidates by score, then the rest of the candidates in first-stage order.
+    """Re-rank the first `depth` candidates by score; the others follow in first-stage order.
 
     Args:
         candidates: CANDIDATES, best first.
@@ -97,27 +99,28 @@ def rerank(candidates: pa.Table, scores: Mapping[str, Sequence[float]], depth: i
     """
 
     def order(query_id: str, head: list[str]) -> tuple[list[int], np.ndarray]:
-        given = np.asarray(scores.get(query_id, ()), dtype=np.float32)
-        if given.shape != (len(head),):
+        head_scores = np.asarray(scores.get(query_id, ()), dtype=np.float32)
+        if head_scores.shape != (len(head),):
             raise ValueError(
                 f"query {query_id!r}: expected {len(head)} scores (depth {depth}), "
-                f"found {given.size}; score these candidates first"
+                f"found {head_scores.size}; score these candidates first"
             )
-        if np.isnan(given).any():
+        if np.isnan(head_scores).any():
             raise ValueError(
                 f"query {query_id!r}: a score is NaN (document "
-                f"{head[int(np.isnan(given).argmax())]!r}); the model has diverged or overflowed"
+                f"{head[int(np.isnan(head_scores).argmax())]!r}); the model has diverged or "
+                "overflowed: score with an earlier checkpoint, or in fp32"
             )
-        return sorted(range(len(head)), key=lambda i: (-given[i], head[i])), given
+        return sorted(range(len(head)), key=lambda i: (-head_scores[i], head[i])), head_scores
 
     return _reordered(candidates, depth, order)
 
 
 def oracle(candidates: pa.Table, qrels: pa.Table, depth: int) -> pa.Table:
-    """The best any re-ranker of the first `depth` candidates could do: by relevance, ties by rank.
+    """The best that any re-ranker of the first `depth` candidates can do.
 
-    A document without judgement counts as relevance 0. Since this reads the judgements it is a
-    bound, no competitor.
+    The head is ordered by relevance, ties by rank; a document without judgement has relevance 0.
+    The oracle reads the judgements, so it is a bound and no competitor.
     """
     columns = (qrels[name].to_pylist() for name in ("query_id", "doc_id", "relevance"))
     judged = {(q, d): relevance for q, d, relevance in zip(*columns, strict=True)}
@@ -131,16 +134,16 @@ def oracle(candidates: pa.Table, qrels: pa.Table, depth: int) -> pa.Table:
 
 def _reordered(candidates: pa.Table, depth: int, order: Any) -> pa.Table:
     if depth < 1:
-        raise ValueError(f"expected a depth of at least 1, found {depth}")
+        raise ValueError(f"expected a depth of at least 1, found {depth}; 100 is common")
     columns = (candidates[name].to_pylist() for name in ("query_id", "doc_ids", "scores"))
     rows = []
     for query_id, doc_ids, first_stage in zip(*columns, strict=True):
-        permutation, given = order(query_id, doc_ids[:depth])
+        permutation, head_scores = order(query_id, doc_ids[:depth])
         rows.append(
             {
                 "query_id": query_id,
                 "doc_ids": [doc_ids[i] for i in permutation] + doc_ids[depth:],
-                "scores": [float(given[i]) for i in permutation] + first_stage[depth:],
+                "scores": [float(head_scores[i]) for i in permutation] + first_stage[depth:],
             }
         )
     return pa.Table.from_pylist(rows, schema=RUN)

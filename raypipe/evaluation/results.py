@@ -19,21 +19,21 @@ PerQuery = Mapping[str, Mapping[str, float]]
 
 
 class Statistics(Config):
-    """How rows are told apart."""
+    """How a comparison tells rows apart."""
 
     alpha: float = Field(0.05, gt=0, lt=0.5)
     """Significance level of all tests, after Holm's correction."""
     level: float = Field(0.95, gt=0.5, lt=1)
-    """Of the intervals."""
+    """Confidence level of the bootstrap intervals."""
     margin: float = Field(0.01, gt=0, lt=1)
     """Absolute difference of a mean below which two rows count as the same (TOST)."""
     resamples: int = Field(RESAMPLES, ge=100)
-    """Of bootstrap and permutation test."""
+    """Resamples of every bootstrap and every permutation test."""
 
 
 @dataclass(frozen=True)
 class StageFacts:
-    """What one stage of a system was trained with: the columns of a controlled comparison."""
+    """What one training stage read and did: the columns of a controlled comparison."""
 
     name: str
     loss: str
@@ -41,11 +41,11 @@ class StageFacts:
     queries_per_step: int
     steps: int
     queries: int
-    """Groups seen, a group as often as it was seen."""
+    """Groups that training read, each counted as often as it was read."""
     pairs: int
-    """Query-document forwards, over all steps."""
+    """Query-document forwards over all steps."""
     groups: str
-    """Digest of the groups artifact: equal digests, equal training data."""
+    """Digest of the groups artifact: equal digests mean equal training data."""
 
     @property
     def pairs_per_step(self) -> float:
@@ -59,24 +59,24 @@ class Row:
     name: str
     kind: Kind
     results: Mapping[str, Sequence[PerQuery]]
-    """By test set, one entry per seed."""
+    """Test set -> values per query, one entry per seed."""
     seeds: tuple[int, ...] = ()
     """Empty where nothing was trained."""
     stages: tuple[StageFacts, ...] = ()
-    """In training order, of one seed."""
+    """The stages of one seed in training order."""
     pairs: int | None = None
-    """Trained on, over all stages, per seed; of a derived row the sum over its members."""
+    """Pairs that one seed trained on, over all stages; of a derived row the sum of its members."""
     seconds: float | None = None
-    """Of training, over all stages, mean over seeds; of a derived row the sum."""
+    """Training time over all stages, mean over seeds; of a derived row the sum of its members."""
     reused: bool = False
-    """No stage was trained for this comparison; all came from the store."""
+    """True if this comparison trained no stage of the row: all stood in the store."""
     error: str = ""
-    """Why there are no results: a failed row."""
+    """Why the row failed and has no results; empty for a row with results."""
 
 
 @dataclass(frozen=True)
 class Versus:
-    """A row against the reference on one measure; every p is two-sided and in 0..1."""
+    """Tests of a row against the reference on one measure; every p is two-sided and in 0..1."""
 
     difference: float
     """Mean of the row minus mean of the reference."""
@@ -90,7 +90,7 @@ class Versus:
     smallest_margin: float
     """The smallest margin that TOST could confirm on these queries."""
     p_holm: float = math.nan
-    """`p` after Holm over the row's family; so are the next two."""
+    """`p` after Holm's correction over the row's family; the next two likewise."""
     p_permutation_holm: float = math.nan
     p_equivalence_holm: float = math.nan
     verdict: Verdict = "inconclusive"
@@ -102,14 +102,14 @@ class Line:
 
     row: Row
     label: str
-    """a, b, c ...: what `letters` of other lines call this one."""
+    """a, b, c ...: the letter by which `letters` of other lines name this line."""
     means: Mapping[str, float]
     """measure -> mean over queries and seeds; empty for a failed row."""
     seed_means: Mapping[str, Sequence[float]]
     """measure -> mean over queries, per seed."""
     intervals: Mapping[str, tuple[float, float]]
     versus: Mapping[str, Versus | None]
-    """measure -> against the reference; None for the reference, the oracle, and where there is no
-    reference."""
+    """measure -> tests against the reference; None for the reference itself, for the oracle, and
+    where the comparison has no reference."""
     letters: Mapping[str, str]
-    """measure -> labels of the lines that this one is significantly better than."""
+    """measure -> labels of the lines that this line is significantly better than."""

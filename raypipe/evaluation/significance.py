@@ -29,7 +29,7 @@ def paired_test(a: Sequence[float], b: Sequence[float]) -> PairedTest:
     """Two-sided paired t-test; a[i] and b[i] belong to the same query.
 
     Raises:
-        ValueError: the lengths differ, there are no values, or some are not finite.
+        ValueError: the lengths differ, there are no values, or a value is not finite.
     """
     from scipy.stats import ttest_rel
 
@@ -49,8 +49,8 @@ def permutation_test(
 ) -> float:
     """p of the two-sided paired permutation test of the mean difference: random flips of signs.
 
-    It assumes no distribution (Smucker et al. 2007 recommend it for retrieval). Exact where all
-    sign patterns are no more than `resamples`.
+    The test assumes no distribution (Smucker et al. 2007 recommend it for retrieval). It is exact
+    where no more than `resamples` sign patterns exist.
 
     Returns:
         0..1, never below 2 / resamples; 1 if all pairs are equal; NaN with one query.
@@ -70,7 +70,7 @@ def permutation_test(
     def mean(sample: Any, axis: int) -> Any:
         return np.mean(sample, axis=axis)
 
-    found = flips(
+    test = flips(
         (difference,),
         mean,
         permutation_type="samples",
@@ -79,7 +79,7 @@ def permutation_test(
         batch=max(1, _CELLS // len(difference)),
         rng=np.random.default_rng(seed),
     )
-    return float(found.pvalue)
+    return float(test.pvalue)
 
 
 def effect_size(a: Sequence[float], b: Sequence[float]) -> float:
@@ -105,7 +105,7 @@ def effect_size(a: Sequence[float], b: Sequence[float]) -> float:
 def holm(p_values: Sequence[float]) -> list[float]:
     """Holm's step-down adjusted p-values in the given order.
 
-    NaN entries are no tests: they pass through and do not count in the family.
+    A NaN is no test: it passes through and does not count in the family.
     """
     from statsmodels.stats.multitest import multipletests
 
@@ -119,10 +119,10 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def pairs_of(a: Sequence[float], b: Sequence[float]) -> tuple[Values, Values]:
-    """Both sides as float64.
+    """Both sides as float64, paired by position.
 
     Raises:
-        ValueError: the lengths differ, there are no values, or some are not finite.
+        ValueError: the lengths differ, there are no values, or a value is not finite.
     """
     if len(a) != len(b):
         raise ValueError(

@@ -1,7 +1,7 @@
 """Test sets that the field reports together, by name: ids, measures, relevance, depth.
 
-Ids are those of ir_datasets. First stage of a suite's set is BM25 unless a recipe says otherwise.
-Relevance: TREC DL counts 2 and 3 as relevant in binary measures (its own guideline), all others 1.
+Ids are those of ir_datasets. BM25 is a set's first stage unless a recipe names another. Binary
+measures count relevance 2 and 3 on TREC DL (its own guideline), and 1 and above everywhere else.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ class SuiteSet:
     """One test set of a suite."""
 
     name: str
-    """In tables."""
+    """The name that tables show."""
     dataset: str
     measures: tuple[str, ...]
     positive_relevance: int = 1

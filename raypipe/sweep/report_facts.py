@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from raypipe.evaluation.report.contents import Curve, SetFacts
+from raypipe.evaluation.report.contents import SetFacts, StageHistory
 from raypipe.evaluation.report.published import published_for
 from raypipe.evaluation.results import Row
 from raypipe.recipe.evaluation_sets import MAIN
@@ -60,11 +60,13 @@ def _groups(counts: Mapping[str, Any]) -> list[str]:
     return said
 
 
-def curves_of(rows: Mapping[str, Sequence[Trial]], builder: Builder) -> dict[str, list[Curve]]:
+def curves_of(
+    rows: Mapping[str, Sequence[Trial]], builder: Builder
+) -> dict[str, list[StageHistory]]:
     """What every stage of these rows reported, from the checkpoints that stand."""
     return {
         name: [
-            Curve(stage.stage_name, trial.experiment.seed, series(history(checkpoint)))
+            StageHistory(stage.stage_name, trial.experiment.seed, series(history(checkpoint)))
             for trial in trials
             for stage in trial.experiment.trained().chain()
             if (checkpoint := builder.find(stage)) is not None

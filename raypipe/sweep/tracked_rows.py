@@ -18,7 +18,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from raypipe.evaluation.report.contents import Curve, Report, Searched, SetFacts
+from raypipe.evaluation.report.contents import Report, SearchedTrial, SetFacts, StageHistory
 from raypipe.evaluation.results import PerQuery, Row, StageFacts, Statistics
 from raypipe.recipe.evaluation_sets import MAIN
 from raypipe.storage.artifacts import Artifact
@@ -161,7 +161,7 @@ def read_report(store: Store, job: TrackedRun) -> Report:
             statistics=Statistics(**facts.get("statistics", {})),
             mode=facts.get("mode", "compare"),
             notes=tuple(facts.get("notes", ())) or _unfinished(job),
-            searched=tuple(Searched(**one) for one in facts.get("searched", ())),
+            searched=tuple(SearchedTrial(**one) for one in facts.get("searched", ())),
             links={name: [one.run.address for one in parts if one.name == name] for name in names},
             curves={
                 name: _curves(store, [o for o in parts if o.name == name], sets) for name in names
@@ -253,10 +253,10 @@ def _unfinished(job: TrackedRun) -> tuple[str, ...]:
     return () if job.status == "FINISHED" else (f"the job is {job.status}: rows may be missing",)
 
 
-def _curves(store: Store, parts: Sequence[_Read], sets: Sequence[SetFacts]) -> list[Curve]:
+def _curves(store: Store, parts: Sequence[_Read], sets: Sequence[SetFacts]) -> list[StageHistory]:
     ours = {metric_name(f"val/{m}"): f"val/{m}" for one in sets for m in one.measures}
     return [
-        Curve(
+        StageHistory(
             stage.name,
             part.seed,
             {ours.get(name, name): points for name, points in stage.history(_CURVES).items()},

@@ -1,4 +1,4 @@
-"""Ranked lists with one row per document: sorted, without duplicates, cut, nested to CANDIDATES."""
+"""Ranked lists with one row per document: sort them, drop duplicates, cut, nest to CANDIDATES."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ FLAT = pa.schema(
 
 
 def settle(flat: pa.Table, depth: int | None) -> tuple[pa.Table, int, int]:
-    """Sorted by query, order, doc_id, with the best row of each document, cut at `depth`.
+    """Sort by query, order and doc_id, keep each document's best row, cut each list at `depth`.
 
     Args:
         flat: FLAT, perhaps with more columns.
@@ -104,8 +104,8 @@ def nest(flat: pa.Table, query_ids: Sequence[str], sources: pa.Array) -> pa.Tabl
 
 def places(offsets: Array) -> Array:
     """0, 1, 2, ... within each list that the offsets (the first is 0) delimit."""
-    found: Array = np.arange(offsets[-1]) - np.repeat(offsets[:-1], np.diff(offsets))
-    return found
+    positions: Array = np.arange(offsets[-1]) - np.repeat(offsets[:-1], np.diff(offsets))
+    return positions
 
 
 def array(table: pa.Table, name: str) -> pa.Array:

@@ -1,8 +1,8 @@
 """Text files of white-space columns, plain or gzipped, read in blocks: any size, bounded memory.
 
-`Block.table` reads a block with pyarrow's CSV reader, at millions of lines a second. Where that
-refuses, or its caller doubts a value, `Block.rows` reads the same block line by line: what is right
-is accepted, what is wrong is an error that names the line.
+`TextBlock.table` reads a block with pyarrow's CSV reader, millions of lines a second. Where the
+reader refuses the block, or a caller doubts a value, `TextBlock.rows` reads the same block line by
+line: it accepts correct lines, and its error names the first wrong one.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ _WORDS = {3: "three", 5: "five", 6: "six"}
 
 
 @dataclass(frozen=True)
-class Block:
-    """Whole lines of a file; white space is what `bytes.split` takes for it."""
+class TextBlock:
+    """Whole lines of a file; white space is as `bytes.split` has it."""
 
     path: str
     first: int
@@ -47,7 +47,7 @@ class Block:
 
         Returns:
             None where a line has another number of columns, is not UTF-8, or has a value that the
-            CSV reader does not know for the type: ask `rows`.
+            CSV reader does not know for the type; then `rows` reads the block.
         """
         data = self.data
         if data.startswith(_BOM) or not _is_utf8(data):
@@ -108,7 +108,7 @@ class Block:
             ) from None
 
 
-def read_blocks(path: str | Path) -> Iterator[Block]:
+def read_blocks(path: str | Path) -> Iterator[TextBlock]:
     """The file's lines in blocks of about `BLOCK` bytes, without a byte order mark.
 
     Raises:
@@ -121,7 +121,7 @@ def read_blocks(path: str | Path) -> Iterator[Block]:
         while head:
             cut = head.rfind(b"\n") + 1
             if cut:
-                block = Block(str(path), first, rest + head[:cut])
+                block = TextBlock(str(path), first, rest + head[:cut])
                 yield block
                 first, rest = first + block.data.count(b"\n"), head[cut:]
             elif len(rest) < BLOCK:
@@ -129,15 +129,15 @@ def read_blocks(path: str | Path) -> Iterator[Block]:
             else:
                 raise ValueError(
                     f"{path}, line {first}: expected a text file, found no line end in "
-                    f"{len(rest)} bytes"
+                    f"{len(rest)} bytes; is this the right file?"
                 )
             head = stream.read(size)
         if rest:
-            yield Block(str(path), first, rest)
+            yield TextBlock(str(path), first, rest)
 
 
 def numbered(column: pa.ChunkedArray, number: Any) -> np.ndarray[Any, Any]:
-    """`number(text)` of every row, int32; asked once per run of equal rows."""
+    """`number(text)` of every row as int32; it is called once per run of equal rows."""
     import pyarrow.compute as pc
 
     runs = pc.run_end_encode(column.combine_chunks())

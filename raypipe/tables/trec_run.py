@@ -1,7 +1,7 @@
 """Reading TREC run files.
 
-In a run the rank column is the order. Scores read from a file are carried along and never sort:
-published LLM re-rankings keep the scores of the first stage they re-ranked.
+The rank column of a run is its order. The reader keeps the scores of the file and never sorts by
+them: published LLM re-rankings keep the scores of the first stage that they re-ranked.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from raypipe.tables.flat import FLAT, array, nest, settle
-from raypipe.tables.text_columns import Block, numbered, read_blocks
+from raypipe.tables.text_columns import numbered, read_blocks
 
 COLUMNS = ("query_id", "Q0", "doc_id", "rank", "score", "tag")
 LINES = FLAT.append(pa.field("tag", pa.int32()))
@@ -32,7 +32,7 @@ _SETTLE = 1 << 20  # rows held before they are sorted and cut, at least
 _FLOAT32_LIMIT = 2.0**128 - 2.0**103  # from here on a number rounds to infinity in float32
 
 Number = Callable[[str], int]
-"""An id to its number from 0; negative means not wanted."""
+"""Gives an id its number from 0, or a negative number if nobody wants the id."""
 
 
 def read_trec_run(
@@ -61,7 +61,7 @@ def read_trec_run(
         ValueError: a malformed line (with its number), a damaged gzip file, text that is not UTF-8.
     """
     if depth is not None and depth < 1:
-        raise ValueError(f"expected a depth of at least 1, found {depth}")
+        raise ValueError(f"expected a depth of at least 1, found {depth}; None keeps all documents")
     wanted = None if query_ids is None else set(query_ids)
     queries: dict[str, int] = {}
     tags: dict[str, int] = {}
@@ -95,22 +95,21 @@ def read_trec_run(
 def read_lines(
     path: str | Path, query: Number, counts: Counter[str], tag: Number = lambda tag: 0
 ) -> Iterator[pa.Table]:
-    """The lines of the wanted queries block by block, as LINES; adds `lines`, `other_queries`.
+    """The lines of the wanted queries block by block, as LINES.
+
+    Adds the lines read to `lines` in `counts`, those of other queries to `other_queries` too.
 
     Raises:
         ValueError: as `read_trec_run`.
     """
     for block in read_blocks(path):
-        found = _at_once(block, query, tag)
-        if found is None:
-            found = _line_by_line(block, query, tag)
-        lines, table = found
+        lines, table = _at_once(block, query, tag) or _line_by_line(block, query, tag)
         counts.update(lines=lines, other_queries=lines - table.num_rows)
         yield table
 
 
-def _at_once(block: Block, query: Number, tag: Number) -> tuple[int, pa.Table] | None:
-    """None where a wanted line has no finite score, or the block needs a closer look."""
+def _at_once(block: TextBlock, query: Number, tag: Number) -> tuple[int, pa.Table] | None:
+    """(lines, wanted lines); None where a wanted score is not finite or `table` gave up."""
     table = block.table(COLUMNS, _TYPES)
     if table is None:
         return None
@@ -125,7 +124,7 @@ def _at_once(block: Block, query: Number, tag: Number) -> tuple[int, pa.Table] |
     return lines, pa.table([*columns, numbered(table["tag"], tag)], schema=LINES)
 
 
-def _line_by_line(block: Block, query: Number, tag: Number) -> tuple[int, pa.Table]:
+def _line_by_line(block: TextBlock, query: Number, tag: Number) -> tuple[int, pa.Table]:
     rows: list[tuple[Any, ...]] = []
     lines = 0
     for number, fields, line in block.rows(COLUMNS):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from raypipe.evaluation.report.contents import Curve, Report, Searched, SetFacts
+from raypipe.evaluation.report.contents import Report, SearchedTrial, SetFacts, StageHistory
 from raypipe.evaluation.report.page import to_html
 from raypipe.evaluation.report.text import print_report, to_markdown
 from raypipe.evaluation.results import Row, StageFacts, Statistics
@@ -34,10 +34,10 @@ STAGES = {
     "distil": StageFacts("distil", "ranknet", 2e-5, 2, 100, 200, 6400, "0f1e2d3c4b5a6978"),
 }
 TRIALS = (
-    Searched(0, {"lr": "0.001"}, "finished", 0.4),
-    Searched(1, {"lr": "0.1", "loss": "hinge"}, "pruned", 0.1),
-    Searched(2, {"lr": "7"}, "failed", None),
-    Searched(3, {"lr": "0.002"}, "finished", 0.6),
+    SearchedTrial(0, {"lr": "0.001"}, "finished", 0.4),
+    SearchedTrial(1, {"lr": "0.1", "loss": "hinge"}, "pruned", 0.1),
+    SearchedTrial(2, {"lr": "7"}, "failed", None),
+    SearchedTrial(3, {"lr": "0.002"}, "finished", 0.6),
 )
 
 
@@ -92,7 +92,7 @@ def report(**changes) -> Report:
     """Everything a report can hold; few resamples, as most tests read no interval."""
     curves = {
         one.name: [
-            Curve(
+            StageHistory(
                 stage.name,
                 seed,
                 {
@@ -119,8 +119,8 @@ def report(**changes) -> Report:
     return Report(**{**given, **changes})
 
 
-def golden_report() -> Report:
-    return report(statistics=Statistics())
+FULL = report(statistics=Statistics())
+"""The report of the golden files; it computes its statistics once, when a test first reads them."""
 
 
 def printed(given: Report, width: int) -> str:
@@ -135,12 +135,11 @@ def without_drawings(page: str) -> str:
 
 
 def _regenerate() -> None:
-    given = golden_report()
     GOLDEN.mkdir(exist_ok=True)
-    (GOLDEN / "report.md").write_text(to_markdown(given), "utf-8")
-    (GOLDEN / "report.json").write_text(json.dumps(given.json(), indent=1) + "\n", "utf-8")
-    (GOLDEN / "table.txt").write_text(printed(given, 150), "utf-8")
-    (GOLDEN / "page.html").write_text(without_drawings(to_html(given)) + "\n", "utf-8")
+    (GOLDEN / "report.md").write_text(to_markdown(FULL), "utf-8")
+    (GOLDEN / "report.json").write_text(json.dumps(FULL.json(), indent=1) + "\n", "utf-8")
+    (GOLDEN / "table.txt").write_text(printed(FULL, 150), "utf-8")
+    (GOLDEN / "page.html").write_text(without_drawings(to_html(FULL)) + "\n", "utf-8")
 
 
 if __name__ == "__main__":

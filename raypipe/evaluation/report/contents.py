@@ -1,4 +1,7 @@
-"""A comparison as data: rows, test sets and what else a table, a plot or a page shows of them."""
+"""What a report holds, as data: rows, test sets, training histories, the trials of a search.
+
+`tables`, `plots`, `text` and `page` show it.
+"""
 
 from __future__ import annotations
 
@@ -24,47 +27,47 @@ LABELS = {
 
 @dataclass(frozen=True)
 class SetFacts:
-    """A test set, as tables name it."""
+    """One test set of a report: its title, its measures, what papers printed on it."""
 
     name: str
     title: tuple[str, ...]
-    """Data, sizes, depth: what a reader needs to judge the table."""
+    """A heading, then one line each on data, sizes and depth: what a reader judges a table by."""
     measures: tuple[str, ...]
     """Columns, the most important first."""
     suite: str = ""
-    """The suite it came with; empty otherwise."""
+    """The suite that the test set belongs to; empty if the recipe names it alone."""
     published: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     """measure -> row name -> the published value on the same data and first stage."""
     sources: tuple[str, ...] = ()
-    """Where the published values stand."""
+    """Papers and tables that hold the published values."""
 
 
 @dataclass(frozen=True)
-class Curve:
-    """What a stage of one row reported while it was trained."""
+class StageHistory:
+    """What a stage of one row reported during its training."""
 
     stage: str
     seed: int | None
     series: Mapping[str, Sequence[tuple[int, float]]]
-    """loss, val/MEASURE ...: (step, value) in order."""
+    """Name (loss, val/MEASURE ...) -> (step, value) in order of steps."""
 
 
 @dataclass(frozen=True)
-class Searched:
+class SearchedTrial:
     """One trial of a search."""
 
     number: int
     settings: Mapping[str, str]
-    """Dotted key to what it was."""
+    """Dotted key -> the value that the trial had."""
     state: str
     """finished, pruned, failed or invalid."""
     value: float | None
-    """Best validation value; of a pruned trial the last one."""
+    """The trial's best validation value, or its last if it was pruned; None if it reported none."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """Everything that is shown of a comparison."""
+    """Everything that a page, a text or a JSON file shows of a comparison."""
 
     name: str
     rows: tuple[Row, ...]
@@ -73,23 +76,25 @@ class Report:
     reference: str | None = None
     statistics: Statistics = Statistics()  # noqa: RUF009 - frozen
     mode: Literal["compare", "search"] = "compare"
-    """A search stopped trials early and chose among many: nothing is tested."""
+    """After a search nothing is tested: it stopped trials early and chose among many."""
     notes: tuple[str, ...] = ()
-    """Plain sentences: data that could not be had, what failed, alarms."""
+    """Plain sentences on missing data, failures and alarms."""
     links: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """Row name to the addresses of its tracked runs."""
-    curves: Mapping[str, Sequence[Curve]] = field(default_factory=dict)
-    """By row name."""
-    searched: tuple[Searched, ...] = ()
-    """Of a search, every trial."""
+    """Row name -> addresses of its tracked runs."""
+    curves: Mapping[str, Sequence[StageHistory]] = field(default_factory=dict)
+    """Row name -> one history per stage and seed."""
+    searched: tuple[SearchedTrial, ...] = ()
+    """Every trial of a search; empty for a comparison."""
 
     @cached_property
     def lines(self) -> dict[str, list[Line]]:
-        """The finished comparison, by test set."""
+        """Test set -> its lines, with means, intervals and tests."""
         reference = self.reference if self.mode == "compare" else None
         return {
-            one.name: compare(self.rows, one.name, one.measures, reference, self.statistics)
-            for one in self.sets
+            test_set.name: compare(
+                self.rows, test_set.name, test_set.measures, reference, self.statistics
+            )
+            for test_set in self.sets
         }
 
     @property
@@ -97,17 +102,19 @@ class Report:
         return [row for row in self.rows if row.error]
 
     def suite_means(self) -> dict[str, dict[str, tuple[float, int]]]:
-        """Suite -> row -> (mean over its sets of their first measure, number of sets)."""
-        found: dict[str, dict[str, tuple[float, int]]] = {}
-        for suite in dict.fromkeys(one.suite for one in self.sets if one.suite):
-            members = [one for one in self.sets if one.suite == suite]
+        """Suite -> row -> (mean of the first measure over the suite's sets, number of sets)."""
+        means: dict[str, dict[str, tuple[float, int]]] = {}
+        for suite in dict.fromkeys(test_set.suite for test_set in self.sets if test_set.suite):
+            members = [test_set for test_set in self.sets if test_set.suite == suite]
             values: dict[str, list[float]] = {}
-            for one in members:
-                for line in self.lines[one.name]:
+            for test_set in members:
+                for line in self.lines[test_set.name]:
                     if line.means:
-                        values.setdefault(line.row.name, []).append(line.means[one.measures[0]])
-            found[suite] = {r: (math.fsum(v) / len(v), len(v)) for r, v in values.items()}
-        return found
+                        values.setdefault(line.row.name, []).append(
+                            line.means[test_set.measures[0]]
+                        )
+            means[suite] = {row: (math.fsum(v) / len(v), len(v)) for row, v in values.items()}
+        return means
 
     def json(self) -> dict[str, Any]:
         """Plain JSON values; figures in full precision, NaN and no test are null."""
@@ -117,17 +124,17 @@ class Report:
             "reference": self.reference,
             "statistics": self.statistics.model_dump(),
             "notes": list(self.notes),
-            "searched": [vars(one) for one in self.searched],
+            "searched": [vars(trial) for trial in self.searched],
             "failed": {row.name: row.error for row in self.failed},
             "sets": {
-                one.name: {
-                    "title": list(one.title),
-                    "measures": list(one.measures),
-                    "suite": one.suite,
-                    "published": {m: dict(v) for m, v in one.published.items()},
-                    "rows": [line_json(line) for line in self.lines[one.name]],
+                test_set.name: {
+                    "title": list(test_set.title),
+                    "measures": list(test_set.measures),
+                    "suite": test_set.suite,
+                    "published": {m: dict(v) for m, v in test_set.published.items()},
+                    "rows": [line_json(line) for line in self.lines[test_set.name]],
                 }
-                for one in self.sets
+                for test_set in self.sets
             },
             "suites": {
                 suite: {row: {"mean": mean, "sets": n} for row, (mean, n) in rows.items()}
@@ -161,8 +168,8 @@ def line_json(line: Line) -> dict[str, Any]:
     }
 
 
-def _versus(one: Versus) -> dict[str, Any]:
-    return {k: _number(v) if isinstance(v, float) else v for k, v in vars(one).items()}
+def _versus(test: Versus) -> dict[str, Any]:
+    return {k: _number(v) if isinstance(v, float) else v for k, v in vars(test).items()}
 
 
 def _number(value: float) -> float | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from raypipe.evaluation.comparison import tested
-from raypipe.evaluation.report.contents import LABELS, Curve, Report, SetFacts
+from raypipe.evaluation.report.contents import LABELS, Report, SetFacts, StageHistory
 from raypipe.evaluation.report.tables import MARK
 from raypipe.evaluation.results import Kind, Line
 
@@ -26,7 +26,7 @@ _STYLES = ("-", "--", ":", "-.")
 
 
 def save_png(path: str | Path, figure: Any) -> None:
-    """At 150 dots per inch."""
+    """Write the figure at 150 dots per inch."""
     figure.savefig(path, format="png", dpi=150)
 
 
@@ -41,19 +41,20 @@ def svg(figure: Any) -> str:
     return text[text.index("<svg") :]
 
 
-def intervals(report: Report, one: SetFacts) -> Any:
+def intervals(report: Report, test_set: SetFacts) -> Any:
     """Means with their intervals for the first two measures, best row of the first on top.
 
     The reference's mean is a dashed line.
     """
-    shown = one.measures[:2]
-    lines = [line for line in report.lines[one.name] if line.means]
-    lines.sort(key=lambda line: line.means[shown[0]])
-    figure = _figure(3.2 + 3.6 * len(shown), 1.4 + 0.34 * len(lines))
-    axes = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
-    for axis, measure in zip(axes, shown, strict=True):
+    measures = test_set.measures[:2]
+    lines = [line for line in report.lines[test_set.name] if line.means]
+    lines.sort(key=lambda line: line.means[measures[0]])
+    figure = _figure(3.2 + 3.6 * len(measures), 1.4 + 0.34 * len(lines))
+    axes = figure.subplots(1, len(measures), sharey=True, squeeze=False)[0]
+    for axis, measure in zip(axes, measures, strict=True):
         _dots(axis, lines, measure, report)
-    names = [f"{n} {MARK}" if n == report.reference else n for n in (x.row.name for x in lines)]
+    names = [line.row.name for line in lines]
+    names = [f"{name} {MARK}" if name == report.reference else name for name in names]
     axes[0].set_yticks(range(len(lines)), names)
     kinds = [kind for kind in COLOURS if any(line.row.kind == kind for line in lines)]
     marks = [_mark(axes[0], kind) for kind in kinds]
@@ -93,13 +94,15 @@ def pareto(points: Sequence[tuple[float, float]]) -> list[int]:
     return front
 
 
-def cost(report: Report, one: SetFacts) -> Any | None:
+def cost(report: Report, test_set: SetFacts) -> Any | None:
     """Effectiveness against training time, with the Pareto front; None if nothing was trained.
 
     Rows that cost no training are horizontal lines. The oracle is left out: it is no system.
     """
-    measure = one.measures[0]
-    lines = [line for line in report.lines[one.name] if line.means and line.row.kind != "oracle"]
+    measure = test_set.measures[0]
+    lines = [
+        line for line in report.lines[test_set.name] if line.means and line.row.kind != "oracle"
+    ]
     priced = [line for line in lines if line.row.seconds]
     if not priced:
         return None
@@ -140,21 +143,25 @@ def curves(report: Report) -> Any | None:
 
     One colour per row, one line style per seed. Rows that share a stage share its lines.
     """
-    stages = list(dict.fromkeys(c.stage for cs in report.curves.values() for c in cs))
+    stages = list(
+        dict.fromkeys(
+            history.stage for histories in report.curves.values() for history in histories
+        )
+    )
     names = [f"val/{m}" for m in report.sets[0].measures[:1]]
     if not stages:
         return None
     figure = _figure(4.6 * len(stages), 6.0)
     axes = figure.subplots(2, len(stages), squeeze=False)
     for column, stage in enumerate(stages):
-        for number, (label, mine) in _lines(report, stage).items():
+        for number, (rows, histories) in _histories(report, stage).items():
             colour = _CYCLE[number % len(_CYCLE)]
-            for i, curve in enumerate(mine):
+            for i, history in enumerate(histories):
                 look = {"color": colour, "linestyle": _STYLES[i % len(_STYLES)], "linewidth": 1.1}
-                said = label if i == 0 else None
-                _draw(axes[0][column], _smooth(curve, "loss"), said, look)
+                label = rows if i == 0 else None
+                _draw(axes[0][column], _smooth(history, "loss"), label, look)
                 for name in names:
-                    _draw(axes[1][column], list(curve.series.get(name, ())), said, look, "o")
+                    _draw(axes[1][column], list(history.series.get(name, ())), label, look, "o")
         axes[0][column].set_title(stage, fontsize=10)
         axes[0][column].set_ylabel("training loss")
         axes[1][column].set_ylabel(f"validation {names[0].removeprefix('val/')}")
@@ -172,19 +179,22 @@ def curves(report: Report) -> Any | None:
     return figure
 
 
-def _lines(report: Report, stage: str) -> dict[int, tuple[str, list[Curve]]]:
-    """Number of the first row, names of all rows and curves, for every different training."""
-    found: dict[int, tuple[str, list[Curve]]] = {}
-    for number, (row, curves) in enumerate(report.curves.items()):
-        mine = [curve for curve in curves if curve.stage == stage]
-        if not mine:
+def _histories(report: Report, stage: str) -> dict[int, tuple[str, list[StageHistory]]]:
+    """Number of the first row -> (names of all rows, their histories), once per training.
+
+    Rows that share a trained stage have equal histories.
+    """
+    trainings: dict[int, tuple[str, list[StageHistory]]] = {}
+    for number, (row, row_histories) in enumerate(report.curves.items()):
+        histories = [history for history in row_histories if history.stage == stage]
+        if not histories:
             continue
-        twin = next((n for n, (_, known) in found.items() if known == mine), None)
+        twin = next((n for n, (_, other) in trainings.items() if other == histories), None)
         if twin is None:
-            found[number] = (row, mine)
+            trainings[number] = (row, histories)
         else:
-            found[twin] = (f"{found[twin][0]}; {row}", mine)
-    return found
+            trainings[twin] = (f"{trainings[twin][0]}; {row}", histories)
+    return trainings
 
 
 def _draw(
@@ -194,32 +204,32 @@ def _draw(
         axis.plot(*zip(*points, strict=True), marker=mark, markersize=3, label=label, **look)
 
 
-def _smooth(curve: Curve, name: str, most: int = 60) -> list[tuple[float, float]]:
-    """Means of neighbours, at most `most` points: single steps are noise."""
-    points = list(curve.series.get(name, ()))
+def _smooth(history: StageHistory, name: str, most: int = 60) -> list[tuple[float, float]]:
+    """Means of neighbouring points, `most` of them at most: single steps are noise."""
+    points = list(history.series.get(name, ()))
     size = max(1, math.ceil(len(points) / most))
     parts = [points[i : i + size] for i in range(0, len(points), size)]
     return [
-        (math.fsum(p[0] for p in one) / len(one), math.fsum(p[1] for p in one) / len(one))
-        for one in parts
+        (math.fsum(p[0] for p in part) / len(part), math.fsum(p[1] for p in part) / len(part))
+        for part in parts
     ]
 
 
-def differences(report: Report, one: SetFacts) -> Any | None:
+def differences(report: Report, test_set: SetFacts) -> Any | None:
     """Per-query differences to the reference, sorted, one panel per row; None without tests."""
-    measure = next((m for m in one.measures if tested(m)), None)
-    lines = {line.row.name: line for line in report.lines[one.name]}
+    measure = next((m for m in test_set.measures if tested(m)), None)
+    lines = {line.row.name: line for line in report.lines[test_set.name]}
     names = [n for n, line in lines.items() if measure and line.versus.get(measure) is not None]
     if not names or report.reference is None or measure is None:
         return None
-    base = _per_query(report, report.reference, one.name, measure)
+    base = _per_query(report, report.reference, test_set.name, measure)
     columns = min(3, len(names))
     rows = math.ceil(len(names) / columns)
     figure = _figure(3.4 * columns, 0.6 + 1.9 * rows)
     axes = figure.subplots(rows, columns, squeeze=False, sharey=True)
     for axis, name in zip(axes.flat, names, strict=False):
-        mine = _per_query(report, name, one.name, measure)
-        values = sorted((mine[q] - base[q] for q in base), reverse=True)
+        values_by_query = _per_query(report, name, test_set.name, measure)
+        values = sorted((values_by_query[q] - base[q] for q in base), reverse=True)
         tints = ["#0072b2" if v > 0 else "#d55e00" for v in values]
         axis.bar(range(len(values)), values, width=1.0, color=tints)
         won, lost = sum(v > 0 for v in values), sum(v < 0 for v in values)
@@ -237,21 +247,22 @@ def searched(report: Report) -> Any:
     """Validation value of every trial of a search, and the best so far."""
     figure = _figure(7.2, 3.4)
     axis = figure.subplots()
-    known = sorted((o for o in report.searched if o.value is not None), key=lambda o: o.number)
+    trials = [trial for trial in report.searched if trial.value is not None]
+    trials.sort(key=lambda trial: trial.number)
     for state, mark in (("finished", "o"), ("pruned", "x")):
-        mine = [(one.number, one.value) for one in known if one.state == state]
-        if mine:
-            axis.plot(*zip(*mine, strict=True), mark, color="#0072b2", label=state)
+        points = [(trial.number, trial.value) for trial in trials if trial.state == state]
+        if points:
+            axis.plot(*zip(*points, strict=True), mark, color="#0072b2", label=state)
     best, line = -math.inf, []
-    for one in known:
-        if one.state == "finished":
-            best = max(best, one.value or 0.0)
-            line.append((one.number, best))
+    for trial in trials:
+        if trial.state == "finished":
+            best = max(best, trial.value or 0.0)
+            line.append((trial.number, best))
     if line:
         axis.step(*zip(*line, strict=True), where="post", color="#d55e00", label="best so far")
     axis.set_xlabel("trial")
     axis.set_ylabel("validation")
-    if known:  # else there is nothing to name
+    if trials:  # matplotlib warns of a legend without labels
         axis.legend(frameon=False, fontsize=8)
     axis.grid(alpha=0.25)
     axis.spines[["top", "right"]].set_visible(False)
@@ -259,10 +270,10 @@ def searched(report: Report) -> Any:
 
 
 def _per_query(report: Report, name: str, test_set: str, measure: str) -> dict[str, float]:
-    """Means over seeds."""
+    """query_id -> mean of the row's values over its seeds."""
     row = next(row for row in report.rows if row.name == name)
-    seeds = [one[measure] for one in row.results[test_set]]
-    return {q: math.fsum(one[q] for one in seeds) / len(seeds) for q in seeds[0]}
+    seeds = [per_query[measure] for per_query in row.results[test_set]]
+    return {q: math.fsum(per_query[q] for per_query in seeds) / len(seeds) for q in seeds[0]}
 
 
 def _figure(width: float, height: float) -> Any:

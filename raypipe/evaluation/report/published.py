@@ -13,7 +13,7 @@ class Published(Config):
     """One table of a paper: one data set over one first stage."""
 
     dataset: str
-    """As in `queries.dataset`; the values are shown for this one only."""
+    """The id as in `queries.dataset`; the values stand beside this data set only."""
     split: str | None = None
     first_stage: str
     """The label of the candidates that were re-ranked."""
@@ -29,7 +29,8 @@ class Published(Config):
             for row, value in rows.items():
                 if not 0 <= value <= 1:
                     raise ValueError(
-                        f"{measure} of {row!r}: expected a value in [0, 1], found {value}"
+                        f"{measure} of {row!r}: expected a value in [0, 1], found {value}; "
+                        "divide percentages by 100"
                     )
         return values
 
@@ -37,12 +38,12 @@ class Published(Config):
 def published_for(
     tables: Sequence[Published], dataset: str, split: str | None, first_stage: str
 ) -> tuple[Mapping[str, Mapping[str, float]], tuple[str, ...]]:
-    """(measure -> row -> value, sources) of this data set over this first stage."""
-    found: dict[str, dict[str, float]] = {}
+    """Join the tables of one data set and first stage: (measure -> row -> value, sources)."""
+    values: dict[str, dict[str, float]] = {}
     sources = []
-    for one in tables:
-        if (one.dataset, one.split, one.first_stage) == (dataset, split, first_stage):
-            sources.append(one.source)
-            for measure, rows in one.values.items():
-                found.setdefault(measure, {}).update(rows)
-    return found, tuple(dict.fromkeys(sources))
+    for table in tables:
+        if (table.dataset, table.split, table.first_stage) == (dataset, split, first_stage):
+            sources.append(table.source)
+            for measure, rows in table.values.items():
+                values.setdefault(measure, {}).update(rows)
+    return values, tuple(dict.fromkeys(sources))

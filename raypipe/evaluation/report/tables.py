@@ -19,7 +19,7 @@ MARK = "†"
 
 @dataclass(frozen=True)
 class Table:
-    """Cells as text; the first `left` columns are words, the others figures."""
+    """Cells as text; the first `left` columns hold words, the others figures."""
 
     heads: list[str]
     body: list[list[str]]
@@ -28,37 +28,39 @@ class Table:
     """Index of the reference's row."""
 
 
-def effectiveness(report: Report, one: SetFacts) -> Table:
+def effectiveness(report: Report, test_set: SetFacts) -> Table:
     """Rows x measures on one test set: mean, interval, letters, the published value."""
-    lines = report.lines[one.name]
+    lines = report.lines[test_set.name]
     heads = ["", "model", "stages", "seeds"]
-    for measure in one.measures:
+    for measure in test_set.measures:
         heads.append(measure)
-        if one.published.get(measure):
+        if test_set.published.get(measure):
             heads.append("published")
     heads += ["pairs", "seconds"]
     body = []
     for line in lines:
         row = line.row
         cells = [line.label, _name(line, report), _stages(line), str(len(row.seeds) or NO_VALUE)]
-        for measure in one.measures:
+        for measure in test_set.measures:
             cells.append(_mean(line, measure))
-            if (published := one.published.get(measure)) is not None and published:
+            if (published := test_set.published.get(measure)) is not None and published:
                 value = published.get(row.name)
                 cells.append(NO_VALUE if value is None else figure(value))
         body.append([*cells, _count(row.pairs), _seconds(row.seconds)])
     return Table(heads, body, 3, _reference(report, lines))
 
 
-def against_reference(report: Report, one: SetFacts, measures: Sequence[str] = ()) -> Table | None:
+def against_reference(
+    report: Report, test_set: SetFacts, measures: Sequence[str] = ()
+) -> Table | None:
     """Rows x tested measures: what the tests say; None where nothing was tested.
 
     Args:
-        measures: those to show; empty shows all that are tested.
+        measures: the measures to show; empty shows all tested ones.
     """
-    lines = report.lines[one.name]
+    lines = report.lines[test_set.name]
     body = []
-    for measure in measures or [m for m in one.measures if tested(m)]:
+    for measure in measures or [m for m in test_set.measures if tested(m)]:
         for line in lines:
             if (test := line.versus.get(measure)) is not None:
                 body.append([line.row.name, measure, *_tests(test)])
@@ -106,16 +108,16 @@ def searched(report: Report) -> Table | None:
     """The trials of a search, the best on validation first; None for a comparison."""
     if not report.searched:
         return None
-    keys = list(dict.fromkeys(key for one in report.searched for key in one.settings))
-    ranked = sorted(report.searched, key=lambda one: (one.value is None, -(one.value or 0.0)))
+    keys = list(dict.fromkeys(key for trial in report.searched for key in trial.settings))
+    ranked = sorted(report.searched, key=lambda trial: (trial.value is None, -(trial.value or 0.0)))
     body = [
         [
-            str(one.number),
-            one.state,
-            *(one.settings.get(key, NO_VALUE) for key in keys),
-            NO_VALUE if one.value is None else figure(one.value),
+            str(trial.number),
+            trial.state,
+            *(trial.settings.get(key, NO_VALUE) for key in keys),
+            NO_VALUE if trial.value is None else figure(trial.value),
         ]
-        for one in ranked
+        for trial in ranked
     ]
     return Table(["trial", "state", *keys, "validation"], body, 2 + len(keys))
 
@@ -125,16 +127,17 @@ def overview(report: Report) -> Table | None:
     if len(report.sets) < 2:
         return None
     means = report.suite_means()
-    heads = ["model", *(f"{one.name} {one.measures[0]}" for one in report.sets)]
+    heads = ["model", *(f"{test_set.name} {test_set.measures[0]}" for test_set in report.sets)]
     heads += [f"mean of {suite}" for suite in means]
     body = []
     for i, row in enumerate(report.rows):
         cells = [row.name]
-        for one in report.sets:
-            value = report.lines[one.name][i].means.get(one.measures[0])
+        for test_set in report.sets:
+            value = report.lines[test_set.name][i].means.get(test_set.measures[0])
             cells.append(NO_VALUE if value is None else figure(value))
-        for by_row in means.values():
-            cells.append(figure(by_row[row.name][0]) if row.name in by_row else NO_VALUE)
+        for mean_by_row in means.values():
+            mean = mean_by_row.get(row.name)
+            cells.append(NO_VALUE if mean is None else figure(mean[0]))
         body.append(cells)
     return Table(heads, body, 1)
 
@@ -148,7 +151,7 @@ def figure(value: float) -> str:
 
 
 def signed(value: float) -> str:
-    """A difference."""
+    """A difference: always with its sign, otherwise as `figure`."""
     text = f"{value:+.3f}"
     return text.replace("0.", ".", 1) if text[1:].startswith("0.") else text
 
@@ -161,8 +164,8 @@ def p_value(value: float | None) -> str:
 
 
 def _reference(report: Report, lines: Sequence[Line]) -> int | None:
-    places = [i for i, line in enumerate(lines) if line.row.name == report.reference]
-    return places[0] if places else None
+    """Index of the reference's line."""
+    return next((i for i, line in enumerate(lines) if line.row.name == report.reference), None)
 
 
 def _name(line: Line, report: Report) -> str:

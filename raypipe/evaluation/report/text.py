@@ -21,17 +21,17 @@ if TYPE_CHECKING:
 
 
 def to_markdown(report: Report) -> str:
-    """The whole comparison."""
+    """The whole report as Markdown."""
     parts = [f"# {report.name}"]
     if (table := overview(report)) is not None:
         parts += ["## All test sets", _markdown(table)]
-    for one in report.sets:
-        head, *facts = one.title
+    for test_set in report.sets:
+        head, *facts = test_set.title
         parts += [f"## {head}", "\n".join(f"- {fact}" for fact in facts)]
-        parts += [_markdown(effectiveness(report, one))]
-        if (tests := against_reference(report, one)) is not None:
+        parts += [_markdown(effectiveness(report, test_set))]
+        if (tests := against_reference(report, test_set)) is not None:
             parts += [f"Against {report.reference}:", _markdown(tests)]
-        parts += [f"Published: {source}" for source in one.sources]
+        parts += [f"Published: {source}" for source in test_set.sources]
     if (trials := searched(report)) is not None:
         parts += ["## Trials", _markdown(trials)]
     if (trained := training(report)) is not None:
@@ -42,18 +42,18 @@ def to_markdown(report: Report) -> str:
 
 
 def print_report(report: Report, console: Console | None = None) -> None:
-    """The same in the terminal, with the tests of each set's first measure only."""
+    """Print the report in the terminal; of the tests only those of each set's first measure."""
     from rich.console import Console
     from rich.text import Text
 
     # a log file has no width of its own; 80 columns would fold every cell
     console = console or Console(width=None if sys.stdout.isatty() else 150)
-    for one in report.sets:
-        for text in one.title:
+    for test_set in report.sets:
+        for text in test_set.title:
             console.print(Text(text))
         console.print()
-        _print(console, effectiveness(report, one))
-        if (tests := against_reference(report, one, one.measures[:1])) is not None:
+        _print(console, effectiveness(report, test_set))
+        if (tests := against_reference(report, test_set, test_set.measures[:1])) is not None:
             console.print(Text(f"\nagainst {report.reference}"))
             _print(console, tests)
         console.print()
@@ -73,20 +73,20 @@ def print_report(report: Report, console: Console | None = None) -> None:
 
 
 def explanation(report: Report) -> list[str]:
-    """What the figures are, in sentences."""
+    """Sentences that tell what intervals, letters and verdicts mean."""
     chosen = report.statistics
-    said = [
+    sentences = [
         f"[low, high]: {100 * chosen.level:g} % bootstrap over queries and seeds, "
         f"{chosen.resamples:,} resamples."
     ]
     if report.mode == "search":
-        return [*said, "A search chose among many trials and stopped some: nothing is tested."]
-    said.append(
+        return [*sentences, "A search chose among many trials and stopped some: nothing is tested."]
+    sentences.append(
         "Letters: rows that this one is significantly better than (paired t-tests of all pairs, "
         "Holm)."
     )
     if any(v for lines in report.lines.values() for line in lines for v in line.versus.values()):
-        said.append(
+        sentences.append(
             f"{MARK} reference. Tests are paired and two-sided, on per-query values averaged over "
             "seeds, Holm-corrected per measure and test set, trained rows in one family and all "
             f"others in another. Verdict at alpha {chosen.alpha:g}: equivalent means within "
@@ -94,7 +94,7 @@ def explanation(report: Report) -> list[str]:
             "confirm, before Holm's correction, which the verdict has. The oracle reads the "
             "judgements and is not tested."
         )
-    return said
+    return sentences
 
 
 def _markdown(table: Table) -> str:

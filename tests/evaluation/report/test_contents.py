@@ -7,11 +7,11 @@ import subprocess
 import sys
 
 import pytest
-from report_rows import GOLDEN
+from report_rows import FULL, GOLDEN
 
 
-def test_json_is_the_golden_file(full):
-    got = json.loads(json.dumps(full.json(), allow_nan=False))
+def test_json_is_the_golden_file():
+    got = json.loads(json.dumps(FULL.json(), allow_nan=False))
     golden = json.loads((GOLDEN / "report.json").read_text("utf-8"))
     assert nearly(got) == nearly(golden)
 
@@ -25,10 +25,10 @@ def nearly(value):
     return [nearly(v) for v in value] if isinstance(value, list) else value
 
 
-def test_suite_means_are_over_the_sets_of_a_suite(full):
-    means = full.suite_means()
+def test_suite_means_are_over_the_sets_of_a_suite():
+    means = FULL.suite_means()
     assert means.keys() == {"trec-dl"}
-    for line in full.lines["splade"]:
+    for line in FULL.lines["splade"]:
         if line.means:
             assert means["trec-dl"][line.row.name] == (pytest.approx(line.means["RR@10"]), 1)
     assert "broken" not in means["trec-dl"]

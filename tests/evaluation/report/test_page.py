@@ -8,17 +8,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from report_rows import GOLDEN, TRIALS, report, without_drawings
+from report_rows import FULL, GOLDEN, TRIALS, report, without_drawings
 
-from raypipe.evaluation.report.contents import Report, Searched
+from raypipe.evaluation.report.contents import Report, SearchedTrial
 from raypipe.evaluation.report.page import to_html
 
 ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture(scope="module")
-def text(full) -> str:
-    return to_html(full)
+def text() -> str:
+    return to_html(FULL)
 
 
 class Page(html.parser.HTMLParser):
@@ -91,7 +91,7 @@ def evil_report() -> Report:
         notes=(EVIL,),
         links={EVIL: [EVIL, f"https://x/{EVIL}", f'https://x/" onclick="{EVIL}', "javascript:f()"]},
         curves={EVIL: [curve]},
-        searched=(Searched(0, {EVIL: EVIL}, EVIL, 0.4), TRIALS[0]),
+        searched=(SearchedTrial(0, {EVIL: EVIL}, EVIL, 0.4), TRIALS[0]),
     )
 
 

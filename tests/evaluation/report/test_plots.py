@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from report_rows import report
+from report_rows import FULL, report
 
 from raypipe.evaluation.report import plots
 from raypipe.evaluation.report.contents import Report
@@ -16,27 +16,27 @@ def test_pareto_front():
     assert plots.pareto([]) == []
 
 
-def test_the_cost_axis_says_whose_seconds(full):
+def test_the_cost_axis_says_whose_seconds():
     def label(one: Report) -> str:
         return plots.cost(one, one.sets[0]).axes[0].get_xlabel()
 
     plain = "seconds of training, all stages, per seed; the line is the Pareto front"
-    assert label(full) == plain
-    three = replace(full.rows[4], name="3 seeds: MiniLM | mnrl", kind="derived", seconds=28.2)
-    assert label(report(rows=(*full.rows, three))) == (
+    assert label(FULL) == plain
+    three = replace(FULL.rows[4], name="3 seeds: MiniLM | mnrl", kind="derived", seconds=28.2)
+    assert label(report(rows=(*FULL.rows, three))) == (
         f"{plain}\nrows without training: the sum over all seeds that they use"
     )
 
 
-def test_plots_are_the_same_every_time(tmp_path, full):
-    one = full.sets[0]
+def test_plots_are_the_same_every_time(tmp_path):
+    one = FULL.sets[0]
     for draw in (plots.intervals, plots.cost, plots.differences):
-        assert plots.svg(draw(full, one)) == plots.svg(draw(full, one))
-    plots.save_png(tmp_path / "a.png", plots.intervals(full, one))
+        assert plots.svg(draw(FULL, one)) == plots.svg(draw(FULL, one))
+    plots.save_png(tmp_path / "a.png", plots.intervals(FULL, one))
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_rows_that_share_a_stage_share_its_curves(full):
+def test_rows_that_share_a_stage_share_its_curves():
     def drawn(figure) -> dict[str, dict[str, int]]:
         """Title of each column to labels, and how many curves of losses there are."""
         found = {}
@@ -46,13 +46,13 @@ def test_rows_that_share_a_stage_share_its_curves(full):
         return found
 
     both = "MiniLM | mnrl; MiniLM | mnrl > kl"
-    assert drawn(plots.curves(full)) == {
+    assert drawn(plots.curves(FULL)) == {
         "contrastive": {"labels": [both], "lines": 3},
         "distil": {"labels": ["MiniLM | mnrl > kl", "tiny"], "lines": 4},
     }
-    known = full.curves["MiniLM | mnrl"]
+    known = FULL.curves["MiniLM | mnrl"]
     other = replace(known[2], series={"loss": [(1, 0.5), (2, 0.4)]})
-    apart = report(curves={**full.curves, "MiniLM | mnrl": [*known[:2], other]})
+    apart = report(curves={**FULL.curves, "MiniLM | mnrl": [*known[:2], other]})
     assert drawn(plots.curves(apart))["contrastive"] == {"labels": both.split("; "), "lines": 6}
 
 

@@ -5,26 +5,26 @@ from __future__ import annotations
 import re
 
 import pytest
-from report_rows import GOLDEN, TRIALS, printed, report
+from report_rows import FULL, GOLDEN, TRIALS, printed, report
 
 from raypipe.evaluation.report.text import to_markdown
 
 
-def test_markdown_is_the_golden_file(full):
-    assert to_markdown(full) == (GOLDEN / "report.md").read_text("utf-8")
+def test_markdown_is_the_golden_file():
+    assert to_markdown(FULL) == (GOLDEN / "report.md").read_text("utf-8")
 
 
 @pytest.mark.parametrize("width", [150, 90])
-def test_the_terminal_loses_nothing(full, width):
-    narrow, wide = printed(full, width), printed(full, 400)
+def test_the_terminal_loses_nothing(width):
+    narrow, wide = printed(FULL, width), printed(FULL, 400)
     assert max(map(len, narrow.splitlines())) <= width
     assert sorted("".join(narrow.split())) == sorted("".join(wide.split()))
     if width == 150:
         assert narrow == (GOLDEN / "table.txt").read_text("utf-8")
 
 
-def test_everything_that_a_reader_needs_is_there(full):
-    text = to_markdown(full)
+def test_everything_that_a_reader_needs_is_there():
+    text = to_markdown(FULL)
     for part in (
         "FAILED broken: FloatingPointError: the loss is nan",
         "could not be had: no network",
@@ -41,13 +41,13 @@ def test_everything_that_a_reader_needs_is_there(full):
         assert part in text, part
 
 
-def test_without_reference_nothing_is_tested(full):
+def test_without_reference_nothing_is_tested():
     text = to_markdown(report(reference=None))
     assert "verdict" not in text and "TOST" not in text
     assert "Letters: rows that this one is significantly better than" in text
 
 
-def test_a_search_claims_nothing(full):
+def test_a_search_claims_nothing():
     search = report(mode="search", searched=TRIALS, reference=None)
     text = to_markdown(search)
     assert "nothing is tested" in text and "verdict" not in text
