@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from raypipe.tables.flat import FLAT, array, nest, settle
-from raypipe.tables.text_columns import numbered, read_blocks
+from raypipe.tables.text_columns import TextBlock, numbered, read_blocks
 
 COLUMNS = ("query_id", "Q0", "doc_id", "rank", "score", "tag")
 LINES = FLAT.append(pa.field("tag", pa.int32()))
