@@ -146,8 +146,8 @@ def open_ids(path: str | Path) -> SortedIds:
     """The sorted ids of an Arrow IPC file, whose first column they are, in a shared memory map.
 
     The first process of the node that asks makes the file, the others wait for it. Making it takes
-    80 bytes per id; later a process holds what it touched of the map. Where the cache cannot be
-    written each process holds an order of its own.
+    45 bytes and three times its own length per id; later a process holds what it touched of the
+    map. Where the cache cannot be written each process holds an order of its own.
     """
     stat = Path(path).stat()
     known_by = [FORMAT, str(Path(path).absolute()), stat.st_ino, stat.st_size, stat.st_mtime_ns]

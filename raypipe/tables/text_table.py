@@ -53,13 +53,13 @@ class TextTable:
     def _sorted(self) -> SortedIds:
         return open_ids(self.path)
 
-    def rows_of(self, ids: Asked) -> np.ndarray:
+    def rows_of(self, asked: Asked) -> np.ndarray:
         """The row of each id, int64; -1 where the file does not have it."""
-        return self._sorted.rows_of(ids)
+        return self._sorted.rows_of(asked)
 
-    def row_of(self, one: str) -> int:
+    def row_of(self, asked: str) -> int:
         """The row of one id, -1 where the file does not have it."""
-        return self._sorted.row_of(one)
+        return self._sorted.row_of(asked)
 
     def places(self) -> np.ndarray:
         """The place of every row's id among all ids in ascending order, int64: breaks ties."""
