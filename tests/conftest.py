@@ -59,7 +59,7 @@ stages:
     queries_per_step: 6
     steps: 4
     validations: 1
-evaluation: {{depth: 10, validation_depth: 10}}
+evaluation: {{depth: 10, validation_depth: 10, statistics: {{resamples: 200}}}}
 reference: contrastive
 precision: fp32
 resources: {{cpus_per_worker: 1}}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import html.parser
 import io
 import json
@@ -19,10 +20,13 @@ from rich.console import Console
 from raypipe.evaluation import plots
 from raypipe.evaluation.page import to_html
 from raypipe.evaluation.report import Report, Searched
+from raypipe.evaluation.rows import Statistics
 from raypipe.evaluation.tables import figure, p_value, signed
 from raypipe.evaluation.text import print_report, to_markdown
 
 GOLDEN = Path(__file__).parent / "golden"
+few = functools.partial(report, statistics=Statistics(resamples=200))
+"""A report of which no figure of the bootstrap is read: the default takes seconds."""
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +87,7 @@ def test_everything_that_a_reader_needs_is_there(full):
 
 
 def test_without_reference_nothing_is_tested(full):
-    text = to_markdown(report(reference=None))
+    text = to_markdown(few(reference=None))
     assert "verdict" not in text and "TOST" not in text
     assert "Letters: rows that this one is significantly better than" in text
 
@@ -95,7 +99,7 @@ def test_a_search_claims_nothing(full):
         Searched(2, {"lr": "7"}, "failed", None),
         Searched(3, {"lr": "0.002"}, "finished", 0.6),
     )
-    one = report(mode="search", searched=trials, reference=None)
+    one = few(mode="search", searched=trials, reference=None)
     text = to_markdown(one)
     assert "nothing is tested" in text and "verdict" not in text
     assert {v for lines in one.lines.values() for x in lines for v in x.versus.values()} == {None}
@@ -152,7 +156,7 @@ def test_the_page_stands_alone(full):
 
 def test_text_in_the_page_is_text():
     evil = replace(report().rows[0], name="<script>alert(1)</script>")
-    text = to_html(report(rows=(evil, *report().rows[1:]), name="a <b> c"))
+    text = to_html(few(rows=(evil, *report().rows[1:]), name="a <b> c"))
     assert "<script>alert" not in text and "a &lt;b&gt; c" in text
 
 
@@ -168,7 +172,7 @@ def test_the_cost_axis_says_whose_seconds(full):
     plain = "seconds of training, all stages, per seed; the line is the Pareto front"
     assert label(full) == plain
     three = replace(full.rows[4], name="3 seeds: MiniLM | mnrl", kind="derived", seconds=28.2)
-    assert label(report(rows=(*full.rows, three))) == (
+    assert label(few(rows=(*full.rows, three))) == (
         f"{plain}\nrows without training: the sum over all seeds that they use"
     )
 
@@ -197,12 +201,12 @@ def test_rows_that_share_a_stage_share_its_curves(full):
     }
     known = full.curves["MiniLM | mnrl"]
     other = replace(known[2], series={"loss": [(1, 0.5), (2, 0.4)]})
-    apart = report(curves={**full.curves, "MiniLM | mnrl": [*known[:2], other]})
+    apart = few(curves={**full.curves, "MiniLM | mnrl": [*known[:2], other]})
     assert drawn(plots.curves(apart))["contrastive"] == {"labels": both.split("; "), "lines": 6}
 
 
 def test_plots_of_what_is_not_there_are_none():
-    plain = report(rows=report().rows[:4], reference=None, curves={})
+    plain = few(rows=report().rows[:4], reference=None, curves={})
     assert plots.cost(plain, plain.sets[0]) is None
     assert plots.differences(plain, plain.sets[0]) is None
     assert plots.curves(plain) is None
