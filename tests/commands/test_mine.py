@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 
 from raypipe.commands.mine import plan_lines, plan_of, run
@@ -41,7 +43,9 @@ def experiment(tmp_path_factory, write_recipe) -> Experiment:
 
 
 @pytest.fixture(scope="module")
-def mined(cluster, experiment, said):
+def mined(mined, experiment, said):
+    """After the job, on a storage in which collection, queries and first stage stood before."""
+    shutil.copytree(mined, experiment.storage)
     return run(experiment, said.append)
 
 

@@ -15,11 +15,12 @@ from raypipe.evaluation.results import Row, Statistics
 from raypipe.evaluation.significance import effect_size, holm, paired_test, permutation_test
 
 REFERENCE = "MiniLM | mnrl"
+FEW = Statistics(resamples=200)
 
 
 @pytest.fixture(scope="module")
 def lines():
-    return compare(rows(), "test", MEASURES, REFERENCE)
+    return compare(rows(), "test", MEASURES, REFERENCE, FEW)
 
 
 def seeds(one: Row, measure: str) -> list[list[float]]:
@@ -40,7 +41,7 @@ def test_a_family_equals_the_single_functions(lines, measure, family):
     ours = {name: mean(by_name[name], measure) for name in family}
     found = {line.row.name: line.versus[measure] for line in lines}
     expected_p = holm([paired_test(ours[n], base).p for n in family])
-    expected_flips = holm([permutation_test(ours[n], base) for n in family])
+    expected_flips = holm([permutation_test(ours[n], base, FEW.resamples) for n in family])
     expected_tost = holm([tost(ours[n], base, 0.01) for n in family])
     for i, name in enumerate(family):
         one = found[name]
@@ -63,7 +64,7 @@ def test_means_and_intervals_are_over_seeds_and_queries(lines):
         values = seeds(by_name[line.row.name], "nDCG@10")
         assert line.means["nDCG@10"] == pytest.approx(np.mean(values))
         assert line.seed_means["nDCG@10"] == pytest.approx(np.mean(values, axis=1).tolist())
-        assert line.intervals["nDCG@10"] == interval(values)
+        assert line.intervals["nDCG@10"] == interval(values, resamples=FEW.resamples)
     assert {line.versus["Judged@10"] for line in lines} == {None}
 
 
@@ -89,7 +90,7 @@ def test_letters_name_the_rows_that_are_beaten(lines):
 
 def test_many_rows_have_distinct_labels():
     many = [replace(row(f"r{i}", "trained", [0.1, 0.2, 0.3]), seeds=(1,)) for i in range(60)]
-    found = [line.label for line in compare(many, "test", ["nDCG@10"])]
+    found = [line.label for line in compare(many, "test", ["nDCG@10"], statistics=FEW)]
     assert len(set(found)) == 60 and found[:2] == ["a", "b"] and found[26] == "a1"
 
 
@@ -101,7 +102,7 @@ def test_queries_pair_by_id_whatever_their_order(lines):
         for seed in last.results["test"]
     ]
     shuffled[shuffled.index(last)] = replace(last, results={**last.results, "test": turned})
-    for one, other in zip(compare(shuffled, "test", MEASURES, REFERENCE), lines, strict=True):
+    for one, other in zip(compare(shuffled, "test", MEASURES, REFERENCE, FEW), lines, strict=True):
         assert (one.means, one.intervals, one.versus) == (
             other.means,
             other.intervals,
@@ -111,28 +112,28 @@ def test_queries_pair_by_id_whatever_their_order(lines):
 
 def test_an_oracle_or_a_failed_row_does_not_weaken_the_others(lines):
     without = [r for r in rows() if r.kind != "oracle" and not r.error]
-    found = {x.row.name: x.versus for x in compare(without, "test", MEASURES, REFERENCE)}
+    found = {x.row.name: x.versus for x in compare(without, "test", MEASURES, REFERENCE, FEW)}
     assert found == {x.row.name: x.versus for x in lines if x.row.name in found}
 
 
 def test_baselines_do_not_weaken_the_trained_rows(lines):
     trained = [r for r in rows() if r.kind == "trained"]
-    found = {x.row.name: x.versus for x in compare(trained, "test", MEASURES, REFERENCE)}
+    found = {x.row.name: x.versus for x in compare(trained, "test", MEASURES, REFERENCE, FEW)}
     assert found == {x.row.name: x.versus for x in lines if x.row.name in found}
 
 
 def test_a_failed_reference_tests_nothing():
-    found = compare(rows(), "test", MEASURES, "broken")
+    found = compare(rows(), "test", MEASURES, "broken", FEW)
     assert {v for line in found for v in line.versus.values()} == {None}
     assert any(line.letters["nDCG@10"] for line in found)
 
 
 def test_settings_count():
-    strict = compare(rows(), "test", MEASURES, REFERENCE, Statistics(margin=0.9, alpha=0.01))
+    strict = compare(rows(), "test", MEASURES, REFERENCE, FEW.replace(margin=0.9, alpha=0.01))
     verdicts = {x.row.name: x.versus["nDCG@10"] for x in strict}
     assert verdicts["tiny"].verdict == "equivalent"
-    wide = compare(rows(), "test", MEASURES, REFERENCE, Statistics(level=0.99))
-    narrow = compare(rows(), "test", MEASURES, REFERENCE, Statistics(level=0.6))
+    wide = compare(rows(), "test", MEASURES, REFERENCE, FEW.replace(level=0.99))
+    narrow = compare(rows(), "test", MEASURES, REFERENCE, FEW.replace(level=0.6))
     assert wide[0].intervals["nDCG@10"][0] < narrow[0].intervals["nDCG@10"][0]
 
 

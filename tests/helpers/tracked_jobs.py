@@ -10,7 +10,7 @@ from dataclasses import replace
 import pyarrow.parquet as pq
 
 from raypipe.evaluation.report.contents import Report, SetFacts
-from raypipe.evaluation.results import Row, StageFacts
+from raypipe.evaluation.results import Row, StageFacts, Statistics
 from raypipe.sweep.tracked_rows import (
     COMPARISON,
     PER_QUERY,
@@ -23,6 +23,8 @@ from raypipe.sweep.tracked_rows import (
 from raypipe.tracking.recorder import Recorder
 
 QUERIES = [f"q{i}" for i in range(6)]
+FEW = Statistics(resamples=200)
+"""Resamples: the default takes a second per report, and no test reads a figure of one."""
 
 
 def row(name: str, kind: str, shift: float, seeds=(), queries=QUERIES, spread=0.0, **more) -> Row:
@@ -44,7 +46,8 @@ def failed(name: str, seed: int, error: str) -> Row:
 
 def report(name: str, *rows: Row) -> Report:
     facts = (SetFacts("test", (name,), ("nDCG@10",)),)
-    return Report(name, rows, facts, reference=[row.name for row in rows if not row.error][-1])
+    reference = [row.name for row in rows if not row.error][-1]
+    return Report(name, rows, facts, reference, FEW)
 
 
 BASE = row("BM25", "first_stage", 0.2)
