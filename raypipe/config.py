@@ -44,6 +44,10 @@ class Config(BaseModel):
                 out[name] = _plain(getattr(self, name))
         return out
 
+    def part(self, base: type[C]) -> C:
+        """The fields of `base`, a class that this one extends, as a config of that class."""
+        return base(**{name: getattr(self, name) for name in base.model_fields})
+
     def replace(self, **changes: Any) -> Self:
         """A validated copy with some fields changed."""
         return type(self).model_validate({**dict(self), **changes})

@@ -30,9 +30,9 @@ from raypipe.resources import Context, Resources
 from raypipe.storage.artifacts import Store
 from raypipe.storage.builder import Builder
 from raypipe.storage.files import open_bytes
-from raypipe.teachers.published.rankgpt import RankGptOrders
-from raypipe.teachers.published.run_file import RunFileValues
-from raypipe.teachers.published.scores import ScoreFile
+from raypipe.teachers.published.rankgpt import RankGptFile
+from raypipe.teachers.published.run_file import RunFile
+from raypipe.teachers.published.scores import MonoScores
 
 CONTEXT = Context(Resources(), "fp32", progress_bars=True)
 Scored = namedtuple("Scored", "query_id doc_id score")
@@ -163,10 +163,11 @@ def test_every_long_read_has_a_bar(bars, data, tmp_path, monkeypatch):
     lists = Lists(collection, None, collection, queries, 0)
     run, scores, asked, orders = (str(tmp_path / name) for name in files)
     builder = Builder(Store(str(tmp_path / "store")), CONTEXT)
-    builder.get(RunFileValues((run,), "rank", lists))
-    builder.get(RankGptOrders(asked, orders, "drop", lists))
-    first = RunFileValues((run,), "score", lists)
-    builder.get(ScoreFile("mono_scores", (scores,), Lists(first, first, collection, queries, 0)))
+    builder.get(RunFile(paths=(run,)).scores(lists, "fp32"))
+    builder.get(RankGptFile(lists=asked, permutations=orders).scores(lists, "fp32"))
+    first = RunFile(paths=(run,), column="score").scores(lists, "fp32")
+    pairs = Lists(first, first, collection, queries, 0)
+    builder.get(MonoScores(paths=(scores,)).scores(pairs, "fp32"))
     found = {label.split(": ")[1]: total for label, total in bars.items()}
     assert {name: found[name] for name in files} == {n: len(t) for n, t in files.items()}
     corpus = Path(data.dataset.removeprefix("beir:")) / "corpus.jsonl"

@@ -38,7 +38,7 @@ class RankGptLists(Config):
 
     def candidates(self, collection: Collection, queries: Queries, precision: str) -> Step:
         """The step that reads the file."""
-        return RankGptCandidates(self.path, self.depth, self.name, collection, queries)
+        return RankGptCandidates(self, collection, queries)
 
     def check(self) -> None:
         """The file is there."""
@@ -54,7 +54,7 @@ def read_lists(path: Path) -> Iterator[tuple[int, str, list[str]]]:
     Raises:
         ConfigError: a line is something else.
     """
-    for number, line in _json_lines(path):
+    for number, line in json_lines(path):
         try:
             yield number, *_read_list(line)
         except ValueError as error:
@@ -64,12 +64,12 @@ def read_lists(path: Path) -> Iterator[tuple[int, str, list[str]]]:
 def _read_list(line: Any) -> tuple[str, list[str]]:
     if not isinstance(line, dict):
         raise ValueError(f"expected an object, found {str(line)[:60]!r}")
-    passages = _first(line, "retrieved_passages", "hits")
+    passages = _value(line, "retrieved_passages", "hits")
     if not isinstance(passages, list):
         raise ValueError(f"expected a list retrieved_passages, found {sorted(line)}")
     named = [p if isinstance(p, dict) else {"docid": p} for p in passages]
-    query_id = _first({**(named[0] if named else {}), **line}, "query_id", "qid")
-    doc_ids = [_first(p, "docid", "doc_id") for p in named]
+    query_id = _value({**(named[0] if named else {}), **line}, "query_id", "qid")
+    doc_ids = [_value(p, "docid", "doc_id") for p in named]
     if query_id is None or None in doc_ids:
         what = "a query_id" if query_id is None else "a docid in every passage"
         raise ValueError(f"expected {what}, found {str(line)[:60]!r}")
@@ -82,29 +82,7 @@ def _read_list(line: Any) -> tuple[str, list[str]]:
     return str(query_id), [str(doc_ids[i]) for i in order]
 
 
-def read_answers(path: Path) -> list[str]:
-    """A JSON list of strings, or one JSON string per line.
-
-    Raises:
-        ConfigError: the file is neither.
-    """
-    with open_bytes(path) as stream:
-        data = stream.read()
-    try:
-        answers = json.loads(data)
-    except ValueError:
-        answers = [line for _, line in _json_lines(path)]
-    answers = [answers] if isinstance(answers, str) else answers
-    wrong = [a for a in answers if not isinstance(a, str)] if isinstance(answers, list) else answers
-    if wrong or not isinstance(answers, list):
-        raise ConfigError(
-            f"{path}: expected a JSON list of strings, or a JSON string per line, found "
-            f"{str(wrong)[:60]!r}"
-        )
-    return answers
-
-
-def _json_lines(path: Path) -> Iterator[tuple[int, Any]]:
+def json_lines(path: Path) -> Iterator[tuple[int, Any]]:
     with open_bytes(path) as stream:
         for number, line in enumerate(stream, start=1):
             if not line.strip():
@@ -115,7 +93,7 @@ def _json_lines(path: Path) -> Iterator[tuple[int, Any]]:
                 raise ConfigError(f"{path}, line {number}: expected JSON, found {error}") from None
 
 
-def _first(line: Mapping[str, Any], *names: str) -> Any:
+def _value(line: Mapping[str, Any], *names: str) -> Any:
     return next((line[name] for name in names if line.get(name) is not None), None)
 
 
@@ -123,9 +101,7 @@ def _first(line: Mapping[str, Any], *names: str) -> Any:
 class RankGptCandidates(Step):
     """One row per query of the set, in the order in which the model saw the documents."""
 
-    file: str
-    depth: int
-    label: str
+    source: RankGptLists
     collection: Collection
     queries: Queries
 
@@ -133,14 +109,14 @@ class RankGptCandidates(Step):
 
     @property
     def name(self) -> str:
-        return f"{file_safe(self.label)}-{self.queries.name}"
+        return f"{file_safe(self.source.name)}-{self.queries.name}"
 
     def spec(self) -> Mapping[str, Any]:
-        files = checksums([self.file])
-        return {"format": "rankgpt", "files": files, "depth": self.depth, "source": self.label}
+        files, depth = checksums([self.source.path]), self.source.depth
+        return {"format": "rankgpt", "files": files, "depth": depth, "source": self.source.name}
 
     def facts(self) -> Mapping[str, Any]:
-        return {"paths": full_paths([self.file])}
+        return {"paths": full_paths([self.source.path])}
 
     def inputs(self) -> Mapping[str, Step]:
         return {"collection": self.collection, "queries": self.queries}
@@ -159,25 +135,24 @@ class RankGptCandidates(Step):
         counts["queries_without_candidates"] = sum(not row["doc_ids"] for row in rows)
         if not counts["candidates"]:
             raise ConfigError(
-                f"rankgpt file {self.file}: none of its {counts['lists']} lists has a query and a "
-                "document of the data set; its ids must be those of the data set"
+                f"rankgpt file {self.source.path}: none of its {counts['lists']} lists has a query "
+                "and a document of the data set; its ids must be those of the data set"
             )
         attempt.put_table(pa.Table.from_pylist(rows, schema=CANDIDATES))
         return dict(counts)
 
     def _lists(self, wanted: set[str], counts: Counter[str]) -> dict[str, list[str]]:
         lists: dict[str, list[str]] = {}
-        for number, query_id, doc_ids in read_lists(Path(self.file).expanduser()):
+        for number, query_id, doc_ids in read_lists(Path(self.source.path).expanduser()):
             counts["lists"] += 1
             if query_id not in wanted:
                 counts["lists_other_queries"] += 1
                 continue
             if query_id in lists:
-                raise ConfigError(
-                    f"{self.file}, line {number}: query {query_id} has a second list; keep one"
-                )
+                where = f"{self.source.path}, line {number}"
+                raise ConfigError(f"{where}: query {query_id} has a second list; keep one")
             distinct = list(dict.fromkeys(doc_ids))
-            lists[query_id] = distinct[: self.depth]
+            lists[query_id] = distinct[: self.source.depth]
             counts["duplicates"] += len(doc_ids) - len(distinct)
             counts["beyond_depth"] += len(distinct) - len(lists[query_id])
         return lists
@@ -189,5 +164,5 @@ class RankGptCandidates(Step):
             "doc_ids": doc_ids,
             "ranks": ranks,
             "scores": [-float(rank) for rank in ranks],  # the file has an order only
-            "sources": [self.label] * len(doc_ids),
+            "sources": [self.source.name] * len(doc_ids),
         }

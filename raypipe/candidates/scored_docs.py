@@ -11,10 +11,9 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
-from pydantic import Field
 
-from raypipe.candidates.without_self import WithoutSelf
-from raypipe.config import Config, ConfigError
+from raypipe.candidates.without_self import DepthOptions
+from raypipe.config import ConfigError
 from raypipe.datasets.dataset import Dataset, file_safe
 from raypipe.datasets.steps import DOCS_FILE, QUERIES_FILE, Collection, Queries, QuerySet
 from raypipe.progress import counting
@@ -24,7 +23,7 @@ from raypipe.tables.spill import spill, write_candidates
 from raypipe.tables.text_table import TextTable
 
 
-class ScoredDocs(Config):
+class ScoredDocs(DepthOptions):
     """The scoreddocs of an ir_datasets id, such as an official top 1000; ties by doc_id.
 
     Where all scores of a query are equal, its order means nothing: such queries are counted as
@@ -34,11 +33,6 @@ class ScoredDocs(Config):
     type: Literal["scored_docs"] = "scored_docs"
     dataset: str | None = None
     """The id that has them; null is each query set's own data set."""
-    depth: int = Field(100, ge=1)
-    """Candidates per query."""
-    exclude_query_id: bool = False
-    """Leave out the document that has the query's id, as BEIR does: for collections such as ArguAna
-    whose queries are documents."""
     name: str = "scoreddocs"
     """What the source is called in tables."""
 
@@ -48,9 +42,7 @@ class ScoredDocs(Config):
 
     def candidates(self, collection: Collection, queries: Queries, precision: str) -> Step:
         """The step that reads them."""
-        depth = self.depth + self.exclude_query_id
-        found = ScoredDocsCandidates(self.dataset, depth, self.name, collection, queries)
-        return WithoutSelf(found, self.depth) if self.exclude_query_id else found
+        return self.cut(ScoredDocsCandidates(self, collection, queries))
 
     def check(self) -> None:
         """The id has scoreddocs; a query set's own id is checked when the step is planned.
@@ -70,10 +62,7 @@ _ORDERED = FLAT.set(FLAT.get_field_index("order"), pa.field("order", pa.float32(
 class ScoredDocsCandidates(Step):
     """By score, highest first, ties by doc_id; a query that has none has no candidates."""
 
-    dataset: str | None
-    """An ir_datasets id; None is the query set's own data set."""
-    depth: int
-    label: str
+    source: ScoredDocs
     collection: Collection
     queries: Queries
 
@@ -81,20 +70,22 @@ class ScoredDocsCandidates(Step):
 
     @property  # not cached: a step travels to actors, an open data set cannot
     def _dataset(self) -> Dataset:
-        own = self.queries.queries
-        return own.open() if self.dataset is None else QuerySet(dataset=self.dataset).open()
+        name = self.source.dataset
+        queries = self.queries.queries if name is None else QuerySet(dataset=name)
+        return queries.open()
 
     @property
     def name(self) -> str:
-        return f"{file_safe(self.label)}-{self.queries.name}"
+        return f"{file_safe(self.source.name)}-{self.queries.name}"
 
     def spec(self) -> Mapping[str, Any]:
         dataset = self._dataset
         dataset.scoreddocs()  # whether it has any, before work starts
-        return {"scoreddocs": dataset.identity(), "depth": self.depth, "source": self.label}
+        depth, source = self.source.retrieved, self.source.name
+        return {"scoreddocs": dataset.identity(), "depth": depth, "source": source}
 
     def facts(self) -> Mapping[str, Any]:
-        return {"dataset": self.dataset or self.queries.queries.dataset}
+        return {"dataset": self.source.dataset or self.queries.queries.dataset}
 
     def inputs(self) -> Mapping[str, Step]:
         return {"collection": self.collection, "queries": self.queries}
@@ -104,31 +95,31 @@ class ScoredDocsCandidates(Step):
         queries = TextTable(attempt.inputs["queries"].local() / QUERIES_FILE).ids().to_pylist()
         counts: Counter[str] = Counter(scored_docs=0, other_queries=0)
         total = self._dataset.count("scoreddocs")
+        depth, source = self.source.retrieved, self.source.name
         with counting("scoreddocs", total) as at, spill(_ORDERED) as rows:
             for batch in self._batches(queries, counts):
                 rows.add(batch)
                 at(counts["scored_docs"])
-            found = write_candidates(rows, attempt, queries, docs, self.depth, self.label)
-        counts.update(found)
+            counts.update(write_candidates(rows, attempt, queries, docs, depth, source))
         if not counts["candidates"]:
             raise ConfigError(
                 f"scoreddocs of {self._dataset.name}: none of them is of a query and a document "
-                f"that are used here; found {dict(counts)}"
+                f"of the collection, found {dict(counts)}; set `dataset` to the id that has its own"
             )
         return dict(counts)
 
     def _batches(self, queries: list[str], counts: Counter[str]) -> Iterator[pa.Table]:
-        number = {query_id: n for n, query_id in enumerate(queries)}
+        row_of = {query_id: row for row, query_id in enumerate(queries)}
         dataset = self._dataset
         rows = iter(dataset.scoreddocs())
         while batch := list(islice(rows, BATCH)):
-            wanted = [(number[q], d, score) for q, d, score in batch if q in number]
+            wanted = [(row_of[q], d, score) for q, d, score in batch if q in row_of]
             counts.update(scored_docs=len(batch), other_queries=len(batch) - len(wanted))
-            for n, doc_id, score in wanted:
+            for row, doc_id, score in wanted:
                 if not math.isfinite(score):
                     raise ConfigError(
-                        f"scoreddocs of {dataset.name}: query {queries[n]}, document {doc_id}: "
-                        f"expected a finite score, found {score}"
+                        f"scoreddocs of {dataset.name}: query {queries[row]}, document {doc_id}: "
+                        f"expected a finite score, found {score}; use another source of candidates"
                     )
             if wanted:
                 query, doc_ids, values = zip(*wanted, strict=True)

@@ -11,8 +11,8 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from raypipe.candidates.without_self import WithoutSelf
-from raypipe.config import Config, ConfigError
+from raypipe.candidates.without_self import DepthOptions
+from raypipe.config import ConfigError
 from raypipe.datasets.dataset import file_safe
 from raypipe.datasets.steps import DOCS_FILE, QUERIES_FILE, Collection, Queries
 from raypipe.storage.artifacts import Attempt, Step
@@ -22,7 +22,7 @@ from raypipe.tables.text_table import TextTable
 from raypipe.tables.trec_run import read_lines
 
 
-class TrecRun(Config):
+class TrecRun(DepthOptions):
     """Candidates from run files, plain or .gz; the rank column is the order."""
 
     type: Literal["trec_run"] = "trec_run"
@@ -30,9 +30,6 @@ class TrecRun(Config):
     """One or more files; a query set takes its own queries from all of them."""
     depth: int = Field(100, ge=1)
     """Candidates per query, counted in the file's ranks."""
-    exclude_query_id: bool = False
-    """Leave out the document that has the query's id, as BEIR does: for collections such as ArguAna
-    whose queries are documents."""
     name: str = "run"
     """What the source is called in tables."""
 
@@ -42,9 +39,7 @@ class TrecRun(Config):
 
     def candidates(self, collection: Collection, queries: Queries, precision: str) -> Step:
         """The step that reads the files."""
-        depth = self.depth + self.exclude_query_id
-        found = RunFileCandidates(self.paths, depth, self.name, collection, queries)
-        return WithoutSelf(found, self.depth) if self.exclude_query_id else found
+        return self.cut(RunFileCandidates(self, collection, queries))
 
     def check(self) -> None:
         """The files exist.
@@ -56,25 +51,31 @@ class TrecRun(Config):
 
 
 def spill_runs(paths: Sequence[str], rows: Spill, queries: list[str]) -> Counter[str]:
-    """Keep the lines of these queries, in one pass; counts `lines` and `other_queries`.
+    """Read the files once and keep the lines of these queries.
+
+    Returns:
+        Counts: `lines` and `other_queries`, the lines of queries that are not among these.
 
     Raises:
         ConfigError: a line is malformed, or two files have one query.
     """
-    number = {query_id: n for n, query_id in enumerate(queries)}
+    row_of = {query_id: row for row, query_id in enumerate(queries)}
     file_of = np.full(len(queries), -1)
     counts: Counter[str] = Counter(lines=0, other_queries=0)
     for file, path in enumerate(paths):
         try:
             for lines in read_lines(
-                Path(path).expanduser(), lambda query_id: number.get(query_id, -1), counts
+                Path(path).expanduser(), lambda query_id: row_of.get(query_id, -1), counts
             ):
-                found = np.unique(lines["query"].to_numpy())
-                earlier = file_of[found]
-                if len(twice := found[(earlier >= 0) & (earlier != file)]):
-                    query_id = queries[twice[0]]
-                    raise ConfigError(f"run file {path}: query {query_id} is in two files")
-                file_of[found] = file
+                query_rows = np.unique(lines["query"].to_numpy())
+                earlier = file_of[query_rows]
+                if len(twice := query_rows[(earlier >= 0) & (earlier != file)]):
+                    query_id, other = queries[twice[0]], paths[file_of[twice[0]]]
+                    raise ConfigError(
+                        f"run file {path}: query {query_id} is in {other} too; expected all lines "
+                        "of a query in one file, take them out of the other"
+                    )
+                file_of[query_rows] = file
                 rows.add(lines)
         except ConfigError:
             raise
@@ -84,10 +85,15 @@ def spill_runs(paths: Sequence[str], rows: Spill, queries: list[str]) -> Counter
 
 
 def check_match(paths: Sequence[str], queries: int, counts: Counter[str]) -> None:
-    """Refuse files of which nothing was kept; says whether queries or documents do not match.
+    """Refuse files of which no line is of a query and a document of the data set.
 
     Args:
-        counts: of `write_lists`.
+        paths: of the files.
+        queries: how many the data set has.
+        counts: as `write_lists` returns them.
+
+    Raises:
+        ConfigError: no line is; the message says whether queries or documents do not match.
     """
     names = ", ".join(paths)
     if not counts["kept"]:
@@ -109,9 +115,7 @@ class RunFileCandidates(Step):
     The files may have any number of rows: they are read once, and spilled to local disk.
     """
 
-    paths: tuple[str, ...]
-    depth: int
-    label: str
+    source: TrecRun
     collection: Collection
     queries: Queries
 
@@ -119,13 +123,14 @@ class RunFileCandidates(Step):
 
     @property
     def name(self) -> str:
-        return f"{file_safe(self.label)}-{self.queries.name}"
+        return f"{file_safe(self.source.name)}-{self.queries.name}"
 
     def spec(self) -> Mapping[str, Any]:
-        return {"files": checksums(self.paths), "depth": self.depth, "source": self.label}
+        files = checksums(self.source.paths)
+        return {"files": files, "depth": self.source.retrieved, "source": self.source.name}
 
     def facts(self) -> Mapping[str, Any]:
-        return {"paths": full_paths(self.paths)}
+        return {"paths": full_paths(self.source.paths)}
 
     def inputs(self) -> Mapping[str, Step]:
         return {"collection": self.collection, "queries": self.queries}
@@ -133,8 +138,9 @@ class RunFileCandidates(Step):
     def run(self, attempt: Attempt, context: Any) -> Mapping[str, Any]:
         docs = TextTable(attempt.inputs["collection"].local() / DOCS_FILE)
         queries = TextTable(attempt.inputs["queries"].local() / QUERIES_FILE).ids().to_pylist()
+        depth, source = self.source.retrieved, self.source.name
         with spill() as rows:
-            counts = spill_runs(self.paths, rows, queries)
-            counts.update(write_candidates(rows, attempt, queries, docs, self.depth, self.label))
-        check_match(self.paths, len(queries), counts)
+            counts = spill_runs(self.source.paths, rows, queries)
+            counts.update(write_candidates(rows, attempt, queries, docs, depth, source))
+        check_match(self.source.paths, len(queries), counts)
         return dict(counts)

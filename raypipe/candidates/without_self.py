@@ -9,7 +9,9 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from pydantic import Field
 
+from raypipe.config import Config
 from raypipe.records import CANDIDATES
 from raypipe.resources import Context
 from raypipe.storage.artifacts import Artifact, Attempt, Step
@@ -20,12 +22,33 @@ from raypipe.tables.rows import Rows
 CHUNK = 4096
 
 
+class DepthOptions(Config):
+    """How many candidates a query has, and whether its own document may be one of them."""
+
+    type: str
+    """Declared here, so that recipes are printed with `type` before these two."""
+    depth: int = Field(100, ge=1)
+    """Candidates per query."""
+    exclude_query_id: bool = False
+    """Leave out the document that has the query's id, as BEIR does: for collections such as ArguAna
+    whose queries are documents."""
+
+    @property
+    def retrieved(self) -> int:
+        """Documents to retrieve per query: one more than `depth` where its own is left out."""
+        return self.depth + self.exclude_query_id
+
+    def cut(self, retrieved: Step) -> Step:
+        """The candidates among the retrieved documents."""
+        return WithoutSelf(retrieved, self.depth) if self.exclude_query_id else retrieved
+
+
 @dataclass(frozen=True)
 class WithoutSelf(Step):
     """The first `depth` documents whose id is not the query's; ranks count anew.
 
     BEIR leaves such documents out of every run: in ArguAna the query is an argument of the corpus,
-    in Quora a question of it, and would be found first. Let the candidates be one deeper.
+    in Quora a question of it, and would rank first. The candidates must be one deeper.
     """
 
     candidates: Step
@@ -76,15 +99,15 @@ def without_self(candidates: pa.Table, depth: int) -> tuple[pa.Table, Counts]:
     query = np.repeat(np.arange(len(sizes)), sizes)
     own = array(table, "query_id").take(pa.array(query))
     other = pc.not_equal(lists["doc_ids"].flatten(), own).to_numpy(zero_copy_only=False)
-    place = places(_offsets(query[other], len(sizes)))
-    keep = np.flatnonzero(other)[place < depth]
+    rank = places(_offsets(query[other], len(sizes)))
+    keep = np.flatnonzero(other)[rank < depth]
     offsets = _offsets(query[keep], len(sizes))
     columns = {name: column.flatten().take(pa.array(keep)) for name, column in lists.items()}
     columns["ranks"] = pa.array(places(offsets) + 1, pa.int32())
     nested = [pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), c) for c in columns.values()]
     counts = {
         "queries_among_documents": int((~other).sum()),
-        "beyond_depth": int((place >= depth).sum()),
+        "beyond_depth": int((rank >= depth).sum()),
         "candidates": len(keep),
         "queries_without_candidates": int((np.diff(offsets) == 0).sum()),
     }

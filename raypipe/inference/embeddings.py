@@ -31,6 +31,7 @@ class Embeddings(Step):
 
     tokens: Tokens
     encoder: BiEncoder
+    """Its fields as a `BiEncoder` decide the vectors; it may be a source or a teacher."""
     precision: str
 
     kind: ClassVar[str] = "embeddings"
@@ -46,8 +47,9 @@ class Embeddings(Step):
         return self.encoder.doc_prefix if docs else self.encoder.query_prefix
 
     def spec(self) -> Mapping[str, Any]:
-        elsewhere = ("backbone", "query_prefix", "doc_prefix")  # the other prefix decides nothing
-        encoder = {k: v for k, v in self.encoder.semantic().items() if k not in elsewhere}
+        encoder = self.encoder.part(BiEncoder).semantic()
+        for name in ("backbone", "query_prefix", "doc_prefix"):  # an input, and `prefix`
+            del encoder[name]
         return {**encoder, "prefix": self.prefix, "precision": self.precision}
 
     def inputs(self) -> Mapping[str, Step]:
@@ -144,13 +146,13 @@ class Vectors:
 
     def take(self, rows: Array | Sequence[int]) -> Array:
         """[len(rows), hidden]: a copy of these rows, in the order given."""
-        wanted = np.asarray(rows, dtype=np.int64)
-        out = np.empty((len(wanted), self.width), dtype=np.float32)
-        part_of = np.searchsorted(self.starts, wanted, side="right") - 1
+        rows = np.asarray(rows, dtype=np.int64)
+        vectors = np.empty((len(rows), self.width), dtype=np.float32)
+        part_of = np.searchsorted(self.starts, rows, side="right") - 1
         for part in np.unique(part_of):
             here = part_of == part
-            out[here] = self.parts[part][wanted[here] - self.starts[part]]
-        return out
+            vectors[here] = self.parts[part][rows[here] - self.starts[part]]
+        return vectors
 
     def blocks(self, rows: int) -> Iterator[tuple[int, Array]]:
         """(first row, mapped block of at most `rows` rows) through the whole matrix, in order."""

@@ -1,4 +1,4 @@
-"""Teachers that are models: a bi-encoder, alone or fused with the first stage."""
+"""A bi-encoder as a teacher, alone or fused with the first stage."""
 
 from __future__ import annotations
 
@@ -22,6 +22,9 @@ from raypipe.tables.chunks import Counts, Work, run_chunks
 from raypipe.tables.rows import Rows
 from raypipe.tables.scales import zscore
 
+CHUNK = 4096
+Array = np.ndarray[Any, Any]
+
 
 class BiEncoderTeacher(BiEncoder):
     """Cosine (or dot product) of query and document vectors."""
@@ -34,21 +37,21 @@ class BiEncoderTeacher(BiEncoder):
 
     @property
     def weight_of_first_stage(self) -> float:
+        """w of (1 - w) z(bi-encoder) + w z(first stage); 0 is the bi-encoder alone, unscaled."""
         return 0.0
 
     def scores(self, lists: Lists, precision: str) -> Step:
         """The step that scores the lists; texts are encoded once for all lists."""
         backbone = Backbone(self.backbone)
-        encoder = BiEncoder(**{name: getattr(self, name) for name in BiEncoder.model_fields})
-        texts = (lists.collection, lists.queries)
-        docs, queries = (Embeddings(Tokens(t, backbone), encoder, precision) for t in texts)
-        return VectorScores(lists, docs, queries, self.weight_of_first_stage)
+        doc_vectors = Embeddings(Tokens(lists.collection, backbone), self, precision)
+        query_vectors = Embeddings(Tokens(lists.queries, backbone), self, precision)
+        return VectorScores(self, lists, doc_vectors, query_vectors)
 
     def check(self) -> None:
         """Resolve the backbone.
 
         Raises:
-            ConfigError: it is not there.
+            ConfigError: there is no such model.
         """
         Backbone(self.backbone).spec()
 
@@ -56,8 +59,8 @@ class BiEncoderTeacher(BiEncoder):
 class Fusion(BiEncoderTeacher):
     """Weighted mean of z-normalised bi-encoder and first-stage scores, per query.
 
-    On pydoc it re-ranks better than either of the two, and a teacher worse than the first stage
-    teaches worse.
+    On pydoc the mean re-ranks better than either of the two, and a teacher worse than the first
+    stage teaches worse.
     """
 
     type: Literal["fusion"] = "fusion"  # type: ignore[assignment]
@@ -74,31 +77,27 @@ class Fusion(BiEncoderTeacher):
         return self.first_stage_weight
 
 
-CHUNK = 4096
-Array = np.ndarray[Any, Any]
-
-
 @dataclass(frozen=True)
 class VectorScores(Step):
     """Teacher values by dot product, optionally fused with the first stage."""
 
+    teacher: BiEncoderTeacher
     lists: Lists
     doc_vectors: Embeddings
     query_vectors: Embeddings
-    first_stage_weight: float
-    """0 is the bi-encoder alone; w is (1 - w) z(bi-encoder) + w z(first stage)."""
 
     kind: ClassVar[str] = "teacher"
 
     @property
     def name(self) -> str:
-        return f"{'fusion' if self.first_stage_weight else 'bi_encoder'}-{self.lists.name}"
+        return f"{self.teacher.type}-{self.lists.name}"
 
     def spec(self) -> Mapping[str, Any]:
-        return {"depth": self.lists.depth, "first_stage_weight": self.first_stage_weight}
+        weight = self.teacher.weight_of_first_stage
+        return {"depth": self.lists.depth, "first_stage_weight": weight}
 
     def facts(self) -> Mapping[str, Any]:
-        return {"values": "score", "backbone": self.doc_vectors.tokens.backbone.source}
+        return {"values": "score", "backbone": self.teacher.backbone}
 
     def inputs(self) -> Mapping[str, Step]:
         vectors = {"doc_vectors": self.doc_vectors, "query_vectors": self.query_vectors}
@@ -106,7 +105,8 @@ class VectorScores(Step):
 
     def run(self, attempt: Attempt, context: Context) -> Mapping[str, Any]:
         rows = len(Rows(attempt.inputs["candidates"]))
-        job = _Dot(dict(attempt.inputs), self.lists.depth, self.first_stage_weight)
+        weight = self.teacher.weight_of_first_stage
+        job = _Dot(dict(attempt.inputs), self.lists.depth, weight)
         return run_chunks(job, rows, CHUNK, attempt, context, model=False)
 
 
@@ -122,24 +122,25 @@ class _Dot:
         queries = Vectors(self.inputs["query_vectors"].local())
 
         def work(chunk: range) -> tuple[pa.Table, Counts]:
-            part, out = lists.read(chunk), []
-            asked = queries.take([one.query_index for one in part])
-            for one, vector in zip(part, asked, strict=True):
-                values = (docs.take(one.doc_indices) @ vector).astype(np.float64)
+            part, rows = lists.read(chunk), []
+            query_vectors = queries.take([listed.query_index for listed in part])
+            for listed, vector in zip(part, query_vectors, strict=True):
+                values = (docs.take(listed.doc_indices) @ vector).astype(np.float64)
                 if self.weight:
-                    first = first_stage_scores(one.first_stage, one.doc_ids)
+                    first = first_stage_scores(listed.first_stage, listed.doc_ids)
                     values = (1 - self.weight) * zscore(values) + self.weight * zscore(first)
-                out.append({"query_id": one.query_id, "doc_ids": one.doc_ids, "values": values})
-            pairs = sum(len(row["doc_ids"]) for row in out)
-            return pa.Table.from_pylist(out, schema=TEACHER), {"pairs": pairs}
+                row = {"query_id": listed.query_id, "doc_ids": listed.doc_ids, "values": values}
+                rows.append(row)
+            pairs = sum(len(row["doc_ids"]) for row in rows)
+            return pa.Table.from_pylist(rows, schema=TEACHER), {"pairs": pairs}
 
         return work
 
 
 def first_stage_scores(known: Mapping[str, float], doc_ids: Sequence[str]) -> Array:
-    """First-stage scores of `doc_ids`; what was not retrieved gets the candidates' lowest score.
+    """First-stage scores of `doc_ids`; a document that was not retrieved gets the lowest score.
 
-    Its own score would be lower still, so the floor errs in the document's favour.
+    Its own score would be lower still, so this floor errs in the document's favour.
     """
     floor = min(known.values(), default=0.0)
     return np.array([known.get(d, floor) for d in doc_ids], dtype=np.float64)

@@ -1,10 +1,11 @@
-"""Teachers that read query and document together: any sequence classifier with one output."""
+"""A teacher that reads query and document together: any sequence classifier with one output."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -24,6 +25,9 @@ from raypipe.storage.artifacts import Attempt, Step
 from raypipe.tables.chunks import Counts, Work, run_chunks
 from raypipe.tables.rows import Rows
 
+CHUNK = 64
+"""Queries per chunk: a killed job loses at most the chunks that its actors were working on."""
+
 
 class CrossEncoderTeacher(Config):
     """Logits of a trained cross-encoder (Hofstaetter et al. 2020), one forward per document."""
@@ -33,7 +37,7 @@ class CrossEncoderTeacher(Config):
     """Hub name, directory or package of a sequence classifier with one label, such as
     cross-encoder/ms-marco-MiniLM-L6-v2 or a checkpoint that raypipe trained."""
     truncation: Truncation = LongestFirst(max_length=512)
-    """What it reads of a pair; it need not be what the student reads."""
+    """What the teacher reads of a pair; the student may read another part."""
 
     values: ClassVar[Literal["score", "rank"]] = "score"
     label: ClassVar[str] = "cross-encoder"
@@ -41,21 +45,17 @@ class CrossEncoderTeacher(Config):
 
     def scores(self, lists: Lists, precision: str) -> Step:
         """The step that scores the lists."""
-        return CrossEncoderScores(lists, Backbone(self.backbone), self.truncation, precision)
+        return CrossEncoderScores(self, lists, precision)
 
     def check(self) -> None:
         """Resolve the model and read its config.json, also from the hub.
 
         Raises:
-            ConfigError: it is not there, or has no trained head with one output.
+            ConfigError: there is no such model, or it has no trained head with one output.
         """
         backbone = Backbone(self.backbone)
         backbone.check()
         require_scorer(backbone.published_config(), f"teacher.backbone {self.backbone}")
-
-
-CHUNK = 64
-"""Queries per chunk: a killed job loses at most what its actors had in hand."""
 
 
 @dataclass(frozen=True)
@@ -65,12 +65,15 @@ class CrossEncoderScores(Step):
     A model without a trained head is refused before an actor starts.
     """
 
+    teacher: CrossEncoderTeacher
     lists: Lists
-    backbone: Backbone
-    truncation: Truncation
     precision: str
 
     kind: ClassVar[str] = "teacher"
+
+    @cached_property  # a hub is asked for the revision once per object
+    def backbone(self) -> Backbone:
+        return Backbone(self.teacher.backbone)
 
     @property
     def name(self) -> str:
@@ -79,7 +82,7 @@ class CrossEncoderScores(Step):
     def spec(self) -> Mapping[str, Any]:
         return {
             "depth": self.lists.depth,
-            "truncation": self.truncation.semantic(),
+            "truncation": self.teacher.truncation.semantic(),
             "precision": self.precision,
         }
 
@@ -100,7 +103,7 @@ class CrossEncoderScores(Step):
         job = _ScoreLists(
             dict(attempt.inputs),
             CrossEncoder(backbone=self.backbone.source),
-            self.truncation,
+            self.teacher.truncation,
             self.lists.depth,
             self.precision,
             context.batch_tokens(),
@@ -117,12 +120,13 @@ class _ScoreLists(PairJob):
         def work(chunk: range) -> tuple[pa.Table, Counts]:
             lists, counts = scored(chunk)
             rows, counts["values_not_finite"] = [], 0
-            for one, values in lists:
-                good = np.isfinite(values)
-                counts["values_not_finite"] += int((~good).sum())
-                kept = [d for d, yes in zip(one.doc_ids, good, strict=True) if yes]
-                found = values[good].astype(np.float64)
-                rows.append({"query_id": one.query_id, "doc_ids": kept, "values": found})
+            for scored_list, scores in lists:
+                finite = np.isfinite(scores)
+                counts["values_not_finite"] += int((~finite).sum())
+                kept = [d for d, good in zip(scored_list.doc_ids, finite, strict=True) if good]
+                values = scores[finite].astype(np.float64)
+                row = {"query_id": scored_list.query_id, "doc_ids": kept, "values": values}
+                rows.append(row)
             return pa.Table.from_pylist(rows, schema=TEACHER), counts
 
         return work

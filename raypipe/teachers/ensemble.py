@@ -22,13 +22,10 @@ from raypipe.tables.scales import min_max, zscore
 from raypipe.teachers.bi_encoder import BiEncoderTeacher, Fusion
 from raypipe.teachers.cross_encoder import CrossEncoderTeacher
 from raypipe.teachers.llm.teacher import ListwiseLLM, PairwiseLLM, PointwiseLLM
-from raypipe.teachers.published.configs import (
-    DuoScores,
-    EnsembleScores,
-    MonoScores,
-    RankGptFile,
-    RunFile,
-)
+from raypipe.teachers.published.pair_scores import DuoScores
+from raypipe.teachers.published.rankgpt import RankGptFile
+from raypipe.teachers.published.run_file import RunFile
+from raypipe.teachers.published.scores import EnsembleScores, MonoScores
 
 Single = Annotated[
     BiEncoderTeacher
@@ -47,6 +44,11 @@ Single = Annotated[
 """What an ensemble can consist of: a new teacher's name goes here."""
 
 Weight = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Normalise = Literal["none", "min_max", "z"]
+Array = np.ndarray[Any, Any]
+
+CHUNK = 4096
+COLUMNS = ("query_id", "doc_ids", "values")
 
 
 class Ensemble(Config):
@@ -56,8 +58,8 @@ class Ensemble(Config):
     teachers: dict[str, Single] = Field(min_length=2)
     """By name."""
     normalise: Normalise = "z"
-    """What each teacher's values of a query go through first: z-scores, min-max, or nothing, which
-    is right for models with one scale of logits only."""
+    """How each teacher's values of a query are scaled first: z-scores, min-max, or none, which is
+    right only for models whose logits have one scale."""
     weights: dict[str, Weight] | None = None
     """By teacher's name; a teacher that is not named weighs 1."""
 
@@ -87,12 +89,14 @@ class Ensemble(Config):
 
     def scores(self, lists: Lists, precision: str) -> Step:
         """The step that combines; the teachers' own values are steps that others can share."""
+        members = {name: t.scores(lists, precision) for name, t in self.teachers.items()}
+        return CombinedScores(self, lists, members)
+
+    @property
+    def members(self) -> dict[str, tuple[Literal["score", "rank"], float]]:
+        """What each teacher's values are, and the teacher's weight."""
         weights = self.weights or {}
-        members = {
-            name: Member(teacher.scores(lists, precision), teacher.values, weights.get(name, 1.0))
-            for name, teacher in self.teachers.items()
-        }
-        return CombinedScores(lists, members, self.normalise)
+        return {name: (t.values, weights.get(name, 1.0)) for name, t in self.teachers.items()}
 
     def check(self) -> None:
         """Everything that the teachers need is there.
@@ -107,28 +111,14 @@ class Ensemble(Config):
                 raise ConfigError(f"teachers.{name}: {error}") from None
 
 
-CHUNK = 4096
-COLUMNS = ("query_id", "doc_ids", "values")
-Array = np.ndarray[Any, Any]
-Normalise = Literal["none", "min_max", "z"]
-
-
-@dataclass(frozen=True)
-class Member:
-    """One teacher of an ensemble."""
-
-    scores: Step
-    kind: Literal["score", "rank"]
-    weight: float
-
-
 @dataclass(frozen=True)
 class CombinedScores(Step):
-    """Weighted mean over teachers; a document needs a value from every one of them."""
+    """Weighted mean over teachers; a document without a value from one of them is left out."""
 
+    teacher: Ensemble
     lists: Lists
-    members: Mapping[str, Member]
-    normalise: Normalise
+    members: Mapping[str, Step]
+    """Values by teacher's name."""
 
     kind: ClassVar[str] = "teacher"
 
@@ -137,22 +127,18 @@ class CombinedScores(Step):
         return f"ensemble-{self.lists.name}"
 
     def spec(self) -> Mapping[str, Any]:
-        how = {name: [one.kind, one.weight] for name, one in self.members.items()}
-        return {"members": how, "normalise": self.normalise}
+        members = {name: list(member) for name, member in self.teacher.members.items()}
+        return {"members": members, "normalise": self.teacher.normalise}
 
     def facts(self) -> Mapping[str, Any]:
         return {"values": "score"}
 
     def inputs(self) -> Mapping[str, Step]:
-        members = {f"member_{name}": one.scores for name, one in self.members.items()}
+        members = {f"member_{name}": step for name, step in self.members.items()}
         return {"candidates": self.lists.candidates, **members}
 
     def run(self, attempt: Attempt, context: Context) -> Mapping[str, Any]:
-        job = _Combine(
-            dict(attempt.inputs),
-            {name: (one.kind, one.weight) for name, one in self.members.items()},
-            self.normalise,
-        )
+        job = _Combine(dict(attempt.inputs), self.teacher)
         rows = len(Rows(attempt.inputs["candidates"]))
         return run_chunks(job, rows, CHUNK, attempt, context, model=False)
 
@@ -160,28 +146,28 @@ class CombinedScores(Step):
 @dataclass(frozen=True)
 class _Combine:
     inputs: dict[str, Artifact]
-    members: Mapping[str, tuple[str, float]]
-    normalise: Normalise
+    teacher: Ensemble
 
     def build(self) -> Work:
         candidates = Rows(self.inputs["candidates"], COLUMNS[:1])
-        tables = {name: Rows(self.inputs[f"member_{name}"], COLUMNS) for name in self.members}
+        members, normalise = self.teacher.members, self.teacher.normalise
+        tables = {name: Rows(self.inputs[f"member_{name}"], COLUMNS) for name in members}
 
         def work(chunk: range) -> tuple[pa.Table, Counts]:
             queries = candidates.read(chunk)["query_id"].to_pylist()
-            said = {name: rows.of_queries(queries) for name, rows in tables.items()}
+            by_member = {name: table.of_queries(queries) for name, table in tables.items()}
             counts: Counter[str] = Counter()
-            out = []
+            combined = []
             for query_id in queries:
-                lists = {name: _values(found.get(query_id, [])) for name, found in said.items()}
+                lists = {name: _values(rows.get(query_id, [])) for name, rows in by_member.items()}
                 if not all(lists.values()):
                     counts["queries_without_all_teachers"] += 1
                     continue
-                doc_ids, values, left = combine(lists, self.members, self.normalise)
+                doc_ids, values, left = combine(lists, members, normalise)
                 counts["documents_without_all_teachers"] += left
                 counts["pairs"] += len(doc_ids)
-                out.append({"query_id": query_id, "doc_ids": doc_ids, "values": values})
-            return pa.Table.from_pylist(out, schema=TEACHER), dict(counts)
+                combined.append({"query_id": query_id, "doc_ids": doc_ids, "values": values})
+            return pa.Table.from_pylist(combined, schema=TEACHER), dict(counts)
 
         return work
 
@@ -195,7 +181,7 @@ def combine(
     members: Mapping[str, tuple[str, float]],
     normalise: Normalise,
 ) -> tuple[list[str], Array, int]:
-    """The documents that every member values, in the first member's order, and their mean value.
+    """The weighted mean of the members' values, for the documents that every member has.
 
     Args:
         lists: value by document id, for every member; not empty.
@@ -203,7 +189,8 @@ def combine(
         normalise: applied to each member's values of the query, over the common documents.
 
     Returns:
-        Document ids, float64 values (higher is better), and how many documents were left out.
+        Document ids in the first member's order, float64 values (higher is better), and how many
+        documents were left out.
     """
     first = next(iter(lists.values()))
     common = [d for d in first if all(d in values for values in lists.values())]

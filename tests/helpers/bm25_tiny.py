@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from raypipe.candidates.bm25.index import BuildShard
-from raypipe.candidates.bm25.search import Search
+from raypipe.candidates.bm25.search import Bm25Search
 from raypipe.candidates.bm25.terms import CountTerms
 from raypipe.candidates.bm25.vocabulary import Bm25Options, write_vocabulary
 from raypipe.datasets.steps import DOCS_FILE
@@ -70,11 +70,11 @@ def index_of(
 
 def search_of(
     folder: Path, docs: dict[str, str], options: Bm25Options = PLAIN, shard_docs: int = 10_000
-) -> Search:
+) -> Bm25Search:
     terms = terms_of(folder, docs, options)
     index, counts = index_of(folder, terms, len(docs), options, shard_docs)
     assert counts["docs"] == len(docs)
-    return Search(index.local(), options)
+    return Bm25Search(index.local(), options)
 
 
 METHODS = ["lucene", "robertson", "atire", "bm25l", "bm25+"]
@@ -101,7 +101,7 @@ def best(index, ids: list[str], terms: list[str], depth: int) -> list[tuple[str,
     return sorted(rows, key=lambda row: (-row[1], row[0]))[:depth]
 
 
-def got(search: Search, ids: list[str], terms: list[list[str]], depth: int):
+def got(search: Bm25Search, ids: list[str], terms: list[list[str]], depth: int):
     return [
         [(ids[p], float(s)) for p, s in zip(positions, scores, strict=True)]
         for positions, scores in search.ranked(terms, depth)

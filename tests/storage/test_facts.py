@@ -8,23 +8,22 @@ from typing import Any
 
 import pytest
 
-from raypipe.candidates.rankgpt import RankGptCandidates
-from raypipe.candidates.scored_docs import ScoredDocsCandidates
-from raypipe.candidates.trec_run import RunFileCandidates
+from raypipe.candidates.rankgpt import RankGptLists
+from raypipe.candidates.scored_docs import ScoredDocs
+from raypipe.candidates.trec_run import TrecRun
 from raypipe.datasets.steps import Collection, Queries, QuerySet
 from raypipe.groups.triples import TripleGroups
 from raypipe.inference.lists import Lists
-from raypipe.inference.truncation import LongestFirst
 from raypipe.models.backbone import Backbone
 from raypipe.recipe.reading import validate
 from raypipe.teachers.bi_encoder import BiEncoderTeacher
-from raypipe.teachers.cross_encoder import CrossEncoderScores
-from raypipe.teachers.ensemble import CombinedScores, Member
+from raypipe.teachers.cross_encoder import CrossEncoderTeacher
+from raypipe.teachers.ensemble import Ensemble
 from raypipe.teachers.llm.teacher import ListwiseLLM, PairwiseLLM, PointwiseLLM
-from raypipe.teachers.published.pair_scores import PairScores
-from raypipe.teachers.published.rankgpt import RankGptOrders
-from raypipe.teachers.published.run_file import RunFileValues
-from raypipe.teachers.published.scores import ScoreFile
+from raypipe.teachers.published.pair_scores import DuoScores
+from raypipe.teachers.published.rankgpt import RankGptFile
+from raypipe.teachers.published.run_file import RunFile
+from raypipe.teachers.published.scores import MonoScores
 
 SETS = QuerySet(dataset="beir:/data/small", split="test")
 COLLECTION, QUERIES = Collection(SETS), Queries(SETS, False)
@@ -40,8 +39,16 @@ HTTP = {
 }
 
 
-def llm(cls: Any) -> Any:
-    return validate(cls, {"engine": HTTP}, "teacher").scores(LISTS, "bf16")
+RUN = RunFile(paths=("/b.run", "~/a.run"))
+MONO = MonoScores(paths=("/s",))
+
+
+def first(source: Any) -> Any:
+    return source.candidates(COLLECTION, QUERIES, "bf16")
+
+
+def scores(teacher: Any) -> Any:
+    return teacher.scores(LISTS, "bf16")
 
 
 @pytest.mark.parametrize(
@@ -50,29 +57,26 @@ def llm(cls: Any) -> Any:
         (COLLECTION, {"dataset": "beir:/data/small", "split": "test"}),
         (QUERIES, {"dataset": "beir:/data/small", "split": "test"}),
         (Backbone(MODEL), {"source": MODEL}),
-        (RunFileCandidates(("/b.run", "~/a.run"), 5, "x", COLLECTION, QUERIES), READ),
-        (ScoredDocsCandidates("x/y", 5, "x", COLLECTION, QUERIES), {"dataset": "x/y"}),
-        (ScoredDocsCandidates(None, 5, "x", COLLECTION, QUERIES), {"dataset": SETS.dataset}),
+        (first(TrecRun(paths=RUN.paths)), READ),
+        (first(ScoredDocs(dataset="x/y")), {"dataset": "x/y"}),
+        (first(ScoredDocs()), {"dataset": SETS.dataset}),
         (TripleGroups(None, "/t", 1, None, "x", COLLECTION, QUERIES), {"paths": ["/t"]}),
         (TripleGroups("x/y", None, 1, None, "x", COLLECTION, QUERIES), {"dataset": "x/y"}),
-        (RankGptCandidates("/l", 5, "x", COLLECTION, QUERIES), {"paths": ["/l"]}),
-        (RunFileValues(("/b.run", "~/a.run"), "rank", LISTS), {"values": "rank", **READ}),
-        (RunFileValues(("/b.run", "~/a.run"), "score", LISTS), {"values": "score", **READ}),
-        (RankGptOrders("/l", "/p", "drop", LISTS), {"values": "rank", "paths": ["/l", "/p"]}),
-        (ScoreFile("mono_scores", ("/s",), LISTS), {"values": "score", "paths": ["/s"]}),
-        (PairScores(("/s",), "mean", LISTS), {"values": "score", "paths": ["/s"]}),
+        (first(RankGptLists(path="/l")), {"paths": ["/l"]}),
+        (scores(RUN), {"values": "rank", **READ}),
+        (scores(RUN.replace(column="score")), {"values": "score", **READ}),
         (
-            CrossEncoderScores(LISTS, Backbone(MODEL), LongestFirst(), "bf16"),
-            {"values": "score", "backbone": MODEL},
+            scores(RankGptFile(lists="/l", permutations="/p")),
+            {"values": "rank", "paths": ["/l", "/p"]},
         ),
-        (
-            BiEncoderTeacher(backbone=MODEL).scores(LISTS, "bf16"),
-            {"values": "score", "backbone": MODEL},
-        ),
-        (CombinedScores(LISTS, {"a": Member(QUERIES, "rank", 1)}, "z"), {"values": "score"}),
+        (scores(MONO), {"values": "score", "paths": ["/s"]}),
+        (scores(DuoScores(paths=("/s",))), {"values": "score", "paths": ["/s"]}),
+        (scores(CrossEncoderTeacher(backbone=MODEL)), {"values": "score", "backbone": MODEL}),
+        (scores(BiEncoderTeacher(backbone=MODEL)), {"values": "score", "backbone": MODEL}),
+        (scores(Ensemble(teachers={"a": RUN, "b": MONO})), {"values": "score"}),
         *(
             (
-                llm(cls),
+                scores(validate(cls, {"engine": HTTP}, "teacher")),
                 {
                     "values": values,
                     "model": "m",

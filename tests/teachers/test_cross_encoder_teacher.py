@@ -11,11 +11,10 @@ import torch
 
 from raypipe.config import ConfigError
 from raypipe.inference.lists import Lists
-from raypipe.inference.truncation import LongestFirst
 from raypipe.models.backbone import Backbone
 from raypipe.models.cross_encoder import CrossEncoder, save
 from raypipe.storage.artifacts import Artifact, Store
-from raypipe.teachers.cross_encoder import CrossEncoderScores, CrossEncoderTeacher
+from raypipe.teachers.cross_encoder import CrossEncoderTeacher
 
 REFUSED = "expected a sequence classifier with one label, found {}; a fresh head would teach noise"
 
@@ -91,7 +90,7 @@ def test_the_step_refuses_before_an_actor_starts(tmp_path, tiny_backbone):
     (attempt / "config.json").write_bytes((tiny_backbone / "config.json").read_bytes())
     weights = Artifact(Store(str(tmp_path)), "backbone/x", {"attempt": "attempt-1"})
     lists: Any = Lists(*[Backbone(str(tiny_backbone))] * 4, 5)  # type: ignore[arg-type]
-    step = CrossEncoderScores(lists, Backbone("some/encoder"), LongestFirst(), "fp32")
-    given: Any = types.SimpleNamespace(inputs={"weights": weights})
+    step = CrossEncoderTeacher(backbone="some/encoder").scores(lists, "fp32")
+    attempted: Any = types.SimpleNamespace(inputs={"weights": weights})
     with pytest.raises(ConfigError, match="some/encoder: " + REFUSED.format("BertModel")):
-        step.run(given, None)  # type: ignore[arg-type]
+        step.run(attempted, None)  # type: ignore[arg-type]

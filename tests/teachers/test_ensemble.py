@@ -48,9 +48,10 @@ def test_the_step_has_kind_and_weight_of_every_member(monkeypatch):
     monkeypatch.setattr("raypipe.teachers.published.run_file.checksums", list)
     one = ensemble(weights={"two": 0.5}, normalise="min_max")
     step = one.scores(LISTS, "fp32")
-    assert isinstance(step, CombinedScores) and step.normalise == "min_max"
-    found = {name: (m.kind, m.weight, type(m.scores).__name__) for name, m in step.members.items()}
-    assert found == {"one": ("score", 1.0, "ScoreFile"), "two": ("rank", 0.5, "RunFileValues")}
+    assert isinstance(step, CombinedScores) and step.teacher is one
+    assert step.teacher.members == {"one": ("score", 1.0), "two": ("rank", 0.5)}
+    names = {name: type(member).__name__ for name, member in step.members.items()}
+    assert names == {"one": "ScoreFile", "two": "RunFileValues"}
     assert one.values == "score" and one.label == "ensemble of one, two"
     others = [ensemble(), ensemble(weights={"two": 0.5}), ensemble(weights={"one": 0.5})]
     digests = {each.scores(LISTS, "fp32").digest for each in (one, *others)}

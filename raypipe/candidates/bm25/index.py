@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
-from raypipe.candidates.bm25.terms import Array, Bm25Terms, TermCounts, TermOptions, TermSlice
+from raypipe.candidates.bm25.terms import Array, Bm25Terms, TermCounts, TermSlice
 from raypipe.candidates.bm25.vocabulary import (
     VOCABULARY_FILE,
     Bm25Options,
@@ -38,9 +38,6 @@ SHARD = pa.schema(
 """One row: a sparse matrix by columns. Of term t, `rows` and `scores` in starts[t]:starts[t + 1]
 are documents, counted from the shard's first, and what it adds to their score."""
 
-SHARD_DOCS = 2_000_000
-"""Building a shard takes about 20 bytes per distinct term of each of its documents."""
-
 
 @dataclass(frozen=True)
 class Bm25Index(Step):
@@ -48,8 +45,6 @@ class Bm25Index(Step):
 
     collection: Collection
     options: Bm25Options
-    shard_docs: int = SHARD_DOCS
-    """Most documents per shard, below 2**31; results do not depend on it."""
 
     kind: ClassVar[str] = "bm25_index"
     version: ClassVar[int] = 2
@@ -59,12 +54,13 @@ class Bm25Index(Step):
         return self.collection.name
 
     def spec(self) -> Mapping[str, Any]:
-        return self.options.semantic()
+        return self.options.part(Bm25Options).semantic()
 
     def inputs(self) -> Mapping[str, Step]:
-        shared = {name: getattr(self.options, name) for name in TermOptions.model_fields}
-        terms = Bm25Terms(self.collection, TermOptions(**shared))
-        return {"collection": self.collection, "terms": terms}
+        return {
+            "collection": self.collection,
+            "terms": Bm25Terms(self.collection, self.options),
+        }
 
     def run(self, attempt: Attempt, context: Context) -> Mapping[str, Any]:
         import ray
@@ -72,7 +68,7 @@ class Bm25Index(Step):
         write = ray.remote(num_cpus=1, scheduling_strategy="SPREAD")(write_vocabulary)
         words = ray.get(write.remote(attempt, self.options))
         job = BuildShard(attempt, self.options)
-        docs, size = words["docs"], self.shard_docs
+        docs, size = words["docs"], self.options.shard_docs
         built = run_chunks(job, docs, size, attempt, context, model=False, suffix="arrow")
         return {**words, "shards": -(-docs // size), "postings": built["postings"]}
 
@@ -132,8 +128,8 @@ class BuildShard:
 def _shard(matrix: Any) -> pa.Table:
     docs, postings = matrix.shape[0], matrix.nnz
     lists = [
-        pa.LargeListArray.from_arrays(pa.array([0, len(each)], pa.int64()), pa.array(each))
-        for each in (
+        pa.LargeListArray.from_arrays(pa.array([0, len(values)], pa.int64()), pa.array(values))
+        for values in (
             matrix.indptr.astype(np.int64, copy=False),
             matrix.indices.astype(np.int32, copy=False),
             matrix.data,

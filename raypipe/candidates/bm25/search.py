@@ -22,7 +22,7 @@ Found = tuple[Array, Array]
 """Document positions, int64, and their scores, float32, best first."""
 
 
-class Search:
+class Bm25Search:
     """Exact top-k of a saved index: ties are broken by document id, score 0 is not a result.
 
     In bm25l and bm25+ a document without any of the terms has a score too; it is no result either.
@@ -46,34 +46,37 @@ class Search:
         return self.ranked(self._options.tokenize(texts), depth)
 
     def ranked(self, terms: Sequence[Sequence[str]], depth: int) -> list[Found]:
-        """The same for queries given by their terms; a term counts as often as a query has it."""
+        """As a call, for queries that are lists of terms; a repeated term counts each time."""
         ids = self._term_ids(terms)
-        known = [[ids[term] for term in one if term in ids] for one in terms]
-        out: list[Found] = [(np.empty(0, np.int64), np.empty(0, np.float32))] * len(known)
-        asked = [number for number, one in enumerate(known) if one]
-        if not asked:
-            return out
-        queries = [known[number] for number in asked]
-        absent = [self._absent[one].sum() for one in queries]
+        known = [[ids[term] for term in query if term in ids] for query in terms]
+        results: list[Found] = [(np.empty(0, np.int64), np.empty(0, np.float32))] * len(known)
+        with_terms = [number for number, query in enumerate(known) if query]
+        if not with_terms:
+            return results
+        queries = [known[number] for number in with_terms]
+        absent = [self._absent[query].sum() for query in queries]
         self._work += len(queries) * self._docs
         numba = self._work >= NUMBA_WORK
         parts = [shard.best(queries, absent, depth, numba) for shard in self._shards]
-        for number, *found in zip(asked, *parts, strict=True):
-            out[number] = self._merged(found, depth)
-        return out
+        for number, *by_shard in zip(with_terms, *parts, strict=True):
+            results[number] = self._merged(by_shard, depth)
+        return results
 
     def _term_ids(self, terms: Sequence[Sequence[str]]) -> dict[str, int]:
-        """The known ones of the terms. The vocabulary is scanned, not made a dict per actor."""
-        asked = pa.array(sorted({term for one in terms for term in one}), pa.string())
-        found = pc.index_in(self._words, value_set=asked)
-        rows = pc.indices_nonzero(pc.is_valid(found))
-        names = asked.take(found.take(rows)).to_pylist()
+        """The id of every term that the vocabulary has.
+
+        The vocabulary is scanned: a dictionary of it would take its memory in every actor.
+        """
+        wanted = pa.array(sorted({term for query in terms for term in query}), pa.string())
+        position = pc.index_in(self._words, value_set=wanted)
+        rows = pc.indices_nonzero(pc.is_valid(position))
+        names = wanted.take(position.take(rows)).to_pylist()
         return dict(zip(names, rows.to_pylist(), strict=True))
 
-    def _merged(self, found: list[Found], depth: int) -> Found:
-        if len(found) == 1:
-            return found[0]
-        positions, scores = (np.concatenate(column) for column in zip(*found, strict=True))
+    def _merged(self, by_shard: list[Found], depth: int) -> Found:
+        if len(by_shard) == 1:
+            return by_shard[0]
+        positions, scores = (np.concatenate(column) for column in zip(*by_shard, strict=True))
         return self._shards[0].ordered(positions, scores, depth)
 
 
@@ -106,19 +109,19 @@ class _Shard:
     ) -> list[Found]:
         """The first `depth` of each query given by term ids, at least one."""
         if not numba:
-            return [self._exact(*one, depth) for one in zip(queries, absent, strict=True)]
+            return [self._exact(*query, depth) for query in zip(queries, absent, strict=True)]
         fetch = min(depth + SPARE, self.docs)
         rows, scores = self._index.retrieve(queries, k=fetch, n_threads=0, show_progress=False)
-        out = []
+        results = []
         for number, (query, extra) in enumerate(zip(queries, absent, strict=True)):
             row, score = rows[number].astype(np.int64), scores[number]
             total = score + extra
             if depth < fetch < self.docs and score[depth - 1] > 0 and total[-1] >= total[depth - 1]:
-                out.append(self._exact(query, extra, depth))  # not all that are tied were fetched
+                results.append(self._exact(query, extra, depth))  # not every tie was fetched
                 continue
             keep = score > 0
-            out.append(self.ordered(row[keep] + self._first, total[keep], depth))
-        return out
+            results.append(self.ordered(row[keep] + self._first, total[keep], depth))
+        return results
 
     def _exact(self, query: list[int], extra: np.float32, depth: int) -> Found:
         """One query, by the scores of all documents: no tie is missed however many there are."""

@@ -22,7 +22,7 @@ from raypipe.tables.text_table import TextTable
 CHUNK = 32_768
 """Documents per task; the built-in collection is one, and starts no actor pool (5 s on 2 cores)."""
 BLOCK = 4096
-"""Documents that are counted at a time: 60 bytes per token while it is done."""
+"""Documents that are counted at a time; counting takes 60 bytes per token."""
 
 Array = np.ndarray[Any, Any]
 
@@ -59,13 +59,13 @@ class TermOptions(Config):
 
     def tokenize(self, texts: Iterable[str]) -> list[list[str]]:
         """Terms of every text, as strings."""
-        found: list[list[str]] = self._tokenize(texts, return_ids=False)
-        return found
+        terms: list[list[str]] = self._tokenize(texts, return_ids=False)
+        return terms
 
     def term_ids(self, texts: Iterable[str]) -> tuple[list[list[int]], dict[str, int]]:
         """Terms of every text as numbers, and the number of every term, in no certain order."""
-        found = self._tokenize(texts, return_ids=True)
-        return found.ids, found.vocab
+        tokenized = self._tokenize(texts, return_ids=True)
+        return tokenized.ids, tokenized.vocab
 
     def _tokenize(self, texts: Iterable[str], return_ids: bool) -> Any:
         import bm25s
@@ -82,7 +82,7 @@ class TermOptions(Config):
 
 @dataclass(frozen=True)
 class Bm25Terms(Step):
-    """How often each document has each of its terms; indexes of other weights share it.
+    """How often each document has each of its terms; indexes with different weights share it.
 
     Files part-NNNNN.arrow, one row per document: `terms`, distinct, with the part's own vocabulary
     as their dictionary, and `counts` of the same length. Both are empty after stop words alone.
@@ -98,7 +98,7 @@ class Bm25Terms(Step):
         return self.collection.name
 
     def spec(self) -> Mapping[str, Any]:
-        return self.options.semantic()
+        return self.options.part(TermOptions).semantic()
 
     def inputs(self) -> Mapping[str, Step]:
         return {"collection": self.collection}
@@ -124,7 +124,7 @@ class CountTerms:
             ids, vocabulary = self.options.term_ids(docs.text(row) for row in chunk)
             counts = {
                 "tokens": sum(map(len, ids)),
-                "documents_without_terms": sum(not one for one in ids),
+                "documents_without_terms": sum(not term_ids for term_ids in ids),
             }
             return terms_table(ids, vocabulary), counts
 
@@ -138,21 +138,26 @@ def terms_table(ids: Sequence[Sequence[int]], vocabulary: Mapping[str, int]) -> 
     process to the next.
     """
     words = sorted(vocabulary)
-    place = np.empty(len(words), np.int64)
-    place[[vocabulary[word] for word in words]] = np.arange(len(words))
-    blocks = [_counted(ids[at : at + BLOCK], place) for at in range(0, len(ids), BLOCK)]
+    rank = np.empty(len(words), np.int64)
+    rank[[vocabulary[word] for word in words]] = np.arange(len(words))
+    blocks = [_counted(ids[at : at + BLOCK], rank) for at in range(0, len(ids), BLOCK)]
     sizes, terms, counts = (np.concatenate(column) for column in zip(*blocks, strict=True))
     offsets = pa.array(np.concatenate([[0], np.cumsum(sizes)]), pa.int64())
-    named = pa.DictionaryArray.from_arrays(pa.array(terms), pa.array(words, pa.string()))
-    columns = [pa.LargeListArray.from_arrays(offsets, each) for each in (named, pa.array(counts))]
+    coded = pa.DictionaryArray.from_arrays(pa.array(terms), pa.array(words, pa.string()))
+    columns = [pa.LargeListArray.from_arrays(offsets, flat) for flat in (coded, pa.array(counts))]
     return pa.table(columns, names=["terms", "counts"])
 
 
-def _counted(ids: Sequence[Sequence[int]], place: Array) -> tuple[Array, Array, Array]:
-    """Per document the number of distinct terms; then those terms and their counts, int32."""
+def _counted(ids: Sequence[Sequence[int]], rank: Array) -> tuple[Array, Array, Array]:
+    """Per document the number of its distinct terms; per distinct term its rank and count, int32.
+
+    Args:
+        ids: bm25s' numbers of every document's terms.
+        rank: of every number in the sorted vocabulary.
+    """
     lengths = np.fromiter(map(len, ids), np.int64, len(ids))
-    terms = place[np.fromiter(chain.from_iterable(ids), np.int64, int(lengths.sum()))]
-    width = max(len(place), 1)
+    terms = rank[np.fromiter(chain.from_iterable(ids), np.int64, int(lengths.sum()))]
+    width = max(len(rank), 1)
     keys = np.repeat(np.arange(len(ids)), lengths) * width + terms
     distinct, counts = np.unique(keys, return_counts=True)
     sizes = np.bincount(distinct // width, minlength=len(ids))
@@ -161,11 +166,12 @@ def _counted(ids: Sequence[Sequence[int]], place: Array) -> tuple[Array, Array, 
 
 @dataclass(frozen=True)
 class TermSlice:
-    """Documents of one part: `sizes` and `lengths` per document, the others per distinct term."""
+    """Documents of one part: `sizes` and `lengths` have an entry per document, `terms` and `counts`
+    an entry per distinct term of every document."""
 
     part: int
     terms: Array
-    """Place in the part's vocabulary."""
+    """Rank in the part's vocabulary."""
     counts: Array
     sizes: Array
     """Distinct terms of each document."""

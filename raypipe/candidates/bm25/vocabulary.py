@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -11,13 +11,13 @@ import pyarrow.compute as pc
 from pydantic import Field
 
 from raypipe.candidates.bm25.terms import Array, TermCounts, TermOptions, TermSlice
-from raypipe.config import ConfigError
+from raypipe.config import NOT_SEMANTIC, ConfigError
 from raypipe.datasets.steps import DOCS_FILE
 from raypipe.storage.artifacts import Attempt
 from raypipe.tables.text_table import TextTable
 
 IDS_ORDER = "ids_order.npy"
-"""Per document its place among the sorted document ids: ties are broken by it."""
+"""Per document the position of its id among all sorted ids, which breaks ties."""
 VOCABULARY_FILE = "vocabulary.arrow"
 VOCABULARY = pa.schema(
     [
@@ -40,6 +40,9 @@ class Bm25Options(TermOptions):
     """Length normalisation."""
     method: Literal["lucene", "robertson", "atire", "bm25l", "bm25+"] = "lucene"
     """Variant of the formula."""
+    shard_docs: Annotated[int, NOT_SEMANTIC] = Field(2_000_000, ge=1, lt=2**31)
+    """Most documents per part of the index; parts are built in parallel, each in the memory of one
+    actor (about 20 bytes per distinct term of a document), and give the scores of one index."""
 
 
 def write_vocabulary(attempt: Attempt, options: Bm25Options) -> dict[str, int]:
@@ -50,8 +53,8 @@ def write_vocabulary(attempt: Attempt, options: Bm25Options) -> dict[str, int]:
     Raises:
         ConfigError: no document has a term.
     """
-    found = attempt.inputs["terms"].counts
-    counts = {key: found[key] for key in ("tokens", "documents_without_terms")}
+    counts_of_terms = attempt.inputs["terms"].counts
+    counts = {name: counts_of_terms[name] for name in ("tokens", "documents_without_terms")}
     terms = TermCounts(attempt.inputs["terms"].local())
     if not counts["tokens"]:
         raise ConfigError(
@@ -101,7 +104,7 @@ def _weights(
     )
 
     model = model_of(options)
-    distinct, place = np.unique(documents, return_inverse=True)
+    distinct, position = np.unique(documents, return_inverse=True)
     frequencies, idf_of = dict(enumerate(distinct.tolist())), _select_idf_scorer(options.method)
     idf = _build_idf_array(frequencies, docs, idf_of)
     absent = np.zeros_like(idf)
@@ -117,7 +120,7 @@ def _weights(
             b=model.b,
             delta=model.delta,
         )
-    return idf[place], absent[place]
+    return idf[position], absent[position]
 
 
 def model_of(options: Bm25Options) -> Any:
@@ -130,12 +133,12 @@ def model_of(options: Bm25Options) -> Any:
 def global_ids(
     terms: TermCounts, parts: list[TermSlice], vocabulary: pa.RecordBatch
 ) -> list[Array]:
-    """Per part the term ids of its vocabulary; the whole one is hashed once for all of them."""
+    """Per part the term ids of its vocabulary; the whole vocabulary is hashed once for all."""
     local = [terms.vocabularies[part.part] for part in parts]
     whole = pa.chunked_array(local, pa.string())
     return _split(pc.index_in(whole, value_set=vocabulary.column("term")).to_numpy(), local)
 
 
 def _split(values: Array, like: Sequence[pa.Array]) -> list[Array]:
-    """The reverse of joining arrays of the lengths of `like`, some of which may be empty."""
-    return np.split(values, np.cumsum([len(one) for one in like])[:-1])
+    """The values cut into arrays of the lengths of `like`, some of which may be empty."""
+    return np.split(values, np.cumsum([len(array) for array in like])[:-1])

@@ -1,11 +1,11 @@
-"""Teachers that are language models: listwise, pairwise or pointwise."""
+"""Language models as teachers: they are asked about lists, pairs or single documents."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal
 
 import pyarrow as pa
 
@@ -26,133 +26,122 @@ from raypipe.teachers.llm.pairwise import Pairwise
 from raypipe.teachers.llm.pointwise import Pointwise
 from raypipe.teachers.llm.task import Asked, RankingList, Task
 
-T = TypeVar("T", bound=Task)
 
-
-class _Asks(Task):
-    """What the three have in common: an engine, and the step."""
+class _LlmTeacher(Task):
+    """A task with an engine that answers it."""
 
     engine: AnyEngine
     """Where the model runs: `transformers`, `http` or `vllm`."""
 
-    @property
-    def _task(self) -> Task:
-        raise NotImplementedError
+    task: ClassVar[type[Task]]
+    """The task alone: its fields are in the digest, the engine by its `identity`."""
 
     @property
     def label(self) -> str:
-        """For tables: how the model is asked, and which."""
-        return f"{type(self._task).__name__.lower()} {self.engine.label}"
+        """For tables: the task, and the model."""
+        return f"{self.task.__name__.lower()} {self.engine.label}"
 
     def scores(self, lists: Lists, precision: str) -> Step:
         """The step that asks about the first `depth` candidates and what training adds."""
         lists = dataclasses.replace(lists, depth=min(lists.depth, self.depth))
-        return LlmScores(lists, self._task, self.engine, precision)
+        return LlmScores(self, lists, precision)
 
     def check(self) -> None:
-        """Model or server are there as far as can be told, and prompts fit.
+        """The engine has what it needs, as far as can be told, and its context holds a prompt.
 
         Raises:
-            ConfigError: one of them is not.
+            ConfigError: a model, a package or a setting is missing, or prompts do not fit.
         """
-        self._task.check_engine(self.engine)
+        self.check_engine(self.engine)
         self.engine.check()
 
 
-def _only(cls: type[T], teacher: Task) -> T:
-    """The task without the engine: what enters the digest."""
-    return cls(**{name: getattr(teacher, name) for name in cls.model_fields})
-
-
-class ListwiseLLM(_Asks, Listwise):
+class ListwiseLLM(_LlmTeacher, Listwise):
     """Ranks by sliding windows (RankGPT, 2304.09542)."""
 
     type: Literal["listwise_llm"] = "listwise_llm"
+    task = Listwise
     needs_lists: ClassVar[bool] = True
 
-    @property
-    def _task(self) -> Listwise:
-        return _only(Listwise, self)
 
-
-class PairwiseLLM(_Asks, Pairwise):
+class PairwiseLLM(_LlmTeacher, Pairwise):
     """Mean win probability against the neighbours (PRP, 2306.17563; PairDistill, 2410.01383)."""
 
     type: Literal["pairwise_llm"] = "pairwise_llm"
+    task = Pairwise
     needs_lists: ClassVar[bool] = True
 
-    @property
-    def _task(self) -> Pairwise:
-        return _only(Pairwise, self)
 
-
-class PointwiseLLM(_Asks, Pointwise):
+class PointwiseLLM(_LlmTeacher, Pointwise):
     """Log-probability of yes to "does the passage answer the query?" (2211.09110)."""
 
     type: Literal["pointwise_llm"] = "pointwise_llm"
+    task = Pointwise
     needs_lists: ClassVar[bool] = False
     negative: ClassVar[bool] = True
     """Log-probabilities are below 0, so that they are no gains."""
 
-    @property
-    def _task(self) -> Pointwise:
-        return _only(Pointwise, self)
-
 
 @dataclass(frozen=True)
 class LlmScores(Step):
-    """A model's values for the lists: in the actors of a Ray Data job where the engine loads a
-    model, chunk after chunk on the driver where it calls a service."""
+    """A model's values for the lists.
 
+    An engine that loads a model works in the actors of a Ray Data job; one that calls a service
+    works on the driver, chunk after chunk.
+    """
+
+    teacher: _LlmTeacher
     lists: Lists
-    task: Task
-    engine: Engine
     precision: str
 
     kind: ClassVar[str] = "teacher"
 
     @property
     def name(self) -> str:
-        return file_safe(
-            f"{type(self.task).__name__.lower()}-{self.engine.label}-{self.lists.name}", 90
-        )
+        task, model = self.teacher.task.__name__.lower(), self.teacher.engine.label
+        return file_safe(f"{task}-{model}-{self.lists.name}", 90)
 
     @property
     def compares(self) -> bool:
         """Whether rows are those of records.PAIRWISE."""
-        return self.task.columns is PAIRWISE
+        return self.teacher.columns is PAIRWISE
 
     def spec(self) -> Mapping[str, Any]:
-        task = {name: v for name, v in self.task.semantic().items() if name != "depth"}
+        engine, task = self.teacher.engine, self.teacher.part(self.teacher.task).semantic()
+        del task["depth"]  # the lists have the smaller one
         return {
             "task": task,
             "depth": self.lists.depth,
-            "engine": self.engine.identity(),
-            "precision": self.precision if self.engine.uses_precision else None,
+            "engine": engine.identity(),
+            "precision": self.precision if engine.uses_precision else None,
         }
 
     def facts(self) -> Mapping[str, Any]:
-        return {"values": self.task.values, **self.engine.facts()}
+        return {"values": self.teacher.values, **self.teacher.engine.facts()}
 
     def inputs(self) -> Mapping[str, Step]:
         return self.lists.inputs()
 
     def needs(self) -> Mapping[str, Step]:
-        return self.engine.needs()
+        return self.teacher.engine.needs()
 
     def run(self, attempt: Attempt, context: Context) -> Mapping[str, Any]:
         rows = len(Rows(attempt.inputs["candidates"]))
-        size = self.task.queries_per_chunk or (8 if self.engine.in_actor else 64)
+        engine = self.teacher.engine
+        size = self.teacher.queries_per_chunk or (8 if engine.in_actor else 64)
         inputs, depth = dict(attempt.inputs), self.lists.depth
-        if self.engine.in_actor:
-            job = _Judge(inputs, depth, self.task, self.engine, context.device(), self.precision)
+        if engine.in_actor:
+            job = _Judge(inputs, depth, self.teacher, context.device(), self.precision)
             counts = run_chunks(job, rows, size, attempt, context, model=True)
         else:
-            generate = _Opened(self.engine, context)
-            work = judge_work(inputs, depth, self.task, self.engine.context_tokens, generate)
+            generate = _Opened(engine, context)
+            work = judge_work(inputs, depth, self.teacher, engine.context_tokens, generate)
             counts = run_chunks_here(work, rows, size, attempt, context)
         if not counts.get("documents"):
-            raise ConfigError(f"{self.name}: no document got a value; counted: {dict(counts)}")
+            raise ConfigError(
+                f"{self.name}: no document got a value, found {dict(counts)}; look at the model's "
+                "answers, or ask another model"
+            )
         return counts
 
 
@@ -160,18 +149,18 @@ class LlmScores(Step):
 class _Judge:
     inputs: dict[str, Artifact]
     depth: int
-    task: Task
-    engine: Engine
+    teacher: _LlmTeacher
     device: str
     precision: str
 
     def build(self) -> Work:
-        generate = self.engine.at(self.inputs).build(self.device, self.precision)
-        return judge_work(self.inputs, self.depth, self.task, self.engine.context_tokens, generate)
+        engine = self.teacher.engine
+        generate = engine.at(self.inputs).build(self.device, self.precision)
+        return judge_work(self.inputs, self.depth, self.teacher, engine.context_tokens, generate)
 
 
 class _Opened:
-    """A driver engine, opened by the first chunk: a job whose chunks all stand needs no server."""
+    """A driver engine, opened by the first chunk: a job with all its chunks needs no server."""
 
     def __init__(self, engine: Engine, context: Context) -> None:
         self._engine = engine
@@ -197,7 +186,7 @@ def judge_work(
     context_tokens: int,
     generate: Generator,
 ) -> Work:
-    """Rows of the candidates to a table with the task's columns, one row per query.
+    """The work on a chunk: a table with the task's columns, one row per query.
 
     Args:
         inputs: candidates, collection, queries and, if there, extra: see `Lists`.
@@ -209,12 +198,12 @@ def judge_work(
     def work(chunk: range) -> tuple[pa.Table, Counts]:
         part = [
             RankingList(
-                one.query_id,
-                queries.text(one.query_index),
-                one.doc_ids,
-                docs.texts(map(int, one.doc_indices)),
+                listed.query_id,
+                queries.text(listed.query_index),
+                listed.doc_ids,
+                docs.texts(map(int, listed.doc_indices)),
             )
-            for one in lists.read(chunk)
+            for listed in lists.read(chunk)
         ]
         asked = Asked(generate, context_tokens, task.max_failed)
         rows = task.judge(part, asked)

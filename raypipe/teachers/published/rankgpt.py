@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,13 +11,13 @@ from typing import Any, ClassVar, Literal
 
 import pyarrow as pa
 
-from raypipe.candidates.rankgpt import read_answers, read_lists
-from raypipe.config import ConfigError
+from raypipe.candidates.rankgpt import json_lines, read_lists
+from raypipe.config import Config, ConfigError
 from raypipe.datasets.steps import DOCS_FILE, QUERIES_FILE
 from raypipe.inference.lists import Lists
 from raypipe.records import TEACHER
 from raypipe.storage.artifacts import Attempt, Step
-from raypipe.storage.files import checksums, full_paths
+from raypipe.storage.files import check_files, checksums, full_paths, open_bytes
 from raypipe.tables.text_table import TextTable
 from raypipe.teachers.permutations import parse_permutation
 from raypipe.teachers.published.join import no_query
@@ -31,21 +32,43 @@ REPAIRS = (
     "duplicates",
     "lists_other_queries",
 )
-"""Counted even where there is none, of the queries of the data set alone."""
+"""Counts that are reported even at 0; all but the last are of the data set's queries alone."""
 
-Values = dict[str, tuple[list[str], list[float]]]
-"""By query id: documents and their values."""
+
+class RankGptFile(Config):
+    """Lists and a language model's answers about them, as RankGPT published them."""
+
+    type: Literal["rankgpt"] = "rankgpt"
+    lists: str
+    """JSON lines: query_id, and retrieved_passages with docid and rank."""
+    permutations: str
+    """A JSON list of strings such as "[5] > [18] > [2]", or one JSON string per line."""
+    unparsable: Literal["drop", "keep"] = "drop"
+    """An answer without any order: no values for the query, or the list as the model saw it."""
+
+    values: ClassVar[Literal["score", "rank"]] = "rank"
+    label: ClassVar[str] = "RankGPT"
+    needs_lists: ClassVar[bool] = False
+
+    def scores(self, lists: Lists, precision: str) -> Step:
+        """The step that reads the files."""
+        return RankGptOrders(self, lists)
+
+    def check(self) -> None:
+        """The files exist."""
+        check_files(self.paths, "rankgpt file")
+
+    @property
+    def paths(self) -> tuple[str, str]:
+        """The file of lists and the file of answers."""
+        return self.lists, self.permutations
 
 
 @dataclass(frozen=True)
 class RankGptOrders(Step):
     """Ranks from a language model's answers, one per list; every repair is counted."""
 
-    lists_path: str
-    """JSON lines: a query id, and its documents in the order in which the model saw them."""
-    permutations_path: str
-    """A JSON list of answers, "[5] > [18] > ...", or one JSON string per line; counts from 1."""
-    unparsable: Literal["drop", "keep"]
+    teacher: RankGptFile
     lists: Lists
 
     kind: ClassVar[str] = "teacher"
@@ -58,12 +81,12 @@ class RankGptOrders(Step):
         return {
             "format": "rankgpt",
             "values": "rank",
-            "files": checksums([self.lists_path, self.permutations_path]),
-            "unparsable": self.unparsable,
+            "files": checksums(self.teacher.paths),
+            "unparsable": self.teacher.unparsable,
         }
 
     def facts(self) -> Mapping[str, Any]:
-        return {"values": "rank", "paths": full_paths([self.lists_path, self.permutations_path])}
+        return {"values": "rank", "paths": full_paths(self.teacher.paths)}
 
     def inputs(self) -> Mapping[str, Step]:
         return {"collection": self.lists.collection, "queries": self.lists.queries}
@@ -75,12 +98,13 @@ class RankGptOrders(Step):
         orders = self._orders(queries, counts)
         if not any(orders.values()):
             raise ConfigError(
-                f"rankgpt file {self.permutations_path}: none of the {len(orders)} answers for "
+                f"rankgpt file {self.teacher.permutations}: none of the {len(orders)} answers for "
                 'queries of the data set has an order; expected text such as "[2] > [1] > [3]"'
             )
-        known_orders = self._known(orders, docs, counts)
-        found = {q: (order, _ranks(order)) for q, order in known_orders.items()}
-        return {**counts, **_put(attempt, queries, found)}
+        orders = self._known(orders, docs, counts)
+        _write(attempt, queries, orders)
+        empty = sum(not orders.get(query_id) for query_id in queries.to_pylist())
+        return {**counts, "queries_without_list": empty}
 
     def _known(
         self, orders: dict[str, list[str]], docs: TextTable, counts: Counter[str]
@@ -91,7 +115,7 @@ class RankGptOrders(Step):
         if not flat.any():
             query, order = next((q, o) for q, o in orders.items() if o)
             raise ConfigError(
-                f"rankgpt file {self.lists_path}: none of its {len(flat)} documents is in the "
+                f"rankgpt file {self.teacher.lists}: none of its {len(flat)} documents is in the "
                 f"collection; query {query!r} has {order[0]!r}, the collection "
                 f"{docs.ids()[0].as_py()!r}; the file's document ids must be those of the data set"
             )
@@ -100,58 +124,76 @@ class RankGptOrders(Step):
 
     def _orders(self, queries: pa.Array, counts: Counter[str]) -> dict[str, list[str]]:
         """The model's order of every list of a wanted query, unknown documents still in it."""
-        path = Path(self.lists_path).expanduser()
-        answers = read_answers(Path(self.permutations_path).expanduser())
+        path = Path(self.teacher.lists).expanduser()
+        answers = read_answers(Path(self.teacher.permutations).expanduser())
         wanted = set(queries.to_pylist())
-        found: dict[str, list[str]] = {}
+        orders: dict[str, list[str]] = {}
         example, lists = None, 0
         for number, query_id, doc_ids in read_lists(path):
             lists, example = lists + 1, example or query_id
             if query_id not in wanted:
                 counts["lists_other_queries"] += 1
-            elif query_id in found:
-                raise ConfigError(f"{path}, line {number}: query {query_id!r} has two lists")
+            elif query_id in orders:
+                where = f"{path}, line {number}"
+                raise ConfigError(f"{where}: query {query_id!r} has two lists; keep one")
             elif lists <= len(answers):
-                found[query_id] = self._order(answers[lists - 1], doc_ids, counts)
+                orders[query_id] = self._order(answers[lists - 1], doc_ids, counts)
         if lists != len(answers):
             raise ConfigError(
-                f"rankgpt: {self.lists_path} has {lists} lists, {self.permutations_path} has "
+                f"rankgpt: {self.teacher.lists} has {lists} lists, {self.teacher.permutations} has "
                 f"{len(answers)} permutations; line i of the one belongs to entry i of the other"
             )
         counts["lists"] = lists
-        if not found:
+        if not orders:
             raise no_query(f"rankgpt file {path}", f"{lists} lists", example, queries)
-        return found
+        return orders
 
     def _order(self, answer: str, doc_ids: list[str], counts: Counter[str]) -> list[str]:
-        """Empty for an answer without an order that is dropped."""
-        read = parse_permutation(answer, len(doc_ids))
-        if not read.parsable:
+        """The documents in the order of the answer; none if it has no order and is dropped."""
+        permutation = parse_permutation(answer, len(doc_ids))
+        if not permutation.parsable:
             counts["permutations_unparsable"] += 1
-            if self.unparsable == "drop":
+            if self.teacher.unparsable == "drop":
                 return []
         else:
-            counts["permutations_repaired"] += read.repaired
-            counts["ids_repeated"] += read.repeats
-            counts["ids_out_of_range"] += read.out_of_range
-            counts["ids_missing"] += read.missing
-        order = list(dict.fromkeys(doc_ids[i] for i in read.order))
+            counts["permutations_repaired"] += permutation.repaired
+            counts["ids_repeated"] += permutation.repeats
+            counts["ids_out_of_range"] += permutation.out_of_range
+            counts["ids_missing"] += permutation.missing
+        order = list(dict.fromkeys(doc_ids[i] for i in permutation.order))
         counts["duplicates"] += len(doc_ids) - len(order)
         return order
 
 
-def _ranks(doc_ids: list[str]) -> list[float]:
-    return [float(rank) for rank in range(1, len(doc_ids) + 1)]
+def read_answers(path: Path) -> list[str]:
+    """A JSON list of strings, or one JSON string per line.
+
+    Raises:
+        ConfigError: the file is neither.
+    """
+    with open_bytes(path) as stream:
+        data = stream.read()
+    try:
+        answers = json.loads(data)
+    except ValueError:
+        answers = [line for _, line in json_lines(path)]
+    answers = [answers] if isinstance(answers, str) else answers
+    wrong = [a for a in answers if not isinstance(a, str)] if isinstance(answers, list) else answers
+    if wrong or not isinstance(answers, list):
+        raise ConfigError(
+            f"{path}: expected a JSON list of strings, or a JSON string per line, found "
+            f"{str(wrong)[:60]!r}"
+        )
+    return answers
 
 
-def _put(attempt: Attempt, queries: pa.ChunkedArray, found: Values) -> dict[str, int]:
-    """Write one row per query, in the query set's order."""
+def _write(attempt: Attempt, queries: pa.ChunkedArray, orders: Mapping[str, list[str]]) -> None:
+    """One row per query, in the query set's order; a query without an order has an empty row."""
     for number, span in enumerate(spans(len(queries))):
         ids = queries[span].to_pylist()
-        rows = [found.get(query_id, ([], [])) for query_id in ids]
-        columns = [ids, [docs for docs, _ in rows], [values for _, values in rows]]
+        lists = [orders.get(query_id, []) for query_id in ids]
+        columns = [ids, lists, [range(1, len(doc_ids) + 1) for doc_ids in lists]]
         table = pa.Table.from_arrays(
             [pa.array(c, f.type) for c, f in zip(columns, TEACHER, strict=True)], schema=TEACHER
         )
         attempt.put_table(table, f"part-{number:05d}.parquet")
-    return {"queries_without_list": sum(not found.get(q, ([], []))[0] for q in queries.to_pylist())}

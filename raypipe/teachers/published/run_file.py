@@ -1,4 +1,4 @@
-"""TREC run files as teachers: the order of the rank column, or the scores."""
+"""TREC run files as teachers: their ranks, or their scores."""
 
 from __future__ import annotations
 
@@ -7,27 +7,53 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import pyarrow as pa
+from pydantic import Field
 
 from raypipe.candidates.trec_run import check_match, spill_runs
+from raypipe.config import Config
 from raypipe.datasets.steps import DOCS_FILE, QUERIES_FILE
 from raypipe.inference.lists import Lists
 from raypipe.records import TEACHER
 from raypipe.storage.artifacts import Attempt, Step
-from raypipe.storage.files import checksums, full_paths
+from raypipe.storage.files import check_files, checksums, full_paths
 from raypipe.tables.flat import nest
 from raypipe.tables.spill import spill, write_lists
 from raypipe.tables.text_table import TextTable
 
 
+class RunFile(Config):
+    """A TREC run, such as an LLM's re-ranking: the order of its rank column, or its scores."""
+
+    type: Literal["run_file"] = "run_file"
+    paths: tuple[str, ...] = Field(min_length=1)
+    """One or more run files, plain or .gz."""
+    column: Literal["rank", "score"] = "rank"
+    """Which column counts; a re-ranking often keeps the scores of the list it re-ranked."""
+
+    label: ClassVar[str] = "run file"
+    needs_lists: ClassVar[bool] = False
+
+    @property
+    def values(self) -> Literal["score", "rank"]:
+        return self.column
+
+    def scores(self, lists: Lists, precision: str) -> Step:
+        """The step that reads the files."""
+        return RunFileValues(self, lists)
+
+    def check(self) -> None:
+        """The files exist."""
+        check_files(self.paths)
+
+
 @dataclass(frozen=True)
 class RunFileValues(Step):
-    """The rank of every document of the file, 1 is best, or its score; one row per query.
+    """The rank (1 is best) or the score of every document of the files; one row per query.
 
-    The files may have any number of rows, as those of `RunFileCandidates`.
+    The files may have any number of rows: they are read once, and spilled to local disk.
     """
 
-    paths: tuple[str, ...]
-    column: Literal["rank", "score"]
+    teacher: RunFile
     lists: Lists
     """All documents of the file count, whether they are candidates or not."""
 
@@ -38,10 +64,11 @@ class RunFileValues(Step):
         return f"run_file-{self.lists.queries.name}"
 
     def spec(self) -> Mapping[str, Any]:
-        return {"format": "run_file", "values": self.column, "files": checksums(self.paths)}
+        files = checksums(self.teacher.paths)
+        return {"format": "run_file", "values": self.teacher.column, "files": files}
 
     def facts(self) -> Mapping[str, Any]:
-        return {"values": self.column, "paths": full_paths(self.paths)}
+        return {"values": self.teacher.column, "paths": full_paths(self.teacher.paths)}
 
     def inputs(self) -> Mapping[str, Step]:
         return {"collection": self.lists.collection, "queries": self.lists.queries}
@@ -50,14 +77,14 @@ class RunFileValues(Step):
         docs = TextTable(attempt.inputs["collection"].local() / DOCS_FILE)
         queries = TextTable(attempt.inputs["queries"].local() / QUERIES_FILE).ids().to_pylist()
         with spill() as rows:
-            counts = spill_runs(self.paths, rows, queries)
+            counts = spill_runs(self.teacher.paths, rows, queries)
             counts.update(write_lists(rows, attempt, queries, docs, None, self._table))
-        check_match(self.paths, len(queries), counts)
+        check_match(self.teacher.paths, len(queries), counts)
         counts["queries_without_list"] = counts.pop("queries_without_candidates")
         return dict(counts)
 
-    def _table(self, found: pa.Table, query_ids: list[str]) -> pa.Table:
-        lists = nest(found, query_ids, pa.nulls(found.num_rows, pa.string()))
-        values = lists[{"rank": "ranks", "score": "scores"}[self.column]]
+    def _table(self, flat: pa.Table, query_ids: list[str]) -> pa.Table:
+        lists = nest(flat, query_ids, pa.nulls(flat.num_rows, pa.string()))
+        values = lists["ranks" if self.teacher.column == "rank" else "scores"]
         columns = [lists["query_id"], lists["doc_ids"], values.cast(TEACHER.field("values").type)]
         return pa.table(columns, schema=TEACHER)

@@ -9,15 +9,16 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
+from pydantic import Field
 
-from raypipe.config import ConfigError
+from raypipe.config import Config, ConfigError
 from raypipe.inference.lists import Lists
 from raypipe.records import TEACHER
 from raypipe.storage.artifacts import Attempt, Step
-from raypipe.storage.files import checksums, full_paths
+from raypipe.storage.files import check_files, checksums, full_paths
 from raypipe.tables.text_columns import Columns, count_columns
 from raypipe.teachers.published.join import Join
-from raypipe.teachers.published.wanted import Kept, Means, Wanted
+from raypipe.teachers.published.wanted import PairMeans, ValuedPairs, WantedPairs
 
 PLAIN = Columns(("query_id", "doc_id", "score"), ("doc_id",), ("score",))
 MONO = Columns(
@@ -29,32 +30,77 @@ ENSEMBLE = Columns(
     ("pos_score", "neg_score"),
 )
 
-Format = Literal["mono_scores", "ensemble_scores"]
+
+class MonoScores(Config):
+    """A pointwise ranker's scores (monoT5): `query_id doc_id score_true score_false`, tabs.
+
+    The value is log softmax of true. Three columns are `query_id doc_id score`, taken as it is.
+    """
+
+    type: Literal["mono_scores"] = "mono_scores"
+    paths: tuple[str, ...] = Field(min_length=1)
+    """One or more files, plain or .gz."""
+
+    values: ClassVar[Literal["score", "rank"]] = "score"
+    label: ClassVar[str] = "pointwise scores"
+    needs_lists: ClassVar[bool] = False
+
+    def scores(self, lists: Lists, precision: str) -> Step:
+        """The step that reads the files."""
+        return ScoreFile(self, lists)
+
+    def check(self) -> None:
+        """The files exist."""
+        check_files(self.paths, "mono_scores file")
 
 
-def read_mono(join: Join, path: Path, means: Means) -> None:
+class EnsembleScores(Config):
+    """Scored triples (Hofstaetter et al. 2020): `pos_score neg_score query_id pos_doc_id
+    neg_doc_id`, parted by tabs.
+
+    Both scores of a row count; a document scored more than once has the mean.
+    """
+
+    type: Literal["ensemble_scores"] = "ensemble_scores"
+    paths: tuple[str, ...] = Field(min_length=1)
+    """One or more files, plain or .gz."""
+
+    values: ClassVar[Literal["score", "rank"]] = "score"
+    label: ClassVar[str] = "ensemble scores"
+    needs_lists: ClassVar[bool] = False
+
+    def scores(self, lists: Lists, precision: str) -> Step:
+        """The step that reads the files."""
+        return ScoreFile(self, lists)
+
+    def check(self) -> None:
+        """The files exist."""
+        check_files(self.paths, "ensemble_scores file")
+
+
+def read_mono(join: Join, path: Path, means: PairMeans) -> None:
     """log P(true) = score_true - log(e^score_true + e^score_false), or the score alone."""
-    found = count_columns(path)
-    if found not in (len(PLAIN.names), len(MONO.names)):
-        raise ConfigError(f"{path}, line 1: expected {MONO} or {PLAIN}, found {found} columns")
-    columns = PLAIN if found == len(PLAIN.names) else MONO
-    for (places,), numbers in join.read(path, columns):
-        values = numbers[0]
+    number = count_columns(path)
+    if number not in (len(PLAIN.names), len(MONO.names)):
+        raise ConfigError(f"{path}, line 1: expected {MONO} or {PLAIN}, found {number} columns")
+    columns = PLAIN if number == len(PLAIN.names) else MONO
+    for (numbers,), scores in join.read(path, columns):
+        values = scores[0]
         if columns is MONO:
-            both = np.isfinite(numbers[0]) & np.isfinite(numbers[1])
+            both = np.isfinite(scores[0]) & np.isfinite(scores[1])
             with np.errstate(invalid="ignore"):
-                values = np.where(both, values - np.logaddexp(*numbers), np.nan)
-        join.add_finite(means, places, values)
+                values = np.where(both, values - np.logaddexp(*scores), np.nan)
+        join.add_finite(means, numbers, values)
 
 
-def read_ensemble(join: Join, path: Path, means: Means) -> None:
-    """A row says a score of its positive and of its negative; each counts where it is wanted."""
-    for places, numbers in join.read(path, ENSEMBLE):
-        for place, values in zip(places, numbers, strict=True):
-            join.add_finite(means, place, values)
+def read_ensemble(join: Join, path: Path, means: PairMeans) -> None:
+    """A row scores its positive and its negative document; each counts if it is wanted."""
+    for numbers, scores in join.read(path, ENSEMBLE):
+        for numbers_of_column, values in zip(numbers, scores, strict=True):
+            join.add_finite(means, numbers_of_column, values)
 
 
-READERS: Mapping[str, Callable[[Join, Path, Means], None]] = {
+READERS: Mapping[str, Callable[[Join, Path, PairMeans], None]] = {
     "mono_scores": read_mono,
     "ensemble_scores": read_ensemble,
 }
@@ -67,38 +113,37 @@ class ScoreFile(Step):
     One row per query, in the query set's order; documents without a finite score are left out.
     """
 
-    format: Format
-    paths: tuple[str, ...]
+    teacher: MonoScores | EnsembleScores
     lists: Lists
 
     kind: ClassVar[str] = "teacher"
 
     @property
     def name(self) -> str:
-        return f"{self.format}-{self.lists.name}"
+        return f"{self.teacher.type}-{self.lists.name}"
 
     def spec(self) -> Mapping[str, Any]:
         return {
-            "format": self.format,
+            "format": self.teacher.type,
             "values": "score",
-            "files": checksums(self.paths),
+            "files": checksums(self.teacher.paths),
             "depth": self.lists.depth,
         }
 
     def facts(self) -> Mapping[str, Any]:
-        return {"values": "score", "paths": full_paths(self.paths)}
+        return {"values": "score", "paths": full_paths(self.teacher.paths)}
 
     def inputs(self) -> Mapping[str, Step]:
         return self.lists.named()
 
     def run(self, attempt: Attempt, context: Any) -> Mapping[str, Any]:
-        wanted = Wanted(attempt.inputs, self.lists.depth)
-        join, means = Join(self.format, wanted), Means(len(wanted))
-        for path in self.paths:
-            READERS[self.format](join, Path(path).expanduser(), means)
-        join.require_values(self.paths)
-        kept = Kept(wanted, means.values())
-        for number, (_, columns) in enumerate(kept.parts()):
+        wanted = WantedPairs(attempt.inputs, self.lists.depth)
+        join, means = Join(self.teacher.type, wanted), PairMeans(len(wanted))
+        for path in self.teacher.paths:
+            READERS[self.teacher.type](join, Path(path).expanduser(), means)
+        join.require_values(self.teacher.paths)
+        valued = ValuedPairs(wanted, means.values())
+        for number, (_, columns) in enumerate(valued.parts()):
             table = pa.Table.from_arrays(columns, schema=TEACHER)
             attempt.put_table(table, f"part-{number:05d}.parquet")
-        return {**join.counts, **kept.counts(), "scores_averaged": means.averaged()}
+        return {**join.counts, **valued.counts(), "scores_averaged": means.averaged()}

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 from bm25_tiny import METHODS, Made, best, got, index_of, terms_of, whole
 
-from raypipe.candidates.bm25.search import Search
+from raypipe.candidates.bm25.search import Bm25Search
 from raypipe.candidates.bm25.vocabulary import Bm25Options
 from raypipe.evaluation.measures import evaluate, means
 from raypipe.records import QRELS, RUN
@@ -74,7 +74,7 @@ def same_as_whole(data: Data, options: Bm25Options, shards: list[int]) -> list:
     for count in shards:
         made, _ = index_of(data.root, data.terms, len(ids), options, -(-len(ids) // count))
         assert len(list(made.path.glob("part-*"))) == count
-        assert got(Search(made.local(), options), ids, terms, DEPTH) == expected
+        assert got(Bm25Search(made.local(), options), ids, terms, DEPTH) == expected
     return expected
 
 

@@ -27,7 +27,7 @@ from pydantic import ValidationError
 from raypipe.candidates.bm25 import search as bm25_search
 from raypipe.candidates.bm25 import terms as bm25_terms
 from raypipe.candidates.bm25.index import Bm25Index
-from raypipe.candidates.bm25.search import Search
+from raypipe.candidates.bm25.search import Bm25Search
 from raypipe.candidates.bm25.source import Bm25
 from raypipe.candidates.bm25.terms import TermCounts, TermOptions, terms_table
 from raypipe.candidates.bm25.vocabulary import VOCABULARY_FILE, Bm25Options, write_vocabulary
@@ -59,7 +59,7 @@ def test_shards_rank_and_score_as_bm25s_does_on_the_whole(tmp_path, monkeypatch,
     for shard_docs in (1000, 50, 22, 1):
         made, _ = index_of(tmp_path, stored, len(docs), options, shard_docs)
         assert len(list(made.path.glob("part-*"))) == -(-150 // shard_docs)
-        search = Search(made.local(), options)
+        search = Bm25Search(made.local(), options)
         for depth in (1, 10, 100, 150, 400):
             assert got(search, ids, terms, depth) == [best(index, ids, t, depth) for t in terms]
 
@@ -81,7 +81,7 @@ def test_any_cut_gives_the_same(tmp_path_factory, texts, queries, method, shard,
     if not stored.counts["tokens"]:
         return
     made, _ = index_of(folder, stored, len(docs), options, shard)
-    search, index = Search(made.local(), options), whole(docs, options)
+    search, index = Bm25Search(made.local(), options), whole(docs, options)
     assert got(search, list(docs), terms, depth) == [
         best(index, list(docs), one, depth) for one in terms
     ]
@@ -229,7 +229,7 @@ def test_what_is_shared_and_what_is_not(beir_folder):
         return Bm25(**fields).candidates(collection, queries, "fp32").index
 
     base = index()
-    assert index(shard_docs=7).shard_docs == 7
+    assert index(shard_docs=7).options.shard_docs == 7
     assert index(shard_docs=7).digest == base.digest
     assert index(k1=0.9).digest != base.digest
     assert index(k1=0.9, method="atire").inputs()["terms"].digest == base.inputs()["terms"].digest

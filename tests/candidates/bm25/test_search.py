@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raypipe.candidates.bm25 import search as bm25_search
-from raypipe.candidates.bm25.search import Search
+from raypipe.candidates.bm25.search import Bm25Search
 from raypipe.candidates.bm25.vocabulary import Bm25Options
 
 WORDS = ["apple", "pear", "plum", "fig", "kiwi", "lime"]
@@ -25,7 +25,7 @@ def backend(request, monkeypatch) -> str:
     return request.param
 
 
-def found(search: Search, docs: dict[str, str], query: str, depth: int) -> dict[str, float]:
+def found(search: Bm25Search, docs: dict[str, str], query: str, depth: int) -> dict[str, float]:
     """Document id to score, best first."""
     ((positions, scores),) = search([query], depth)
     assert positions.dtype == np.int64 and scores.dtype == np.float32

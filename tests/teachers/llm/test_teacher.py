@@ -142,7 +142,9 @@ def step(teacher_class: type, lists: Lists, engine: Engine | None = None, **fiel
     """What the teacher's `scores` makes, with a fake engine in place of a real one."""
     real = {"type": "http", "url": "http://localhost:1/v1/chat/completions", "model": "x"}
     teacher = teacher_class(engine=real, queries_per_chunk=2, **fields)
-    return dataclasses.replace(teacher.scores(lists, "bf16"), engine=engine or Service())
+    fake = teacher.model_copy(update={"engine": engine or Service()})
+    scores: LlmScores = fake.scores(lists, "bf16")
+    return scores
 
 
 def rows_of(table: pa.Table) -> dict[str, dict[str, Any]]:
@@ -189,7 +191,7 @@ def test_the_actors_work_gives_the_same_rows(builder, lists):
     there = builder.get(step(ListwiseLLM, lists)).table()
     here = step(ListwiseLLM, lists, Loaded())
     inputs = {name: builder.get(one) for name, one in here.inputs().items()}
-    job = _Judge(inputs, here.lists.depth, here.task, here.engine, "cpu", here.precision)
+    job = _Judge(inputs, here.lists.depth, here.teacher, "cpu", here.precision)
     work = pickle.loads(pickle.dumps(job)).build()
     parts = [work(range(0, 2)), work(range(2, 3))]
     assert pa.concat_tables([table for table, _ in parts]).equals(there)

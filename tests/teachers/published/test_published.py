@@ -16,8 +16,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from raypipe.candidates.rankgpt import RankGptCandidates
-from raypipe.candidates.trec_run import RunFileCandidates
+from raypipe.candidates.rankgpt import RankGptLists
+from raypipe.candidates.trec_run import TrecRun
 from raypipe.config import ConfigError
 from raypipe.datasets.steps import Collection, Queries, QuerySet
 from raypipe.inference.lists import ListReader, Lists
@@ -32,11 +32,11 @@ from raypipe.tables import text_columns as columns
 from raypipe.tables import text_columns as tsv
 from raypipe.tables.text_columns import Columns, blocks
 from raypipe.teachers.published import wanted
-from raypipe.teachers.published.pair_scores import PairScores, aggregate
-from raypipe.teachers.published.rankgpt import RankGptOrders
-from raypipe.teachers.published.run_file import RunFileValues
-from raypipe.teachers.published.scores import ScoreFile
-from raypipe.teachers.published.wanted import Means, Wanted
+from raypipe.teachers.published.pair_scores import DuoScores, aggregate
+from raypipe.teachers.published.rankgpt import RankGptFile
+from raypipe.teachers.published.run_file import RunFile
+from raypipe.teachers.published.scores import EnsembleScores, MonoScores
+from raypipe.teachers.published.wanted import PairMeans, WantedPairs
 
 PUBLISHED = Path(__file__).resolve().parents[4] / "shared" / "data" / "msmarco-dl"
 DOCS = [f"d{i}" for i in range(6)]
@@ -78,7 +78,8 @@ def folder(tmp_path_factory) -> Path:
 def lists(folder) -> Lists:
     sets = QuerySet(dataset=f"beir:{folder}", split="test")
     collection, queries = Collection(sets), Queries(sets, require_positive=False)
-    first = RunFileCandidates((str(folder / "first.run"),), 10, "first", collection, queries)
+    run = TrecRun(paths=(str(folder / "first.run"),), depth=10, name="first")
+    first = run.candidates(collection, queries, "fp32")
     return Lists(first, Extra(), collection, queries, DEPTH)
 
 
@@ -89,14 +90,12 @@ def builder(tmp_path_factory) -> Builder:
 
 @pytest.fixture
 def make(builder, lists, tmp_path):
-    """Writes the text into a file and builds the step; (values by query and document, counts)."""
+    """Writes a file and lets the teacher read it; (values by query and document, counts)."""
 
-    def build(step: type[Step], text: str | bytes, *options: str, name: str = "file.tsv"):
+    def build(cls: type[Any], text: str | bytes, name: str = "file.tsv", **fields: Any):
         path = tmp_path / name
         path.write_bytes(text if isinstance(text, bytes) else text.encode())
-        head = options if step is ScoreFile else ()
-        tail = () if step is ScoreFile else options
-        artifact = builder.get(step(*head, (str(path),), *tail, lists))
+        artifact = builder.get(cls(paths=(str(path),), **fields).scores(lists, "fp32"))
         return said(artifact), artifact.counts
 
     return build
@@ -125,12 +124,12 @@ def test_the_lists_are_those_of_the_list_reader(builder, lists, depth, extra):
     inputs = {name: builder.get(step) for name, step in steps.items()}
     reader = ListReader(inputs, depth)
     expected = sorted(reader.read(range(len(reader))), key=lambda one: one.query_index)
-    found = Wanted(inputs, depth)
-    assert found.query_ids.to_pylist() == [one.query_id for one in expected]
-    ends = found.ends.tolist()
-    places = [np.arange(a, b) for a, b in pairwise(ends)]
-    assert [found.ids_at(p).to_pylist() for p in places] == [one.doc_ids for one in expected]
-    assert len(found) == sum(len(one.doc_ids) for one in expected)
+    found = WantedPairs(inputs, depth)
+    assert found.query_ids.to_pylist() == [listed.query_id for listed in expected]
+    numbers = [np.arange(a, b) for a, b in pairwise(found.bounds.tolist())]
+    doc_ids = [found.doc_ids(of_query).to_pylist() for of_query in numbers]
+    assert doc_ids == [listed.doc_ids for listed in expected]
+    assert len(found) == sum(map(len, doc_ids))
 
 
 # --- scores ------------------------------------------------------------------
@@ -148,7 +147,7 @@ def test_mono_scores_are_log_softmax_of_true_and_all_else_is_counted(make):
         "q2 d2 0 -inf",
         "q2 d0 2 2",
     )
-    values, counts = make(ScoreFile, text, "mono_scores")
+    values, counts = make(MonoScores, text)
     assert values["q1"] == pytest.approx(
         {"d0": -math.log(1 + math.exp(-1)), "d1": -math.log(1 + math.exp(-2.9)), "d5": 0.0}
     )
@@ -167,20 +166,20 @@ def test_mono_scores_are_log_softmax_of_true_and_all_else_is_counted(make):
 
 
 def test_three_columns_are_scores_as_they_are(make):
-    values, counts = make(ScoreFile, tabs("q2 d0 0.1", "q2 d2 -7e3"), "mono_scores")
+    values, counts = make(MonoScores, tabs("q2 d0 0.1", "q2 d2 -7e3"))
     assert values["q2"] == {"d0": 0.1, "d2": -7000.0}
     assert counts["documents_without_value"] == 4
 
 
 def test_documents_keep_the_order_of_the_list(make):
     text = tabs("q1 d5 1", "q1 d2 1", "q1 d0 1", "q1 d1 1")  # all tied
-    values, _ = make(ScoreFile, text, "mono_scores")
+    values, _ = make(MonoScores, text)
     assert list(values["q1"]) == ["d0", "d1", "d2", "d5"]
 
 
 def test_a_document_scored_twice_has_the_mean(make):
     text = tabs("q1 d0 1", "q1 d0 2", "q1 d0 6", "q1 d1 .1", "q1 d1 .1", "q1 d1 .1", "q1 d2 1")
-    values, counts = make(ScoreFile, text + tabs("q1 d2 1.0005"), "mono_scores")
+    values, counts = make(MonoScores, text + tabs("q1 d2 1.0005"))
     assert values["q1"] == {"d0": 3.0, "d1": 0.1, "d2": pytest.approx(1.00025)}
     assert counts["scores_averaged"] == 1
 
@@ -193,7 +192,7 @@ def test_ensemble_rows_score_their_positive_and_their_negative(make):
         "inf 2.0 q2 d2 d0",
         "1.0 1.0 q7 d0 d1",
     )
-    values, counts = make(ScoreFile, text, "ensemble_scores")
+    values, counts = make(EnsembleScores, text)
     assert values["q1"] == {"d0": 9.5, "d1": -1.5}
     assert values["q2"] == {"d0": 2.0}
     assert counts == {
@@ -224,7 +223,7 @@ def test_many_rows_against_a_naive_reader(make, monkeypatch, small):
         for _ in range(2000)
     ]
     text = "".join(f"{q}\t{d}\t{t!r}\t{f!r}\n" for q, d, t, f in rows)
-    values, counts = make(ScoreFile, text, "mono_scores", name=f"many{small}.tsv")
+    values, counts = make(MonoScores, text, name=f"many{small}.tsv")
     listed = {q: [*d[:DEPTH], *EXTRA.get(q, [])] for q, d in CANDIDATES.items()}
     naive: dict[str, dict[str, list[float]]] = {q: {} for q in listed}
     for q, d, t, f in rows:
@@ -242,7 +241,7 @@ def test_many_rows_against_a_naive_reader(make, monkeypatch, small):
 
 def test_gzip_by_content_windows_lines_quotes_and_a_mark(make):
     text = b'\xef\xbb\xbfq1\td0\t1.5\r\n\r\nq1\t"d1\t2\r\nq1\td1\t3'
-    values, counts = make(ScoreFile, gzip.compress(text), "mono_scores", name="packed.tsv")
+    values, counts = make(MonoScores, gzip.compress(text), name="packed.tsv")
     assert values["q1"] == {"d0": 1.5, "d1": 3.0}
     assert counts["rows"] == 3
     assert counts["rows_unknown_documents"] == 1
@@ -279,7 +278,7 @@ def test_gzip_by_content_windows_lines_quotes_and_a_mark(make):
 )
 def test_files_that_are_refused(make, text, message):
     with pytest.raises(ConfigError, match=message):
-        make(ScoreFile, text, "mono_scores", name="bad.tsv")
+        make(MonoScores, text, name="bad.tsv")
 
 
 def test_a_bad_line_far_down_a_packed_file_is_named(tmp_path, monkeypatch):
@@ -295,7 +294,7 @@ def test_a_bad_line_far_down_a_packed_file_is_named(tmp_path, monkeypatch):
 
 
 def test_means_in_several_passes():
-    means = Means(4)
+    means = PairMeans(4)
     means.add(np.array([2, 0, 2]), np.array([1.0, 5.0, 2.0]))
     means.add(np.array([], np.int64), np.array([]))
     means.add(np.array([2, 3]), np.array([6.0, -1.0]))
@@ -340,7 +339,7 @@ def test_duo_scores_keep_their_pairs(make, builder, lists, tmp_path, monkeypatch
     monkeypatch.setattr(wanted, "CHUNK", {1: 8192, 2: 1}[parts])
     path = tmp_path / f"duo{parts}.tsv"
     path.write_text(DUO + "\n" * parts)  # another file, another artifact
-    artifact = builder.get(PairScores((str(path),), "mean", lists))
+    artifact = builder.get(DuoScores(paths=(str(path),)).scores(lists, "fp32"))
     table = artifact.table()
     assert table.schema == PAIRWISE
     assert len(artifact.files) == {1: 1, 2: 3}[parts]
@@ -379,16 +378,16 @@ def test_duo_scores_keep_their_pairs(make, builder, lists, tmp_path, monkeypatch
 
 
 def test_duo_sums(make):
-    values, _ = make(PairScores, DUO, "sum", name="sums.tsv")
+    values, _ = make(DuoScores, DUO, aggregation="sum", name="sums.tsv")
     assert values["q1"] == pytest.approx({"d1": 0.4, "d2": 1.5, "d5": 2.1})
 
 
 def test_probabilities_where_logs_belong_are_refused_with_the_line(make):
     text = tabs("q1 d0 d1 -0.1") + "\n" + tabs("q1 d0 d2 0.7")
     with pytest.raises(ConfigError, match="line 3: expected the log of a probability"):
-        make(PairScores, text, "mean")
+        make(DuoScores, text, aggregation="mean")
     with pytest.raises(ConfigError, match="all 1 values of wanted documents are NaN"):
-        make(PairScores, tabs("q1 d0 d1 nan"), "mean", name="nan.tsv")
+        make(DuoScores, tabs("q1 d0 d1 nan"), aggregation="mean", name="nan.tsv")
 
 
 # --- orders ------------------------------------------------------------------
@@ -409,7 +408,9 @@ def rankgpt(builder, lists, tmp_path):
         here.write_bytes(lines if isinstance(lines, bytes) else json_lines(lines))
         text = answers if isinstance(answers, str | bytes) else json.dumps(answers)
         there.write_bytes(text if isinstance(text, bytes) else text.encode())
-        artifact = builder.get(RankGptOrders(str(here), str(there), unparsable, lists))
+        files = {"lists": str(here), "permutations": str(there)}
+        teacher = RankGptFile(**files, unparsable=unparsable)
+        artifact = builder.get(teacher.scores(lists, "fp32"))
         assert artifact.table().schema == TEACHER
         return said(artifact), artifact.counts
 
@@ -547,9 +548,8 @@ def test_rankgpt_files_may_be_packed(rankgpt):
 
 def shown_lists(builder, lists, path: Path, content: list[Any] | bytes, depth: int = 3):
     path.write_bytes(content if isinstance(content, bytes) else json_lines(content))
-    return builder.get(
-        RankGptCandidates(str(path), depth, "theirs", lists.collection, lists.queries)
-    )
+    source = RankGptLists(path=str(path), depth=depth, name="theirs")
+    return builder.get(source.candidates(lists.collection, lists.queries, "fp32"))
 
 
 def test_rankgpt_lists_are_candidates_and_every_drop_is_counted(builder, lists, tmp_path):
@@ -603,8 +603,8 @@ RUN = "q1 Q0 d4 1 0.5 x\nq1 Q0 dX 2 9 x\nq1 Q0 d0 3 7.25 x\nq9 Q0 d0 1 1 x\n"
 
 
 def test_run_files_give_ranks_or_scores(make):
-    ranks, counts = make(RunFileValues, RUN, "rank")
-    scores, _ = make(RunFileValues, RUN, "score")
+    ranks, counts = make(RunFile, RUN, column="rank")
+    scores, _ = make(RunFile, RUN, column="score")
     assert ranks == {"q1": {"d4": 1.0, "d0": 2.0}, "q2": {}, "q3": {}}
     assert scores == {"q1": {"d4": 0.5, "d0": 7.25}, "q2": {}, "q3": {}}
     assert counts["unknown_documents"] == 1
@@ -614,14 +614,14 @@ def test_run_files_give_ranks_or_scores(make):
 def test_a_run_file_of_any_length_is_read_in_parts(make, monkeypatch, builder, lists):
     """500,000 lists do not fit into memory as Python objects: they are spilled by query."""
     text = "".join(f"q{q} Q0 d{d} {9 - d} {d / 4} x\n" for d in range(6) for q in (3, 1, 2))
-    whole, counts = make(RunFileValues, text, "score", name="whole.run")
+    whole, counts = make(RunFile, text, column="score", name="whole.run")
     monkeypatch.setattr(spill, "CHUNK", 2)
     monkeypatch.setattr(spill, "PENDING", 0)
     monkeypatch.setattr(columns, "BLOCK", 64)
-    again, parted = make(RunFileValues, text + "\n", "score", name="parts.run")
+    again, parted = make(RunFile, text + "\n", column="score", name="parts.run")
     assert again == whole == {q: {f"d{d}": d / 4 for d in range(6)} for q in ("q1", "q2", "q3")}
     assert parted == counts and counts["lines"] == counts["kept"] == 18
-    ranks, _ = make(RunFileValues, text, "rank", name="ranks.run")
+    ranks, _ = make(RunFile, text, column="rank", name="ranks.run")
     assert ranks["q2"] == {f"d{d}": 6.0 - d for d in range(6)}
     found = Path(builder.store.root).glob("teacher/run_file-*/attempt-*/part-*")
     assert len([p for p in found if p.name == "part-00001.parquet"]) == 2  # score, then rank
@@ -641,7 +641,7 @@ def test_a_run_file_of_any_length_is_read_in_parts(make, monkeypatch, builder, l
 )
 def test_run_files_that_are_refused(make, text, message):
     with pytest.raises(ConfigError, match=message):
-        make(RunFileValues, text, "rank")
+        make(RunFile, text, column="rank")
 
 
 # --- identity ----------------------------------------------------------------
@@ -652,26 +652,32 @@ def test_what_decides_the_values_is_in_the_digest(lists, tmp_path):
         (tmp_path / name).write_text(text)
     a, copy, b = (str(tmp_path / name) for name in ("a", "copy", "b"))
     deeper = Lists(lists.candidates, lists.extra, lists.collection, lists.queries, DEPTH + 1)
-    one = ScoreFile("mono_scores", (a,), lists)
-    assert one.digest == ScoreFile("mono_scores", (copy,), lists).digest
+    mono, duo, run = MonoScores(paths=(a,)), DuoScores(paths=(a,)), RunFile(paths=(a,))
+    orders = RankGptFile(lists=a, permutations=b)
+
+    def digest(teacher: Any, lists: Lists = lists) -> str:
+        step: Step = teacher.scores(lists, "fp32")
+        return step.digest
+
+    assert digest(mono) == digest(MonoScores(paths=(copy,)))
     others = [
-        one,
-        ScoreFile("mono_scores", (b,), lists),
-        ScoreFile("mono_scores", (a, b), lists),
-        ScoreFile("ensemble_scores", (a,), lists),
-        ScoreFile("mono_scores", (a,), deeper),
-        PairScores((a,), "mean", lists),
-        PairScores((a,), "sum", lists),
-        PairScores((a,), "sum", deeper),
-        RunFileValues((a,), "rank", lists),
-        RunFileValues((a,), "score", lists),
-        RankGptOrders(a, b, "drop", lists),
-        RankGptOrders(a, b, "keep", lists),
-        RankGptOrders(b, a, "keep", lists),
+        digest(mono),
+        digest(MonoScores(paths=(b,))),
+        digest(MonoScores(paths=(a, b))),
+        digest(EnsembleScores(paths=(a,))),
+        digest(mono, deeper),
+        digest(duo),
+        digest(duo.replace(aggregation="sum")),
+        digest(duo.replace(aggregation="sum"), deeper),
+        digest(run),
+        digest(run.replace(column="score")),
+        digest(orders),
+        digest(orders.replace(unparsable="keep")),
+        digest(RankGptFile(lists=b, permutations=a, unparsable="keep")),
     ]
-    assert len({step.digest for step in others}) == len(others)
+    assert len(set(others)) == len(others)
     # orders are of whole lists: the candidates do not decide them
-    assert RunFileValues((a,), "rank", lists).digest == RunFileValues((a,), "rank", deeper).digest
+    assert digest(run) == digest(run, deeper)
 
 
 # --- published data ----------------------------------------------------------
@@ -692,9 +698,11 @@ def test_published_rerankings_reach_their_figures(builder, teacher, first, split
     sets = QuerySet(dataset=f"beir:{PUBLISHED}", split=split)
     collection, queries = Collection(sets), Queries(sets, require_positive=False)
     run = str(PUBLISHED / "runs" / f"{first}.{split}.run.gz")
-    candidates = RunFileCandidates((run,), 100, first, collection, queries)
+    source = TrecRun(paths=(run,), name=first)
+    candidates = source.candidates(collection, queries, "fp32")
     lists = Lists(candidates, None, collection, queries, 100)
     file = str(PUBLISHED / "llm" / f"{teacher}.{split}.run.gz")
-    order = TeacherRun(RunFileValues((file,), "rank", lists), "rank", candidates, queries, 100)
+    ranks = RunFile(paths=(file,)).scores(lists, "fp32")
+    order = TeacherRun(ranks, "rank", candidates, queries, 100)
     metrics = builder.get(Metrics(order, queries, ("nDCG@10",)))
     assert metrics.counts["means"]["nDCG@10"] == pytest.approx(expected, abs=5e-5)

@@ -1,21 +1,17 @@
-"""Run files and shipped lists as candidates; no cluster is needed."""
+"""Run files as candidates; no cluster is needed."""
 
 from __future__ import annotations
 
 import gzip
-import json
-from collections import namedtuple
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_source import DOCS, QUERIES, read, small_data
 
-from raypipe.candidates import scored_docs as scoreddocs
-from raypipe.candidates.scored_docs import ScoredDocs
 from raypipe.candidates.trec_run import TrecRun
 from raypipe.config import ConfigError
-from raypipe.datasets.ir import IrDataset
 from raypipe.datasets.steps import Collection, Queries, QuerySet
 from raypipe.evaluation.ranking import ranking
 from raypipe.storage.artifacts import Store
@@ -27,35 +23,16 @@ from raypipe.tables.trec_run import read_trec_run
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 PUBLISHED = SHARED / "data" / "msmarco-dl"
-DOCS = [f"d{i}" for i in range(8)]
-QUERIES = [f"q{i}" for i in range(6)]
-Scored = namedtuple("Scored", "query_id doc_id score")
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> QuerySet:
-    folder = tmp_path_factory.mktemp("data") / "small"
-    (folder / "qrels").mkdir(parents=True)
-    docs = [{"_id": d, "title": "", "text": f"text of {d}"} for d in DOCS]
-    queries = [{"_id": q, "text": f"about {q}"} for q in QUERIES]
-    for name, rows in (("corpus", docs), ("queries", queries)):
-        (folder / f"{name}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
-    lines = ["query-id\tcorpus-id\tscore", *(f"{q}\td0\t1" for q in QUERIES)]
-    (folder / "qrels" / "test.tsv").write_text("\n".join(lines) + "\n")
-    return QuerySet(dataset=f"beir:{folder}", split="test")
+    return small_data(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(scope="module")
 def builder(tmp_path_factory) -> Builder:
     return Builder(Store(str(tmp_path_factory.mktemp("storage"))))
-
-
-def read(builder: Builder, data: QuerySet, source) -> tuple[dict[str, list[str]], dict, list]:
-    """Lists by query in the artifact's order, counts, rows."""
-    artifact = builder.get(source.candidates(Collection(data), Queries(data, False), "fp32"))
-    rows = artifact.table().to_pylist()
-    assert all(r["ranks"] == list(range(1, len(r["doc_ids"]) + 1)) for r in rows)
-    return {r["query_id"]: r["doc_ids"] for r in rows}, artifact.counts, rows
 
 
 def trec(folder: Path, text: str | bytes, name: str = "x.run", **fields) -> TrecRun:
@@ -176,7 +153,7 @@ def test_a_query_may_stand_in_several_blocks_but_not_in_two_files(builder, data,
     assert found["q1"] == ["d2", "d1"] and counts["lines"] == 3
     two = trec(tmp_path, "q5 Q0 d1 1 1 t\nq2 Q0 d2 1 1 t\n", "b.run")
     both = TrecRun(paths=one.paths + two.paths)
-    with pytest.raises(ConfigError, match=r"b\.run: query q2 is in two files"):
+    with pytest.raises(ConfigError, match=r"b\.run: query q2 is in .*a\.run too"):
         read(builder, data, both)
 
 
@@ -191,57 +168,3 @@ def test_colbert_on_msmarco_dl(builder):
         whole, _ = read_trec_run(path, depth=100)
         for query_id, doc_ids in ranking(whole).items():
             assert [d for d in doc_ids if d in set(found[query_id])] == found[query_id]
-
-
-# --- scoreddocs --------------------------------------------------------------------------------
-
-
-def shipped(monkeypatch, rows: list[tuple[str, str, float]]) -> ScoredDocs:
-    monkeypatch.setattr(IrDataset, "scoreddocs", lambda self: iter(rows))
-    return ScoredDocs(dataset="beir/scifact/test", depth=3, name="official")
-
-
-def test_scoreddocs_are_ordered_by_score_then_doc_id(builder, data, monkeypatch):
-    scored = [("q1", "d1", 0.5), ("q1", "d4", 2.0), ("r", "d1", 1.0), ("q1", "d3", 2.0)]
-    scored += [("q1", "d1", 1.5), ("q1", "x", 9.0), ("q2", "d6", 0.0), ("q2", "d5", 0.0)]
-    monkeypatch.setattr(scoreddocs, "BATCH", 3)
-    monkeypatch.setattr(spill, "PENDING", 0)
-    found, counts, rows = read(builder, data, shipped(monkeypatch, scored))
-    filled = {q: d for q, d in found.items() if d}
-    assert filled == {"q1": ["d3", "d4"], "q2": ["d5", "d6"]}
-    (one,) = (r for r in rows if r["query_id"] == "q1")
-    assert one["scores"] == [2.0, 2.0] and one["sources"] == ["official"] * 2
-    assert counts == {
-        "scored_docs": 8,
-        "other_queries": 1,
-        "duplicates": 1,
-        "beyond_depth": 1,
-        "kept": 5,
-        "unknown_documents": 1,
-        "candidates": 4,
-        "queries_without_candidates": 4,
-        "queries_with_constant_scores": 2,  # q1 by what is left of it
-    }
-
-
-def test_scoreddocs_that_cannot_be_used(tmp_path, data, monkeypatch):
-    builder = Builder(Store(str(tmp_path)))
-    own = ScoredDocs().candidates(Collection(data), Queries(data, False), "fp32")
-    with pytest.raises(ConfigError, match="dataset small-test has no scoreddocs"):
-        builder.get(own)
-    with pytest.raises(ConfigError, match="beir/scifact/test has no scoreddocs; no id below"):
-        ScoredDocs(dataset="beir/scifact/test").check()
-    with pytest.raises(ConfigError, match="has no scoreddocs; ids with scoreddocs below it: msma"):
-        ScoredDocs(dataset="msmarco-passage").check()
-    ScoredDocs(dataset="msmarco-passage/dev/small").check()  # reads nothing
-    with pytest.raises(ConfigError, match="none of them is of a query and a document"):
-        read(builder, data, shipped(monkeypatch, [("q1", "x", 1.0), ("r", "d1", 1.0)]))
-    with pytest.raises(ConfigError, match="query q1, document d2: expected a finite score, found"):
-        read(builder, data, shipped(monkeypatch, [("q1", "d2", float("nan"))]))
-
-
-def test_ir_datasets_records_become_tuples(monkeypatch):
-    dataset = QuerySet(dataset="msmarco-passage/dev/small").open()
-    rows = [Scored("q1", "d1", "2.5"), Scored("q1", "d2", 1)]
-    monkeypatch.setattr(dataset._data, "scoreddocs_iter", lambda: iter(rows), raising=False)
-    assert list(dataset.scoreddocs()) == [("q1", "d1", 2.5), ("q1", "d2", 1.0)]
