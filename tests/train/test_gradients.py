@@ -27,20 +27,20 @@ def data(tmp_path_factory, beir_folder, tiny_backbone) -> Path:
     return write_data(tmp_path_factory.mktemp("groups"), beir_folder, tiny_backbone)
 
 
-def gradient(data, backbone, *, budget, limit, dropout, loss, precision="fp32"):
-    """(totals, gradients, random state after it, scores seen) of one step of six groups.
+def gradient(data, backbone, *, budget, limit, dropout, loss, rows=ROWS, queries=6):
+    """(totals, gradients, random state after it, scores seen) of some groups of one step.
 
     Blocks are cut for `budget`, and computed as if `limit` tokens fitted into memory.
     """
     config = CrossEncoder(backbone=str(backbone), hidden_dropout=dropout, attention_dropout=dropout)
     model = config.load(backbone, 1, training=True, device="cpu")
     batcher = batcher_of(data, backbone, budget, loss.uses)
-    scaler = torch.amp.GradScaler("cpu", enabled=precision == "fp16")
+    scaler = torch.amp.GradScaler("cpu", enabled=False)
     seen: list[torch.Tensor] = []
     torch.manual_seed(7)
-    blocks = list(batcher.blocks(ROWS))
-    totals = Gradients(model, loss, precision, limit, scaler).add(
-        blocks, len(ROWS), lambda block, scores: seen.append(scores), blocks[0]
+    blocks = list(batcher.blocks(rows))
+    totals = Gradients(model, loss, "fp32", limit, scaler).add(
+        blocks, queries, lambda block, scores: seen.append(scores), blocks[0]
     )
     found = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
     return totals, found, torch.get_rng_state(), seen
@@ -88,6 +88,15 @@ def test_dropout_off_every_budget_gives_the_unsplit_gradient(data, tiny_backbone
         _, found, _, _ = gradient(data, tiny_backbone, budget=budget, limit=budget, **given)
         for name, value in whole[1].items():
             torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_a_step_divides_by_all_its_queries_not_by_those_that_are_kept(data, tiny_backbone):
+    settings = {"budget": 100_000, "limit": 100_000, "dropout": 0.0, "loss": InfoNCE()}
+    alone = gradient(data, tiny_backbone, **settings, rows=[0, 3], queries=2)
+    kept = gradient(data, tiny_backbone, **settings, rows=[0, 3], queries=8)
+    assert float(kept[0][0]) == float(alone[0][0]) / 4
+    for name, value in alone[1].items():
+        torch.testing.assert_close(kept[1][name], value / 4, rtol=0, atol=0, msg=name)
 
 
 def test_the_loss_of_each_query(data, tiny_backbone):
