@@ -1,4 +1,4 @@
-"""What a step computes: which groups, in which blocks, with which targets and learning rate."""
+"""What a step computes: which groups, in which blocks, with which targets."""
 
 from __future__ import annotations
 
@@ -14,12 +14,9 @@ from hypothesis import strategies as st
 from raypipe.inference.pairs import Template, length_batches
 from raypipe.inference.token_reader import TokenReader, token_table
 from raypipe.inference.truncation import Budgets, LongestFirst
-from raypipe.losses.listwise import InfoNCE
 from raypipe.records import GROUPS
 from raypipe.train.batches import Batcher, Block, QueryOrder, Targets
 from raypipe.train.group_reader import GroupReader
-from raypipe.train.schedules import Linear
-from raypipe.train.settings import TrainingSettings
 
 CLS, SEP, QUERY, DOC = 1, 2, 1000, 2000
 TEMPLATE = Template((CLS,), (SEP,), (SEP,), ((0,), 0, (0,), 1, (1,)), pad_id=0, pad_type=0)
@@ -245,41 +242,3 @@ def test_a_blocks_targets_masks_and_labels(folder):
     np.testing.assert_array_equal(ranks.targets_QD, [[-5, -4, np.nan, -2], [-5, -4, 0, 0]])
     assert ranks.mask_QD.tolist() == [[True, True, False, True], [True, True, False, False]]
     np.testing.assert_array_equal(ranks.labels_QD, [[3, 1, 0, 0], [3, 1, np.nan, np.nan]])
-
-
-# --- steps and rates -----------------------------------------------------------------------------
-
-
-def test_the_linear_schedule_by_hand():
-    assert [Linear().factor(s, 10, 2) for s in range(10)] == [
-        *(1 / 2, 1),
-        *(8 / 8, 7 / 8, 6 / 8, 5 / 8, 4 / 8, 3 / 8, 2 / 8, 1 / 8),
-    ]
-    assert [Linear().factor(s, 4, 0) for s in range(4)] == [1, 0.75, 0.5, 0.25]
-    assert [Linear().factor(s, 4, 4) for s in range(4)] == [0.25, 0.5, 0.75, 1]
-    assert Linear().factor(0, 1, 0) == 1
-
-
-@given(st.integers(1, 300), st.floats(0, 1))
-def test_the_linear_schedule_rises_then_falls_and_is_never_zero(total, warmup):
-    factors = [Linear().factor(step, total, int(warmup * total)) for step in range(total)]
-    assert min(factors) > 0 and max(factors) == 1
-    top = factors.index(1)
-    assert factors[: top + 1] == sorted(factors[: top + 1])
-    assert factors[top:] == sorted(factors[top:], reverse=True)
-
-
-@pytest.mark.parametrize(
-    ("changes", "groups", "steps"),
-    [
-        ({}, 160, 10),
-        ({}, 175, 10),  # a rest begins no step
-        ({}, 3, 1),  # but there is always one
-        ({"epochs": 2.5}, 160, 25),
-        ({"epochs": 0.5, "queries_per_step": 4}, 160, 20),
-        ({"epochs": 2, "queries_per_step": 10}, 15, 3),  # steps run across epoch ends
-        ({"steps": 7, "epochs": 3}, 160, 7),
-    ],
-)
-def test_total_steps(changes, groups, steps):
-    assert TrainingSettings(loss=InfoNCE(), **changes).total_steps(groups) == steps

@@ -24,6 +24,7 @@ from raypipe.records import CANDIDATES, QRELS
 from raypipe.stages.validation import Validation
 from raypipe.train.filtering import Filtering
 from raypipe.train.selection import Outcome
+from raypipe.train.settings import Freeze
 
 
 @pytest.fixture(scope="module")
@@ -253,3 +254,20 @@ def test_a_worker_without_validation_queries(data, tiny_backbone, monkeypatch):
     monkeypatch.setattr(dist, "all_gather_object", gather)
     assert one.run(model, scorer) == one.first_stage()  # scores that fall along the candidates
     assert scored == [20] and alone.keys() == one.first_stage().keys()
+
+
+def test_frozen_weights_do_not_move(data, tiny_backbone):
+    stage = STAGE.replace(freeze=Freeze(embeddings=True, layers=1))
+    start = CrossEncoder(backbone=str(tiny_backbone), hidden_dropout=0.0).load(
+        tiny_backbone, 1, training=True, device="cpu"
+    )
+    _, model, _ = fit(data, tiny_backbone, stage)
+    moved = {n for n, v in weights(model).items() if not torch.equal(v, start.state_dict()[n])}
+    assert moved and not {n for n in moved if "embeddings" in n or "layer.0." in n}
+    assert any("layer.1." in n for n in moved) and "classifier.weight" in moved
+
+
+def test_fewer_queries_than_workers(data, tiny_backbone, monkeypatch):
+    monkeypatch.setattr("raypipe.train.loop.rank_and_world", lambda: (0, 7))
+    with pytest.raises(ValueError, match=r"queries_per_step: 6 .*resources\.workers=7"):
+        fit(data, tiny_backbone, STAGE)
