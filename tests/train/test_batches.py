@@ -101,7 +101,7 @@ def batcher_of(folder: Path, budget: int, targets: Targets | None = None, max_le
 
 def read_pairs(block: Block) -> dict[tuple[int, int], tuple[int, int]]:
     """(row, column) of the score matrix to (query, document), read off the model inputs."""
-    found = {}
+    texts_by_cell = {}
     for positions, inputs in block.batches:
         assert set(inputs) == {"input_ids", "attention_mask", "token_type_ids"}
         for position, ids, mask in zip(
@@ -113,9 +113,9 @@ def read_pairs(block: Block) -> dict[tuple[int, int], tuple[int, int]]:
             doc = {i - DOC for i in inside if i >= DOC}
             assert len(query) == len(doc) == 1 and len(real) <= 20 and not ids[mask == 0].any()
             place = (int(block.cells_T[0][position]), int(block.cells_T[1][position]))
-            assert place not in found
-            found[place] = (query.pop(), doc.pop())
-    return found
+            assert place not in texts_by_cell
+            texts_by_cell[place] = (query.pop(), doc.pop())
+    return texts_by_cell
 
 
 @settings(deadline=None, max_examples=40, database=None)
@@ -124,28 +124,28 @@ def test_blocks_hold_every_pair_once(folder, rows, budget):
     batcher = batcher_of(folder, budget)
     groups = batcher.groups
     expected = [(groups[row][0], [int(d) for d in groups[row][1]]) for row in rows]
-    found, tokens = [], 0
+    groups_read, tokens = [], 0
     for block in batcher.blocks(rows):
         pairs = read_pairs(block)
         assert len(pairs) == block.pairs
         for number in range(block.queries):
             docs = [pairs[place] for place in sorted(pairs) if place[0] == number]
-            found.append((docs[0][0], [doc for _, doc in docs]))
+            groups_read.append((docs[0][0], [doc for _, doc in docs]))
             assert {query for query, _ in docs} == {docs[0][0]}
-        assert sorted(pairs) == [tuple(p) for p in np.argwhere(_real(block, groups, found))]
+        assert sorted(pairs) == [tuple(p) for p in np.argwhere(_real(block, groups, groups_read))]
         real = sum(int(inputs["attention_mask"].sum()) for _, inputs in block.batches)
         assert block.tokens == real
         assert block.tokens <= budget or block.queries == 1
         for positions, inputs in block.batches:
             assert inputs["input_ids"].size <= max(budget // 4, 1) or len(positions) == 1
         tokens += block.tokens
-    assert found == expected
+    assert groups_read == expected
     assert tokens == sum(block.tokens for block in batcher_of(folder, 1 << 20).blocks(rows))
 
 
-def _real(block: Block, groups: GroupReader, found: list) -> np.ndarray:
+def _real(block: Block, groups: GroupReader, groups_read: list) -> np.ndarray:
     """Places of the score matrix that hold a document: the last groups found are the block's."""
-    sizes = [len(docs) for _, docs in found[-block.queries :]]
+    sizes = [len(docs) for _, docs in groups_read[-block.queries :]]
     assert block.targets_QD.shape == block.mask_QD.shape == (len(sizes), max(sizes))
     return np.arange(max(sizes)) < np.array(sizes)[:, None]
 
@@ -224,9 +224,9 @@ TEACHER = np.array([2.0, np.nan, 1.0, np.inf])
     ],
 )
 def test_targets(targets, values, usable):
-    found, mask = targets.of(RELEVANCE, TEACHER)
-    np.testing.assert_array_equal(found, values)
-    assert found.dtype == np.float64 and mask.tolist() == usable
+    fitted, mask = targets.of(RELEVANCE, TEACHER)
+    np.testing.assert_array_equal(fitted, values)
+    assert fitted.dtype == np.float64 and mask.tolist() == usable
 
 
 def test_a_blocks_targets_masks_and_labels(folder):
