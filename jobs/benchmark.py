@@ -5,11 +5,11 @@
     python jobs/benchmark.py --mining [--dataset pydoc:json,logging --queries 200]
     python jobs/benchmark.py --ids 1000000
 
-Needs the extra `bench`. Every row is one kind of work, done twice in turns: as raypipe does it and
-as stated. Both sides read the same pairs of the built-in collection. --mining takes every installed
-package: a plain script with bm25s, the same work by raypipe's steps, and jobs/mine.py, which does
-more; each in processes of its own. --ids looks ids up in a collection of that many, whose ids are
-numbers or have a name before them, by the sorted order of raypipe.tables.ids and by a hash table.
+Needs the extra `bench`. Every row is one kind of work, done in turns by raypipe and in the stated
+other way, on the same pairs of the built-in collection. --mining compares three ways to find
+candidates in all installed packages, each in processes of its own: a plain script with bm25s, the
+same work by raypipe's steps, and jobs/mine.py, which does more. --ids looks ids up in a collection of
+that many, by the sorted order of raypipe.tables.ids and by a hash table.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ def main() -> None:
     texts = _texts()
     print(f"{torch.get_num_threads()} threads, torch {torch.__version__}, {LENGTH} tokens\n")
     print("| work | raypipe, pairs/s | against | pairs/s | ratio |\n|---|---|---|---|---|")
-    for name, against, ours, theirs in comparisons(folder, texts):
-        rates = measure(ours, theirs, options.seconds, options.rounds)
+    for name, against, raypipe, other in comparisons(folder, texts):
+        rates = measure(raypipe, other, options.seconds, options.rounds)
         print(
             f"| {name} | {rates[0]:.0f} | {against} | {rates[1]:.0f} | {rates[0] / rates[1]:.1f} |",
             flush=True,
@@ -61,7 +61,7 @@ def main() -> None:
 def comparisons(
     folder: Path, texts: list[tuple[str, str]]
 ) -> list[tuple[str, str, Callable[[], int], Callable[[], int]]]:
-    """(work, what it is compared with, our way, the other way); each call returns its pairs."""
+    """(work, the other way's name, raypipe's way, the other way); each call returns its pairs."""
     sdpa, fp32 = {"attention": "sdpa"}, {"precision": "fp32"}
     return [
         (
@@ -94,12 +94,12 @@ def comparisons(
 
 
 def measure(
-    ours: Callable[[], int], theirs: Callable[[], int], seconds: float, rounds: int
+    raypipe: Callable[[], int], other: Callable[[], int], seconds: float, rounds: int
 ) -> tuple[float, float]:
-    """Pairs per second of both, the best of interleaved rounds: these machines are noisy."""
+    """Pairs per second of both ways, the best of interleaved rounds, as other jobs may run."""
     best = [0.0, 0.0]
     for _ in range(rounds):
-        for side, work in enumerate((ours, theirs)):
+        for side, work in enumerate((raypipe, other)):
             work()  # warm
             started, pairs = time.perf_counter(), 0
             while time.perf_counter() - started < seconds:
@@ -119,10 +119,10 @@ stem = Stemmer.Stemmer("english")
 index = bm25s.BM25()
 index.index(bm25s.tokenize(texts, stopwords="en", stemmer=stem, show_progress=False),
             show_progress=False)
-asked = bm25s.tokenize(queries, stopwords="en", stemmer=stem, return_ids=False,
+terms = bm25s.tokenize(queries, stopwords="en", stemmer=stem, return_ids=False,
                        show_progress=False)
-found, scores = index.retrieve(asked, k=DEPTH, show_progress=False)
-assert found.shape == (len(queries), DEPTH)
+docs, scores = index.retrieve(terms, k=DEPTH, show_progress=False)
+assert docs.shape == (len(queries), DEPTH)
 """
 
 SAME = """
@@ -136,11 +136,11 @@ connect(experiment.resources, storage_is_local=True, shared=False)
 builder.context = Context(experiment.resources, experiment.precision, progress_bars=False)
 builder.get(experiment.first_stage("train"))
 """
-"""What PLAIN does, by the steps of jobs/mine.py; its artifacts are on disk afterwards."""
+"""The work of PLAIN by the steps of jobs/mine.py; artifacts are on disk afterwards."""
 
 
 def mining(dataset: str, queries: int) -> None:
-    """Wall time and peak memory (all processes, shared pages once) of both ways.
+    """Print wall time and peak memory of each way (all processes, shared pages counted once).
 
     Args:
         dataset: a pydoc id.
@@ -155,13 +155,13 @@ def mining(dataset: str, queries: int) -> None:
     overrides += [f"data.train.limit={queries}", f"candidates.depth={depth}"]
     names = {"DATASET": dataset, "QUERIES": queries, "DEPTH": depth}
     names |= {"RECIPE": recipe, "OVERRIDES": overrides}
-    given = "".join(f"{name} = {value!r}\n" for name, value in names.items())
+    values = "".join(f"{name} = {value!r}\n" for name, value in names.items())
     job = [sys.executable, str(root / "mine.py"), recipe, *overrides]
     print(f"| {queries:,} queries of {dataset}, depth {depth} | seconds | peak MB |\n|---|---|---|")
     with tempfile.TemporaryDirectory() as home:
         for folder, name, command in (
-            ("a", "plain bm25s, one process: candidates", [sys.executable, "-c", given + PLAIN]),
-            ("b", "raypipe, the same work: candidates", [sys.executable, "-c", given + SAME]),
+            ("a", "plain bm25s, one process: candidates", [sys.executable, "-c", values + PLAIN]),
+            ("b", "raypipe, the same work: candidates", [sys.executable, "-c", values + SAME]),
             ("c", "jobs/mine.py: negatives and groups too, 3 query sets", job),
             ("c", "jobs/mine.py again", job),
         ):
@@ -293,11 +293,11 @@ def watched(command: list[str], home: str) -> tuple[float, int]:
     with log.open("wb") as out:
         process = psutil.Popen(command, env=env, stdout=out, stderr=subprocess.STDOUT)
     while process.poll() is None:
-        held = 0
-        for one in [process, *process.children(recursive=True)]:
+        memory = 0
+        for member in [process, *process.children(recursive=True)]:
             with contextlib.suppress(psutil.Error):
-                held += one.memory_full_info().pss
-        peak = max(peak, held)
+                memory += member.memory_full_info().pss
+        peak = max(peak, memory)
         time.sleep(0.5)
     if process.returncode:
         raise SystemExit(f"exit {process.returncode} of {command[-1]}:\n{log.read_text()[-2000:]}")
@@ -364,7 +364,7 @@ def _training(
     dropout: float = 0.0,
     presorted: bool = True,
 ) -> Callable[[], int]:
-    """One optimizer step on 64 pairs; the other ways differ in one thing each."""
+    """One optimizer step on 64 pairs; each keyword changes one thing of raypipe's way."""
     from raypipe.inference.pairs import length_batches
     from raypipe.inference.scoring import autocast, to_tensors
     from raypipe.models.cross_encoder import CrossEncoder

@@ -1,8 +1,9 @@
 """Bars for long serial reads on the driver, such as a run file of 251 million lines.
 
-Whoever starts the work decides whether bars are drawn (`shown`); a reader only tells how far it is
-(`reading`, `counting`). A context variable joins the two: a dozen functions that know nothing of
-bars lie between them. rich draws, and is imported only when a bar is wanted.
+The caller that starts the work decides whether bars are drawn (`shown`); the reader tells how far
+the work is (`reading`, `counting`). A context variable joins the two, because a dozen functions
+that know nothing of bars lie between them. rich draws the bars and is imported only when one is
+drawn.
 """
 
 from __future__ import annotations
@@ -23,13 +24,13 @@ if TYPE_CHECKING:
 
 DELAY_S = 2.0
 """A read that ends within this time draws nothing."""
-_BUFFER = 1 << 18  # bytes read at a time below a bar: readers of lines would move it once a line
+_BUFFER = 1 << 18  # bytes read at a time: readers of lines would move the bar once a line
 _TITLE: ContextVar[str | None] = ContextVar("title", default=None)
 
 
 @contextlib.contextmanager
 def shown(title: str, yes: bool) -> Iterator[None]:
-    """Draw the bars of all reads in the body if `yes`, with the title before each."""
+    """In the body, draw a bar for every read if `yes`, with the title before each bar."""
     token = _TITLE.set(title if yes else None)
     try:
         yield
@@ -39,7 +40,7 @@ def shown(title: str, yes: bool) -> Iterator[None]:
 
 @contextlib.contextmanager
 def reading(raw: IO[bytes]) -> Iterator[IO[bytes]]:
-    """The file, read through a bar of its bytes: of a packed file, the packed ones.
+    """The file `raw`, whose bar moves with the bytes read; of a packed file, the packed bytes.
 
     The caller opens and closes `raw`; outside of `shown` the body gets `raw` itself.
     """
@@ -54,10 +55,10 @@ def reading(raw: IO[bytes]) -> Iterator[IO[bytes]]:
 
 @contextlib.contextmanager
 def counting(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
-    """A bar that the body moves: it calls what it gets with its position, say once a batch.
+    """A bar that the body moves: it calls the function that it gets with its position.
 
     Args:
-        total: the last position; None where nobody knows it.
+        total: the last position; None if unknown.
     """
     with _bar(what, total) as bar:
         if bar is None:
@@ -86,7 +87,7 @@ def _bar(what: str, total: int | None) -> Iterator[tuple[Progress, TaskID] | Non
         yield progress, task
     finally:
         start.cancel()
-        start.join()  # it may be drawing the first time just now
+        start.join()  # the timer may be drawing the bar just now
         progress.stop()
 
 

@@ -19,17 +19,17 @@ Targets = Literal["labels", "teacher"]
 """The column a loss fits: relevance labels (1.0 positive, 0.0 negative) or a teacher's values."""
 
 TeacherKind = Literal["score", "rank"]
-"""What a teacher says: scores on some scale, or an order alone."""
+"""What a teacher's values are: scores on some scale, or ranks, an order alone."""
 
 
 class Known(NamedTuple):
-    """What is known of the documents beside the targets; few losses look at it."""
+    """Figures of the documents beside the targets; few losses read them."""
 
     labels_QD: Tensor
     """Float: the relevance grade of a positive, 0 of a negative, NaN of what is neither."""
     preferences_QDD: Tensor | None = None
-    """A pairwise teacher's probability that i is better than j at [q, i, j], NaN where it did not
-    compare them; None if the teacher is no such one."""
+    """A pairwise teacher's probability that i is better than j at [q, i, j], NaN where the teacher
+    did not compare them; None without a pairwise teacher."""
 
 
 class Loss(Config):
@@ -43,10 +43,10 @@ class Loss(Config):
     """
 
     teacher_kinds: ClassVar[frozenset[TeacherKind]] = frozenset()
-    """Teachers whose values it can fit when `uses` is teacher; empty where it never fits one."""
+    """Teachers whose values the loss can fit when `uses` is teacher; empty: labels only."""
 
     compares: ClassVar[bool] = False
-    """It fits the comparisons of a pairwise teacher, where there are any."""
+    """Whether the loss fits the comparisons of a pairwise teacher, where there are any."""
 
     graded: ClassVar[bool] = False
     """Labels arrive as relevance grades, 0 for negatives, instead of as 1 and 0."""
@@ -58,12 +58,12 @@ class Loss(Config):
 
     @property
     def needs_positive(self) -> bool:
-        """Whether a group without both a positive and a negative cannot carry it: so it is with
-        most losses on labels, and with few on a teacher."""
+        """Whether the loss needs a positive and a negative in every group, as most losses on labels
+        do, and few on a teacher."""
         return self.uses == "labels"
 
     def refuses(self, column: Targets, low: float, high: float) -> str | None:
-        """Why it cannot fit values from low to high in that column; None if it can."""
+        """Why the loss cannot fit values from low to high in that column; None if it can."""
         return None
 
     @abstractmethod
@@ -97,7 +97,7 @@ class Loss(Config):
     ) -> Tensor:
         """The mean over the queries of the batch, a float32 scalar.
 
-        What anything holds under the mask, NaN included, changes neither the value nor a gradient.
+        Entries under the mask, NaN included, change neither the value nor a gradient.
         """
         return self.each(scores_QD, targets_QD, mask_QD, known).mean()
 

@@ -1,4 +1,4 @@
-"""A weighted sum of losses, and the union of what can be summed.
+"""A weighted sum of losses, and the union of the losses that can be summed.
 
 Shapes: Q queries of the batch, D documents per group.
 """
@@ -50,10 +50,10 @@ class WeightedSum(Loss):
 
     L_q = sum over terms of weight * L_q(term).
 
-    It fits a teacher as soon as one term does: the targets and the mask are then the teacher's, a
-    document without a teacher value is left out of every term, and terms on labels read these off
-    what else is known. Either way terms made of gains see grades and other label terms 1 and 0, and
-    a document that is neither positive nor negative is in no label term, as with each term alone.
+    As soon as one term fits a teacher, the sum does: targets and mask are then the teacher's, a
+    document without a teacher value is left out of every term, and terms on labels read the labels
+    from `Known`. Either way terms made of gains see grades, other label terms see 1 and 0, and a
+    document that is neither positive nor negative is in no label term, as with each term alone.
 
     Source: the recipes of CADET (arXiv 2505.19274), 0.1 infonce + 1.0 kl, and PairDistill (arXiv
     2410.01383), kl + 3.0 pair_kl + in-batch cross-entropy (no loss here: it needs other queries).
@@ -65,7 +65,8 @@ class WeightedSum(Loss):
 
     type: Literal["weighted_sum"] = "weighted_sum"
     terms: dict[str, Term] = Field(min_length=1)
-    """By a name of your own, so that `loss.terms.NAME.weight` has a dotted key."""
+    """Each term under a name of your own, which gives it the dotted key `loss.terms.NAME.weight`.
+    """
 
     @property
     def teacher_kinds(self) -> frozenset[TeacherKind]:  # type: ignore[override]
@@ -90,8 +91,8 @@ class WeightedSum(Loss):
         return any(t.loss.needs_positive for t in self.terms.values())
 
     def refuses(self, column: Targets, low: float, high: float) -> str | None:
-        found = (t.loss.refuses(column, low, high) for t in self.terms.values())
-        return next((problem for problem in found if problem), None)
+        problems = (t.loss.refuses(column, low, high) for t in self.terms.values())
+        return next(filter(None, problems), None)
 
     def per_query(
         self, scores_QD: Tensor, targets_QD: Tensor, mask_QD: Tensor, known: Known | None

@@ -55,7 +55,7 @@ class ListNet(Loss):
 
     L_q = - sum over documents of p_i ln(q_i), p = softmax(t / T), q = softmax(s).
 
-    Has the gradient of kl with teacher_temperature = T, and another value.
+    The gradient is that of kl with teacher_temperature = T; the value is another.
 
     Source: Cao et al. 2007, Learning to Rank: From Pairwise Approach to Listwise Approach (top-one
     probabilities).
@@ -121,7 +121,7 @@ class ListMLE(Loss):
     Without ties that is the source's logsumexp over the documents from i on. The source leaves ties
     to the sort; here tied documents never compete with one another, so that their order in the
     batch changes nothing, and a list of ties loses 0. With labels it is infonce summed over the
-    positives. A sum: a long list weighs more than a short one.
+    positives. As a sum it weighs a long list more than a short one.
 
     Source: Xia et al. 2008, Listwise Approach to Learning to Rank: Theory and Algorithm.
     Bounds: above 0; the logarithm of D! for D untied documents of equal score; unbounded.
@@ -150,6 +150,6 @@ class ListMLE(Loss):
 
 
 def _log_softmax(values_QD: Tensor, mask_QD: Tensor) -> Tensor:
-    """Over the usable documents; below the mask something that carries no gradient."""
+    """The logarithm of the softmax over the usable documents; no gradient under the mask."""
     lowest = torch.finfo(values_QD.dtype).min  # not -inf: a query may have no usable document
     return torch.where(mask_QD, values_QD, lowest).log_softmax(1)

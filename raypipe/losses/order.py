@@ -1,4 +1,4 @@
-"""Who stands before whom in one query: margins, ordered pairs, ranks.
+"""Which document stands before which in one query: margins, ordered pairs, ranks.
 
 Shapes: Q queries of the batch, D documents per group; QDD holds (i, j) at [q, i, j].
 """
@@ -42,7 +42,7 @@ def ranks(before_QDD: Tensor, mask_QD: Tensor) -> Tensor:
 def soft_ranks(scores_QD: Tensor, mask_QD: Tensor, temperature: float) -> Tensor:
     """r_i = 1 + sum over usable j != i of sigmoid((s_j - s_i) / T), the ranks of Qin et al. 2010.
 
-    Documents of equal score get their mean rank. One that is 7 T away counts 0.001 wrong, and its
+    Documents of equal score get their mean rank. A document 7 T away counts 0.001 wrong, and its
     gradient is as small.
     """
     before_QDD = torch.sigmoid(-margins(scores_QD) / temperature)

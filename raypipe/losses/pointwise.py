@@ -20,7 +20,7 @@ class BCE(Loss):
     L_q = mean over documents of softplus(-s) where y > 0 and softplus(s) where y = 0,
     softplus(x) = ln(1 + e^x).
 
-    A group of negatives alone carries it as well; a shift of all scores changes it.
+    A group of negatives alone has a loss, too; a shift of all scores changes the loss.
 
     Source: Nogueira and Cho 2019, Passage Re-ranking with BERT, arXiv 1901.04085 (equation 1, as a
     mean over the documents).

@@ -22,8 +22,8 @@ class MarginMSE(Loss):
 
     L_q = mean over pairs (i, j) of ((s_i - s_j) - scale * (t_i - t_j))^2.
 
-    A document that is neither positive nor negative is in no pair; with pairs = all it is, as
-    labels are not looked at then.
+    A document that is neither positive nor negative is in no pair, unless pairs = all, which reads
+    no labels.
 
     Source: Hofstaetter et al. 2020, Improving Efficient Neural Ranking Models with
     Cross-Architecture Knowledge Distillation, arXiv 2010.02666.
@@ -80,10 +80,10 @@ class PairKL(Loss):
     Bounds: 0, at margins equal to the teacher's over T, to infinity.
 
     Example: s = (0, 0, 0), t = (ln 3, 0, 0). The teacher prefers the first over either other with
-    p = 3/4, KL = 3/4 ln(3/2) + 1/4 ln(1/2) = 0.13081, and is torn between those, KL = 0,
-    L = 2/3 * 0.13081 = 0.08721. At T = 1/2 it is p = 9/10, KL = 0.36806, L = 0.24538. Of a teacher
-    that said p = 3/4 for the first over the second and 9/10 for the second over the third, no more,
-    L = (0.13081 + 0.36806) / 2 = 0.24944.
+    p = 3/4, KL = 3/4 ln(3/2) + 1/4 ln(1/2) = 0.13081, and neither of the others over the other,
+    KL = 0, L = 2/3 * 0.13081 = 0.08721. At T = 1/2 p = 9/10, KL = 0.36806, L = 0.24538. With a
+    pairwise teacher that gives p = 3/4 for the first over the second and 9/10 for the second over
+    the third, and compares no other pair, L = (0.13081 + 0.36806) / 2 = 0.24944.
     """
 
     teacher_kinds: ClassVar[frozenset[TeacherKind]] = frozenset({"score"})
@@ -92,7 +92,7 @@ class PairKL(Loss):
 
     type: Literal["pair_kl"] = "pair_kl"
     teacher_temperature: float = Field(1.0, gt=0, allow_inf_nan=False)
-    """Divides the teacher's margins, of a pairwise one its logits; below 1 makes it surer."""
+    """Divides the teacher's margins, or a pairwise teacher's logits; below 1 sharpens them."""
 
     def per_query(
         self, scores_QD: Tensor, targets_QD: Tensor, mask_QD: Tensor, known: Known | None

@@ -1,4 +1,4 @@
-"""Losses over the ranks that the scores give: what measures such as nDCG are made of.
+"""Losses over the ranks that the scores give; measures such as nDCG are made of ranks, too.
 
 Shapes: Q queries of the batch, D documents per group; QDD holds (i, j) at [q, i, j].
 """

@@ -1,4 +1,4 @@
-"""What a training worker tells: sentences, rows of history, and checkpoints, through Ray Train."""
+"""What a training worker sends out: sentences to the log, rows and checkpoints to Ray Train."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from raypipe.train.snapshot import Snapshot
 
 
 def speaker(label: str, rank: int) -> Callable[[str], None]:
-    """Prints a sentence about the stage, on rank 0."""
+    """The loop's `say`: on rank 0, a line for the log."""
 
     def say(sentence: str) -> None:
         if rank == 0:
@@ -26,13 +26,13 @@ def reporter(label: str, rank: int) -> Callable[[dict[str, Any]], None]:
     import ray.train
     from ray.train import CheckpointUploadMode
 
-    def report(row: dict[str, Any]) -> None:
+    def send(report: dict[str, Any]) -> None:
         if rank == 0:
-            print(_line(label, row), flush=True)
-        # in its turn behind the checkpoints; a synchronous report would wait for their upload
-        ray.train.report(row, checkpoint_upload_mode=CheckpointUploadMode.ASYNC)
+            print(_line(label, report), flush=True)
+        # asynchronous: a synchronous report would wait for the upload of the checkpoints before it
+        ray.train.report(report, checkpoint_upload_mode=CheckpointUploadMode.ASYNC)
 
-    return report
+    return send
 
 
 def saver(files: Checkpoints, rank: int) -> Callable[[int, Snapshot | None], None]:
@@ -40,18 +40,18 @@ def saver(files: Checkpoints, rank: int) -> Callable[[int, Snapshot | None], Non
     import ray.train
     from ray.train import Checkpoint, CheckpointUploadMode
 
-    one_at_a_time = threading.Semaphore(1)  # else snapshots pile up in memory
+    uploading = threading.Semaphore(1)  # one at a time, else snapshots pile up in memory
 
-    def save_snapshot(step: int, taken: Snapshot | None) -> None:
+    def save_snapshot(step: int, snapshot: Snapshot | None) -> None:
         def upload(_: Checkpoint, name: str) -> Checkpoint:
             try:
-                assert taken is not None, "rank 0 has the snapshot"
-                return Checkpoint(files.write(taken, name), filesystem=files.fs)
+                assert snapshot is not None, "rank 0 has the snapshot"
+                return Checkpoint(files.write(snapshot, name), filesystem=files.fs)
             finally:
-                one_at_a_time.release()
+                uploading.release()
 
         if rank == 0:
-            one_at_a_time.acquire()
+            uploading.acquire()
         ray.train.report(
             {"rows": [], "step": step},
             Checkpoint.from_directory(tempfile.mkdtemp()) if rank == 0 else None,
@@ -63,13 +63,13 @@ def saver(files: Checkpoints, rank: int) -> Callable[[int, Snapshot | None], Non
     return save_snapshot
 
 
-def _line(label: str, row: Mapping[str, Any]) -> str:
-    text = f"{label}: step {row['step']}/{row['total']}"
-    for one in row["rows"]:
-        known = {k.removeprefix("val/"): v for k, v in one.items() if k.startswith("val/")}
-        if known:
-            text += "  validation " + " ".join(f"{k} {v:.3f}" for k, v in known.items())
-    losses = [one["loss"] for one in row["rows"] if "loss" in one]
+def _line(label: str, report: Mapping[str, Any]) -> str:
+    text = f"{label}: step {report['step']}/{report['total']}"
+    for row in report["rows"]:
+        values = {k.removeprefix("val/"): v for k, v in row.items() if k.startswith("val/")}
+        if values:
+            text += "  validation " + " ".join(f"{k} {v:.3f}" for k, v in values.items())
+    losses = [row["loss"] for row in report["rows"] if "loss" in row]
     if losses:
         text += f"  loss {sum(losses) / len(losses):.4f}"
-    return f"{text}  {row['pairs_per_second']:.0f} pairs/s"
+    return f"{text}  {report['pairs_per_second']:.0f} pairs/s"

@@ -1,4 +1,4 @@
-"""What a finished stage leaves: a Hugging Face directory, its history and its facts."""
+"""Writes what a finished stage leaves: a Hugging Face directory, its history and its facts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from raypipe.train.checkpoint import Checkpoints
 from raypipe.train.selection import Outcome
 
 SAMPLE = 1000
-"""Groups whose documents are looked at for what the token limits cut."""
+"""So many groups tell how many documents the token limits cut."""
 
 
 def write_checkpoint(
@@ -30,17 +30,17 @@ def write_checkpoint(
     facts: dict[str, Any],
     unfinished: Checkpoints,
 ) -> None:
-    """Everything of the stage's checkpoint artifact, into the attempt.
+    """Put all files of the stage's checkpoint artifact into the attempt.
 
     Args:
-        unfinished: the stage's own checkpoints, from which another attempt goes on.
+        unfinished: the checkpoints of the unfinished stage; another attempt goes on from them.
 
     Raises:
-        OSError: the storage or the directory for temporary files does not take it.
+        OSError: the storage or the directory for temporary files cannot be written to.
     """
-    # what the pyfunc of this checkpoint reads of a pair
+    # the checkpoint's pyfunc cuts pairs as training did
     model.config.raypipe = {"truncation": stage.truncation.model_dump(mode="json")}
-    facts = {**_told(outcome), **facts, **_size(model, outcome.tokens)}
+    facts = {**_facts_of(outcome), **facts, **_size(model, outcome.tokens)}
     facts |= {"stage": stage.stage_name, "seed": stage.seed}
     lines = [json.dumps(row) for row in outcome.history]
     try:
@@ -61,25 +61,26 @@ def _size(model: nn.Module, tokens: int) -> dict[str, int]:
     return {"parameters": parameters, "flops": 6 * parameters * tokens}  # forward and backward
 
 
-def _told(outcome: Outcome) -> dict[str, Any]:
+def _facts_of(outcome: Outcome) -> dict[str, Any]:
     """The outcome without its history; figures of a filter by `filtering/NAME`."""
-    told = asdict(outcome)
-    del told["history"]
-    return told | {f"filtering/{name}": value for name, value in told.pop("filtering").items()}
+    facts = asdict(outcome)
+    del facts["history"]
+    return facts | {f"filtering/{name}": value for name, value in facts.pop("filtering").items()}
 
 
 def documents_cut(batcher: Batcher, groups: int) -> tuple[int, int]:
     """(documents of the groups that are not read to their end, documents looked at).
 
-    A document counts in every group that has it; of many groups, evenly spread ones are looked at.
+    A document counts in every group that has it; about `SAMPLE` groups, evenly spread, are looked
+    at.
     """
-    cut = seen = 0
+    cut = documents = 0
     for row in range(0, groups, max(groups // SAMPLE, 1)):
         query, docs, *_ = batcher.groups[row]
-        asked = len(batcher.query_tokens[query])
+        query_length = len(batcher.query_tokens[query])
         for doc in docs:
             length = len(batcher.doc_tokens[int(doc)])
-            read = batcher.truncation.passages(asked, length, batcher.template.n_special)
-            cut += read[-1][2] < length
-            seen += 1
-    return cut, seen
+            passages = batcher.truncation.passages(query_length, length, batcher.template.n_special)
+            cut += passages[-1][2] < length
+            documents += 1
+    return cut, documents

@@ -1,4 +1,8 @@
-"""A stage as a step: Ray Train turns weights and groups into a checkpoint."""
+"""One stage of training: what a recipe says of it, and the step that Ray Train runs.
+
+`StageConfig` is the recipe's part; `Stage` joins it with model, groups and validation, and makes
+the checkpoint. What every worker does stands in `stages/worker.py`.
+"""
 
 from __future__ import annotations
 
@@ -23,17 +27,17 @@ from raypipe.runs.rerank import Reranking
 from raypipe.storage.artifacts import Artifact, Attempt, Step
 from raypipe.train.checkpoint import Checkpoints
 from raypipe.train.group_reader import GroupReader
-from raypipe.train.settings import TrainingSettings, below_one_pair, too_few
+from raypipe.train.settings import TrainingSettings, too_few
 
 
 class StageConfig(TrainingSettings):
     """One stage of a recipe: the settings of its training, and what it trains on."""
 
     groups: TrainingSet | None = None
-    """None: the recipe's `groups`, shared by all stages that do not say otherwise."""
+    """None: the recipe's `groups`, which all stages share that set none of their own."""
 
     def check(self, where: str, resources: Resources, longest: int) -> None:
-        """What cannot be trained with these resources.
+        """Refuse what cannot be trained with these resources.
 
         Args:
             where: the dotted path of this stage.
@@ -54,13 +58,13 @@ class StageConfig(TrainingSettings):
                 f"{where}.filtering: leaves workers with unequal work, which "
                 "resources.strategy=fsdp cannot have; use ddp, or train on all groups"
             )
-        if budget is not None and (problem := below_one_pair(budget, longest)):
+        if budget is not None and (problem := _below_one_pair(budget, longest)):
             raise ValueError(problem)
 
 
 @dataclass(frozen=True)
 class Stage(Step):
-    """One trained stage; `start` is the backbone or the stage before it."""
+    """Trains one stage; `start` is the backbone or the stage before."""
 
     stage_name: str
     config: StageConfig
@@ -116,7 +120,7 @@ class Stage(Step):
         }
 
     def chain(self) -> list[Stage]:
-        """The stages before this one, first first, and this one."""
+        """This stage and all stages before it, in the order of training."""
         before = self.start.chain() if isinstance(self.start, Stage) else []
         return [*before, self]
 
@@ -161,11 +165,11 @@ class Stage(Step):
         return {**facts, "workers": resources.workers, "groups": len(groups)}
 
     def check(self, groups: GroupReader, budget: int, *, use_gpu: bool) -> None:
-        """What would fail in the workers, found before they start.
+        """Refuse, before workers start, what would fail in them.
 
         Raises:
-            ConfigError: too few groups, no teacher values or none that the loss can fit, a token
-                budget below one pair, fp16 without a GPU.
+            ConfigError: too few groups, no teacher values that the loss can fit, a token budget
+                below one pair, or fp16 without a GPU.
         """
         where, loss = f"stages.{self.stage_name}", self.config.loss
         used = min(len(groups), self.config.limit or len(groups))
@@ -178,7 +182,7 @@ class Stage(Step):
             )
         if problem := _refused(loss, groups, used):
             raise ConfigError(f"{where}.loss: {problem}")
-        if problem := below_one_pair(budget, self.truncation.longest):
+        if problem := _below_one_pair(budget, self.truncation.longest):
             raise ConfigError(problem)
         if self.precision == "fp16" and not use_gpu:
             raise ConfigError(
@@ -187,17 +191,49 @@ class Stage(Step):
             )
 
     def checkpoints(self, attempt: Attempt) -> Checkpoints:
-        """Where this stage's unfinished training is kept: beside the attempts at its artifact.
+        """The checkpoints of this stage's unfinished training, beside the attempts at its artifact.
 
-        The name is the same for every attempt, so that each finds what the last one left; the
-        commit of the artifact deletes it with the other directories.
+        The directory is the same for every attempt, so that an attempt finds what the last one
+        left; the commit of the artifact deletes it with the other directories.
         """
         return Checkpoints(
             attempt.store.fs,
             f"{attempt.store.root}/{self.path}/train-{self.digest}",
-            {name: one.checksum for name, one in sorted(attempt.inputs.items())},
+            {name: artifact.checksum for name, artifact in sorted(attempt.inputs.items())},
             self.config.checkpoints_kept,
         )
+
+
+def history(checkpoint: Artifact) -> list[dict[str, float]]:
+    """The rows of a stage's training history, in order."""
+    lines = (checkpoint.local() / "history.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def _below_one_pair(budget: int, longest: int) -> str | None:
+    """Words of the error for a token budget that the longest pair exceeds; None if it fits."""
+    if budget >= longest:
+        return None
+    return (
+        f"resources.micro_batch_tokens: {budget} are fewer than one pair of the truncation has, "
+        f"{longest}; raise it, or shorten truncation"
+    )
+
+
+def _refused(loss: Loss, groups: GroupReader, used: int) -> str | None:
+    """Why the loss cannot fit the targets of the first `used` groups; None if it can."""
+    relevance, teacher = groups.values(used)
+    known = teacher[np.isfinite(teacher)]
+    if loss.compares and groups.compared == 0:
+        return (
+            f"{loss.type} fits a pairwise teacher's comparisons, and the teacher compared no two "
+            "documents of one group; take negatives from the ranks that it compares "
+            "(negatives.type=top_k)"
+        )
+    problem = loss.refuses("labels", 0.0, float(relevance.max()))
+    if problem is None and len(known):
+        problem = loss.refuses("teacher", float(known.min()), float(known.max()))
+    return problem
 
 
 def _train(config: Mapping[str, Any]) -> None:
@@ -207,31 +243,11 @@ def _train(config: Mapping[str, Any]) -> None:
     train_worker(config)
 
 
-def _refused(loss: Loss, groups: GroupReader, used: int) -> str | None:
-    """Why the loss cannot fit what the first groups hold; None if it can."""
-    relevance, teacher = groups.values(used)
-    known = teacher[np.isfinite(teacher)]
-    if loss.compares and groups.compared == 0:
-        return (
-            f"{loss.type} fits a pairwise teacher's comparisons, and it compared no two documents "
-            "of one group; take negatives from the ranks that it compares (negatives.type=top_k)"
-        )
-    problem = loss.refuses("labels", 0.0, float(relevance.max()))
-    if problem is None and len(known):
-        problem = loss.refuses("teacher", float(known.min()), float(known.max()))
-    return problem
-
-
-def history(checkpoint: Artifact) -> list[dict[str, float]]:
-    """The rows of a stage's training history, in order."""
-    lines = (checkpoint.local() / "history.jsonl").read_text().splitlines()
-    return [json.loads(line) for line in lines]
-
-
 def _forget_controller(checkpoints: Checkpoints) -> None:
-    """Delete Ray Train's own notes on the run, which a killed controller may have cut off.
+    """Delete Ray Train's own files about the run; a killed controller may have cut them off.
 
-    It would refuse to start with them. Which checkpoint is the newest is read off the checkpoints.
+    Ray Train would refuse to start with such files. Nothing needs them: `Checkpoints.newest` finds
+    where to go on.
     """
     selector = pafs.FileSelector(checkpoints.base, allow_not_found=True)
     for info in checkpoints.fs.get_file_info(selector):
@@ -240,14 +256,15 @@ def _forget_controller(checkpoints: Checkpoints) -> None:
 
 
 def _callbacks(digest: str, on_report: Callable[[str, dict[str, Any]], None] | None) -> list[Any]:
+    """Hand every row of history to `on_report` once."""
     if on_report is None:
         return []
     from ray.train import UserCallback
 
     class Forward(UserCallback):
-        """In the controller process: rank 0's report goes to the tracker, every row once.
+        """In the controller process, sends rank 0's rows to the tracker.
 
-        Workers that were started again report from the first step on.
+        Workers that were started again report all rows from the first step on.
         """
 
         def __init__(self) -> None:

@@ -23,7 +23,7 @@ from raypipe.storage.artifacts import Artifact
 
 @dataclass(frozen=True)
 class Validation:
-    """Everything validation reads; test queries are never among it."""
+    """Everything that validation reads; it reads no test query."""
 
     candidates: pa.Table
     qrels: pa.Table
@@ -40,17 +40,17 @@ class Validation:
     def run(self, model: nn.Module, scorer: Callable[[nn.Module], PairScorer]) -> dict[str, float]:
         """Means of the measures; workers share the queries and all get the same values."""
         rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-        mine = range(rank, len(self.query_rows), world)
+        share = range(rank, len(self.query_rows), world)  # this worker's rows
         model.eval()
         score = scorer(model)
         scores: dict[str, Any] = {}
         ids = self.candidates.column("query_id").to_pylist()
-        sizes = [len(self.doc_rows[i]) for i in mine]
-        flat = score([pair for i in mine for pair in self._pairs(i)]) if sizes else []
-        at = 0
-        for i, size in zip(mine, sizes, strict=True):
-            scores[ids[i]] = flat[at : at + size]
-            at += size
+        sizes = [len(self.doc_rows[row]) for row in share]
+        flat = score([pair for row in share for pair in self._pairs(row)]) if sizes else []
+        start = 0
+        for row, size in zip(share, sizes, strict=True):
+            scores[ids[row]] = flat[start : start + size]
+            start += size
         model.train()
         if world > 1:
             parts: list[Any] = [None] * world
@@ -75,21 +75,21 @@ class Validation:
 
 
 def validation_of(stage: Any, inputs: Mapping[str, Artifact]) -> Validation:
-    """What a stage is validated on, from the artifacts of its inputs."""
-    own = {
+    """The validation of a stage, from the artifacts of its inputs."""
+    artifacts = {
         name.removeprefix("validation_"): artifact
         for name, artifact in inputs.items()
         if name.startswith("validation_")
     }
-    reader = ListReader(own, stage.depth)
+    reader = ListReader(artifacts, stage.depth)
     lists = reader.read(range(len(reader)))
     return Validation(
-        own["candidates"].table(),
-        pq.read_table(own["queries"].local() / QRELS_FILE),
-        [one.query_index for one in lists],
-        [one.doc_indices.tolist() for one in lists],
-        TokenReader(own["query_tokens"].local()),
-        TokenReader(own["doc_tokens"].local()),
+        artifacts["candidates"].table(),
+        pq.read_table(artifacts["queries"].local() / QRELS_FILE),
+        [candidates.query_index for candidates in lists],
+        [candidates.doc_indices.tolist() for candidates in lists],
+        TokenReader(artifacts["query_tokens"].local()),
+        TokenReader(artifacts["doc_tokens"].local()),
         stage.measures,
         stage.validation.queries.queries.positive_relevance,
         stage.depth,

@@ -30,7 +30,7 @@ from raypipe.train.selection import Outcome
 
 
 def train_worker(config: Mapping[str, Any]) -> None:
-    """`train_loop_per_worker` of Ray Train. `config`: see `Stage.run`."""
+    """`train_loop_per_worker` of Ray Train; `Stage.run` makes `config`."""
     import ray.train
     from ray.train.torch import get_device
 
@@ -55,9 +55,9 @@ def train_worker(config: Mapping[str, Any]) -> None:
     groups = GroupReader(inputs["groups"].local())
     used = min(len(groups), stage.config.limit or len(groups))
     batcher = _batcher(stage, inputs, groups, template, config["budget"])
-    cut, seen = documents_cut(batcher, used)
-    facts["documents_cut"] = cut / max(seen, 1)
-    say(cut_sentence(cut, seen, stage.truncation.reads))
+    cut, documents = documents_cut(batcher, used)
+    facts["documents_cut"] = cut / max(documents, 1)
+    say(cut_sentence(cut, documents, stage.truncation.reads))
     validate = _validate(stage, validation, template, start, device, config["batch_tokens"])
     outcome = _trained(wrapped, batcher, config, used, rank, validate, alarms, say)
     moved = drift(before, model)
@@ -104,33 +104,33 @@ def _write(
     facts: dict[str, Any],
     rank: int,
 ) -> None:
-    """The checkpoint artifact's files, by rank 0; the others hold their parts of the weights."""
+    """On rank 0, write the checkpoint artifact's files; other workers hand over their weights."""
     stage = config["stage"]
     weights = whole_state(model) if sharded(model) else None
     if rank != 0:
         return
-    if weights is not None:  # transformers saves a model that is all there
+    if weights is not None:  # transformers saves whole models only
         model = stage.model.load(start, stage.seed, training=False, device="cpu")
         load_whole(model, weights)
     write_checkpoint(model, start, stage, config["attempt"], outcome, facts, config["checkpoints"])
 
 
 def _quieten() -> None:
-    """Ray's INFO prints every report's rows; one of its loggers is named after its file."""
+    """Silence the INFO of Ray that prints every report; one logger is named after its file."""
     for name in list(logging.root.manager.loggerDict):
         if name == "ray.train" or name.endswith("ray/train/v2/_internal/execution/context.py"):
             logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def make_deterministic() -> None:
-    """Refuse kernels whose result depends on timing; cuBLAS needs its workspace fixed for it."""
+    """Refuse kernels whose result depends on timing; for cuBLAS, fix the size of its workspace."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
     torch.backends.cudnn.benchmark = False
 
 
 def _prepared(model: nn.Module, config: Any, strategy: str, device: str) -> nn.Module:
-    """The model as the loop calls it."""
+    """The model as the loop calls it: with its switches, and joined with the other workers."""
     import ray.train
     from ray.train.torch import prepare_model
 
@@ -168,15 +168,17 @@ def _batcher(
 def _validate(
     stage: Any, validation: Validation, template: Template, start: Path, device: str, tokens: int
 ) -> Callable[[nn.Module], dict[str, float]]:
+    """The loop's `validate`."""
+
     def scorer(model: nn.Module) -> PairScorer:
         return PairScorer(model, template, stage.truncation, tokens, stage.precision, device)
 
-    copies: list[nn.Module] = []
+    copies: list[nn.Module] = []  # at most one
 
     def validate(bare: nn.Module) -> dict[str, float]:
         if not sharded(bare):
             return validation.run(bare, scorer)
-        # workers score unlike numbers of batches, and a sharded forward waits for all of them
+        # a sharded forward pass waits for all workers, but they score unlike numbers of batches
         if not copies:
             copies.append(stage.model.load(start, stage.seed, training=False, device=device))
         load_whole(copies[0], whole_state(bare))

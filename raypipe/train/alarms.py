@@ -1,4 +1,4 @@
-"""What goes wrong in training, each said as one plain sentence with figures and a remedy.
+"""Watches a training and says what goes wrong, in plain sentences with figures and a remedy.
 
 Shapes: Q queries, D documents per group (padded to the longest).
 """
@@ -28,20 +28,21 @@ CONSTANT_STEPS = 3
 WINDOW = 15
 """Steps whose median is the spread of the scores, so that one odd step decides nothing."""
 COLLAPSE = 20
-"""The spread is collapsed below 1/COLLAPSE of its running maximum."""
+"""The spread of the scores has collapsed when it is below 1/COLLAPSE of its running maximum."""
 
 
 class Alarms:
-    """Watches one stage. Everything it has said is in `messages`, in order.
+    """Watches one stage; `messages` holds all its sentences, in order.
 
     Call per step `on_scores` for every block, then `on_step`; `on_validation` after each
     validation; `on_start` and `on_end` once. No call changes the training or draws a random number.
-    Every worker may hold one, but only one should speak; it judges the scores of its own queries.
+    Every worker may hold alarms, which judge the scores of its own queries, but the `say` of only
+    one worker should print.
 
     Args:
         say: receives each sentence, once.
         selection: the key of validation values that selects checkpoints; higher is better.
-        first_stage: the same measures of the candidates before re-ranking, or None if not known.
+        first_stage: the validation values of the candidates before re-ranking; None if not known.
     """
 
     def __init__(
@@ -54,18 +55,18 @@ class Alarms:
         self._say, self._selection = say, selection
         self._first = dict(first_stage or {})
         self._pending: list[Tensor] = []  # of the blocks of this step, on the model's device
-        self._said: dict[str, float] = {}
+        self._figures: dict[str, float] = {}  # of each alarm, when it was last said
         self._constant = 0
         self._spreads: list[float] = []
         self._losses: list[float] = []
         self._widest: tuple[float, int, float] = (0.0, 0, 0.0)  # spread, its step, loss then
         self._curve = LossCurve()
         self._lr = 0.0
-        self._last: tuple[int, float] | None = None
+        self._last: tuple[int, float] | None = None  # step and value of a validation
         self._best: tuple[int, float] | None = None
 
     def on_start(self, model: nn.Module, lr: float) -> float:
-        """Before the first step; `lr` is the highest of the schedule. Returns `spacing_share`."""
+        """Before the first step, with the schedule's highest rate; returns `spacing_share`."""
         share = spacing_share(model, lr)
         sentence = rate_sentence(share, lr)
         if sentence:
@@ -73,12 +74,12 @@ class Alarms:
         return share
 
     def on_scores(self, step: int, scores_QD: Tensor, mask_QD: Tensor) -> None:
-        """Detached scores of one block of whole groups; waits for no device."""
+        """Take the scores of one block of whole groups; waits for no device."""
         with torch.no_grad():
             self._pending.append(_spread_sums(scores_QD.detach().float(), mask_QD.bool()))
 
     def on_step(self, step: int, loss: float, grad_norm: float, lr: float) -> None:
-        """After the step: its mean loss over all workers, the norm before clipping, the rate."""
+        """After a step, with its mean loss over all workers, its norm before clipping, its rate."""
         self._lr = max(self._lr, lr)
         if math.isfinite(loss):
             self._curve.add(loss)
@@ -91,14 +92,14 @@ class Alarms:
                 self._on_spread(step, spread / groups)
 
     def on_validation(self, step: int, values: Mapping[str, float]) -> None:
-        """After a validation; `values` has the selection measure."""
+        """After a validation, with the means of its measures."""
         value = float(values[self._selection])
         self._last = (step, value)
         if self._best is None or value > self._best[1]:
             self._best = (step, value)
 
     def on_end(self, moved: Mapping[str, float] | None = None) -> None:
-        """After the last step and validation. `moved` is the result of `drift`."""
+        """After the last step and validation, with the result of `drift`."""
         flat = self._curve.flat()
         if flat:
             first, last = flat
@@ -119,13 +120,15 @@ class Alarms:
         first = self._first.get(self._selection)
         if self._last is None or self._best is None or first is None or self._last[1] >= first:
             return None
-        kept = "the best checkpoint is no better: "
+        checkpoint = "the best checkpoint is no better: "
         if self._best[1] >= first:
-            kept = f"the checkpoint of step {self._best[0]} with {self._best[1]:.4f} is kept; "
+            checkpoint = (
+                f"the checkpoint of step {self._best[0]} with {self._best[1]:.4f} is kept; "
+            )
         return (
             f"Validation {self._selection} is {self._last[1]:.4f} after the last step, below the "
-            f"first stage's {first:.4f}; {kept}train longer, try another lr or a better teacher, "
-            "or interpolate with the first stage."
+            f"first stage's {first:.4f}; {checkpoint}train longer, try another lr or a better "
+            "teacher, or interpolate with the first stage."
         )
 
     def _on_constant(self, step: int, share: float) -> None:
@@ -144,35 +147,39 @@ class Alarms:
         self._spreads = [*self._spreads, spread][-WINDOW:]
         if len(self._spreads) < WINDOW or len(self._losses) < WINDOW:
             return
-        now, loss = statistics.median(self._spreads), statistics.median(self._losses)
-        if now > self._widest[0]:
-            self._widest = (now, step, loss)
-        most, when, before = self._widest
-        # a model may well calm down, as long as that pays: 2 % is more than noise of a median
-        if now < most / COLLAPSE and loss > before - 0.02 * abs(before):
+        spread, loss = statistics.median(self._spreads), statistics.median(self._losses)
+        if spread > self._widest[0]:
+            self._widest = (spread, step, loss)
+        widest, widest_step, loss_then = self._widest
+        # scores may draw together as long as the loss falls: 2 % is more than noise of a median
+        if spread < widest / COLLAPSE and loss > loss_then - 0.02 * abs(loss_then):
             self._tell(
                 "collapse",
-                most / max(now, most * 1e-9),
-                f"Step {step}: the scores within a group have a standard deviation of {now:.2g}, "
-                f"under 1/{COLLAPSE} of the {most:.2g} at step {when}, and the loss has not fallen "
-                f"since ({before:.4g} then, {loss:.4g} now): the scores collapse; lower lr, "
-                "lengthen the warm-up or lower clip.",
+                widest / max(spread, widest * 1e-9),
+                f"Step {step}: the scores within a group have a standard deviation of "
+                f"{spread:.2g}, under 1/{COLLAPSE} of the {widest:.2g} at step {widest_step}, and "
+                f"the loss has not fallen since ({loss_then:.4g} then, {loss:.4g} now): the scores "
+                "collapse; lower lr, lengthen the warm-up or lower clip.",
             )
 
     def _tell(self, name: str, figure: float, sentence: str) -> None:
-        if name in self._said and figure < AGAIN * self._said[name]:
+        """Say an alarm, unless it was said with a figure about as bad."""
+        if name in self._figures and figure < AGAIN * self._figures[name]:
             return
-        self._said[name] = figure
+        self._figures[name] = figure
         self.messages.append(sentence)
         self._say(sentence)
 
     def state(self) -> dict[str, Any]:
-        """Everything it remembers, as JSON values; only between steps."""
+        """Everything the alarms remember, as JSON values; only between steps."""
         if self._pending:
-            raise ValueError("expected state() after on_step(), found scores of an unfinished step")
+            raise ValueError(
+                "expected state() after on_step(), found scores of an unfinished step; call "
+                "on_step first"
+            )
         return {
             "messages": list(self.messages),
-            "said": dict(self._said),
+            "said": dict(self._figures),
             "constant": self._constant,
             "spreads": list(self._spreads),
             "losses": list(self._losses),
@@ -184,10 +191,10 @@ class Alarms:
         }
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Continue from `state`; what was said then is not said again."""
+        """Continue from `state`; a sentence said before is not said again."""
         self._pending.clear()
         self.messages = list(state["messages"])
-        self._said = dict(state["said"])
+        self._figures = dict(state["said"])
         self._constant = int(state["constant"])
         self._spreads, self._losses = list(state["spreads"]), list(state["losses"])
         spread, step, loss = state["widest"]
@@ -217,7 +224,7 @@ def _spread_sums(scores_QD: Tensor, mask_QD: Tensor) -> Tensor:
 def not_finite(step: int, loss: float, grad_norm: float, lr: float) -> str | None:
     """The text of the exception for a NaN or infinite loss or gradient norm; None if both are fine.
 
-    With fp16 loss scaling an infinite norm is part of the search for a scale: ask after it settled.
+    With fp16 an infinite norm is part of the search for a loss scale: ask after the search ended.
     """
     for what, value in (("loss", loss), ("norm of the gradient", grad_norm)):
         if not math.isfinite(value):
@@ -229,10 +236,10 @@ def not_finite(step: int, loss: float, grad_norm: float, lr: float) -> str | Non
 
 
 def cut_sentence(cut: int, documents: int, reads: str) -> str:
-    """How many of the documents of the groups are longer than what is read of them.
+    """Says how many of the groups' documents are longer than what the model reads of them.
 
     Args:
-        reads: what is read, as `Truncation.reads` says it.
+        reads: `Truncation.reads`.
     """
     share = cut / max(documents, 1)
     text = f"{percent(share)} of the documents ({cut:,} of {documents:,}) are cut: the model reads"

@@ -1,4 +1,4 @@
-"""From groups to model inputs: which queries a step takes, and in what pieces they are computed.
+"""Turns groups into model inputs: the groups of every step, and the blocks that are computed.
 
 Shapes: Q queries, D documents per group (padded), T pairs, P passages (one per pair, or more).
 """
@@ -20,7 +20,7 @@ Array = np.ndarray[Any, Any]
 
 
 class QueryOrder:
-    """Which groups every step takes: a function of seed and position only.
+    """Says which groups every step takes: a function of seed and position only.
 
     Each epoch is one permutation; steps run across epoch ends, so every step has the same number
     of queries and every worker the same number of steps.
@@ -34,7 +34,7 @@ class QueryOrder:
         self._permutation: Array = np.empty(0, dtype=np.int64)
 
     def rows(self, step: int) -> list[int]:
-        """Group rows of the whole step; worker r of w takes rows[r::w]."""
+        """Rows of the whole step's groups; worker r of w takes rows[r::w]."""
         start = step * self._per_step
         return [self._row(position) for position in range(start, start + self._per_step)]
 
@@ -54,8 +54,8 @@ class Block:
     batches: list[tuple[Array, dict[str, Array]]]
     """Positions among the P passages, and model inputs of similar length."""
     cells_P: tuple[Array, Array]
-    """Row and column of every passage in the [T, most] matrix whose row maxima are the scores of
-    the pairs; a pair's first passage stands in column 0."""
+    """Row and column of every passage in the [T, passages] matrix whose row maxima are the scores
+    of the pairs; a pair's first passage stands in column 0."""
     cells_T: tuple[Array, Array]
     """Row and column of every pair in the [Q, D] score matrix."""
     targets_QD: Array
@@ -84,7 +84,7 @@ class Block:
 
 @dataclass(frozen=True)
 class Targets:
-    """How labels and teacher values become what a loss fits."""
+    """Turns labels and teacher values into the targets that a loss fits."""
 
     uses: Literal["labels", "teacher"]
     teacher_kind: Literal["score", "rank"]
@@ -93,7 +93,7 @@ class Targets:
     """Labels keep their grades, for objectives with gains."""
 
     def of(self, relevance_D: Array, teacher_D: Array) -> tuple[Array, Array]:
-        """(targets, usable); higher is better, so a rank teacher's ranks are negated."""
+        """(targets, which are usable); higher is better, so a rank teacher's ranks are negated."""
         if self.uses == "teacher":
             sign = -1.0 if self.teacher_kind == "rank" else 1.0
             return sign * teacher_D, np.isfinite(teacher_D)

@@ -1,8 +1,8 @@
-"""Snapshots of an unfinished stage as files: written whole or not counted, on any pyarrow.fs.
+"""Checkpoints: the snapshots of an unfinished stage as files on any pyarrow.fs.
 
-`<base>/step-00000040-<token>/` holds safetensors and JSON; its manifest is written last. Only
-a directory whose manifest stands and whose files have its checksums is used, so an interrupted
-upload or a full disk costs the steps since the checkpoint before.
+`<base>/step-00000040-<token>/` holds safetensors and JSON; its manifest is written last. A
+directory without manifest, or with a file whose checksum is not the manifest's, is not used. So an
+interrupted upload or a full disk costs the steps since the checkpoint before.
 """
 
 from __future__ import annotations
@@ -30,27 +30,27 @@ _FORMAT = 1
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """The checkpoints of one stage. Picklable as far as the file system is."""
+    """The checkpoints of one stage; picklable if the file system is."""
 
     fs: Any
     """A pyarrow file system."""
     base: str
-    """Directory on it; need not exist."""
+    """Directory on `fs`; need not exist."""
     origin: Mapping[str, Any]
-    """JSON values that decide what the stage computes beside its digest: the checksums of its
-    inputs. Checkpoints of another origin are not used."""
+    """The checksums of the stage's inputs, as JSON values: beside the digest they decide what the
+    stage computes. Checkpoints of another origin are not used."""
     keep: int = 2
     """How many complete checkpoints remain."""
 
     def new_name(self, step: int) -> str:
-        """Of the checkpoint after `step` steps; no two writers have the same."""
+        """A new name for the checkpoint after `step` steps; no two writers get the same."""
         return f"step-{step:08d}-{uuid.uuid4().hex[:8]}"
 
     def write(self, snapshot: Snapshot, name: str) -> str:
         """Write a snapshot under `name`, then delete what is too old; returns its path.
 
         Raises:
-            OSError: the storage does not take it (full, gone); older checkpoints are untouched.
+            OSError: the storage cannot be written to (full, gone); older checkpoints are untouched.
         """
         path = f"{self.base}/{name}"
         try:
@@ -76,7 +76,7 @@ class Checkpoints:
         return path
 
     def newest(self) -> str | None:
-        """Name of the newest complete checkpoint, every file checked; None if there is none."""
+        """The name of the newest complete checkpoint, every file checked; None without any."""
         return next((name for name in self.names() if self._sound(name)), None)
 
     def read(self, name: str) -> Snapshot:
@@ -98,10 +98,10 @@ class Checkpoints:
             return Snapshot(manifest["step"], json.loads(stream.read()), tensors)
 
     def names(self) -> list[str]:
-        """All checkpoint directories, complete or not, latest step first."""
+        """The names of all checkpoints, complete or not, latest step first."""
         infos = self.fs.get_file_info(pafs.FileSelector(self.base, allow_not_found=True))
-        found = [info.base_name for info in infos if info.type == pafs.FileType.Directory]
-        return sorted((name for name in found if name.startswith("step-")), reverse=True)
+        folders = [info.base_name for info in infos if info.type == pafs.FileType.Directory]
+        return sorted((name for name in folders if name.startswith("step-")), reverse=True)
 
     def prune(self) -> None:
         """Delete what is older than the last `keep` complete checkpoints."""
@@ -114,7 +114,7 @@ class Checkpoints:
                 complete += 1
 
     def not_written(self, what: str, where: str, error: Exception) -> OSError:
-        """The error for a storage that does not take something, with what is left to go on from."""
+        """The error for a file that could not be written; it names the step to go on from."""
         name = next((name for name in self.names() if self._manifest(name) is not None), None)
         last = f"step {int(name.split('-')[1])}" if name else "the beginning of the stage"
         return OSError(
@@ -128,25 +128,27 @@ class Checkpoints:
         return {"size": len(data), "sha256": sha256(pa.BufferReader(data))}
 
     def _manifest(self, name: str) -> dict[str, Any] | None:
+        """The manifest of a complete checkpoint of this origin, else None."""
         try:
             with self.fs.open_input_stream(f"{self.base}/{name}/{_MANIFEST}") as stream:
-                found: dict[str, Any] = json.loads(stream.read())
+                manifest: dict[str, Any] = json.loads(stream.read())
         except (OSError, ValueError):  # not there, or cut off
             return None
-        mine = json.loads(json.dumps(dict(self.origin)))
-        same = found.get("format") == _FORMAT and found.get("origin") == mine
-        return found if same else None
+        origin = json.loads(json.dumps(dict(self.origin)))
+        same = manifest.get("format") == _FORMAT and manifest.get("origin") == origin
+        return manifest if same else None
 
     def _sound(self, name: str) -> bool:
+        """Whether the checkpoint is complete and every file has its checksum."""
         manifest = self._manifest(name)
         if manifest is None:
             return False
         for file, meta in manifest["files"].items():
             try:
-                whole = sha256(self.fs.open_input_stream(f"{self.base}/{name}/{file}"))
+                checksum = sha256(self.fs.open_input_stream(f"{self.base}/{name}/{file}"))
             except OSError:
-                whole = ""
-            if whole != meta["sha256"]:
+                checksum = ""
+            if checksum != meta["sha256"]:
                 warnings.warn(f"{self.base}/{name}/{file} is damaged: not used", stacklevel=2)
                 return False
         return True

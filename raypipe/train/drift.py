@@ -1,4 +1,4 @@
-"""Whether training does something: how far weights move, whether they can, whether the loss falls.
+"""Measures whether training does something: do weights move, can they move, does the loss fall?
 
 A weight cannot move when the learning rate is under the spacing of floating-point numbers at it.
 """
@@ -16,12 +16,15 @@ from torch import Tensor, nn
 
 from raypipe.train.parallel import added
 
+SIGNIFICANT = 3.0
+"""Standard errors by which a loss must fall."""
+
 
 def spacing_share(model: nn.Module, lr: float) -> float:
     """Share of trainable weights that a step of size `lr` leaves as they are, in their own dtype.
 
     AdamW moves a weight by about lr at most; w +- lr rounds to w when lr is under half the spacing
-    of floating-point numbers at w. 0 without trainable weights. Under FSDP every worker calls it.
+    of floating-point numbers at w. 0 without trainable weights. Under FSDP every worker calls this.
     """
     still = total = 0
     for _, weight in _trainable(model):
@@ -43,7 +46,7 @@ def rate_sentence(share: float, lr: float) -> str | None:
 
 
 def snapshot(model: nn.Module) -> dict[str, Tensor]:
-    """A copy of the trainable weights in main memory, the `start` of `drift`; under FSDP of this
+    """The `start` of `drift`: a copy of the trainable weights in main memory, under FSDP of this
     worker's part."""
     return {name: weight.to("cpu", copy=True) for name, weight in _trainable(model)}
 
@@ -54,7 +57,7 @@ def drift(start: Mapping[str, Tensor], model: nn.Module) -> dict[str, float]:
     drift: ||now - start|| / ||start|| over all of them together, 0 or more (infinite from zero).
     drift_unchanged: share of single weights that are equal to the last bit, 0 to 1.
     drift_unchanged_layers: the same outside the embeddings, whose rows of unseen tokens stay.
-    Under FSDP every worker calls it, with the `start` that it took itself.
+    Under FSDP every worker calls this, with its own `snapshot`.
 
     Raises:
         ValueError: a trainable weight is not in `start`, or has another shape there.
@@ -84,7 +87,7 @@ def drift(start: Mapping[str, Tensor], model: nn.Module) -> dict[str, float]:
 
 
 def drift_sentence(moved: Mapping[str, float]) -> str:
-    """Said of every stage."""
+    """Says for every stage how far its weights moved."""
     return (
         f"The stage moved the trainable weights by {moved['drift']:.2%} (relative L2 distance); "
         f"{percent(moved['drift_unchanged'])} of them did not change at all, "
@@ -93,7 +96,11 @@ def drift_sentence(moved: Mapping[str, float]) -> str:
 
 
 def percent(share: float) -> str:
-    """Never 100 % (or 0 %) of something unless it is all (or nothing) of it."""
+    """A share in words; 100 % only of all, 0 % only of nothing.
+
+    >>> percent(0.9996), percent(0.99996), percent(1.0)
+    ('99.96 %', '99.996 %', '100.0 %')
+    """
     for digits in range(1, 6):
         text = f"{100 * share:.{digits}f}"
         if share in (0.0, 1.0) or float(text) not in (0.0, 100.0):
@@ -107,10 +114,6 @@ def _trainable(model: nn.Module) -> list[tuple[str, Tensor]]:
     return [(name, p.to_local() if hasattr(p, "to_local") else p) for name, p in named]
 
 
-SIGNIFICANT = 3.0
-"""Standard errors by which a loss must fall."""
-
-
 class LossCurve:
     """A loss curve in at most 64 means of equally many steps, however long the stage."""
 
@@ -120,7 +123,7 @@ class LossCurve:
         self._size, self._means, self._part = size, list(means), list(part)
 
     def add(self, value: float) -> None:
-        """One more step."""
+        """Add the loss of one more step."""
         self._part.append(value)
         if len(self._part) < self._size:
             return
@@ -133,11 +136,11 @@ class LossCurve:
             self._size *= 2
 
     def flat(self) -> tuple[float, float] | None:
-        """(mean of the first quarter, of the last) if the loss did not fall, else None.
+        """(mean of the first quarter, of the last quarter) if the loss did not fall, else None.
 
-        It fell if the first sixteenth, eighth or quarter of the steps lies more than `SIGNIFICANT`
-        standard errors above the last quarter. The noise is that of successive differences, which
-        a trend hardly enters. Fewer than 16 steps are not judged.
+        The loss fell if the first sixteenth, eighth or quarter of the steps lies more than
+        `SIGNIFICANT` standard errors above the last quarter. Successive differences give the noise,
+        because a trend hardly enters them. Fewer than 16 steps are not judged.
         """
         means = self._means
         if len(means) < 16:

@@ -1,4 +1,4 @@
-"""The gradient of one step: blocks of groups, split further where one exceeds the token budget.
+"""The gradient of one step, block by block; a block above the token budget is split further.
 
 Shapes: Q queries, D documents per group (padded), T pairs, P passages (one per pair, or more).
 """
@@ -19,7 +19,7 @@ from raypipe.losses.base import Known, Loss
 from raypipe.train.batches import Block
 from raypipe.train.parallel import bare, rank_and_world, sharded, without_sync
 
-Seen = Callable[[Block, Tensor], None]
+OnScores = Callable[[Block, Tensor], None]
 
 
 def block_loss(
@@ -39,44 +39,47 @@ def block_scores(model: nn.Module, block: Block, precision: str, device: torch.d
 
 
 def loss_of(loss: Loss, scores_QD: Tensor, block: Block) -> Tensor:
-    """The mean over the block's queries, from their scores."""
-    return loss(scores_QD, *_fitted(block, scores_QD.device))
+    """The mean loss over the block's queries, from their scores."""
+    return loss(scores_QD, *_targets(block, scores_QD.device))
 
 
 def query_losses(loss: Loss, scores_QD: Tensor, block: Block) -> list[float]:
     """The loss of each query of the block."""
-    found: list[float] = loss.each(scores_QD.detach(), *_fitted(block, scores_QD.device)).tolist()
-    return found
+    losses_Q = loss.each(scores_QD.detach(), *_targets(block, scores_QD.device))
+    losses: list[float] = losses_Q.tolist()
+    return losses
 
 
-def _fitted(block: Block, device: torch.device) -> tuple[Tensor, Tensor, Known]:
-    """Targets, mask and what else is known, as a loss takes them."""
+def _targets(block: Block, device: torch.device) -> tuple[Tensor, Tensor, Known]:
+    """Targets, mask, and labels with preferences: what a loss takes beside the scores."""
     columns = (block.targets_QD, block.mask_QD, block.labels_QD)
     targets_QD, mask_QD, labels_QD = (torch.from_numpy(a).to(device) for a in columns)
-    said = block.preferences_QDD
-    known = Known(labels_QD, None if said is None else torch.from_numpy(said).to(device))
-    return targets_QD, mask_QD, known
+    preferences_QDD = None
+    if block.preferences_QDD is not None:
+        preferences_QDD = torch.from_numpy(block.preferences_QDD).to(device)
+    return targets_QD, mask_QD, Known(labels_QD, preferences_QDD)
 
 
 @dataclass(frozen=True)
 class Gradients:
     """Adds the gradient of a step's blocks to the model's parameters.
 
-    A block that exceeds the budget is one large group, whose activations do not fit: gradient
-    caching at the level of scores (Gao et al., arXiv 2101.06983) computes all scores without a
-    graph, the loss and its gradient by the scores, and then every batch again with a graph and the
-    random state of its first pass, so that dropout falls on the same places. It is the gradient of
-    the unsplit block, for a third more work.
+    A block that exceeds the budget is one large group, whose activations do not fit into memory.
+    Gradient caching at the level of scores (Gao et al., arXiv 2101.06983) splits the block into its
+    batches: it computes all scores without a graph, then the loss and its gradient by the scores,
+    and then every batch again, with a graph and the random state of the first pass, so that dropout
+    falls on the same places. The result is the gradient of the unsplit block, for a third more
+    work.
 
-    With weights spread over workers (FSDP2) every forward and backward is a collective, so all
-    blocks are computed that way and workers with fewer batches add empty ones.
+    With weights spread over workers (FSDP2) every forward and backward pass is a collective. Then
+    all blocks are computed this way, and workers with fewer batches add batches of no weight.
     """
 
     model: nn.Module
     loss: Loss
     precision: str
     budget: int
-    """Tokens whose activations live at a time."""
+    """Tokens whose activations live at the same time."""
     scaler: torch.amp.GradScaler
     """Keeps fp16 gradients from vanishing; does nothing in other precisions."""
 
@@ -84,34 +87,36 @@ class Gradients:
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
 
-    def add(self, blocks: Sequence[Block], queries: int, seen: Seen, spare: Block) -> Tensor:
-        """[loss, pairs, tokens] of this worker's blocks, as its share of the step.
+    def add(
+        self, blocks: Sequence[Block], queries: int, on_scores: OnScores, spare: Block
+    ) -> Tensor:
+        """[loss, pairs, tokens] of this worker's blocks: its share of the step's sums.
 
         Args:
             queries: of the whole step, over all workers: each loss counts 1 / queries.
-            seen: given every block and its scores [Q, D] without a graph.
-            spare: any block: a worker without blocks takes part in the reduction with it, at no
+            on_scores: receives every block and its scores [Q, D] without a graph.
+            spare: any block; a worker without blocks of its own joins the reduction with it, at no
                 weight.
         """
         if sharded(self.model):
-            return self._in_step(blocks, queries, seen, spare)
+            return self._all_together(blocks, queries, on_scores, spare)
         totals = torch.zeros(3, dtype=torch.float64)
         for number, block in enumerate(blocks):
             last = number == len(blocks) - 1
             if block.tokens > self.budget and len(block.batches) > 1:
-                loss = self._cached(block, queries, seen, last)
+                loss = self._cached(block, queries, on_scores, last)
             else:
                 with without_sync(self.model, enabled=not last):
                     scores_QD = block_scores(self.model, block, self.precision, self.device)
-                    seen(block, scores_QD.detach())
+                    on_scores(block, scores_QD.detach())
                     loss = loss_of(self.loss, scores_QD, block)
                     self._weighted(loss, block, queries).backward()
             totals += _part(loss, block, queries)
         if not blocks and rank_and_world()[1] > 1:
-            self._nothing(block_scores(self.model, spare, self.precision, self.device))
+            self._no_weight(block_scores(self.model, spare, self.precision, self.device))
         return totals
 
-    def _nothing(self, scores: Tensor) -> None:
+    def _no_weight(self, scores: Tensor) -> None:
         """A backward pass at no weight; scaled, as a scaler that never scaled cannot unscale."""
         self.scaler.scale(0.0 * scores.sum()).backward()
 
@@ -119,17 +124,19 @@ class Gradients:
         # DDP and FSDP average over workers; the mean is over all queries of the step
         return self.scaler.scale(loss * (block.queries / queries) * rank_and_world()[1])
 
-    def _cached(self, block: Block, queries: int, seen: Seen, last: bool) -> Tensor:
+    def _cached(self, block: Block, queries: int, on_scores: OnScores, last: bool) -> Tensor:
         scores_P, states = self._without_graph(block)
-        loss, gradient_P = self._by_scores(scores_P, block, queries, seen)
+        loss, gradient_P = self._by_scores(scores_P, block, queries, on_scores)
         for number, (batch, state) in enumerate(zip(block.batches, states, strict=True)):
             final = last and number == len(block.batches) - 1
             with without_sync(self.model, enabled=not final):
                 self._again(batch, state, gradient_P)
         return loss
 
-    def _in_step(self, blocks: Sequence[Block], queries: int, seen: Seen, spare: Block) -> Tensor:
-        """Every worker runs as many forward, then as many forward and backward passes."""
+    def _all_together(
+        self, blocks: Sequence[Block], queries: int, on_scores: OnScores, spare: Block
+    ) -> Tensor:
+        """Like `_cached` for all blocks; every worker runs as many passes as the busiest."""
         totals = torch.zeros(3, dtype=torch.float64)
         count = torch.tensor(sum(len(block.batches) for block in blocks), device=self.device)
         most = count.clone()
@@ -143,16 +150,16 @@ class Gradients:
             for _ in range(missing):
                 _forward(self.model, inputs, self.precision, self.device)
         for block, scores_P, states in work:
-            loss, gradient_P = self._by_scores(scores_P, block, queries, seen)
+            loss, gradient_P = self._by_scores(scores_P, block, queries, on_scores)
             for batch, state in zip(block.batches, states, strict=True):
                 self._again(batch, state, gradient_P)
             totals += _part(loss, block, queries)
         for _ in range(missing):
-            self._nothing(_forward(self.model, inputs, self.precision, self.device))
+            self._no_weight(_forward(self.model, inputs, self.precision, self.device))
         return totals
 
     def _without_graph(self, block: Block) -> tuple[Tensor, list[Any]]:
-        """Scores of all passages, and the random state before each batch."""
+        """The scores of all passages, and the random state before each batch."""
         model = self.model if sharded(self.model) else bare(self.model)
         scores_P, states = torch.zeros(block.passages, device=self.device), []
         with torch.no_grad():
@@ -163,12 +170,12 @@ class Gradients:
         return scores_P, states
 
     def _by_scores(
-        self, scores_P: Tensor, block: Block, queries: int, seen: Seen
+        self, scores_P: Tensor, block: Block, queries: int, on_scores: OnScores
     ) -> tuple[Tensor, Tensor]:
-        """The loss, and the gradient of what is minimised by every passage's score."""
+        """The loss, and the gradient of the step's weighted loss by every passage's score."""
         scores_P = scores_P.requires_grad_()
         scores_QD = _matrix(scores_P, block)
-        seen(block, scores_QD.detach())
+        on_scores(block, scores_QD.detach())
         loss = loss_of(self.loss, scores_QD, block)
         weighted = self._weighted(loss, block, queries)
         (gradient_P,) = torch.autograd.grad(weighted, scores_P)
@@ -182,7 +189,7 @@ class Gradients:
 
 
 def random_state(device: torch.device) -> dict[str, Tensor]:
-    """torch's generators that the model draws dropout from."""
+    """The state of the torch generators that dropout draws from."""
     state = {"cpu": torch.get_rng_state()}
     if device.type == "cuda":
         state["cuda"] = torch.cuda.get_rng_state(device)
@@ -190,7 +197,7 @@ def random_state(device: torch.device) -> dict[str, Tensor]:
 
 
 def set_random_state(device: torch.device, state: dict[str, Tensor]) -> None:
-    """Back to a state that `random_state` gave."""
+    """Go back to a state that `random_state` gave."""
     torch.set_rng_state(state["cpu"])
     if device.type == "cuda" and "cuda" in state:
         torch.cuda.set_rng_state(state["cuda"], device)
@@ -213,9 +220,9 @@ def _matrix(scores_P: Tensor, block: Block) -> Tensor:
 
 
 def _best_passages(scores_P: Tensor, block: Block) -> Tensor:
-    """[T] the maximum of every pair's passages, with the gradient through the winner alone.
+    """[T] the score of every pair's best passage, which alone gets the gradient.
 
-    `max` with an index gives it to the first of equal passages; `amax` would share it among them.
+    Of equal passages `max` along a dimension picks the first; `amax` would share the gradient.
     """
     if block.passages == block.pairs:
         return scores_P

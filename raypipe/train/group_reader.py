@@ -1,4 +1,4 @@
-"""Groups as training reads them: arrays of indices by row number, nothing loaded ahead."""
+"""Reads groups for training: arrays of indices by row number, nothing loaded ahead."""
 
 from __future__ import annotations
 
@@ -21,16 +21,15 @@ class GroupReader:
         self.table = pa.concat_tables(tables)
         column = {name: self.table.column(name) for name in self.table.column_names}
         self._queries: Array = column["query_index"].to_numpy()
-        offsets, self._docs = _flat(column["doc_indices"])
-        self._offsets = offsets
+        self._offsets, self._docs = _flat(column["doc_indices"])
         self._relevance = _flat(column["relevance"])[1]
         teacher = column["teacher_values"]
         self._teacher = None if teacher.null_count else _flat(teacher)[1]
         self._compared: tuple[Array, ...] | None = None
         if "probabilities" in column:  # records.PAIRWISE_GROUPS
-            ends, probabilities = _flat(column["probabilities"])
-            sides = (_flat(column[name])[1] for name in ("first", "second"))
-            self._compared = (ends, *sides, probabilities)
+            offsets, probabilities = _flat(column["probabilities"])
+            first, second = (_flat(column[name])[1] for name in ("first", "second"))
+            self._compared = (offsets, first, second, probabilities)
 
     def __len__(self) -> int:
         return len(self._queries)
@@ -41,15 +40,18 @@ class GroupReader:
 
     @property
     def compared(self) -> int | None:
-        """Comparisons by a pairwise teacher in all groups; None if the teacher is no such one."""
+        """Comparisons of a pairwise teacher in all groups; None without such a teacher."""
         return None if self._compared is None else len(self._compared[-1])
 
     def comparisons(self, row: int) -> tuple[Array, Array, Array]:
-        """(first, second, probability that the first is better) of a group's comparisons, the first
-        two as positions in the group; only where `compared` is not None."""
+        """(first, second, probability that the first is better) of a group's comparisons.
+
+        Documents are positions in the group. Only where `compared` is not None.
+        """
         assert self._compared is not None
-        ends, *columns = self._compared
-        first, second, probabilities = (column[ends[row] : ends[row + 1]] for column in columns)
+        offsets, *columns = self._compared
+        part = slice(offsets[row], offsets[row + 1])
+        first, second, probabilities = (column[part] for column in columns)
         return first, second, probabilities
 
     @property
@@ -58,11 +60,9 @@ class GroupReader:
         return len(self._docs)
 
     def values(self, groups: int) -> tuple[Array, Array]:
-        """(relevance, teacher values) of all documents of the first groups, NaN if none."""
+        """(relevance, teacher values or NaN) of all documents of the first `groups` groups."""
         part = slice(0, self._offsets[groups])
-        relevance = self._relevance[part]
-        known = self._teacher
-        return relevance, np.full(len(relevance), np.nan) if known is None else known[part]
+        return self._relevance[part], self._teacher_values(part)
 
     @property
     def largest(self) -> int:
@@ -70,11 +70,15 @@ class GroupReader:
         return int(np.diff(self._offsets).max())
 
     def __getitem__(self, row: int) -> tuple[int, Array, Array, Array]:
-        """(query index, document indices [D], relevance [D], teacher values [D], NaN if none)."""
+        """(query index, document indices [D], relevance [D], teacher values or NaN [D])."""
         part = slice(self._offsets[row], self._offsets[row + 1])
-        docs = self._docs[part]
-        teacher = np.full(len(docs), np.nan) if self._teacher is None else self._teacher[part]
-        return int(self._queries[row]), docs, self._relevance[part], teacher
+        docs, relevance = self._docs[part], self._relevance[part]
+        return int(self._queries[row]), docs, relevance, self._teacher_values(part)
+
+    def _teacher_values(self, part: slice) -> Array:
+        if self._teacher is None:
+            return np.full(len(self._relevance[part]), np.nan)
+        return self._teacher[part]
 
 
 def _flat(column: pa.ChunkedArray) -> tuple[Array, Array]:

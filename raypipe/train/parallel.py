@@ -1,4 +1,4 @@
-"""Workers that train one model: who I am, what they agree on, how weights are spread over them."""
+"""Workers that train one model: their ranks, what they exchange, how weights are spread."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def rank_and_world() -> tuple[int, int]:
 
 
 def agree(value: Any) -> Any:
-    """Rank 0's value, on every worker; all of them call it."""
+    """Rank 0's value, on every worker; all workers call this."""
     if rank_and_world()[1] == 1:
         return value
     box = [value]
@@ -40,7 +40,7 @@ def gathered(value: Any) -> list[Any]:
 
 
 def bare(model: nn.Module) -> nn.Module:
-    """The module that owns the parameters."""
+    """The model without its DistributedDataParallel wrapper."""
     return model.module if isinstance(model, DistributedDataParallel) else model
 
 
@@ -52,8 +52,8 @@ def sharded(model: nn.Module) -> bool:
 def shard(model: nn.Module, device: str) -> nn.Module:
     """Spread weights, gradients and moments over all workers (FSDP2), layer by layer, in place.
 
-    The weights stay float32; under autocast the products are computed as without it. Call it on
-    every worker with equal weights, after freezing and before the optimizer is built.
+    The weights stay float32; under autocast the products are computed as without sharding. Call
+    this on every worker with equal weights, after freezing and before the optimizer is built.
     """
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
@@ -67,12 +67,15 @@ def shard(model: nn.Module, device: str) -> nn.Module:
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """All of a tensor that may be spread over the workers, who then all call it."""
+    """All of a tensor that may be spread over the workers; then all workers call this."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def added(values: Sequence[float], model: nn.Module) -> list[float]:
-    """Sums over the workers' parts of a spread model, for all of them to call; else the values."""
+    """Sums of figures that workers counted in their parts of a spread model; all workers call this.
+
+    If the model is not spread, every worker counted all of it: the values as they are.
+    """
     if not sharded(model):
         return list(values)
     device = next(model.parameters()).device
@@ -83,7 +86,7 @@ def added(values: Sequence[float], model: nn.Module) -> list[float]:
 
 
 def spread_like(value: Tensor, like: Tensor) -> Tensor:
-    """A whole tensor on `like`'s device, and this worker's part of it if `like` is spread."""
+    """A whole tensor on `like`'s device, cut to this worker's part if `like` is spread."""
     value = value.to(like.device)
     if not isinstance(like, DTensor) or value.shape != like.shape:
         return value
@@ -91,7 +94,7 @@ def spread_like(value: Tensor, like: Tensor) -> Tensor:
 
 
 def whole_state(model: nn.Module) -> dict[str, Tensor]:
-    """The state dict with whole tensors; every worker calls it."""
+    """The state dict with whole tensors; every worker calls this."""
     return {name: whole(value.detach()) for name, value in bare(model).state_dict().items()}
 
 
@@ -99,20 +102,23 @@ def load_whole(model: nn.Module, state: dict[str, Tensor]) -> None:
     """Copy whole tensors into the model, spread over the workers or not.
 
     Raises:
-        ValueError: names or shapes are not this model's.
+        ValueError: names or shapes differ from the model's.
     """
-    own = bare(model).state_dict()
-    differing = sorted(own.keys() ^ state.keys())
-    differing += [n for n in own.keys() & state.keys() if own[n].shape != state[n].shape]
+    weights = bare(model).state_dict()
+    differing = sorted(weights.keys() ^ state.keys())
+    differing += [n for n in weights.keys() & state.keys() if weights[n].shape != state[n].shape]
     if differing:
-        raise ValueError(f"weights of another model: {', '.join(differing[:3])} do not fit")
+        raise ValueError(
+            f"weights of another model: {', '.join(differing[:3])} do not fit; go on with the "
+            "model that was saved"
+        )
     with torch.no_grad():
-        for name, value in own.items():
+        for name, value in weights.items():
             value.copy_(spread_like(state[name], value))
 
 
 def without_sync(model: nn.Module, enabled: bool) -> contextlib.AbstractContextManager[None]:
-    """Gradients stay on this worker: the last backward pass of a step adds them all up."""
+    """Keep gradients on this worker; the last backward pass of a step adds those of all workers."""
     if enabled and isinstance(model, DistributedDataParallel):
         context: contextlib.AbstractContextManager[None] = model.no_sync()
         return context

@@ -1,4 +1,4 @@
-"""A small classifier of groups that a model finds hard, on what is known before it reads them.
+"""A small classifier of groups that the model finds hard, from figures known before it reads them.
 
 Shapes: Q queries, N examples, F features, D documents of a group.
 """
@@ -33,12 +33,14 @@ class Logistic:
     mean_F: Array
     scale_F: Array
     weights_F: Array
-    """The last one is b."""
+    """The weights w, and b as the last."""
 
     @classmethod
     def fit(cls, features_NF: Array, hard_N: Array, weights_N: Array) -> Logistic:
-        """The maximum of the weighted likelihood with w ~ Normal(0, 1); from scratch, so that
-        the result depends on these examples alone."""
+        """The maximum of the weighted likelihood with w ~ Normal(0, 1).
+
+        Fitted from scratch, so that the result depends on these examples alone.
+        """
         mean = np.average(features_NF, axis=0, weights=weights_N)
         scale = np.sqrt(np.average((features_NF - mean) ** 2, axis=0, weights=weights_N))
         model = cls(mean, np.where(scale > 1e-9, scale, 1.0), np.zeros(len(mean) + 1))
@@ -83,14 +85,14 @@ def group_features(
     ranks_D: Array,
     teacher_D: Array | None = None,
 ) -> Array:
-    """[F] what is known of a group before any forward pass; 0 where there is nothing to know.
+    """[F] figures known of a group before any forward pass; 0 where a figure does not exist.
 
     Args:
         query_tokens: length of the query.
         doc_tokens_D: lengths of the documents.
         positive_D: bool; which documents are positive.
         ranks_D: first-stage ranks, 0 for documents that were not retrieved.
-        teacher_D: values, higher is better, NaN where it said nothing.
+        teacher_D: a teacher's values, higher is better, NaN where the teacher has none.
     """
     lengths = np.log1p(doc_tokens_D)
     positive_D, ranked_D = np.asarray(positive_D, dtype=bool), np.asarray(ranks_D) > 0

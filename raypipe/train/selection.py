@@ -1,4 +1,4 @@
-"""Which weights of a stage are kept, and when it is not worth going on."""
+"""Keeps the weights of the best validation, and says when early stopping ends the stage."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Selection:
     """The best validation so far with its weights, and the patience that is left."""
 
     key: str
-    """The measure that decides, higher is better."""
+    """The measure that decides; higher is better."""
     stopping: EarlyStopping | None
     best_step: int = 0
     best: dict[str, float] | None = None
@@ -27,10 +27,10 @@ class Selection:
     mark: float = -math.inf
     """The value that last counted as an improvement."""
     stale: int = 0
-    """Validations since then."""
+    """Validations since that improvement."""
 
     def offer(self, step: int, values: Mapping[str, float], model: nn.Module) -> None:
-        """One more validation; the first of equal values is kept."""
+        """Take one more validation; of equal values the first is kept."""
         value = values[self.key]
         if self.best is None or value > self.best[self.key]:
             self.best_step, self.best = step, dict(values)
@@ -52,13 +52,13 @@ class Selection:
         return {"best_step": self.best_step, "best": self.best, "mark": mark, "stale": self.stale}
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Continue from `state`; `weights` are set by who has them."""
+        """Continue from `state`; the caller sets `weights`."""
         self.best_step, self.best, self.stale = state["best_step"], state["best"], state["stale"]
         self.mark = -math.inf if state["mark"] is None else state["mark"]
 
 
 def copy_of(model: nn.Module) -> dict[str, Tensor]:
-    """A copy of the state dict on its device."""
+    """A copy of the state dict on the model's device."""
     return {name: value.detach().clone() for name, value in bare(model).state_dict().items()}
 
 
@@ -67,8 +67,9 @@ class Outcome:
     """What a stage did; the model holds the best weights afterwards."""
 
     history: list[dict[str, float]] = field(default_factory=list)
-    """One row per step: step, loss, lr, grad_norm, pairs, tokens; validation rows: step, val/...;
-    kept, with a filter: queries trained on; overflow 1 instead of grad_norm: fp16 left it out."""
+    """Rows of steps hold step, loss, lr, grad_norm, pairs, tokens; with a filter also kept, the
+    queries trained on; with fp16 overflow 1 instead of grad_norm, where the step was left out. Rows
+    of validations hold step and val/MEASURE."""
     best_step: int = 0
     best: dict[str, float] = field(default_factory=dict)
     steps: int = 0
@@ -76,10 +77,10 @@ class Outcome:
     pairs: int = 0
     tokens: int = 0
     seconds: float = 0.0
-    """Of the work that led here; what an interruption lost is not in it."""
+    """Duration of the steps that led here, without steps that an interruption lost."""
     resumed_from: list[int] = field(default_factory=list)
     """The steps after which interrupted runs were continued."""
     alarms: list[str] = field(default_factory=list)
-    """What Alarms said."""
+    """`Alarms.messages`."""
     filtering: dict[str, float | None] = field(default_factory=dict)
-    """What the filter left out: `LossFilter.summary`."""
+    """`LossFilter.summary`: what the filter left out."""

@@ -1,4 +1,4 @@
-"""What the training loop needs to know of a stage; what names its groups stands in stages."""
+"""The settings of one stage's training; what names the stage's groups stands in raypipe.stages."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ class EarlyStopping(Config):
 
 
 class TrainingSettings(Config):
-    """One objective, and how the loop fits a model to it, with an optimizer of its own.
+    """One objective, and how the loop fits a model to it.
 
     The optimizer begins anew in every stage: moments of another objective's gradients, at another
-    rate, say little about this one's.
+    rate, say little about the gradients of this objective.
     """
 
     loss: AnyLoss
@@ -52,14 +52,14 @@ class TrainingSettings(Config):
     warmup_steps: int | None = Field(None, ge=0)
     """Steps over which the rate rises."""
     weight_decay: float = Field(0.01, ge=0)
-    """AdamW's, on matrices only."""
+    """AdamW's weight decay, on matrices only."""
     betas: tuple[
         Annotated[float, Field(ge=0, lt=1)],
         Annotated[float, Field(ge=0, lt=1)],
     ] = (0.9, 0.999)
     """AdamW's decay of the mean and of the mean square of the gradients."""
     eps: float = Field(1e-8, gt=0)
-    """AdamW's, added to the root of the mean square."""
+    """AdamW adds this to the root of the mean square."""
     clip: float = Field(1.0, gt=0)
     """Largest norm of the gradient."""
     freeze: Freeze = Freeze()
@@ -77,20 +77,19 @@ class TrainingSettings(Config):
     validate_every: int | None = Field(None, ge=1)
     """Validate every n steps and after the last one, instead of `validations` times."""
     early_stopping: EarlyStopping | None = None
-    """None runs all steps. The schedule is that of all steps: stopping early does not shorten it.
-    """
+    """None runs all steps. Stopping early does not shorten the schedule of the learning rate."""
     checkpoint_every: Annotated[int | None, NOT_SEMANTIC, Field(ge=1)] = None
-    """Save what a restart goes on from every n steps. None saves at the first report (20 per stage)
-    or validation that comes 5 minutes after the one before: a shorter stage is begun again."""
+    """Save every n steps what a restart goes on from. None saves at the first report (20 per stage)
+    or validation that comes 5 minutes after the last save: a shorter stage is begun again."""
     checkpoints_kept: Annotated[int, NOT_SEMANTIC, Field(ge=1)] = 2
-    """How many of those remain; a stage that is finished keeps none."""
+    """How many of these checkpoints remain; a stage that is finished keeps none."""
     gradient_checkpointing: Annotated[bool, NOT_SEMANTIC] = False
     """Compute activations again in the backward pass: less memory, about 1.3 times the time."""
     compile: Annotated[bool, NOT_SEMANTIC] = False
     """torch.compile the model: equal up to rounding, minutes of start-up."""
     deterministic: Annotated[bool, NOT_SEMANTIC] = False
-    """On GPUs: only kernels that give the same bits every time, slower; on CPU they always do. A
-    stage that was interrupted then ends with the weights of one that was not."""
+    """On GPUs, use only kernels that give the same bits every time, which are slower; on CPU all
+    do. An interrupted stage then ends with the weights of an uninterrupted one."""
 
     @model_validator(mode="after")
     def _a_step_is_full(self) -> TrainingSettings:
@@ -112,35 +111,25 @@ class TrainingSettings(Config):
         return self
 
     def total_steps(self, groups: int) -> int:
-        """Optimizer steps on `groups` groups; batches are always full, a rest begins no step."""
+        """Optimizer steps on `groups` groups; steps are always full, a rest begins no step."""
         return self.steps or max(int(self.epochs * groups / self.queries_per_step), 1)
 
     def rise(self, total: int) -> int:
-        """Steps of the warm-up, of `total` steps."""
+        """How many of the `total` steps belong to the warm-up."""
         if self.warmup_steps is not None:
             return min(self.warmup_steps, total)
         return int(self.warmup * total)
 
     def validation_steps(self, total: int) -> set[int]:
-        """After which steps (from 1) validation runs; the last one is always among them."""
+        """The steps (from 1) after which validation runs; the last step is always among them."""
         if self.validate_every is not None:
             return {*range(self.validate_every, total, self.validate_every), total}
         return {-(-total * (i + 1) // self.validations) for i in range(self.validations)}
 
 
 def too_few(groups: int, per_step: int) -> str:
-    """The error for fewer groups than a step takes."""
+    """Words of the error for fewer groups than a step takes."""
     return (
         f"{groups:,} groups are fewer than one step of queries_per_step={per_step} takes, so that "
         "it would repeat them; lower queries_per_step, or use more groups"
-    )
-
-
-def below_one_pair(budget: int, longest: int) -> str | None:
-    """The error for a token budget that the longest pair exceeds; None if it does not."""
-    if budget >= longest:
-        return None
-    return (
-        f"resources.micro_batch_tokens: {budget} are fewer than one pair of the truncation has, "
-        f"{longest}; raise it, or shorten truncation"
     )

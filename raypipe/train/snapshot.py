@@ -1,7 +1,8 @@
-"""Everything a stage needs to go on after a step as if it had never stopped.
+"""The state of a training after a step, from which it goes on as if it had never stopped.
 
-The data order and the learning rate are functions of the step. Nothing in the loop draws from
-Python's or NumPy's generators, so torch's are the random state.
+A snapshot holds weights, the optimizer's tensors, the state of torch's random generators, and the
+loop's facts. The data order and the learning rate need no state: they are functions of the step.
+Nothing in the loop draws from Python's or NumPy's generators.
 """
 
 from __future__ import annotations
@@ -17,18 +18,19 @@ from raypipe.train.gradients import random_state, set_random_state
 from raypipe.train.parallel import bare, gathered, load_whole, rank_and_world, spread_like, whole
 
 _SLOT = "|"
-"""Between a parameter's name and the optimizer's name for one of its tensors."""
+"""Separates the two parts of a tensor's key: `PARAMETER|exp_avg`, `RANK|cpu`."""
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The state after `step` steps; tensors are whole, on the CPU and nobody else's."""
+    """The state after `step` steps."""
 
     step: int
     facts: dict[str, Any]
-    """JSON values."""
+    """What the loop remembers, as JSON values, and `world`, the number of workers."""
     tensors: dict[str, dict[str, Tensor]]
-    """weights, optimizer, rng (by rank), and best if those are other weights."""
+    """By part: weights, optimizer, rng (of every rank), and best if the best weights are others.
+    Every tensor is whole, on the CPU, and a copy."""
 
 
 def take(
@@ -38,10 +40,10 @@ def take(
     best: dict[str, Tensor] | None,
     facts: dict[str, Any],
 ) -> Snapshot | None:
-    """The snapshot on rank 0, None elsewhere; every worker calls it.
+    """A snapshot on rank 0, None on other ranks; every worker calls this.
 
     Args:
-        best: weights worth keeping that are not the model's own.
+        best: the weights of the best validation, if they are not the model's present ones.
     """
     rank, world = rank_and_world()
     device = next(model.parameters()).device
@@ -51,7 +53,7 @@ def take(
         "weights": _collected(weights, rank),
         "optimizer": _collected(_slots(model, optimizer), rank),
         "best": _collected((best or {}).items(), rank),
-        "rng": {f"{r}{_SLOT}{k}": v for r, one in enumerate(states) for k, v in one.items()},
+        "rng": {f"{r}{_SLOT}{k}": v for r, state in enumerate(states) for k, v in state.items()},
     }
     if rank != 0:
         return None
@@ -63,7 +65,7 @@ def restore(
 ) -> dict[str, Tensor] | None:
     """Put model, optimizer and random state back; returns the best weights, spread as the model is.
 
-    With another number of workers than the snapshot's, dropout is drawn from a new seed.
+    If the snapshot is of another number of workers, dropout is drawn from a new seed.
 
     Raises:
         ValueError: the snapshot is of another model.
@@ -75,12 +77,15 @@ def restore(
     for key, value in snapshot.tensors["optimizer"].items():
         name, slot = key.rsplit(_SLOT, 1)
         if name not in named:
-            raise ValueError(f"optimizer state of {name}, which is not trained here")
+            raise ValueError(
+                f"snapshot: expected optimizer state of trainable weights, found {name}, which is "
+                "not trained here; go on with the model and the frozen layers of the snapshot"
+            )
         optimizer.state[named[name]][slot] = spread_like(value, named[name])
     if snapshot.facts["world"] == world:
         rng = snapshot.tensors["rng"]
-        mine = {k: rng[f"{rank}{_SLOT}{k}"] for k in ("cpu", "cuda") if f"{rank}{_SLOT}{k}" in rng}
-        set_random_state(device, mine)
+        keys = {kind: f"{rank}{_SLOT}{kind}" for kind in ("cpu", "cuda")}
+        set_random_state(device, {kind: rng[key] for kind, key in keys.items() if key in rng})
     else:
         torch.manual_seed((seed * 1000 + rank) * 1_000_003 + snapshot.step)
     own = bare(model).state_dict()
@@ -89,15 +94,17 @@ def restore(
 
 
 def _slots(model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterable[tuple[str, Tensor]]:
+    """The optimizer's tensors by parameter and slot."""
     for name, parameter in bare(model).named_parameters():
         for slot, value in optimizer.state.get(parameter, {}).items():
             yield f"{name}{_SLOT}{slot}", value
 
 
 def _collected(tensors: Iterable[tuple[str, Tensor]], rank: int) -> dict[str, Tensor]:
-    found = {}
+    """Whole copies on the CPU of rank 0; other ranks take part and keep nothing."""
+    copies = {}
     for name, value in tensors:
-        full = whole(value)  # all workers take part, one keeps it
+        full = whole(value)
         if rank == 0:
-            found[name] = full.to("cpu", copy=True).contiguous()
-    return found
+            copies[name] = full.to("cpu", copy=True).contiguous()
+    return copies

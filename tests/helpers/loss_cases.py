@@ -136,7 +136,9 @@ def gradient(loss: Loss, groups: list[Group], **how: Any) -> Tensor:
     return grad
 
 
-def one(scores: Sequence[float], labels: Sequence[float], teacher: Sequence[float]) -> list[Group]:
+def one_group(
+    scores: Sequence[float], labels: Sequence[float], teacher: Sequence[float]
+) -> list[Group]:
     return [Group([(*doc, True) for doc in zip(scores, labels, teacher, strict=True)])]
 
 

@@ -26,7 +26,7 @@ from loss_cases import (
     gains_from_teacher,
     gradient,
     naive,
-    one,
+    one_group,
     quick,
     tensors,
     terms_of,
@@ -271,7 +271,7 @@ def is_carried(loss: Loss, docs: list[Doc]) -> bool:
 @every_loss
 @pytest.mark.parametrize("docs", [NOTHING_USABLE, *ONE_DOCUMENT, *TIED])
 def test_a_query_that_cannot_carry_it_adds_nothing_and_counts(loss: Loss, docs: list[Doc]) -> None:
-    good = one([0.5, 1.5], [1.0, 0.0], [2.0, 1.0])[0]
+    good = one_group([0.5, 1.5], [1.0, 0.0], [2.0, 1.0])[0]
     bad = Group(docs)
     assert value(loss, [good]) > 0.001
     with torch.autograd.set_detect_anomaly(True):  # no NaN inside the backward pass either
@@ -289,7 +289,7 @@ def test_a_query_that_cannot_carry_it_adds_nothing_and_counts(loss: Loss, docs: 
 
 @every_loss
 def test_bfloat16_scores_are_computed_in_float32(loss: Loss) -> None:
-    batch = tensors(loss, one([0.3, -1.7, 2.9], [1.0, 0.0, 0.0], [3.1, 0.2, -4.4]))
+    batch = tensors(loss, one_group([0.3, -1.7, 2.9], [1.0, 0.0, 0.0], [3.1, 0.2, -4.4]))
     half = batch["scores_QD"].detach().bfloat16()
     got = loss(**{**batch, "scores_QD": half})
     assert got.dtype == torch.float32
@@ -299,8 +299,8 @@ def test_bfloat16_scores_are_computed_in_float32(loss: Loss) -> None:
 @every_loss
 @pytest.mark.parametrize("size", [1e2, 1e4])
 def test_extreme_scores_stay_finite_and_point_the_right_way(loss: Loss, size: float) -> None:
-    wrong = one([-size, size], [1.0, 0.0], [1.0, 0.0])
-    right = one([size, -size], [1.0, 0.0], [1.0, 0.0])
+    wrong = one_group([-size, size], [1.0, 0.0], [1.0, 0.0])
+    right = one_group([size, -size], [1.0, 0.0], [1.0, 0.0])
     bounded = isinstance(loss, AdrMSE | ApproxNDCG)  # and flat, as their docstrings say
     assert (0 if bounded else size / 1000) < value(loss, wrong) < math.inf
     grad = gradient(loss, wrong)
@@ -312,7 +312,7 @@ def test_extreme_scores_stay_finite_and_point_the_right_way(loss: Loss, size: fl
 
 @every_loss
 def test_shapes_that_would_broadcast_are_refused(loss: Loss) -> None:
-    batch = tensors(loss, one([1.0, 0.0], [1.0, 0.0], [1.0, 0.0]))
+    batch = tensors(loss, one_group([1.0, 0.0], [1.0, 0.0], [1.0, 0.0]))
     narrow = {name: batch[name][:, :1] for name in ("targets_QD", "mask_QD")}
     narrow["known"] = Known(batch["known"].labels_QD[:, :1])
     for name, part in narrow.items():

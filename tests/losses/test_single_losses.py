@@ -18,7 +18,7 @@ from loss_cases import (
     close,
     gradient,
     naive,
-    one,
+    one_group,
     quick,
     tensors,
     value,
@@ -80,7 +80,7 @@ def test_hinge_pulls_exactly_the_pairs_that_are_too_close(groups: list[Group]) -
 
 @pytest.mark.parametrize("loss", [BCE(), MSE()], ids=repr)
 def test_pointwise_scores_mean_something_of_their_own(loss: Loss) -> None:
-    here, there = one([1.0, 0.0], [1, 0], [1, 0]), one([6.0, 5.0], [1, 0], [1, 0])
+    here, there = one_group([1.0, 0.0], [1, 0], [1, 0]), one_group([6.0, 5.0], [1, 0], [1, 0])
     assert value(loss, there) > value(loss, here) + 1
 
 
@@ -103,11 +103,11 @@ def test_margin_mse_is_zero_exactly_at_the_teachers_margins(
     values = [51.0, *teacher]
     labels = [1.0] + [0.0] * len(teacher)
     scores = [t * scale + shift for t in values]
-    assert value(loss, one(scores, labels, values)) == 0.0
-    assert (gradient(loss, one(scores, labels, values)) == 0).all()
+    assert value(loss, one_group(scores, labels, values)) == 0.0
+    assert (gradient(loss, one_group(scores, labels, values)) == 0).all()
 
-    low = one([scores[0] - 1, *scores[1:]], labels, values)
-    high = one([scores[0] + 1, *scores[1:]], labels, values)
+    low = one_group([scores[0] - 1, *scores[1:]], labels, values)
+    high = one_group([scores[0] + 1, *scores[1:]], labels, values)
     assert gradient(loss, low)[0, 0] < 0 < gradient(loss, high)[0, 0]
     assert value(loss, low) == value(loss, high) > 0
 
@@ -142,12 +142,12 @@ def test_is_least_where_the_student_agrees_with_the_teacher(
 ) -> None:
     nothing = [0.0] * len(teacher)
     agreed = [t * slope + (shift if may_shift else 0) for t in teacher]
-    best = one(agreed, nothing, teacher)
+    best = one_group(agreed, nothing, teacher)
     assert gradient(loss, best).abs().max() < 1e-5
-    entropy = naive(loss, one([t / 4 if slope < 1 else t for t in teacher], nothing, teacher))
+    entropy = naive(loss, one_group([t / 4 if slope < 1 else t for t in teacher], nothing, teacher))
     assert close(value(loss, best), entropy if isinstance(loss, ListNet) else 0.0)
     near = [s + n for s, n in zip(agreed, noise, strict=False)]
-    assert value(loss, one(near, nothing, teacher)) >= value(loss, best) - 1e-6
+    assert value(loss, one_group(near, nothing, teacher)) >= value(loss, best) - 1e-6
 
 
 @pytest.mark.parametrize(
@@ -161,20 +161,20 @@ def test_rank_losses_near_zero_in_the_teachers_order_alone(
     loss: Loss, order: list[float], other: list[int]
 ) -> None:
     nothing = [0.0] * 5
-    assert abs(value(loss, one([20 * t for t in order], nothing, order))) < 1e-5
+    assert abs(value(loss, one_group([20 * t for t in order], nothing, order))) < 1e-5
     assume(list(order) != list(other))
-    assert value(loss, one([20.0 * t for t in other], nothing, order)) > 1e-4
+    assert value(loss, one_group([20.0 * t for t in other], nothing, order)) > 1e-4
 
 
 def test_adr_mse_of_an_undecided_student_and_teacher_is_zero() -> None:
     """Equal scores have the mean rank, and so have the documents that the teacher ties."""
-    assert value(AdrMSE(), one([3.0] * 4, [0.0] * 4, [7.0] * 4)) == 0.0
-    assert value(AdrMSE(), one([9.0, 3, 3, -9], [0.0] * 4, [2.0, 1, 1, 0])) < 1e-3
+    assert value(AdrMSE(), one_group([3.0] * 4, [0.0] * 4, [7.0] * 4)) == 0.0
+    assert value(AdrMSE(), one_group([9.0, 3, 3, -9], [0.0] * 4, [2.0, 1, 1, 0])) < 1e-3
 
 
 def test_adr_mse_minds_the_top_more() -> None:
-    top = one([40.0, 60.0, 20.0, 0.0], [0.0] * 4, [3.0, 2.0, 1.0, 0.0])
-    bottom = one([60.0, 40.0, 0.0, 20.0], [0.0] * 4, [3.0, 2.0, 1.0, 0.0])
+    top = one_group([40.0, 60.0, 20.0, 0.0], [0.0] * 4, [3.0, 2.0, 1.0, 0.0])
+    bottom = one_group([60.0, 40.0, 0.0, 20.0], [0.0] * 4, [3.0, 2.0, 1.0, 0.0])
     assert close(value(AdrMSE(), top), (1 / math.log2(2) + 1 / math.log2(3)) / 4)
     assert close(value(AdrMSE(), bottom), (1 / math.log2(4) + 1 / math.log2(5)) / 4)
 
@@ -215,7 +215,7 @@ def test_ranknet_orders_float64_targets_as_given() -> None:
 
 def test_ranknet_weights_are_of_the_targets_ranks_not_of_the_students() -> None:
     loss = RankNet(targets="teacher", weights="reciprocal_rank")
-    got = value(loss, one([0.0, 1.0, 3.0], [0.0] * 3, [3.0, 2.0, 1.0]))
+    got = value(loss, one_group([0.0, 1.0, 3.0], [0.0] * 3, [3.0, 2.0, 1.0]))
     terms = [math.log1p(math.exp(m)) / total for m, total in [(1, 1 + 2), (3, 1 + 3), (2, 2 + 3)]]
     assert close(got, sum(terms) / 3)
     students = [
@@ -239,7 +239,7 @@ def test_margin_mse_over_all_pairs_never_sees_the_labels(
 
 
 def test_margin_mse_over_positives_refuses_to_guess_them() -> None:
-    batch = tensors(MarginMSE(), one([1.0, 0.0], [1.0, 0.0], [1.0, 0.0]))
+    batch = tensors(MarginMSE(), one_group([1.0, 0.0], [1.0, 0.0], [1.0, 0.0]))
     del batch["known"]
     with pytest.raises(ValueError, match=r"known labels, found None; pass them or set pairs=all"):
         MarginMSE()(**batch)
@@ -274,10 +274,10 @@ def compared(**pairs: float) -> torch.Tensor:
 
 def test_pair_kl_takes_what_a_pairwise_teacher_said() -> None:
     """Worked by hand in the docstring; the values of documents do not count then."""
-    batch = tensors(PairKL(), one([0.0] * 3, [1.0, 0.0, 0.0], [5.0, -7.0, 2.0]))
+    batch = tensors(PairKL(), one_group([0.0] * 3, [1.0, 0.0, 0.0], [5.0, -7.0, 2.0]))
     labels = batch["known"].labels_QD
-    said = compared(p01=3 / 4, p12=9 / 10)
-    known = Known(labels, said)
+    preferences = compared(p01=3 / 4, p12=9 / 10)
+    known = Known(labels, preferences)
     first, second = binary_kl(0.75, 0.5), binary_kl(0.9, 0.5)
     assert close(first, 0.13081) and close(second, 0.36806)
     assert close(PairKL()(**{**batch, "known": known}).item(), (first + second) / 2)
@@ -295,8 +295,8 @@ def test_pair_kl_takes_what_a_pairwise_teacher_said() -> None:
 def test_pair_kl_leaves_out_what_is_masked_and_what_was_not_compared() -> None:
     docs = [(1.0, 1.0, 0.0, True), (0.0, 0.0, 0.0, True), (3.0, 0.0, 0.0, False)]
     batch = tensors(PairKL(), [Group(docs)])
-    said = compared(p01=0.9, p02=0.1, p21=0.5)
-    batch["known"] = Known(batch["known"].labels_QD, said)
+    preferences = compared(p01=0.9, p02=0.1, p21=0.5)
+    batch["known"] = Known(batch["known"].labels_QD, preferences)
     loss = PairKL()(**batch)
     assert close(loss.item(), binary_kl(0.9, 1 / (1 + math.exp(-1))))
     loss.backward()
@@ -304,7 +304,7 @@ def test_pair_kl_leaves_out_what_is_masked_and_what_was_not_compared() -> None:
     assert grad.isfinite().all() and (grad[0, :2] != 0).all() and grad[0, 2] == 0
     nothing = {**batch, "known": Known(batch["known"].labels_QD, compared())}
     assert PairKL()(**nothing).item() == 0.0
-    narrow = Known(batch["known"].labels_QD, said[:, :1])
+    narrow = Known(batch["known"].labels_QD, preferences[:, :1])
     with pytest.raises(AssertionError, match="preferences, mask differ"):
         PairKL()(**{**batch, "known": narrow})
 
@@ -340,7 +340,7 @@ def test_temperatures_divide(groups: list[Group], temperature: float) -> None:
         (PairKL(), teacher, PairKL(teacher_temperature=temperature)),
     ]:
         assert close(value(changed, groups), value(plain, divided))
-    pair = one([1.0, 0.0], [1.0, 0.0], [1.0, 0.0])
+    pair = one_group([1.0, 0.0], [1.0, 0.0], [1.0, 0.0])
     assert value(InfoNCE(temperature=temperature), pair) != value(InfoNCE(), pair)
 
 
@@ -360,7 +360,7 @@ def test_listmle_without_ties_is_the_published_loss(scores: list[float]) -> None
         math.log(sum(math.exp(s) for s in scores[i:])) - scores[i] for i in range(len(scores))
     )
     loss = ListMLE(targets="teacher")
-    assert close(value(loss, one(scores, [0.0] * len(scores), descending)), expected)
+    assert close(value(loss, one_group(scores, [0.0] * len(scores), descending)), expected)
 
 
 # Gains
@@ -381,7 +381,7 @@ def test_approx_ndcg_nears_the_measure_of_ir_measures(
     measure = ir_measures.nDCG(gains=gains) if gains else ir_measures.nDCG
     expected = ir_measures.calc_aggregate([measure], qrels, run)[measure]
     loss = validate(ApproxNDCG, {"gain": gain, "temperature": 0.01}, "test")
-    assert close(1 - value(loss, one(scores, [float(y) for y in labels], labels)), expected)
+    assert close(1 - value(loss, one_group(scores, [float(y) for y in labels], labels)), expected)
 
 
 @pytest.mark.parametrize("targets", ["labels", "teacher"])
@@ -390,7 +390,9 @@ def test_gains_refuse_what_is_no_grade(kind: str, targets: str) -> None:
     def fitted(gain: str, worst: float, best: float) -> float:
         tree = {"type": kind, "gain": gain, "targets": targets}
         loss = TypeAdapter[Loss](AnyLoss).validate_python(tree)
-        batch = tensors(RankNet(targets=targets), one([0.0, 1.0], [best, worst], [best, worst]))
+        batch = tensors(
+            RankNet(targets=targets), one_group([0.0, 1.0], [best, worst], [best, worst])
+        )
         return loss(**batch).item()
 
     assert 0 < fitted("linear", 0.0, 100.0) < 1
@@ -404,7 +406,7 @@ def test_gains_refuse_what_is_no_grade(kind: str, targets: str) -> None:
 
 @pytest.mark.parametrize("loss", [ApproxNDCG(), Lambda()], ids=repr)
 def test_what_is_masked_gains_nothing(loss: Loss) -> None:
-    labels = one([0.0, 1.0], [1.0, 0.0], [0.0, 0.0])
+    labels = one_group([0.0, 1.0], [1.0, 0.0], [0.0, 0.0])
     hidden = [Group([*labels[0].docs, (5.0, -3.0, -3.0, False), (5.0, 90.0, 90.0, False)])]
     assert close(value(loss, hidden), value(loss, labels))
 
@@ -413,7 +415,7 @@ def test_what_is_masked_gains_nothing(loss: Loss) -> None:
 def test_lambda_of_constant_scores_still_learns(size: int) -> None:
     """Among equal scores the positive stands last, the others share the ranks before it."""
     labels = [1.0] + [0.0] * (size - 1)
-    grad = gradient(Lambda(), one([7.0] * size, labels, labels))
+    grad = gradient(Lambda(), one_group([7.0] * size, labels, labels))
     others = (1 + (size - 1)) / 2
     delta = 1 / math.log2(1 + others) - 1 / math.log2(1 + size)
     assert torch.allclose(grad[0, 1:], torch.tensor(delta / 2), rtol=1e-5)
@@ -424,7 +426,7 @@ def test_lambda_of_constant_scores_still_learns(size: int) -> None:
 
 
 def test_a_sum_is_its_terms_times_their_weights() -> None:
-    groups = one([0.3, 1.2, -2.0], [1.0, 0.0, 0.0], [2.0, 0.5, 1.0])
+    groups = one_group([0.3, 1.2, -2.0], [1.0, 0.0, 0.0], [2.0, 0.5, 1.0])
     parts = (0.1, InfoNCE()), (1.0, KL()), (3.0, PairKL())
     both = weighted(a=parts[0], b=parts[1], c=parts[2])
     expected = sum(weight * value(loss, groups) for weight, loss in parts)
@@ -434,7 +436,7 @@ def test_a_sum_is_its_terms_times_their_weights() -> None:
 
 
 def test_only_terms_of_gains_see_grades() -> None:
-    graded = one([0.0, 1.0, 2.0], [2.0, 1.0, 0.0], [3.0, 1.0, 2.0])
+    graded = one_group([0.0, 1.0, 2.0], [2.0, 1.0, 0.0], [3.0, 1.0, 2.0])
     batch = tensors(ApproxNDCG(), graded)
     positive = torch.tensor([[True, True, False]])
     binary = {**batch, "targets_QD": positive.double()}
@@ -459,7 +461,7 @@ def test_a_document_without_a_teacher_value_is_left_out_of_every_term_of_a_sum()
 
 def test_a_sum_refuses_to_guess_positives() -> None:
     loss = weighted(order=(1.0, RankNet()), kl=(1.0, KL()))
-    batch = tensors(loss, one([1.0, 0.0], [1.0, 0.0], [1.0, 0.0]))
+    batch = tensors(loss, one_group([1.0, 0.0], [1.0, 0.0], [1.0, 0.0]))
     del batch["known"]
     with pytest.raises(ValueError, match=r"known labels for its term 'order'"):
         loss(**batch)

@@ -65,8 +65,8 @@ def stage_of(path: Path, *overrides: str) -> tuple[Stage, Experiment]:
 
 
 def build(experiment: Experiment, stage: Stage, **resources):
-    given = Resources(workers=2, cpus_per_worker=1, **resources)
-    context = Context(given, "fp32", progress_bars=False)
+    settings = Resources(workers=2, cpus_per_worker=1, **resources)
+    context = Context(settings, "fp32", progress_bars=False)
     return Builder(experiment.store(), context).get(stage)
 
 
@@ -76,7 +76,7 @@ def test_a_worker_that_dies_changes_no_bit(mined, path, tmp_path):
 
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers know no tests
     marker = tmp_path / "died"
-    found = {}
+    trained = {}
     for name in ("broken", "whole"):  # the second finds the marker
         folder = tmp_path / name
         before = mined if name == "broken" else tmp_path / "broken"
@@ -88,10 +88,10 @@ def test_a_worker_that_dies_changes_no_bit(mined, path, tmp_path):
         stage = dataclasses.replace(stage, config=stage.config.model_copy(update={"loss": loss}))
         artifact = build(experiment, stage, worker_failures=1)
         weights = (artifact.local() / "model.safetensors").read_bytes()
-        found[name] = (artifact, hashlib.sha256(weights).hexdigest())
+        trained[name] = (artifact, hashlib.sha256(weights).hexdigest())
         directories = [p for p in artifact.local().parent.iterdir() if p.is_dir()]
         assert directories == [artifact.local()]  # no checkpoint of an unfinished stage remains
-    broken, whole = found["broken"], found["whole"]
+    broken, whole = trained["broken"], trained["whole"]
     assert len(broken[0].counts["resumed_from"]) == 1 and whole[0].counts["resumed_from"] == []
     assert 2 <= broken[0].counts["resumed_from"][0] <= 7  # not from the beginning
     assert broken[1] == whole[1]
@@ -121,9 +121,11 @@ def test_an_upload_that_fails_is_loud_and_costs_the_steps_since_the_last(mined_r
 
     with monkeypatch.context() as patch:
         patch.setattr(Stage, "checkpoints", full)
-        with pytest.raises(Exception, match=r"storage: the checkpoint of step 4.*No space") as said:
+        with pytest.raises(
+            Exception, match=r"storage: the checkpoint of step 4.*No space"
+        ) as raised:
             build(experiment, stage, worker_failures=0)
-    assert "the same command goes on from step 2" in str(said.value)
+    assert "the same command goes on from step 2" in str(raised.value)
     artifact = build(experiment, stage)
     assert artifact.counts["resumed_from"] == [2] and artifact.counts["steps"] == 10
 
@@ -163,9 +165,9 @@ def groups(
         pairs: (first, second, probability) of a pairwise teacher; None is another one.
     """
     names = ("first", "second", "probabilities")
-    said = {name: [pair[i] for pair in pairs or ()] for i, name in enumerate(names)}
+    comparisons = {name: [pair[i] for pair in pairs or ()] for i, name in enumerate(names)}
     row = {"query_index": 0, "doc_indices": [0, 1, 2], "relevance": [best, 0, -1], "ranks": [1] * 3}
-    rows = [{**row, **said, "teacher_values": teacher}] * count
+    rows = [{**row, **comparisons, "teacher_values": teacher}] * count
     table = pa.Table.from_pylist(rows, schema=GROUPS if pairs is None else PAIRWISE_GROUPS)
     folder.mkdir()
     with pa.ipc.new_file(str(folder / "part-00000.arrow"), table.schema) as writer:
@@ -262,11 +264,13 @@ def test_as_many_checkpoints_are_kept_as_the_recipe_says(path):
 
 
 def test_reports_are_forwarded_once():
-    told = []
-    (forward,) = _callbacks("abc", lambda digest, metrics: told.append((digest, metrics["rows"])))
+    forwarded = []
+    (forward,) = _callbacks(
+        "abc", lambda digest, metrics: forwarded.append((digest, metrics["rows"]))
+    )
     rows = [{"step": 1, "loss": 2.0}, {"step": 1, "val/nDCG@10": 0.5}, {"step": 2, "loss": 1.0}]
     forward.after_report(None, [{"rows": rows[:2]}], None)
     forward.after_report(None, [{"rows": []}], None)  # of a checkpoint
     forward.after_report(None, [{"rows": rows}], None)  # of workers that were started again
-    assert told == [("abc", rows[:2]), ("abc", rows[2:])]
-    assert json.dumps(told)
+    assert forwarded == [("abc", rows[:2]), ("abc", rows[2:])]
+    assert json.dumps(forwarded)

@@ -78,7 +78,7 @@ class Bench:
             teacher_kind="score",
             positive_relevance=1,
         )
-        given = {
+        settings = {
             "stage": stage,
             "attempt": attempt,
             "checkpoints": self.files(),
@@ -87,7 +87,7 @@ class Bench:
             "use_gpu": False,
             "strategy": "ddp",
         }
-        worker.train_worker({**given, **other})
+        worker.train_worker({**settings, **other})
         facts: dict[str, Any] = json.loads((Path(attempt.base) / "trainer.json").read_text())
         return facts
 
@@ -98,7 +98,7 @@ class Bench:
 
 @pytest.fixture
 def bench(data, tiny_backbone, tmp_path, monkeypatch) -> Bench:
-    one = Bench(data, tiny_backbone, tmp_path)
+    worker_bench = Bench(data, tiny_backbone, tmp_path)
     alone = types.SimpleNamespace(get_world_rank=lambda: 0, get_world_size=lambda: 1)
 
     def report(row, checkpoint=None, name=None, mode=None, *, checkpoint_upload_fn=None, **_):
@@ -107,8 +107,8 @@ def bench(data, tiny_backbone, tmp_path, monkeypatch) -> Bench:
 
     monkeypatch.setattr(ray.train, "get_context", lambda: alone)
     monkeypatch.setattr(ray.train, "report", report)
-    monkeypatch.setattr(worker, "validation_of", one.validation)
-    return one
+    monkeypatch.setattr(worker, "validation_of", worker_bench.validation)
+    return worker_bench
 
 
 # --- what is said and written down ---------------------------------------------------------------
@@ -116,11 +116,13 @@ def bench(data, tiny_backbone, tmp_path, monkeypatch) -> Bench:
 
 def test_what_a_filter_left_out_is_said_and_written_down(bench, capsys):
     facts = bench.work(STAGE.replace(filtering=FILTER))
-    said = [line for line in capsys.readouterr().out.splitlines() if "Filtering" in line]
-    assert len(said) == 2
-    assert said[0].startswith("tiny-contrastive: Filtering begins after step 2: from now on groups")
-    assert "(the mean of the last 8 losses)" in said[0]
-    assert said[1].startswith("tiny-contrastive: Filtering trained on ")
+    sentences = [line for line in capsys.readouterr().out.splitlines() if "Filtering" in line]
+    assert len(sentences) == 2
+    assert sentences[0].startswith(
+        "tiny-contrastive: Filtering begins after step 2: from now on groups"
+    )
+    assert "(the mean of the last 8 losses)" in sentences[0]
+    assert sentences[1].startswith("tiny-contrastive: Filtering trained on ")
     names = ("queries", "warmup", "skipped_forward", "probes", "skipped_backward")
     assert {f"filtering/{name}" for name in (*names, "kept_share", "compute", "threshold")} == {
         name for name in facts if name.startswith("filtering")
@@ -135,8 +137,11 @@ def test_what_a_filter_left_out_is_said_and_written_down(bench, capsys):
 
 def test_a_filter_that_never_began_says_so(bench, capsys):
     facts = bench.work(STAGE.replace(filtering=Filtering(warmup_queries=500)))
-    said = [line for line in capsys.readouterr().out.splitlines() if "Filtering" in line]
-    assert len(said) == 1 and "skipped nothing: all 48 queries belong to its warm-up" in said[0]
+    sentences = [line for line in capsys.readouterr().out.splitlines() if "Filtering" in line]
+    assert (
+        len(sentences) == 1
+        and "skipped nothing: all 48 queries belong to its warm-up" in sentences[0]
+    )
     assert facts["filtering/threshold"] is None and facts["filtering/kept_share"] == 1
 
 
@@ -232,11 +237,11 @@ def test_a_full_disk_at_the_end_names_the_storage_and_loses_little(
         patch.setattr(where[full], refuse)
         with pytest.raises(OSError, match="No space left") as raised:
             bench.work(stage)
-    said = str(raised.value)
+    message = str(raised.value)
     base = f"{tmp_path}/storage/checkpoint/tiny/attempt"
-    assert said.startswith(f"storage: the trained contrastive could not be written to {base} by")
+    assert message.startswith(f"storage: the trained contrastive could not be written to {base} by")
     last = "step 6" if saved else "the beginning of the stage"
-    assert said.endswith(f"or set another storage; the same command goes on from {last}")
+    assert message.endswith(f"or set another storage; the same command goes on from {last}")
     assert bench.work(stage)["resumed_from"] == ([6] if saved else [])
     broken = (Path(base) / "model.safetensors").read_bytes()
     whole = Bench(bench.data, bench.backbone, tmp_path / "whole")

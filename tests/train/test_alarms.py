@@ -13,20 +13,16 @@ from torch import nn
 from raypipe.losses.listwise import InfoNCE
 from raypipe.train.alarms import Alarms, cut_sentence, not_finite
 from raypipe.train.drift import (
-    LossCurve,
     drift,
-    drift_sentence,
-    rate_sentence,
     snapshot,
-    spacing_share,
 )
 
 FIRST = {"nDCG@10": 0.45}
 
 
 def new(first=FIRST) -> tuple[Alarms, list[str]]:
-    said: list[str] = []
-    return Alarms(said.append, "nDCG@10", first), said
+    sentences: list[str] = []
+    return Alarms(sentences.append, "nDCG@10", first), sentences
 
 
 def scores(rng, spread: float, queries: int = 16, docs: int = 8) -> torch.Tensor:
@@ -52,7 +48,7 @@ class Ranker(nn.Module):
 
 def train(lr: float, steps: int = 200, noise: bool = False) -> tuple[Alarms, list[str], nn.Module]:
     """A real loop: 1 positive and 7 negatives that differ in a hidden direction."""
-    alarms, said = new()
+    alarms, sentences = new()
     model, loss_of = Ranker(), InfoNCE()
     rng = torch.Generator().manual_seed(1)
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr)
@@ -75,27 +71,27 @@ def train(lr: float, steps: int = 200, noise: bool = False) -> tuple[Alarms, lis
         alarms.on_step(step, float(loss.detach()), float(norm), lr)
     alarms.on_validation(steps, {"nDCG@10": 0.5})
     alarms.on_end(drift(start, model))
-    return alarms, said, model
+    return alarms, sentences, model
 
 
 def test_a_healthy_real_loop_is_silent():
-    alarms, said, _ = train(lr=0.03)
-    assert said == [] and alarms.messages == []
+    alarms, sentences, _ = train(lr=0.03)
+    assert sentences == [] and alarms.messages == []
 
 
 def test_the_published_rate_of_6e_12_is_named_before_and_after():
-    alarms, said, _ = train(lr=6e-12)
-    assert len(said) == 3
-    assert said[0].startswith("lr 6e-12 cannot move 100.0 % of the weights")
-    assert said[1].startswith("The loss did not fall over the stage")
-    assert "highest lr 6e-12" in said[1]
-    assert said[2].startswith("The stage moved the trainable weights by 0.00%")
-    assert alarms.messages == said
+    alarms, sentences, _ = train(lr=6e-12)
+    assert len(sentences) == 3
+    assert sentences[0].startswith("lr 6e-12 cannot move 100.0 % of the weights")
+    assert sentences[1].startswith("The loss did not fall over the stage")
+    assert "highest lr 6e-12" in sentences[1]
+    assert sentences[2].startswith("The stage moved the trainable weights by 0.00%")
+    assert alarms.messages == sentences
 
 
 def test_nothing_to_learn_gives_a_flat_loss_only():
-    _, said, _ = train(lr=1e-4, noise=True)
-    assert len(said) == 1 and said[0].startswith("The loss did not fall over the stage")
+    _, sentences, _ = train(lr=1e-4, noise=True)
+    assert len(sentences) == 1 and sentences[0].startswith("The loss did not fall over the stage")
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -103,7 +99,7 @@ def test_nothing_to_learn_gives_a_flat_loss_only():
 def test_no_false_alarm_on_runs_like_those_of_minilm(seed: int, kind: str):
     """Losses and spreads with the shape and noise of real runs; 100 of them in all."""
     rng = np.random.default_rng(seed)
-    alarms, said = new()
+    alarms, sentences = new()
     queries, docs = {"pairs": (1, 2), "one list": (1, 50)}.get(kind, (16, 8))
     total = 400
     for step in range(1, total + 1):
@@ -122,153 +118,114 @@ def test_no_false_alarm_on_runs_like_those_of_minilm(seed: int, kind: str):
     alarms.on_validation(200, {"nDCG@10": 0.44})  # below the first stage, but not at the end
     alarms.on_validation(400, {"nDCG@10": 0.46})
     alarms.on_end({"drift": 0.02, "drift_unchanged": 0.4, "drift_unchanged_layers": 0.0})
-    assert said == []
+    assert sentences == []
 
 
 def test_constant_scores_after_three_steps_and_again_after_thirty():
-    alarms, said = new()
+    alarms, sentences = new()
     for step in range(1, 31):
         feed(alarms, step, torch.full((4, 8), 0.7), 2.079)
-        assert len(said) == (0 if step < 3 else 1 if step < 30 else 2)
-    assert said[0].startswith("Step 3: all documents of a group have the same score in 100% of")
-    assert "for 30 steps now" in said[1]
+        assert len(sentences) == (0 if step < 3 else 1 if step < 30 else 2)
+    assert sentences[0].startswith(
+        "Step 3: all documents of a group have the same score in 100% of"
+    )
+    assert "for 30 steps now" in sentences[1]
 
 
 def test_constant_means_within_the_spacing_of_float32_in_most_groups():
-    one = torch.nextafter(torch.tensor(1.0), torch.tensor(2.0))
-    near = torch.tensor([[1.0, 1.0, float(one)], [3.0, 3.0, 3.0], [1.0, 2.0, 3.0]])
+    next_float = torch.nextafter(torch.tensor(1.0), torch.tensor(2.0))
+    near = torch.tensor([[1.0, 1.0, float(next_float)], [3.0, 3.0, 3.0], [1.0, 2.0, 3.0]])
     far = torch.tensor([[1.0, 1.0, 1.0 + 1e-6], [3.0, 3.0, 3.0], [1.0, 2.0, 3.0]])
     for value, heard in ((near, 1), (far, 0)):
-        alarms, said = new()
+        alarms, sentences = new()
         for step in (1, 2, 3):
             feed(alarms, step, value, 1.0)
-        assert len(said) == heard
-    alarms, said = new()
+        assert len(sentences) == heard
+    alarms, sentences = new()
     for step in range(1, 5):  # a step in between is sound
         feed(alarms, step, far if step == 3 else near, 1.0)
-    assert said == []
+    assert sentences == []
 
 
 def test_masked_documents_and_groups_of_one_do_not_count():
-    alarms, said = new()
+    alarms, sentences = new()
     value = torch.tensor([[1.0, 1.0, math.nan], [2.0, 9.0, -9.0]])
     mask = torch.tensor([[True, True, False], [True, False, False]])
     for step in (1, 2, 3):
         alarms.on_scores(step, value, mask)
         alarms.on_step(step, 1.0, 1.0, 1e-5)
-    assert len(said) == 1 and "in 100% of the groups" in said[0]  # the first group alone
-    alarms, said = new()
+    assert len(sentences) == 1 and "in 100% of the groups" in sentences[0]  # the first group alone
+    alarms, sentences = new()
     for step in (1, 2, 3):
         alarms.on_scores(step, value[1:], mask[1:])
         alarms.on_step(step, 1.0, 1.0, 1e-5)
-    assert said == []
+    assert sentences == []
 
 
 def test_blocks_of_a_step_count_together():
-    alarms, said = new()
+    alarms, sentences = new()
     for step in (1, 2, 3):
         for block in (torch.ones(2, 3), torch.arange(9.0).reshape(3, 3)):  # 2 of 5 constant
             alarms.on_scores(step, block, torch.ones_like(block, dtype=torch.bool))
         alarms.on_step(step, 1.0, 1.0, 1e-5)
-    assert said == []
+    assert sentences == []
 
 
 def collapse(factor: float, loss_after: float) -> list[str]:
-    rng, (alarms, said) = np.random.default_rng(0), new()
+    rng, (alarms, sentences) = np.random.default_rng(0), new()
     for step in range(1, 101):
         early = step <= 50
         feed(alarms, step, scores(rng, 1.0 if early else factor), 1.0 if early else loss_after)
-    return said
+    return sentences
 
 
 def test_score_collapse_needs_a_small_spread_and_a_loss_that_did_not_fall():
-    said = collapse(1 / 40, 2.079)
-    assert len(said) == 1
-    assert "under 1/20 of the" in said[0] and "(1 then, 2.079 now): the scores collapse" in said[0]
+    sentences = collapse(1 / 40, 2.079)
+    assert len(sentences) == 1
+    assert (
+        "under 1/20 of the" in sentences[0]
+        and "(1 then, 2.079 now): the scores collapse" in sentences[0]
+    )
     assert collapse(1 / 40, 0.5) == []
     assert collapse(1 / 10, 2.079) == []
     assert len(collapse(1 / 1000, 2.079)) == 1
 
 
 def test_a_deeper_collapse_is_said_again():
-    rng, (alarms, said) = np.random.default_rng(0), new()
+    rng, (alarms, sentences) = np.random.default_rng(0), new()
     for step in range(1, 121):
         spread = 1.0 if step <= 40 else 1 / 30 if step <= 80 else 1 / 900
         feed(alarms, step, scores(rng, spread), 1.0)
-    assert len(said) == 2
+    assert len(sentences) == 2
 
 
 def test_one_odd_step_is_no_collapse():
-    rng, (alarms, said) = np.random.default_rng(0), new()
+    rng, (alarms, sentences) = np.random.default_rng(0), new()
     for step in range(1, 101):
         feed(alarms, step, scores(rng, 500.0 if step == 30 else 1e-4 if step == 60 else 1.0), 1.0)
-    assert said == []
+    assert sentences == []
 
 
 def test_validation_below_the_first_stage_counts_at_the_end_only():
-    alarms, said = new()
+    alarms, sentences = new()
     alarms.on_validation(10, {"nDCG@10": 0.30})
     alarms.on_validation(20, {"nDCG@10": 0.40})
-    assert said == []
+    assert sentences == []
     alarms.on_end()
-    assert said[0].startswith(
+    assert sentences[0].startswith(
         "Validation nDCG@10 is 0.4000 after the last step, below the first stage's 0.4500; the "
         "best checkpoint is no better"
     )
-    alarms, said = new()
+    alarms, sentences = new()
     alarms.on_validation(10, {"nDCG@10": 0.47})
     alarms.on_validation(20, {"nDCG@10": 0.40})
     alarms.on_end()
-    assert "the checkpoint of step 10 with 0.4700 is kept" in said[0]
+    assert "the checkpoint of step 10 with 0.4700 is kept" in sentences[0]
     for first, value in ((FIRST, 0.45), (None, 0.1), ({"RR@10": 0.9}, 0.1)):
-        alarms, said = new(first)
+        alarms, sentences = new(first)
         alarms.on_validation(10, {"nDCG@10": value})
         alarms.on_end()
-        assert said == []
-
-
-def test_the_loss_curve_by_hand():
-    curve = LossCurve()
-    for value in [4.0] * 8 + [2.0] * 8:
-        curve.add(value)
-    assert curve.flat() is None  # no noise but one jump: 4 / 30 = .365 squared; the fall is 2
-    curve = LossCurve()
-    for value in [2.0] * 15:
-        curve.add(value)
-    assert curve.flat() is None  # too short
-    curve.add(2.0)
-    assert curve.flat() == (2.0, 2.0)
-    rising = LossCurve()
-    for step in range(100):
-        rising.add(1 + step / 100)
-    first, last = rising.flat()
-    assert first < last
-
-
-def test_the_curve_keeps_at_most_64_means_of_equally_many_steps():
-    rng = np.random.default_rng(0)
-    values = rng.standard_normal(1000)
-    curve = LossCurve()
-    for value in values:
-        curve.add(float(value))
-    state = curve.state()
-    assert state["size"] == 16 and len(state["means"]) == 62 and len(state["part"]) == 8
-    whole = values[: 62 * 16].reshape(62, 16).mean(1)
-    assert state["means"] == pytest.approx(whole.tolist())
-
-
-def test_flat_is_rarely_missed_and_rarely_wrong():
-    """Level noise is called flat, the same noise with a fall of two standard deviations is not."""
-    rng = np.random.default_rng(3)
-    right = {"flat": 0, "falling": 0}
-    for _ in range(200):
-        noise = rng.standard_normal(300) * 0.3
-        for name, fall in (("flat", 0.0), ("falling", 0.6)):
-            curve = LossCurve()
-            for step, value in enumerate(noise):
-                curve.add(2 + float(value) - fall * step / 300)
-            right[name] += (curve.flat() is not None) == (name == "flat")
-    assert right["flat"] >= 190 and right["falling"] >= 195
+        assert sentences == []
 
 
 def test_not_finite_names_the_step_the_figure_and_the_remedy():
@@ -283,72 +240,6 @@ def test_a_loss_that_is_not_finite_leaves_the_statistics_alone():
     before = json.dumps(alarms.state())
     alarms.on_step(1, math.nan, math.nan, 0.0)
     assert json.dumps(alarms.state()) == before
-
-
-def weights_of(values: torch.Tensor, dtype=torch.float32) -> nn.Module:
-    model = nn.Module()
-    model.layer = nn.Parameter(values.to(dtype))
-    return model
-
-
-def test_spacing_share_by_hand():
-    # half the spacing at 1 is 6e-8 upwards, 3e-8 downwards; at .25 a quarter of it
-    model = weights_of(torch.tensor([1.0, 0.25, 0.0, -1.5]))
-    assert spacing_share(model, 1e-9) == 0.75  # zero always moves
-    assert spacing_share(model, 2.9e-8) == 0.5
-    assert spacing_share(model, 4e-8) == 0.25  # 1.0 moves downwards
-    assert spacing_share(model, 7e-8) == 0.0
-    model.layer.requires_grad_(False)
-    assert spacing_share(model, 1e-9) == 0.0
-
-
-@pytest.mark.parametrize("lr", [6e-12, 1e-9, 3e-8])
-def test_spacing_share_is_that_of_nextafter(lr: float):
-    w = torch.from_numpy(np.random.default_rng(0).standard_normal(5000) * 0.02).float()
-    towards_zero = w.abs() - torch.nextafter(w.abs(), torch.tensor(0.0))
-    expected = float((lr < towards_zero.double() / 2).double().mean())
-    assert spacing_share(weights_of(w), lr) == pytest.approx(expected, abs=1e-12)
-
-
-def test_no_weight_above_1_in_10000_moves_at_6e_12_and_a_usual_rate_is_fine():
-    w = torch.from_numpy(np.random.default_rng(0).standard_normal(50_000) * 0.04).float()
-    share = spacing_share(weights_of(w), 6e-12)
-    assert 0.995 < share < 1.0
-    sentence = rate_sentence(share, 6e-12)
-    assert sentence.startswith("lr 6e-12 cannot move 99.8 % of the weights: ")
-    assert rate_sentence(spacing_share(weights_of(w), 1e-6), 1e-6) is None
-    # the spacing is that of the weights' own type
-    assert spacing_share(weights_of(w, torch.bfloat16), 1e-6) > 0.9
-
-
-def test_drift_by_hand():
-    model = nn.Module()
-    model.embeddings = nn.Parameter(torch.tensor([3.0, 0.0]))
-    model.layer = nn.Parameter(torch.tensor([4.0, 0.0]))
-    model.frozen = nn.Parameter(torch.tensor([100.0]), requires_grad=False)
-    start = snapshot(model)
-    assert drift(start, model) == {
-        "drift": 0.0,
-        "drift_unchanged": 1.0,
-        "drift_unchanged_layers": 1.0,
-    }
-    with torch.no_grad():
-        model.layer += torch.tensor([0.3, 0.4])
-    moved = drift(start, model)
-    assert moved["drift"] == pytest.approx(0.1)  # .5 / 5
-    assert (moved["drift_unchanged"], moved["drift_unchanged_layers"]) == (0.5, 0.0)
-    assert drift_sentence(moved) == (
-        "The stage moved the trainable weights by 10.00% (relative L2 distance); 50.0 % of them "
-        "did not change at all, 0.0 % outside the embeddings."
-    )
-
-
-def test_drift_refuses_weights_it_has_no_start_of():
-    model = weights_of(torch.ones(2))
-    with pytest.raises(ValueError, match="expected start weights for layer of shape"):
-        drift({}, model)
-    with pytest.raises(ValueError, match=r"found \(3,\)"):
-        drift({"layer": torch.ones(3)}, model)
 
 
 def test_cut_sentence():
@@ -378,7 +269,7 @@ def test_resumed_alarms_say_what_uninterrupted_ones_say():
         for step in steps[:cut]:
             feed(first, *step)
         state = json.loads(json.dumps(first.state()))
-        second, said = new()
+        second, sentences = new()
         second.load(state)
         for step in steps[cut:]:
             feed(second, *step)
@@ -386,7 +277,7 @@ def test_resumed_alarms_say_what_uninterrupted_ones_say():
         second.on_end()
         assert second.messages == whole.messages and len(whole.messages) >= 4
         assert json.dumps(second.state()) == json.dumps(whole.state())
-        assert said == whole.messages[len(first.messages) :]
+        assert sentences == whole.messages[len(first.messages) :]
 
 
 def test_state_within_a_step_is_refused():

@@ -1,4 +1,4 @@
-"""What a step computes: which groups, in which blocks, with which targets and learning rate."""
+"""What a step computes: which groups, in which blocks, with which targets."""
 
 from __future__ import annotations
 
@@ -14,12 +14,9 @@ from hypothesis import strategies as st
 from raypipe.inference.pairs import Template, length_batches
 from raypipe.inference.token_reader import TokenReader, token_table
 from raypipe.inference.truncation import Budgets, LongestFirst
-from raypipe.losses.listwise import InfoNCE
 from raypipe.records import GROUPS
 from raypipe.train.batches import Batcher, Block, QueryOrder, Targets
 from raypipe.train.group_reader import GroupReader
-from raypipe.train.schedules import Linear
-from raypipe.train.settings import TrainingSettings
 
 CLS, SEP, QUERY, DOC = 1, 2, 1000, 2000
 TEMPLATE = Template((CLS,), (SEP,), (SEP,), ((0,), 0, (0,), 1, (1,)), pad_id=0, pad_type=0)
@@ -104,7 +101,7 @@ def batcher_of(folder: Path, budget: int, targets: Targets | None = None, max_le
 
 def read_pairs(block: Block) -> dict[tuple[int, int], tuple[int, int]]:
     """(row, column) of the score matrix to (query, document), read off the model inputs."""
-    found = {}
+    texts_by_cell = {}
     for positions, inputs in block.batches:
         assert set(inputs) == {"input_ids", "attention_mask", "token_type_ids"}
         for position, ids, mask in zip(
@@ -116,9 +113,9 @@ def read_pairs(block: Block) -> dict[tuple[int, int], tuple[int, int]]:
             doc = {i - DOC for i in inside if i >= DOC}
             assert len(query) == len(doc) == 1 and len(real) <= 20 and not ids[mask == 0].any()
             place = (int(block.cells_T[0][position]), int(block.cells_T[1][position]))
-            assert place not in found
-            found[place] = (query.pop(), doc.pop())
-    return found
+            assert place not in texts_by_cell
+            texts_by_cell[place] = (query.pop(), doc.pop())
+    return texts_by_cell
 
 
 @settings(deadline=None, max_examples=40, database=None)
@@ -127,28 +124,28 @@ def test_blocks_hold_every_pair_once(folder, rows, budget):
     batcher = batcher_of(folder, budget)
     groups = batcher.groups
     expected = [(groups[row][0], [int(d) for d in groups[row][1]]) for row in rows]
-    found, tokens = [], 0
+    groups_read, tokens = [], 0
     for block in batcher.blocks(rows):
         pairs = read_pairs(block)
         assert len(pairs) == block.pairs
         for number in range(block.queries):
             docs = [pairs[place] for place in sorted(pairs) if place[0] == number]
-            found.append((docs[0][0], [doc for _, doc in docs]))
+            groups_read.append((docs[0][0], [doc for _, doc in docs]))
             assert {query for query, _ in docs} == {docs[0][0]}
-        assert sorted(pairs) == [tuple(p) for p in np.argwhere(_real(block, groups, found))]
+        assert sorted(pairs) == [tuple(p) for p in np.argwhere(_real(block, groups, groups_read))]
         real = sum(int(inputs["attention_mask"].sum()) for _, inputs in block.batches)
         assert block.tokens == real
         assert block.tokens <= budget or block.queries == 1
         for positions, inputs in block.batches:
             assert inputs["input_ids"].size <= max(budget // 4, 1) or len(positions) == 1
         tokens += block.tokens
-    assert found == expected
+    assert groups_read == expected
     assert tokens == sum(block.tokens for block in batcher_of(folder, 1 << 20).blocks(rows))
 
 
-def _real(block: Block, groups: GroupReader, found: list) -> np.ndarray:
+def _real(block: Block, groups: GroupReader, groups_read: list) -> np.ndarray:
     """Places of the score matrix that hold a document: the last groups found are the block's."""
-    sizes = [len(docs) for _, docs in found[-block.queries :]]
+    sizes = [len(docs) for _, docs in groups_read[-block.queries :]]
     assert block.targets_QD.shape == block.mask_QD.shape == (len(sizes), max(sizes))
     return np.arange(max(sizes)) < np.array(sizes)[:, None]
 
@@ -227,9 +224,9 @@ TEACHER = np.array([2.0, np.nan, 1.0, np.inf])
     ],
 )
 def test_targets(targets, values, usable):
-    found, mask = targets.of(RELEVANCE, TEACHER)
-    np.testing.assert_array_equal(found, values)
-    assert found.dtype == np.float64 and mask.tolist() == usable
+    fitted, mask = targets.of(RELEVANCE, TEACHER)
+    np.testing.assert_array_equal(fitted, values)
+    assert fitted.dtype == np.float64 and mask.tolist() == usable
 
 
 def test_a_blocks_targets_masks_and_labels(folder):
@@ -245,41 +242,3 @@ def test_a_blocks_targets_masks_and_labels(folder):
     np.testing.assert_array_equal(ranks.targets_QD, [[-5, -4, np.nan, -2], [-5, -4, 0, 0]])
     assert ranks.mask_QD.tolist() == [[True, True, False, True], [True, True, False, False]]
     np.testing.assert_array_equal(ranks.labels_QD, [[3, 1, 0, 0], [3, 1, np.nan, np.nan]])
-
-
-# --- steps and rates -----------------------------------------------------------------------------
-
-
-def test_the_linear_schedule_by_hand():
-    assert [Linear().factor(s, 10, 2) for s in range(10)] == [
-        *(1 / 2, 1),
-        *(8 / 8, 7 / 8, 6 / 8, 5 / 8, 4 / 8, 3 / 8, 2 / 8, 1 / 8),
-    ]
-    assert [Linear().factor(s, 4, 0) for s in range(4)] == [1, 0.75, 0.5, 0.25]
-    assert [Linear().factor(s, 4, 4) for s in range(4)] == [0.25, 0.5, 0.75, 1]
-    assert Linear().factor(0, 1, 0) == 1
-
-
-@given(st.integers(1, 300), st.floats(0, 1))
-def test_the_linear_schedule_rises_then_falls_and_is_never_zero(total, warmup):
-    factors = [Linear().factor(step, total, int(warmup * total)) for step in range(total)]
-    assert min(factors) > 0 and max(factors) == 1
-    top = factors.index(1)
-    assert factors[: top + 1] == sorted(factors[: top + 1])
-    assert factors[top:] == sorted(factors[top:], reverse=True)
-
-
-@pytest.mark.parametrize(
-    ("changes", "groups", "steps"),
-    [
-        ({}, 160, 10),
-        ({}, 175, 10),  # a rest begins no step
-        ({}, 3, 1),  # but there is always one
-        ({"epochs": 2.5}, 160, 25),
-        ({"epochs": 0.5, "queries_per_step": 4}, 160, 20),
-        ({"epochs": 2, "queries_per_step": 10}, 15, 3),  # steps run across epoch ends
-        ({"steps": 7, "epochs": 3}, 160, 7),
-    ],
-)
-def test_total_steps(changes, groups, steps):
-    assert TrainingSettings(loss=InfoNCE(), **changes).total_steps(groups) == steps

@@ -29,53 +29,53 @@ def snapshot(step: int) -> Snapshot:
     return Snapshot(step, {"world": 1, "loss": 0.1 * step}, {"weights": weights, "rng": rng})
 
 
-def write(one: Checkpoints, step: int) -> Path:
-    return Path(one.write(snapshot(step), one.new_name(step)))
+def write(stored: Checkpoints, step: int) -> Path:
+    return Path(stored.write(snapshot(step), stored.new_name(step)))
 
 
 def test_what_is_written_is_read(tmp_path):
-    one = files(tmp_path)
-    assert one.newest() is None and one.names() == []
-    path = write(one, 40)
-    assert one.newest() == path.name and path.name.startswith("step-00000040-")
-    found, expected = one.read(path.name), snapshot(40)
-    assert found.step == 40 and found.facts == expected.facts
-    assert found.tensors.keys() == expected.tensors.keys()
+    stored = files(tmp_path)
+    assert stored.newest() is None and stored.names() == []
+    path = write(stored, 40)
+    assert stored.newest() == path.name and path.name.startswith("step-00000040-")
+    read, expected = stored.read(path.name), snapshot(40)
+    assert read.step == 40 and read.facts == expected.facts
+    assert read.tensors.keys() == expected.tensors.keys()
     for part, tensors in expected.tensors.items():
         for name, value in tensors.items():
-            assert torch.equal(found.tensors[part][name], value)
-            assert found.tensors[part][name].dtype == value.dtype
+            assert torch.equal(read.tensors[part][name], value)
+            assert read.tensors[part][name].dtype == value.dtype
 
 
 def test_the_last_ones_are_kept(tmp_path):
-    one = files(tmp_path)
+    stored = files(tmp_path)
     for step in (5, 10, 15, 100):
-        write(one, step)
-    assert [name[:13] for name in one.names()] == ["step-00000100", "step-00000015"]
-    assert one.read(one.newest()).step == 100
+        write(stored, step)
+    assert [name[:13] for name in stored.names()] == ["step-00000100", "step-00000015"]
+    assert stored.read(stored.newest()).step == 100
 
 
 def test_an_interrupted_upload_is_not_used(tmp_path):
-    one = files(tmp_path)
-    good = write(one, 10)
-    cut = write(one, 20)
+    stored = files(tmp_path)
+    good = write(stored, 10)
+    cut = write(stored, 20)
     (cut / "manifest.json").unlink()  # it is written last
-    assert one.newest() == good.name
-    half = write(one, 30)
+    assert stored.newest() == good.name
+    half = write(stored, 30)
     text = (half / "manifest.json").read_text()
     (half / "manifest.json").write_text(text[: len(text) // 2])
-    assert one.newest() == good.name
+    assert stored.newest() == good.name
     assert good.is_dir()  # incomplete ones count for nothing when old ones are deleted
     for step in (40, 50):
-        write(one, step)
-    assert [name[:13] for name in one.names()] == ["step-00000050", "step-00000040"]
+        write(stored, step)
+    assert [name[:13] for name in stored.names()] == ["step-00000050", "step-00000040"]
 
 
 @pytest.mark.parametrize("file", ["weights.safetensors", "rng.safetensors", "facts.json"])
 @pytest.mark.parametrize("how", ["changed", "missing"])
 def test_a_damaged_file_is_not_used(tmp_path, file, how):
-    one = files(tmp_path)
-    good, bad = write(one, 10), write(one, 20)
+    stored = files(tmp_path)
+    good, bad = write(stored, 10), write(stored, 20)
     if how == "missing":
         (bad / file).unlink()
     else:
@@ -83,7 +83,7 @@ def test_a_damaged_file_is_not_used(tmp_path, file, how):
         data[-1] ^= 1  # same size
         (bad / file).write_bytes(bytes(data))
     with pytest.warns(UserWarning, match=f"{file} is damaged: not used"):
-        assert one.newest() == good.name
+        assert stored.newest() == good.name
 
 
 def test_other_inputs_are_another_training(tmp_path):
@@ -135,9 +135,9 @@ def test_a_full_disk_before_the_first_checkpoint(tmp_path):
 
 
 def test_two_writers_of_one_step_do_not_meet(tmp_path):
-    one = files(tmp_path)
-    assert write(one, 10) != write(one, 10)
-    assert len(one.names()) == 2
+    stored = files(tmp_path)
+    assert write(stored, 10) != write(stored, 10)
+    assert len(stored.names()) == 2
 
 
 def test_the_manifest_is_plain(tmp_path):

@@ -27,39 +27,39 @@ def data(tmp_path_factory, beir_folder, tiny_backbone) -> Path:
     return write_data(tmp_path_factory.mktemp("groups"), beir_folder, tiny_backbone)
 
 
-def gradient(data, backbone, *, budget, limit, dropout, loss, precision="fp32"):
-    """(totals, gradients, random state after it, scores seen) of one step of six groups.
+def gradient(data, backbone, *, budget, limit, dropout, loss, rows=ROWS, queries=6):
+    """(totals, gradients, random state after it, scores seen) of some groups of one step.
 
     Blocks are cut for `budget`, and computed as if `limit` tokens fitted into memory.
     """
     config = CrossEncoder(backbone=str(backbone), hidden_dropout=dropout, attention_dropout=dropout)
     model = config.load(backbone, 1, training=True, device="cpu")
     batcher = batcher_of(data, backbone, budget, loss.uses)
-    scaler = torch.amp.GradScaler("cpu", enabled=precision == "fp16")
+    scaler = torch.amp.GradScaler("cpu", enabled=False)
     seen: list[torch.Tensor] = []
     torch.manual_seed(7)
-    blocks = list(batcher.blocks(ROWS))
-    totals = Gradients(model, loss, precision, limit, scaler).add(
-        blocks, len(ROWS), lambda block, scores: seen.append(scores), blocks[0]
+    blocks = list(batcher.blocks(rows))
+    totals = Gradients(model, loss, "fp32", limit, scaler).add(
+        blocks, queries, lambda block, scores: seen.append(scores), blocks[0]
     )
-    found = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
-    return totals, found, torch.get_rng_state(), seen
+    gradients = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+    return totals, gradients, torch.get_rng_state(), seen
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
 @pytest.mark.parametrize("loss", [InfoNCE(), MarginMSE()], ids=lambda loss: loss.type)
 def test_a_large_group_is_computed_in_pieces(data, tiny_backbone, loss, dropout):
     """Same batches, with dropout the same masks: only what is kept in memory differs."""
-    given = {"budget": 64, "dropout": dropout, "loss": loss}
-    whole = gradient(data, tiny_backbone, limit=10_000, **given)
-    pieces = gradient(data, tiny_backbone, limit=1, **given)
+    settings = {"budget": 64, "dropout": dropout, "loss": loss}
+    whole = gradient(data, tiny_backbone, limit=10_000, **settings)
+    pieces = gradient(data, tiny_backbone, limit=1, **settings)
     torch.testing.assert_close(pieces[0], whole[0], rtol=1e-6, atol=1e-6)
     assert pieces[1].keys() == whole[1].keys() and len(whole[1]) > 30
     for name, value in whole[1].items():
         torch.testing.assert_close(pieces[1][name], value, rtol=1e-4, atol=1e-6, msg=name)
     assert torch.equal(pieces[2], whole[2])  # the next step draws the same dropout
-    for one, two in zip(pieces[3], whole[3], strict=True):
-        torch.testing.assert_close(one, two, rtol=1e-5, atol=1e-6)
+    for piece, unsplit in zip(pieces[3], whole[3], strict=True):
+        torch.testing.assert_close(piece, unsplit, rtol=1e-5, atol=1e-6)
 
 
 def test_only_blocks_above_the_budget_are_computed_twice(data, tiny_backbone, monkeypatch):
@@ -74,20 +74,29 @@ def test_only_blocks_above_the_budget_are_computed_twice(data, tiny_backbone, mo
     loss = InfoNCE()
     sizes = [b.tokens for b in batcher_of(data, tiny_backbone, 1).blocks(ROWS)]
     middle = sorted(sizes)[3]
-    given = {"dropout": 0.0, "loss": loss}
-    gradient(data, tiny_backbone, budget=4096, limit=4096, **given)
+    settings = {"dropout": 0.0, "loss": loss}
+    gradient(data, tiny_backbone, budget=4096, limit=4096, **settings)
     assert passes == []
-    gradient(data, tiny_backbone, budget=middle, limit=middle, **given)
+    gradient(data, tiny_backbone, budget=middle, limit=middle, **settings)
     assert passes == [size for size in sizes if size > middle] and passes
 
 
 def test_dropout_off_every_budget_gives_the_unsplit_gradient(data, tiny_backbone):
-    given = {"dropout": 0.0, "loss": InfoNCE()}
-    whole = gradient(data, tiny_backbone, budget=100_000, limit=100_000, **given)
+    settings = {"dropout": 0.0, "loss": InfoNCE()}
+    whole = gradient(data, tiny_backbone, budget=100_000, limit=100_000, **settings)
     for budget in (40, 90, 200):
-        _, found, _, _ = gradient(data, tiny_backbone, budget=budget, limit=budget, **given)
+        _, gradients, _, _ = gradient(data, tiny_backbone, budget=budget, limit=budget, **settings)
         for name, value in whole[1].items():
-            torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-6, msg=name)
+            torch.testing.assert_close(gradients[name], value, rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_a_step_divides_by_all_its_queries_not_by_those_that_are_kept(data, tiny_backbone):
+    settings = {"budget": 100_000, "limit": 100_000, "dropout": 0.0, "loss": InfoNCE()}
+    alone = gradient(data, tiny_backbone, **settings, rows=[0, 3], queries=2)
+    kept = gradient(data, tiny_backbone, **settings, rows=[0, 3], queries=8)
+    assert float(kept[0][0]) == float(alone[0][0]) / 4
+    for name, value in alone[1].items():
+        torch.testing.assert_close(kept[1][name], value / 4, rtol=0, atol=0, msg=name)
 
 
 def test_the_loss_of_each_query(data, tiny_backbone):
@@ -133,8 +142,8 @@ def test_a_worker_without_groups_takes_part_in_fp16(data, tiny_backbone, monkeyp
     )
     assert totals.tolist() == [0.0, 0.0, 0.0]
     scaler.unscale_(optimizer)
-    found = [p.grad for p in model.parameters() if p.grad is not None]
-    assert len(found) > 30 and not any(grad.any() for grad in found)
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    assert len(gradients) > 30 and not any(grad.any() for grad in gradients)
     scaler.step(optimizer)
     scaler.update()
     assert scaler.get_scale() == (1024.0 if restored else 65536.0)
@@ -149,7 +158,7 @@ def two_workers(rank: int, folder: str, backbone: str, data: str) -> None:
     dist.init_process_group(
         "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2
     )
-    found, saved, begun = {}, {}, {}
+    results, saved, begun = {}, {}, {}
     stage = STAGE.replace(queries_per_step=5, steps=6, checkpoint_every=1)
     plain: list[torch.nn.Module] = []
 
@@ -187,15 +196,15 @@ def two_workers(rank: int, folder: str, backbone: str, data: str) -> None:
             save=keep if name == "fsdp" else None,
             resume=box[0] if name == "again" else None,
         )
-        found[name] = {
+        results[name] = {
             "history": outcome.history,
             "weights": whole_state(model),
             "moved": drift(begun["start"], model),
             "spacing": begun["spacing"],
         }
     parts = sum(p.to_local().numel() for p in model.parameters())
-    found["share"] = parts / sum(p.numel() for p in model.parameters())
-    torch.save(found, f"{folder}/{rank}.pt")
+    results["share"] = parts / sum(p.numel() for p in model.parameters())
+    torch.save(results, f"{folder}/{rank}.pt")
     dist.destroy_process_group()
 
 
@@ -207,8 +216,8 @@ def test_fsdp_trains_like_ddp(data, tiny_backbone, tmp_path, monkeypatch):
     assert first["fsdp"]["history"] == second["fsdp"]["history"]
     assert same(first["fsdp"]["weights"], second["fsdp"]["weights"])
     assert 0.4 < first["share"] < 0.6 and first["share"] + second["share"] == pytest.approx(1)
-    for one, two in zip(first["ddp"]["history"], first["fsdp"]["history"], strict=True):
-        assert one == pytest.approx(two, rel=1e-4, abs=1e-4)
+    for ddp_row, fsdp_row in zip(first["ddp"]["history"], first["fsdp"]["history"], strict=True):
+        assert ddp_row == pytest.approx(fsdp_row, rel=1e-4, abs=1e-4)
     for name, value in first["ddp"]["weights"].items():
         if not name.endswith(("classifier.bias", "key.bias")):
             other = first["fsdp"]["weights"][name]

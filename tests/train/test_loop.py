@@ -24,6 +24,7 @@ from raypipe.records import CANDIDATES, QRELS
 from raypipe.stages.validation import Validation
 from raypipe.train.filtering import Filtering
 from raypipe.train.selection import Outcome
+from raypipe.train.settings import Freeze
 
 
 @pytest.fixture(scope="module")
@@ -41,16 +42,16 @@ def test_losses_do_not_depend_on_the_token_budget(data, tiny_backbone, loss):
         for budget in (100_000, 128, 64)
     }
     assert counts[100_000] == 1 < counts[128] < counts[64] == 6  # one block, some, one per group
-    found = {budget: fit(data, tiny_backbone, stage, budget=budget)[0] for budget in counts}
-    whole = found[100_000]
+    outcomes = {budget: fit(data, tiny_backbone, stage, budget=budget)[0] for budget in counts}
+    whole = outcomes[100_000]
     assert len(column(whole, "loss")) == 8 and len(set(column(whole, "loss"))) == 8
     for budget in (128, 64):
         for name in ("loss", "grad_norm"):
             np.testing.assert_allclose(
-                column(found[budget], name), column(whole, name), rtol=0, atol=1e-5
+                column(outcomes[budget], name), column(whole, name), rtol=0, atol=1e-5
             )
         for name in ("pairs", "tokens", "lr"):
-            assert column(found[budget], name) == column(whole, name)
+            assert column(outcomes[budget], name) == column(whole, name)
 
 
 FILTER = Filtering(mode="backward_forward", warmup_queries=12, window=8, memory=32)
@@ -64,20 +65,20 @@ def two_workers(rank: int, folder: str, backbone: str, data: str) -> None:
     dist.init_process_group(
         "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2
     )
-    found = {}
+    results = {}
     for name, stage in STAGES.items():
-        said: list[str] = []
+        sentences: list[str] = []
         outcome, model, _ = fit(
             Path(data),
             Path(backbone),
             stage,
             budget=128,
             wrap=lambda model: DistributedDataParallel(model, broadcast_buffers=False),
-            say=said.append,
+            say=sentences.append,
         )
-        kept = {"history": outcome.history, "filtering": outcome.filtering, "said": said}
-        found[name] = {**kept, "weights": weights(model)}
-    torch.save(found, f"{folder}/{rank}.pt")
+        kept = {"history": outcome.history, "filtering": outcome.filtering, "said": sentences}
+        results[name] = {**kept, "weights": weights(model)}
+    torch.save(results, f"{folder}/{rank}.pt")
     dist.destroy_process_group()
 
 
@@ -94,7 +95,7 @@ def pair(data, tiny_backbone, tmp_path_factory) -> list[dict]:
 
 @pytest.mark.parametrize("name", STAGES)
 def test_two_processes_train_like_one(data, tiny_backbone, pair, name):
-    first, second = (one[name] for one in pair)
+    first, second = (results[name] for results in pair)
     assert first["history"] == second["history"]
     assert same(first["weights"], second["weights"])
     alone, model, _ = fit(data, tiny_backbone, STAGES[name], budget=128)
@@ -113,14 +114,14 @@ def test_two_processes_train_like_one(data, tiny_backbone, pair, name):
 
 def test_two_processes_filter_as_one_does(data, tiny_backbone, pair):
     """Rank 0 decides for both; an odd share of the groups is left, at times none for a worker."""
-    first, second = (one["filtered"] for one in pair)
-    said: list[str] = []
-    alone, _, _ = fit(data, tiny_backbone, STAGES["filtered"], budget=128, say=said.append)
+    first, second = (results["filtered"] for results in pair)
+    sentences: list[str] = []
+    alone, _, _ = fit(data, tiny_backbone, STAGES["filtered"], budget=128, say=sentences.append)
     kept = column(alone, "kept")
     assert kept[:2] == [6, 6] and min(kept) < 2 and sum(kept) < 6 * 12
     assert first["filtering"] == second["filtering"] == pytest.approx(alone.filtering, rel=1e-4)
     assert first["filtering"]["skipped_forward"] > 0 < first["filtering"]["skipped_backward"]
-    assert first["said"] == said and len(said) == 2 and second["said"] == []
+    assert first["said"] == sentences and len(sentences) == 2 and second["said"] == []
 
 
 def test_filtering_is_refused_on_spread_weights(data, tiny_backbone, monkeypatch):
@@ -220,7 +221,7 @@ def test_training_ranks_better(data, tiny_backbone, precision):
 def test_a_worker_without_validation_queries(data, tiny_backbone, monkeypatch):
     """One query for two workers: the second scores nothing and gets the first one's values."""
     full = validation_of(data, tiny_backbone)
-    one = dataclasses.replace(
+    validation = dataclasses.replace(
         full,
         candidates=full.candidates.slice(0, 1),
         query_rows=full.query_rows[:1],
@@ -239,7 +240,7 @@ def test_a_worker_without_validation_queries(data, tiny_backbone, monkeypatch):
 
         return score
 
-    alone = one.run(model, scorer)
+    alone = validation.run(model, scorer)
     assert scored == [20]
     first = [float(20 - place) for place in range(20)]
 
@@ -251,5 +252,23 @@ def test_a_worker_without_validation_queries(data, tiny_backbone, monkeypatch):
     monkeypatch.setattr(dist, "get_rank", lambda: 1)
     monkeypatch.setattr(dist, "get_world_size", lambda: 2)
     monkeypatch.setattr(dist, "all_gather_object", gather)
-    assert one.run(model, scorer) == one.first_stage()  # scores that fall along the candidates
-    assert scored == [20] and alone.keys() == one.first_stage().keys()
+    # the other worker's scores fall along the candidates
+    assert validation.run(model, scorer) == validation.first_stage()
+    assert scored == [20] and alone.keys() == validation.first_stage().keys()
+
+
+def test_frozen_weights_do_not_move(data, tiny_backbone):
+    stage = STAGE.replace(freeze=Freeze(embeddings=True, layers=1))
+    start = CrossEncoder(backbone=str(tiny_backbone), hidden_dropout=0.0).load(
+        tiny_backbone, 1, training=True, device="cpu"
+    )
+    _, model, _ = fit(data, tiny_backbone, stage)
+    moved = {n for n, v in weights(model).items() if not torch.equal(v, start.state_dict()[n])}
+    assert moved and not {n for n in moved if "embeddings" in n or "layer.0." in n}
+    assert any("layer.1." in n for n in moved) and "classifier.weight" in moved
+
+
+def test_fewer_queries_than_workers(data, tiny_backbone, monkeypatch):
+    monkeypatch.setattr("raypipe.train.loop.rank_and_world", lambda: (0, 7))
+    with pytest.raises(ValueError, match=r"queries_per_step: 6 .*resources\.workers=7"):
+        fit(data, tiny_backbone, STAGE)

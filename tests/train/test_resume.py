@@ -123,7 +123,7 @@ def test_a_restart_after_any_step_changes_no_bit(data, tiny_backbone, tmp_path, 
         with pytest.raises(Killed):
             run(data, tiny_backbone, stage, files, kill_at, **chosen)
         torch.manual_seed(999)  # a new process
-        again, other, told = run(data, tiny_backbone, stage, files, **chosen)
+        again, other, reports = run(data, tiny_backbone, stage, files, **chosen)
         assert same(weights(model), weights(other))
         assert again.history == whole.history
         assert (again.best, again.best_step) == (whole.best, whole.best_step)
@@ -131,7 +131,7 @@ def test_a_restart_after_any_step_changes_no_bit(data, tiny_backbone, tmp_path, 
         assert again.alarms == whole.alarms
         assert again.filtering == pytest.approx(whole.filtering, nan_ok=True, rel=0, abs=0)
         assert again.resumed_from == [kill_at]
-        rows = [row for report in told for row in report["rows"]]
+        rows = [row for report in reports for row in report["rows"]]
         assert rows == whole.history  # told from the beginning: the tracker may be another
 
 
@@ -148,8 +148,8 @@ def test_an_interruption_neither_hides_nor_repeats_an_alarm(data, tiny_backbone,
     """Constant scores are said at the third step in a row, and again at ten times as many."""
     stage = LONG.replace(steps=32, validate_every=16)
     whole, _, _ = run(data, tiny_backbone, stage, checkpoints(tmp_path / "whole"), wrap=constant)
-    said = [text for text in whole.alarms if "the same score" in text]
-    assert [text.split(":")[0] for text in said] == ["Step 3", "Step 30"]
+    sentences = [text for text in whole.alarms if "the same score" in text]
+    assert [text.split(":")[0] for text in sentences] == ["Step 3", "Step 30"]
     files = checkpoints(tmp_path / "broken")
     with pytest.raises(Killed):
         run(data, tiny_backbone, stage, files, kill_at, wrap=constant)
@@ -231,7 +231,7 @@ def worker(
     dist.init_process_group(
         "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=world
     )
-    files, found = checkpoints(Path(folder) / "files"), {}
+    files, results = checkpoints(Path(folder) / "files"), {}
 
     def save(step: int, snapshot: Snapshot | None) -> None:
         assert (snapshot is not None) == (rank == 0)
@@ -256,7 +256,7 @@ def worker(
             )
             assert outcome.best_step == 8  # these are the weights that are compared
             columns = {name: column(outcome, name) for name in COLUMNS}
-            found[label] = {**columns, "weights": weights(model)}
+            results[label] = {**columns, "weights": weights(model)}
         except Killed:
             pass
 
@@ -264,7 +264,7 @@ def worker(
     once("killed", save=save)
     dist.barrier()
     once("again", resume=files.read(files.newest()))
-    torch.save(found, f"{folder}/{rank}.pt")
+    torch.save(results, f"{folder}/{rank}.pt")
     dist.destroy_process_group()
 
 
@@ -276,12 +276,12 @@ def test_processes_go_on_with_their_own_random_state(
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
     arguments = (world, str(tmp_path), str(tiny_backbone), str(data), 4, 0.1)
     torch.multiprocessing.spawn(worker, arguments, nprocs=world)
-    found = [torch.load(tmp_path / f"{rank}.pt") for rank in range(world)]
-    for one in found:
-        assert "killed" not in one
-        assert one["again"]["loss"] == one["whole"]["loss"] == found[0]["whole"]["loss"]
-        assert same(one["again"]["weights"], found[0]["whole"]["weights"])
-        assert same(one["whole"]["weights"], found[0]["whole"]["weights"])
+    results = [torch.load(tmp_path / f"{rank}.pt") for rank in range(world)]
+    for result in results:
+        assert "killed" not in result
+        assert result["again"]["loss"] == result["whole"]["loss"] == results[0]["whole"]["loss"]
+        assert same(result["again"]["weights"], results[0]["whole"]["weights"])
+        assert same(result["whole"]["weights"], results[0]["whole"]["weights"])
 
 
 def test_two_workers_are_continued_by_one(data, tiny_backbone, tmp_path, monkeypatch):

@@ -101,11 +101,11 @@ class Toy(torch.nn.Module):
 
 
 def naive_windows(n: int, cut: MaxP) -> list[tuple[int, int]]:
-    found, start = [], 0
+    windows, start = [], 0
     while True:
-        found.append((start, start + cut.length))
+        windows.append((start, start + cut.length))
         if start + cut.length >= n:
-            return found[: cut.max_passages]
+            return windows[: cut.max_passages]
         start += cut.stride
 
 
@@ -149,8 +149,10 @@ def test_loss_and_gradient_are_those_of_separate_forwards(folder, cut, budget):
         loss = block_loss(model, block, InfoNCE(), "fp32", CPU)
         expected = naive_loss(model, batcher, list(range(at, at + block.queries)))
         torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-6)
-        for one, two in zip(gradients(model, loss), gradients(model, expected), strict=True):
-            torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-6)
+        for gradient, naive_gradient in zip(
+            gradients(model, loss), gradients(model, expected), strict=True
+        ):
+            torch.testing.assert_close(gradient, naive_gradient, rtol=1e-4, atol=1e-6)
         at += block.queries
     assert at == 8
 
@@ -161,14 +163,14 @@ def test_loss_and_gradient_are_those_of_separate_forwards(folder, cut, budget):
 )
 def test_blocks_hold_every_passage_once(folder, rows, cut, budget):
     batcher = batcher_of(folder, cut, budget)
-    expected, found = [], []
+    expected, passages = [], []
     for row in rows:
         query, docs, *_ = batcher.groups[row]
         asked = batcher.query_tokens[query][: cut.query].tolist()
         tokens = [batcher.doc_tokens[int(doc)].tolist() for doc in docs]
         expected += [
-            [[CLS, *asked, SEP, *one[a:b], SEP] for a, b in naive_windows(len(one), cut)]
-            for one in tokens
+            [[CLS, *asked, SEP, *doc[a:b], SEP] for a, b in naive_windows(len(doc), cut)]
+            for doc in tokens
         ]
     for block in batcher.blocks(rows):
         read = {}
@@ -186,8 +188,8 @@ def test_blocks_hold_every_passage_once(folder, rows, cut, budget):
         for position, (pair, column) in enumerate(zip(*block.cells_P, strict=True)):
             assert len(pairs[pair]) == column  # in the order of the document
             pairs[pair].append(read[position])
-        found += pairs
-    assert found == expected
+        passages += pairs
+    assert passages == expected
 
 
 def test_documents_of_one_passage_are_batched_as_budgets_batch_them(folder):
@@ -195,12 +197,14 @@ def test_documents_of_one_passage_are_batched_as_budgets_batch_them(folder):
     max_p = batcher_of(folder, MaxP(query=3, length=40, stride=7), 200).blocks(rows)
     plain = batcher_of(folder, Budgets(query=3, doc=40), 200).blocks(rows)
     model = Toy()
-    for one, two in zip(max_p, plain, strict=True):
-        assert one.passages == two.passages == one.pairs and one.tokens == two.tokens
-        for (rows_a, a), (rows_b, b) in zip(one.batches, two.batches, strict=True):
+    for passages, whole in zip(max_p, plain, strict=True):
+        assert passages.passages == whole.passages == passages.pairs
+        assert passages.tokens == whole.tokens
+        for (rows_a, a), (rows_b, b) in zip(passages.batches, whole.batches, strict=True):
             assert rows_a.tolist() == rows_b.tolist()
             assert {k: v.tobytes() for k, v in a.items()} == {k: v.tobytes() for k, v in b.items()}
-        losses = [block_loss(model, block, InfoNCE(), "fp32", CPU).item() for block in (one, two)]
+        blocks = (passages, whole)
+        losses = [block_loss(model, block, InfoNCE(), "fp32", CPU).item() for block in blocks]
         assert losses[0] == losses[1]
 
 

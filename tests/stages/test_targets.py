@@ -57,12 +57,12 @@ def batch(
         _comparisons(compared[q] if compared else {})
         | {
             "query_index": q,
-            "doc_indices": range(len(one)),
-            "relevance": one,
-            "teacher_values": [float(place) for place in range(len(one))],
-            "ranks": range(1, len(one) + 1),
+            "doc_indices": range(len(grades)),
+            "relevance": grades,
+            "teacher_values": [float(place) for place in range(len(grades))],
+            "ranks": range(1, len(grades) + 1),
         }
-        for q, one in enumerate(relevance)
+        for q, grades in enumerate(relevance)
     ]
     schema = GROUPS if compared is None else PAIRWISE_GROUPS
     groups = write(folder / "groups", pa.Table.from_pylist(rows, schema=schema))
@@ -101,16 +101,16 @@ def scores(block: Block) -> torch.Tensor:
 )
 def test_every_term_sees_the_labels_that_it_would_see_alone(tmp_path, terms):
     block = batch(tmp_path / "sum", weighted(*terms), RELEVANCE)
-    found = loss_of(weighted(*terms), scores(block), block)
+    summed = loss_of(weighted(*terms), scores(block), block)
     alone = 0.0
     for number, term in enumerate(terms):
         own = batch(tmp_path / str(number), term, RELEVANCE)
         alone += loss_of(term, scores(own), own)
-    assert float(found) == pytest.approx(float(alone), rel=1e-6)
-    binary = [[min(y, 1) for y in one] for one in RELEVANCE]
+    assert float(summed) == pytest.approx(float(alone), rel=1e-6)
+    binary = [[min(y, 1) for y in grades] for grades in RELEVANCE]
     plain = batch(tmp_path / "binary", weighted(*terms), binary)
     graded = any(term.graded for term in terms)
-    assert (float(loss_of(weighted(*terms), scores(plain), plain)) != float(found)) == graded
+    assert (float(loss_of(weighted(*terms), scores(plain), plain)) != float(summed)) == graded
 
 
 NEITHER = 1
@@ -133,10 +133,10 @@ def test_a_document_that_is_neither_is_in_no_label_term(tmp_path, term):
     block = batch(tmp_path / "sum", both, [[3, 1, 0, 0]], threshold=2)
     assert block.mask_QD.all()
     taught = slope(KL(), block)
-    found = slope(both, block) - taught
-    assert found[NEITHER].abs() < 1e-7 < taught[NEITHER].abs()
+    label_slope = slope(both, block) - taught
+    assert label_slope[NEITHER].abs() < 1e-7 < taught[NEITHER].abs()
     alone = slope(term, batch(tmp_path / "alone", term, [[3, 1, 0, 0]], threshold=2))
-    torch.testing.assert_close(found, alone, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(label_slope, alone, rtol=1e-4, atol=1e-6)
     assert (alone[[0, 2, 3]] != 0).all()
 
 
@@ -156,12 +156,14 @@ def test_comparisons_reach_the_loss(tmp_path):
     np.testing.assert_array_equal(block.preferences_QDD, expected)
     s = scores(block)
     terms = []
-    for q, one in enumerate(pairs):
-        found = []
-        for (i, j), p in one.items():
-            said = 1 / (1 + np.exp(float(s[q, j] - s[q, i])))
-            found.append(p * np.log(p / said) + (1 - p) * np.log((1 - p) / (1 - said)))
-        terms.append(np.mean(found))
+    for q, compared in enumerate(pairs):
+        divergences = []
+        for (i, j), p in compared.items():
+            preference = 1 / (1 + np.exp(float(s[q, j] - s[q, i])))
+            divergences.append(
+                p * np.log(p / preference) + (1 - p) * np.log((1 - p) / (1 - preference))
+            )
+        terms.append(np.mean(divergences))
     assert loss_of(PairKL(), s, block).item() == pytest.approx(np.mean(terms), rel=1e-5)
     plain = batch(tmp_path / "plain", KL(), RELEVANCE)
     assert plain.preferences_QDD is None
