@@ -8,8 +8,8 @@
 Needs the extra `bench`. Every row is one kind of work, done in turns by raypipe and in the stated
 other way, on the same pairs of the built-in collection. --mining compares three ways to find
 candidates in all installed packages, each in processes of its own: a plain script with bm25s, the
-same work by raypipe's steps, and jobs/mine.py, which does more. --ids looks ids up in a collection of
-that many, by the sorted order of raypipe.tables.ids and by a hash table.
+same work by raypipe's steps, and jobs/mine.py, which does more. --ids looks ids up in a
+collection of that many, by the sorted order of raypipe.tables.ids and by a hash table.
 """
 
 from __future__ import annotations

@@ -90,17 +90,14 @@ def test_a_killed_job_has_what_it_finished(store):
     assert [x.means["nDCG@10"] for x in one.lines["test"]] == pytest.approx([0.3, 0.5])
 
 
-def test_the_job(store, tmp_path):
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, str(ROOT / "jobs" / "report.py"), *arguments]
-        return subprocess.run(command, capture_output=True, text=True)
-
+def test_the_job(command, store, tmp_path):
     files = ["--html", str(tmp_path / "r.html"), "--markdown", str(tmp_path / "r.md")]
-    done = run("a", "--tracking", store, *files)
+    words = [sys.executable, str(ROOT / "jobs" / "report.py"), "a", "--tracking", store, *files]
+    done = subprocess.run(words, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert "cl †" in done.stdout and "queries seen" in done.stdout
     assert (tmp_path / "r.html").read_text().startswith("<!doctype html>")
     assert "| cl † |" in (tmp_path / "r.md").read_text()
-    wrong = run("c", "--tracking", store)
+    wrong = command("report.py", "c", "--tracking", store)
     assert wrong.returncode == 2 and wrong.stderr.startswith("error: no tracked experiment 'c'")
-    assert "--margin" in run("--help").stdout
+    assert "--margin" in command("report.py", "--help").stdout

@@ -224,18 +224,27 @@ COLUMNS = ("loss", "lr", "pairs", "tokens")
 
 
 def worker(
-    rank: int, world: int, folder: str, backbone: str, data: str, kill_at: int, dropout: float
+    rank: int, world: int, folder: str, backbone: str, data: str, dropouts: tuple[float, ...]
 ) -> None:
-    """Trains whole, then with a restart; one of `world` processes."""
+    """One of `world` processes."""
     torch.set_num_threads(1)
     dist.init_process_group(
         "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=world
     )
-    files, results = checkpoints(Path(folder) / "files"), {}
+    for dropout in dropouts:
+        here = Path(folder) / str(dropout)
+        here.mkdir(exist_ok=True)
+        interrupt(rank, here, Path(backbone), Path(data), dropout)
+    dist.destroy_process_group()
+
+
+def interrupt(rank: int, here: Path, backbone: Path, data: Path, dropout: float) -> None:
+    """Trains whole, then with a restart after step 4."""
+    files, results = checkpoints(here / "files"), {}
 
     def save(step: int, snapshot: Snapshot | None) -> None:
         assert (snapshot is not None) == (rank == 0)
-        if step == kill_at:
+        if step == 4:
             if snapshot is not None:
                 files.write(snapshot, files.new_name(step))
             raise Killed
@@ -244,8 +253,8 @@ def worker(
         torch.manual_seed(rank)
         try:
             outcome, model, _ = fit(
-                Path(data),
-                Path(backbone),
+                data,
+                backbone,
                 LONG.replace(steps=8),
                 seed=5,
                 budget=128,
@@ -264,34 +273,38 @@ def worker(
     once("killed", save=save)
     dist.barrier()
     once("again", resume=files.read(files.newest()))
-    torch.save(results, f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
+    torch.save(results, here / f"{rank}.pt")
+
+
+@pytest.fixture(scope="module")
+def processes(data, tiny_backbone, tmp_path_factory) -> dict[int, Path]:
+    """What two and what three processes left, by their number; two without dropout as well."""
+    left = {2: (0.1, 0.0), 3: (0.1,)}
+    folders = {world: tmp_path_factory.mktemp(f"processes-{world}") for world in left}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GLOO_SOCKET_IFNAME", "lo")
+        for world, dropouts in left.items():
+            arguments = (world, str(folders[world]), str(tiny_backbone), str(data), dropouts)
+            torch.multiprocessing.spawn(worker, arguments, nprocs=world)
+    return folders
 
 
 @pytest.mark.parametrize("world", [2, 3])
-def test_processes_go_on_with_their_own_random_state(
-    data, tiny_backbone, tmp_path, monkeypatch, world
-):
+def test_processes_go_on_with_their_own_random_state(processes, world):
     """With three, the order in which gradients are added depends on DDP's buckets as well."""
-    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
-    arguments = (world, str(tmp_path), str(tiny_backbone), str(data), 4, 0.1)
-    torch.multiprocessing.spawn(worker, arguments, nprocs=world)
-    results = [torch.load(tmp_path / f"{rank}.pt") for rank in range(world)]
-    for result in results:
-        assert "killed" not in result
-        assert result["again"]["loss"] == result["whole"]["loss"] == results[0]["whole"]["loss"]
-        assert same(result["again"]["weights"], results[0]["whole"]["weights"])
-        assert same(result["whole"]["weights"], results[0]["whole"]["weights"])
+    found = [torch.load(processes[world] / "0.1" / f"{rank}.pt") for rank in range(world)]
+    for one in found:
+        assert "killed" not in one
+        assert one["again"]["loss"] == one["whole"]["loss"] == found[0]["whole"]["loss"]
+        assert same(one["again"]["weights"], found[0]["whole"]["weights"])
+        assert same(one["whole"]["weights"], found[0]["whole"]["weights"])
 
 
-def test_two_workers_are_continued_by_one(data, tiny_backbone, tmp_path, monkeypatch):
+def test_two_workers_are_continued_by_one(data, tiny_backbone, processes):
     """The same groups in the same order at the same rates and so, without dropout, losses equal up
     to rounding."""
-    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
-    arguments = (2, str(tmp_path), str(tiny_backbone), str(data), 4, 0.0)
-    torch.multiprocessing.spawn(worker, arguments, nprocs=2)
-    pair = torch.load(tmp_path / "0.pt")["whole"]
-    files = checkpoints(tmp_path / "files")
+    pair = torch.load(processes[2] / "0.0" / "0.pt")["whole"]
+    files = checkpoints(processes[2] / "0.0" / "files")
     snapshot = files.read(files.newest())
     assert snapshot.facts["world"] == 2 and snapshot.step == 4
     outcome, _, _ = fit(
