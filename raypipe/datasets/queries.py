@@ -14,7 +14,7 @@ from raypipe.records import QRELS, QUERIES
 
 
 @dataclass(frozen=True)
-class QuerySet:
+class SelectedQueries:
     """Chosen queries with their judgements; every drop is in `counts`."""
 
     queries: pa.Table
@@ -33,7 +33,7 @@ def select_queries(
     positive_relevance: int = 1,
     require_positive: bool = True,
     keep_unjudged: bool = False,
-) -> QuerySet:
+) -> SelectedQueries:
     """Usable queries number `skip` to `skip + limit`, ordered by the SHA-256 of their id.
 
     Membership does not depend on the file's order, and a larger `limit` only adds queries at the
@@ -110,9 +110,9 @@ def _query_set(
     texts: dict[str, str],
     judged: dict[str, dict[str, int]],
     counts: dict[str, int],
-) -> QuerySet:
+) -> SelectedQueries:
     rows = [(i, doc, value) for i in chosen for doc, value in judged.get(i, {}).items()]
     queries = pa.table([chosen, [texts[i] for i in chosen]], schema=QUERIES)
     columns = list(zip(*rows, strict=True)) or [()] * len(QRELS)
     qrels = pa.table([list(column) for column in columns], schema=QRELS)
-    return QuerySet(queries, qrels, {**counts, "queries": len(chosen), "qrels": len(rows)})
+    return SelectedQueries(queries, qrels, {**counts, "queries": len(chosen), "qrels": len(rows)})

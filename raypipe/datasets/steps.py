@@ -14,8 +14,7 @@ from raypipe.config import Config
 from raypipe.datasets.dataset import Dataset
 from raypipe.datasets.docstore import write_docs
 from raypipe.datasets.ir import open_dataset
-from raypipe.datasets.queries import QuerySet as SelectedQueries
-from raypipe.datasets.queries import select_queries
+from raypipe.datasets.queries import SelectedQueries, select_queries
 from raypipe.storage.artifacts import Attempt, Step
 
 DOCS_FILE = "docs.arrow"

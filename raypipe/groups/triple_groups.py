@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from raypipe.records import NEGATIVES
-from raypipe.tables.flat import places
+from raypipe.tables.flat import positions
 from raypipe.tables.text_table import TextTable
 
 PART = 100_000
@@ -136,7 +136,7 @@ def _groups(runs: Iterator[Array], per_group: int, counts: Counter[str]) -> Iter
             counts["repeated_documents"] += part.shape[1] - kept.shape[1]
             part = kept
         query, positive, negative = part
-        place = places(np.append(_run_starts(part), len(query)))
+        place = positions(np.append(_run_starts(part), len(query)))
         starts = np.flatnonzero(place % per_group == 0)
         sizes = np.diff(np.append(starts, len(query))) + 1
         yield IndexGroups(query[starts], sizes, np.insert(negative, starts, positive[starts]))

@@ -92,7 +92,7 @@ def nest(flat: pa.Table, query_ids: Sequence[str], sources: pa.Array) -> pa.Tabl
         offsets = bounds[start : stop + 1] - bounds[start]
         values = [
             array(part, "doc_id").cast(pa.string()),
-            pa.array(places(offsets) + 1, pa.int32()),
+            pa.array(positions(offsets) + 1, pa.int32()),
             array(part, "score"),
             sources.slice(bounds[start], part.num_rows),
         ]
@@ -102,7 +102,7 @@ def nest(flat: pa.Table, query_ids: Sequence[str], sources: pa.Array) -> pa.Tabl
     return pa.concat_tables(batches) if batches else CANDIDATES.empty_table()
 
 
-def places(offsets: Array) -> Array:
+def positions(offsets: Array) -> Array:
     """0, 1, 2, ... within each list that the offsets (the first is 0) delimit."""
     found: Array = np.arange(offsets[-1]) - np.repeat(offsets[:-1], np.diff(offsets))
     return found

@@ -1,7 +1,7 @@
 """Text files of white-space columns, plain or gzipped, read in blocks: any size, bounded memory.
 
-`Block.table` reads a block with pyarrow's CSV reader, at millions of lines a second. Where that
-refuses, or its caller doubts a value, `Block.rows` reads the same block line by line: what is right
+`TextBlock.table` reads a block with pyarrow's CSV reader, at millions of lines a second. Where that
+refuses, or its caller doubts a value, `TextBlock.rows` reads the same block line by line: what is right
 is accepted, what is wrong is an error that names the line.
 """
 
@@ -34,7 +34,7 @@ _WORDS = {3: "three", 5: "five", 6: "six"}
 
 
 @dataclass(frozen=True)
-class Block:
+class TextBlock:
     """Whole lines of a file; white space is what `bytes.split` takes for it."""
 
     path: str
@@ -108,7 +108,7 @@ class Block:
             ) from None
 
 
-def read_blocks(path: str | Path) -> Iterator[Block]:
+def read_blocks(path: str | Path) -> Iterator[TextBlock]:
     """The file's lines in blocks of about `BLOCK` bytes, without a byte order mark.
 
     Raises:
@@ -121,7 +121,7 @@ def read_blocks(path: str | Path) -> Iterator[Block]:
         while head:
             cut = head.rfind(b"\n") + 1
             if cut:
-                block = Block(str(path), first, rest + head[:cut])
+                block = TextBlock(str(path), first, rest + head[:cut])
                 yield block
                 first, rest = first + block.data.count(b"\n"), head[cut:]
             elif len(rest) < BLOCK:
@@ -133,7 +133,7 @@ def read_blocks(path: str | Path) -> Iterator[Block]:
                 )
             head = stream.read(size)
         if rest:
-            yield Block(str(path), first, rest)
+            yield TextBlock(str(path), first, rest)
 
 
 def numbered(column: pa.ChunkedArray, number: Any) -> np.ndarray[Any, Any]:

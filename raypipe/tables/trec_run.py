@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from raypipe.tables.flat import FLAT, array, nest, settle
-from raypipe.tables.text_columns import Block, numbered, read_blocks
+from raypipe.tables.text_columns import TextBlock, numbered, read_blocks
 
 COLUMNS = ("query_id", "Q0", "doc_id", "rank", "score", "tag")
 LINES = FLAT.append(pa.field("tag", pa.int32()))
@@ -109,7 +109,7 @@ def read_lines(
         yield table
 
 
-def _at_once(block: Block, query: Number, tag: Number) -> tuple[int, pa.Table] | None:
+def _at_once(block: TextBlock, query: Number, tag: Number) -> tuple[int, pa.Table] | None:
     """None where a wanted line has no finite score, or the block needs a closer look."""
     table = block.table(COLUMNS, _TYPES)
     if table is None:
@@ -125,7 +125,7 @@ def _at_once(block: Block, query: Number, tag: Number) -> tuple[int, pa.Table] |
     return lines, pa.table([*columns, numbered(table["tag"], tag)], schema=LINES)
 
 
-def _line_by_line(block: Block, query: Number, tag: Number) -> tuple[int, pa.Table]:
+def _line_by_line(block: TextBlock, query: Number, tag: Number) -> tuple[int, pa.Table]:
     rows: list[tuple[Any, ...]] = []
     lines = 0
     for number, fields, line in block.rows(COLUMNS):

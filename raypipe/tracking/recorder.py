@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 from raypipe.storage.files import without_secrets
 from raypipe.tracking.sender import Sender, drain, stop
-from raypipe.tracking.server import Server, default_uri, now, place
+from raypipe.tracking.server import Server, default_uri, now, resolved
 from raypipe.tracking.spool import Spool, left_behind
 
 Kind = Literal["job", "trial", "baseline", "derived", "stage"]
@@ -42,7 +42,7 @@ class Recorder:
         warn: Callable[[str], None] = _log.warning,
         program: str = "",
     ) -> None:
-        self.uri, root = place(uri or default_uri())
+        self.uri, root = resolved(uri or default_uri())
         target = {"uri": self.uri, "experiment": experiment, "artifact_root": root}
         self.spool = Spool.create(target)
         self.sender = Sender(self.spool, Server(self.uri, experiment, root), warn)

@@ -91,7 +91,7 @@ def _with_timeout(uri: str) -> str:
     return timed.render_as_string(hide_password=False)
 
 
-def place(uri: str) -> tuple[str, str]:
+def resolved(uri: str) -> tuple[str, str]:
     """The URI with an absolute path, and the artifact root for stores without a server.
 
     MLflow's own default root is below the working directory, which a submitted job loses.

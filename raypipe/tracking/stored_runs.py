@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from raypipe.config import ConfigError, nearest
 from raypipe.storage.files import without_secrets
 from raypipe.tracking.names import run_page
-from raypipe.tracking.server import client, default_uri, place
+from raypipe.tracking.server import client, default_uri, resolved
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -26,7 +26,7 @@ _RUN_ID = re.compile(r"[0-9a-f]{32}")
 class TrackedRun:
     """One run and where its files are."""
 
-    store: Store
+    store: TrackingStore
     run_id: str
     experiment_id: str
     name: str
@@ -64,11 +64,11 @@ class TrackedRun:
         return found
 
 
-class Store:
+class TrackingStore:
     """A tracking server or database, for reading."""
 
     def __init__(self, uri: str | None = None) -> None:
-        self.uri = place(uri or default_uri())[0]
+        self.uri = resolved(uri or default_uri())[0]
         self.shown = without_secrets(self.uri)
         self.client: MlflowClient = client(self.uri)
 

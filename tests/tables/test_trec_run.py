@@ -108,7 +108,7 @@ def test_both_ways_of_reading_agree(queries, ranks, scores, wanted, block, tmp_p
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(columns, "BLOCK", block)
             if careful:
-                patch.setattr(columns.Block, "table", lambda *_: None)
+                patch.setattr(columns.TextBlock, "table", lambda *_: None)
             try:
                 table, counts = read_trec_run(path, wanted)
             except ValueError as error:
@@ -119,7 +119,7 @@ def test_both_ways_of_reading_agree(queries, ranks, scores, wanted, block, tmp_p
 
 
 def test_well_formed_blocks_take_the_fast_way(tmp_path, monkeypatch):
-    monkeypatch.setattr(columns.Block, "rows", lambda *_: pytest.fail("read line by line"))
+    monkeypatch.setattr(columns.TextBlock, "rows", lambda *_: pytest.fail("read line by line"))
     tidy = "q Q0 a 1 3.0 t\nq Q0 é 2 -1e-3 t\n"
     for text in (tidy, tidy.replace(" ", "\t"), tidy.replace("\n", " \r\n\n"), "\n" + tidy[:-1]):
         table, _ = read_trec_run(written(tmp_path, text))

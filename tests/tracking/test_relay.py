@@ -8,7 +8,7 @@ from tracked_jobs import BASE, failed, row
 from raypipe.sweep.report_facts import links_of
 from raypipe.tracking.names import run_page
 from raypipe.tracking.relay import ROW_TAG, _Writer
-from raypipe.tracking.stored_runs import Store
+from raypipe.tracking.stored_runs import TrackingStore
 
 
 def begun(writer: _Writer) -> None:
@@ -31,7 +31,7 @@ def test_rows_are_linked_to_their_runs(tmp_path):
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     writer = _Writer(uri, "links")
     begun(writer)
-    store = Store(uri)
+    store = TrackingStore(uri)
     rows = [BASE, row("cl", "trained", 0.1, [1]), failed("kd", 1, "died")]
     found = links_of(rows, Near(writer))
     writer.close()

@@ -18,7 +18,7 @@ import pytest
 from raypipe import tracking
 from raypipe.tracking.models import save_pyfunc
 from raypipe.tracking.recorder import Recorder, send_left_behind
-from raypipe.tracking.server import place
+from raypipe.tracking.server import resolved
 from raypipe.tracking.spool import spools
 
 DEAD = "http://127.0.0.1:9"
@@ -175,7 +175,7 @@ def test_default_store_is_in_raypipes_home(tmp_path, monkeypatch):
 def test_a_relative_sqlite_path_becomes_absolute(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     expected = (f"sqlite:///{tmp_path}/x.db", f"file://{tmp_path}/mlartifacts")
-    assert place("sqlite:///x.db") == expected
+    assert resolved("sqlite:///x.db") == expected
 
 
 def test_importing_tracking_does_not_import_mlflow():
@@ -199,7 +199,7 @@ def test_a_dead_server_costs_nothing_and_gets_all_when_it_is_back(tmp_path, monk
     assert len(said) == 1 and "does not answer" in said[0] and "secret" not in said[0]
     (folder,) = spools().iterdir()
     target = json.loads((folder / "target.json").read_text())
-    uri, root = place(f"sqlite:///{tmp_path}/back.db")
+    uri, root = resolved(f"sqlite:///{tmp_path}/back.db")
     (folder / "target.json").write_text(json.dumps({**target, "uri": uri, "artifact_root": root}))
     assert send_left_behind(say=said.append) == 0
     from mlflow import MlflowClient
