@@ -280,9 +280,8 @@ def test_a_second_run_trains_nothing(first, path, tracked):
 
 
 def test_the_report_of_another_day_is_the_same(first, path):
-    read = read_report(
-        store := TrackingStore(f"sqlite:///{path.parent}/mlflow.db"), store.job("tiny")
-    )
+    store = TrackingStore(f"sqlite:///{path.parent}/mlflow.db")
+    read = read_report(store, store.job("tiny"))
     by_id = read_report(store, store.job(first.tracked_run))
     assert [row.name for row in by_id.rows] == [row.name for row in first.report.rows]
     assert by_id.json()["sets"] == first.report.json()["sets"]
