@@ -1,4 +1,4 @@
-"""`python -m raypipe.tracking`: the MLflow UI on the default store; `--send`: late records."""
+"""`python -m raypipe.tracking` opens the MLflow UI; with `--send` it sends records left behind."""
 
 from __future__ import annotations
 

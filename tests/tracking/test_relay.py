@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import pytest
 from tracked_jobs import BASE, failed, row
 
 from raypipe.sweep.report_facts import links_of
-from raypipe.tracking.names import run_page
 from raypipe.tracking.relay import ROW_TAG, _Writer
 from raypipe.tracking.stored_runs import TrackingStore
 
@@ -46,15 +44,3 @@ def test_a_server_that_is_away_gives_no_links(tmp_path, monkeypatch):
     begun(writer)
     assert links_of([], Near(writer)) == writer.links() == {}
     writer.close()
-
-
-@pytest.mark.parametrize(
-    ("server", "page"),
-    [
-        ("http://host:5000/", "http://host:5000/#/experiments/7/runs/abc"),
-        ("https://host/mlflow", "https://host/mlflow/#/experiments/7/runs/abc"),
-        ("sqlite:////home/mlflow.db", "sqlite:////home/mlflow.db run abc"),
-    ],
-)
-def test_the_page_of_a_run(server, page):
-    assert run_page(server, "7", "abc") == page
