@@ -1,8 +1,8 @@
-"""Frozen configuration: YAML recipes, dotted overrides, readable errors, digests.
+"""Frozen configuration and its digests.
 
 Every choice of raypipe (loss, sampler, source, teacher) is a subclass of `Config`: typed fields
-with bounds, and one verb. A field marked `NOT_SEMANTIC` changes where or how fast something is
-computed, never what, and so stays out of digests.
+with bounds, and one verb. A field marked `NOT_SEMANTIC` changes where or how fast a step computes,
+never its result, and so stays out of digests.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ C = TypeVar("C", bound="Config")
 
 
 class ConfigError(ValueError):
-    """A recipe, an override or an input is wrong: where, what was expected, what to do."""
+    """A recipe, an override or an input is wrong; the text says where, and what to do."""
 
 
 class Config(BaseModel):
@@ -34,15 +34,16 @@ class Config(BaseModel):
     )
 
     version: ClassVar[int] = 1
-    """Raised when behaviour behind the same fields changes, so that no old artifact is reused."""
+    """Raise it when behaviour behind the same fields changes: then no old artifact is reused."""
 
     def semantic(self) -> dict[str, Any]:
-        """The fields that decide the result, as plain JSON values, with class name and version."""
-        out: dict[str, Any] = {"class": type(self).__name__, "version": self.version}
-        for name, field in type(self).model_fields.items():
-            if NOT_SEMANTIC not in field.metadata:
-                out[name] = _plain(getattr(self, name))
-        return out
+        """Class name, version, and the fields that decide the result, as plain JSON values."""
+        fields = {
+            name: _plain(getattr(self, name))
+            for name, field in type(self).model_fields.items()
+            if NOT_SEMANTIC not in field.metadata
+        }
+        return {"class": type(self).__name__, "version": self.version, **fields}
 
     def part(self, base: type[C]) -> C:
         """The fields of `base`, a class that this one extends, as a config of that class."""
@@ -54,6 +55,7 @@ class Config(BaseModel):
 
 
 def _plain(value: Any) -> Any:
+    """The value with configurations, mappings and tuples as JSON has them."""
     if isinstance(value, Config):
         return value.semantic()
     if isinstance(value, Mapping):
@@ -75,7 +77,7 @@ def to_yaml(config: Config) -> str:
 
 
 def flatten(value: Any, prefix: str = "") -> dict[str, str | int | float | bool | None]:
-    """Dotted keys to scalars; a list becomes one JSON string, so that every value is one cell."""
+    """Scalars by dotted key; a list becomes one JSON text, so that every value fits one cell."""
     if isinstance(value, Config):
         value = value.model_dump(mode="json")
     if isinstance(value, Mapping):
@@ -87,7 +89,7 @@ def flatten(value: Any, prefix: str = "") -> dict[str, str | int | float | bool 
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:
-    """A sentence end that suggests the nearest valid name or lists them all; may be empty."""
+    """The end of an error: the nearest valid name, or a list of all; empty if there are none."""
     names = sorted({str(v) for v in valid})
     close = difflib.get_close_matches(str(name), names, n=1, cutoff=0.6)
     if close:

@@ -1,7 +1,7 @@
-"""The nouns of raypipe and one pyarrow schema per artifact.
+"""One pyarrow schema per kind of artifact.
 
-A row's number in `docs` and `queries` is its index: inside the pipeline everything speaks of
-indices, ids appear only at the edges (candidates, teacher, runs, metrics).
+A row's number in `docs` and `queries` is its index. Tokens and training groups hold indices; ids
+stand in candidates, negatives, teacher values, runs and metrics.
 """
 
 from __future__ import annotations
@@ -39,13 +39,14 @@ NEGATIVES = pa.schema(
         ("sources", _IDS),
     ]
 )
-"""The documents of one group, positives first; rank 0 marks a document that was not retrieved, and
-a source names the list that the rank counts in, `corpus` or `qrels`."""
+"""One row per group, positives first. A source is the name of the list that has the rank, `corpus`
+or `qrels`; rank 0 marks a document that was not retrieved."""
 
 TEACHER = pa.schema(
     [("query_id", pa.string()), ("doc_ids", _IDS), ("values", pa.list_(pa.float64()))]
 )
-"""One row per query; `values` are scores (higher is better) or ranks (1 is best): see `kind`."""
+"""One row per query; `values` are scores (higher is better) or ranks (1 is best), as the teacher's
+kind says."""
 
 _COMPARISONS = [
     ("first", pa.list_(pa.int32())),
@@ -54,8 +55,8 @@ _COMPARISONS = [
 ]
 
 PAIRWISE = pa.schema([*TEACHER, *_COMPARISONS])
-"""A pairwise teacher: TEACHER, and the comparisons behind it. `first` and `second` are positions in
-`doc_ids`, the probability in [0, 1] is that the first is the more relevant one."""
+"""TEACHER, and the comparisons behind a pairwise teacher's values. `first` and `second` are
+positions in `doc_ids`; a probability in [0, 1] is that of the first being more relevant."""
 
 GROUPS = pa.schema(
     [
@@ -66,11 +67,12 @@ GROUPS = pa.schema(
         ("ranks", pa.list_(pa.int32())),
     ]
 )
-"""One row per group; `teacher_values` is null without a teacher, NaN where it said nothing."""
+"""One row per group; `teacher_values` is null without a teacher, NaN for documents that the teacher
+has no value for."""
 
 PAIRWISE_GROUPS = pa.schema([*GROUPS, *_COMPARISONS])
-"""Groups of a pairwise teacher: GROUPS, and its comparisons of two documents of the group, as in
-PAIRWISE with positions in `doc_indices`; empty lists where it compared none."""
+"""GROUPS, and a pairwise teacher's comparisons of two documents of the group. They are as in
+PAIRWISE, with positions in `doc_indices`; the lists may be empty."""
 
 RUN = pa.schema(
     [
@@ -79,7 +81,8 @@ RUN = pa.schema(
         ("scores", pa.list_(pa.float32())),
     ]
 )
-"""A re-ranked list per query, best first: the order counts; the tail has first-stage scores."""
+"""One row per query, a re-ranked list, best first. The order counts; the documents behind the
+re-ranked ones keep first-stage scores."""
 
 METRICS = pa.schema([("query_id", pa.string()), ("measure", pa.string()), ("value", pa.float64())])
-"""Per query, never a mean alone."""
+"""One row per query and measure; means are computed from these, never stored alone."""

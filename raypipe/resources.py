@@ -16,39 +16,39 @@ from raypipe.config import Config, ConfigError
 
 
 class Resources(Config):
-    """How much of the cluster one step uses. Nothing here changes a result."""
+    """How much of the cluster one step uses. No field changes a result."""
 
     workers: int = Field(1, ge=1)
     """Training workers per stage (data parallel); each holds one model."""
     strategy: Literal["ddp", "fsdp"] = "ddp"
     """How a stage's workers share the model. ddp: each holds all of it. fsdp (FSDP2): each holds a
-    part of weights, gradients and moments, for backbones that do not fit; a third more work."""
+    part of weights, gradients and moments, for backbones that do not fit; it costs a third more."""
     cpus_per_worker: float | None = Field(None, gt=0)
-    """CPUs per training worker, on CPU also its number of threads. None shares the cluster's CPUs
-    among the trials: two workers of one thread do more than one of two."""
+    """CPUs per training worker, and its threads where it trains on CPU. None shares the cluster's
+    CPUs among the trials: two workers of one thread do more than one worker of two threads."""
     gpu: bool | None = None
-    """Train and score on GPUs. None uses them if the cluster has any now; true makes an autoscaling
+    """Train and score on GPUs. None does so if the cluster has GPUs now; true makes an autoscaling
     cluster start some."""
     actors: int | None = Field(None, ge=1)
-    """Most actors of a data job; None is what the cluster holds."""
+    """The most actors of a data job; None takes as many as the cluster holds."""
     micro_batch_tokens: int | None = Field(None, ge=64)
-    """Tokens whose activations live at a time, training and scoring. None is 4,096 on CPU (two
-    MiniLM trainings in 8 GB) and 32,768 on GPU."""
+    """Tokens whose activations are in memory at a time, in training and scoring. None is 4,096 on
+    CPU (two MiniLM trainings in 8 GB) and 32,768 on GPU."""
     price_per_device_hour: float | None = Field(None, ge=0)
-    """Of a GPU, or of a CPU worker without GPUs; turns device seconds into a tracked cost."""
+    """The price of a GPU, or of a CPU worker without GPUs: device seconds become a tracked cost."""
     worker_failures: int = Field(1, ge=0)
-    """How often a stage's workers are started again after one died; they go on from the stage's
-    last checkpoint, as the same command does after the driver died."""
+    """How often a stage's workers are started again after the death of one. They go on from the
+    stage's last checkpoint, as the same command does after the death of the driver."""
 
     def use_gpu(self) -> bool:
-        """Whether models run on GPUs here."""
+        """Whether models run on GPUs in this cluster."""
         import ray
 
         there = ray.cluster_resources().get("GPU", 0) > 0
         return there if self.gpu is None else self.gpu
 
     def for_trials(self, trials: int) -> Resources:
-        """With `cpus_per_worker` settled for that many trials at once."""
+        """A copy whose `cpus_per_worker` is set for that many trials at once."""
         if self.cpus_per_worker is not None:
             return self
         import ray
@@ -58,14 +58,14 @@ class Resources(Config):
         return self.replace(cpus_per_worker=max(min(shared, int(node)), 1))
 
     def slots(self) -> int:
-        """How many stages can train at the same time; `for_trials` comes first."""
+        """How many stages can train at the same time; call `for_trials` first."""
         import ray
 
         assert self.cpus_per_worker is not None, "settled by for_trials"
         total = ray.cluster_resources()
         per_stage = self.workers * self.cpus_per_worker
         fit = int(total.get("CPU", 1) / per_stage)
-        if self.use_gpu() and "GPU" in total:  # else the autoscaler has not started any yet
+        if self.use_gpu() and "GPU" in total:  # else the autoscaler has not started GPUs yet
             fit = min(fit, int(total["GPU"] / self.workers))
         if fit < 1:
             raise ConfigError(
@@ -91,27 +91,27 @@ class Resources(Config):
 def default_precision() -> Literal["bf16", "fp32"]:
     """What `precision: auto` becomes: a property of the machine, never of its load.
 
-    A CPU without bf16 products emulates them: 68 times slower than fp32 (measured, AVX2). A cluster
-    is taken for one with GPUs, since the driver's own processor says nothing of it.
+    A CPU without bf16 products emulates them, 68 times slower than fp32 (measured, AVX2). A cluster
+    is assumed to have GPUs, because the driver's processor says nothing of the other nodes.
     """
     import torch
 
     if os.environ.get("RAY_ADDRESS", "") not in ("", "local") or torch.cuda.is_available():
         return "bf16"
-    asked = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
-    return "bf16" if any(getattr(torch.cpu, name, bool)() for name in asked) else "fp32"
+    bf16_products = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+    return "bf16" if any(getattr(torch.cpu, name, bool)() for name in bf16_products) else "fp32"
 
 
 def connect(resources: Resources, storage_is_local: bool, shared: bool) -> None:
     """Join the cluster of RAY_ADDRESS or of this machine, or start one here.
 
     Raises:
-        ConfigError: several nodes but a storage that only this one sees; GPUs asked for on one
+        ConfigError: several nodes, but a storage that only this node sees; or GPUs wanted on one
             machine that has none.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")  # report() waits for it
-    os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # an actor that nobody asks
+    os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # an actor that nobody needs
     os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # Ctrl-C ends the job, at once
     import ray
 
@@ -128,7 +128,9 @@ def connect(resources: Resources, storage_is_local: bool, shared: bool) -> None:
     nodes = [node for node in ray.nodes() if node["Alive"]]
     alone = len(nodes) == 1 and os.environ.get("RAY_ADDRESS", "") in ("", "local")
     if resources.gpu and alone and ray.cluster_resources().get("GPU", 0) == 0:
-        raise ConfigError("resources.gpu: true, but this machine has no GPU that Ray sees")
+        raise ConfigError(
+            "resources.gpu: true, but this machine has no GPU that Ray sees; leave that field out"
+        )
     if len(nodes) > 1 and storage_is_local and not shared:
         raise ConfigError(
             f"the cluster has {len(nodes)} nodes, but storage is a directory of one machine; set "
@@ -137,10 +139,10 @@ def connect(resources: Resources, storage_is_local: bool, shared: bool) -> None:
 
 
 def _init(variables: Mapping[str, str]) -> None:
-    """Start or join Ray; processes of a Ray that starts here know which one they belong to.
+    """Start or join Ray; tell the processes of a Ray that starts here its dashboard's address.
 
-    Train's cleaner of killed trainings asks the dashboard. On a machine with several Rays it does
-    not find its own by itself, fails, and what a pruned trial held is lost to the next ones.
+    Train's cleaner of killed trainings asks the dashboard. On a machine with several Rays the
+    cleaner does not find its own dashboard, fails, and the resources of a pruned trial are lost.
     """
     import logging
 
@@ -164,52 +166,52 @@ def _init(variables: Mapping[str, str]) -> None:
         if context.dashboard_url == address:
             return
         ray.shutdown()
-        if context.dashboard_url == seen:  # one that runs on this machine was joined
+        if context.dashboard_url == seen:  # twice the same: a Ray of this machine was joined
             break
-        seen = context.dashboard_url  # or a job that started at the same time took the port
+        seen = context.dashboard_url  # else another job that starts now took the port
     start(variables, None)
 
 
 def _dashboard_port(wanted: int = 8265) -> int:
     """The wanted port if it is free (8265 is where people look for the dashboard), or another."""
     for port in (wanted, 0):
-        with contextlib.suppress(OSError), socket.socket() as one:
-            one.bind(("127.0.0.1", port))
-            return int(one.getsockname()[1])
-    raise OSError("no port is free on 127.0.0.1")
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            return int(probe.getsockname()[1])
+    raise OSError("no port is free on 127.0.0.1; end programs that listen there")
 
 
 @dataclass(frozen=True)
 class Context:
-    """What a step's work may use beside its inputs; none of it changes a result."""
+    """What a step's work may use beside its inputs; nothing here changes a result."""
 
     resources: Resources
     precision: str = "bf16"
-    """Of scoring and training; it is in the digests of the steps that depend on it."""
+    """The precision of scoring and training; steps that depend on it have it in their digests."""
     progress_bars: bool = True
     on_report: Callable[[str, dict[str, Any]], None] | None = None
-    """Called in Train's controller with a stage's digest and what its rank 0 reported."""
+    """Called in Train's controller with a stage's digest and each report of the stage's rank 0."""
 
     def facts(self) -> dict[str, Any]:
-        """For manifests: how the work was shared out; the device where a cluster is there."""
-        wanted = ("workers", "strategy", "cpus_per_worker", "actors", "micro_batch_tokens")
-        found = {name: getattr(self.resources, name) for name in wanted}
-        found["precision"] = self.precision
+        """What manifests say of the resources; the device only if a cluster is there."""
+        names = ("workers", "strategy", "cpus_per_worker", "actors", "micro_batch_tokens")
+        facts = {name: getattr(self.resources, name) for name in names}
+        facts["precision"] = self.precision
         ray = sys.modules.get("ray")
         if ray is not None and ray.is_initialized():
-            found |= {"device": self.device(), "micro_batch_tokens": self.micro_batch_tokens()}
-        return found
+            facts |= {"device": self.device(), "micro_batch_tokens": self.micro_batch_tokens()}
+        return facts
 
     def device(self) -> str:
         """ "cuda" where models run on GPUs, "cpu" otherwise."""
         return "cuda" if self.resources.use_gpu() else "cpu"
 
     def micro_batch_tokens(self) -> int:
-        """Tokens whose activations live at a time."""
+        """Tokens whose activations are in memory at a time."""
         gpu = self.device() == "cuda"
         return self.resources.micro_batch_tokens or (32_768 if gpu else 4_096)
 
     def batch_tokens(self) -> int:
-        """Padded tokens per scoring forward: all that fits on a GPU, a cache-sized part on CPU."""
+        """Padded tokens per forward pass of scoring: what fits on a GPU, or in a CPU's cache."""
         budget = self.micro_batch_tokens()
         return budget if self.device() == "cuda" else min(budget, 2_048)

@@ -16,7 +16,7 @@ from raypipe.records import CANDIDATES
 from raypipe.resources import Context
 from raypipe.storage.artifacts import Artifact, Attempt, Step
 from raypipe.tables.chunks import Counts, Work, run_chunks
-from raypipe.tables.flat import array, places
+from raypipe.tables.flat import array, positions
 from raypipe.tables.rows import Rows
 
 CHUNK = 4096
@@ -99,15 +99,15 @@ def without_self(candidates: pa.Table, depth: int) -> tuple[pa.Table, Counts]:
     query = np.repeat(np.arange(len(sizes)), sizes)
     own = array(table, "query_id").take(pa.array(query))
     other = pc.not_equal(lists["doc_ids"].flatten(), own).to_numpy(zero_copy_only=False)
-    rank = places(_offsets(query[other], len(sizes)))
-    keep = np.flatnonzero(other)[rank < depth]
+    position = positions(_offsets(query[other], len(sizes)))
+    keep = np.flatnonzero(other)[position < depth]
     offsets = _offsets(query[keep], len(sizes))
     columns = {name: column.flatten().take(pa.array(keep)) for name, column in lists.items()}
-    columns["ranks"] = pa.array(places(offsets) + 1, pa.int32())
+    columns["ranks"] = pa.array(positions(offsets) + 1, pa.int32())
     nested = [pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), c) for c in columns.values()]
     counts = {
         "queries_among_documents": int((~other).sum()),
-        "beyond_depth": int((rank >= depth).sum()),
+        "beyond_depth": int((position >= depth).sum()),
         "candidates": len(keep),
         "queries_without_candidates": int((np.diff(offsets) == 0).sum()),
     }

@@ -12,7 +12,7 @@ from raypipe.evaluation.report.page import to_html
 from raypipe.evaluation.report.text import print_report, to_markdown
 from raypipe.evaluation.results import Row
 from raypipe.sweep.tracked_rows import read_report
-from raypipe.tracking.stored_runs import Store
+from raypipe.tracking.stored_runs import TrackingStore
 
 
 def report_of(
@@ -33,7 +33,7 @@ def report_of(
     Raises:
         ConfigError: no such job, a job without rows, or jobs judged on different queries.
     """
-    store = Store(tracking)
+    store = TrackingStore(tracking)
     named = [store.job(name) for name in names] or [store.job()]
     jobs = list({job.run_id: job for job in named}.values())
     found = [read_report(store, job) for job in jobs]

@@ -44,7 +44,7 @@ class BeirFolder(Dataset):
         return sorted(path.stem for path in (self.folder / "qrels").glob("*.tsv"))
 
     def check(self, queries: bool = True) -> None:
-        """The folder and its files are there."""
+        """Check that the folder and its files are there."""
         self._file("corpus")
         if queries:
             self._file("queries")
@@ -57,7 +57,7 @@ class BeirFolder(Dataset):
         return {"source": "beir", "corpus": file_checksum(self._file("corpus"))}
 
     def identity(self) -> dict[str, Any]:
-        """One checksum per file; neither the path nor the split's name."""
+        """One checksum per file, without the path and the split's name."""
         from raypipe.storage.files import file_checksum
 
         return {
@@ -79,7 +79,7 @@ class BeirFolder(Dataset):
                 yield record["_id"], (record["text"] or "").strip()
 
     def qrels(self) -> Iterator[tuple[str, str, int]]:
-        """The judgements in file order, unjudged and negative values as they stand."""
+        """The judgements in file order; values of 0 and less stay as they are."""
         path = self._qrels_file()
         for number, line in _lines(path):
             fields = line.rstrip("\r\n").split("\t")
@@ -102,7 +102,10 @@ class BeirFolder(Dataset):
                 names = [path.name for path in self.folder.parent.iterdir() if path.is_dir()]
                 near = nearest(self.folder.name, names)
                 near = "" if near.startswith("; valid") else near
-            raise ConfigError(f"dataset beir:{self.folder}: no folder at {self.folder}{near}")
+            raise ConfigError(
+                f"dataset beir:{self.folder}: no folder at {self.folder}"
+                f"{near or '; check the path'}"
+            )
 
     def _file(self, stem: str) -> Path:
         self._folder()
@@ -122,7 +125,7 @@ class BeirFolder(Dataset):
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Numbered lines from 1 without blank ones. Read as bytes, so that errors name their line."""
+    """Lines numbered from 1, without blank lines; read as bytes, so that errors name their line."""
     number = 0
     try:
         with (

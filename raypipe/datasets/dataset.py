@@ -1,4 +1,4 @@
-"""What every data set offers, wherever it is stored: documents, a split's queries and qrels."""
+"""The contract of data sets: documents, and a split's queries and qrels."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Dataset(ABC):
 
     @abstractmethod
     def check(self, queries: bool = True) -> None:
-        """The checks that read no content: ids, files, split, packages.
+        """Check ids, files, split and packages; read no content.
 
         Args:
             queries: False where only the documents are needed.
@@ -54,32 +54,34 @@ class Dataset(ABC):
         """(query_id, doc_id, score) of the ranked lists that the data set ships.
 
         Raises:
-            ConfigError: at the call, before anything is read: there are none.
+            ConfigError: at the call, before anything is read: the data set ships no lists.
         """
-        raise ConfigError(f"dataset {self.name} has no scoreddocs")
+        raise ConfigError(
+            f"dataset {self.name} has no scoreddocs; name an ir_datasets id with them"
+        )
 
     def docpairs(self) -> Iterator[tuple[str, str, str]]:
-        """(query_id, positive doc_id, negative doc_id): training triples that it ships.
+        """(query_id, positive doc_id, negative doc_id) of the training triples that it ships.
 
         Raises:
-            ConfigError: at the call, before anything is read: there are none.
+            ConfigError: at the call, before anything is read: the data set ships no triples.
         """
-        raise ConfigError(f"dataset {self.name} has no docpairs")
+        raise ConfigError(f"dataset {self.name} has no docpairs; name an ir_datasets id with them")
 
     def count(self, kind: str) -> int | None:
-        """The number of docs, scoreddocs or docpairs, where it is known without reading them."""
+        """The number of docs, scoreddocs or docpairs; None if only reading them would tell."""
         return None
 
     def docs_count(self) -> int | None:
-        """The number of documents before any drop, where that is known without reading them."""
+        """The number of documents before any drop; None if only reading them would tell."""
         return self.count("docs")
 
     def counts(self) -> Mapping[str, int]:
-        """What the reading itself dropped or merged; complete once `docs()` is used up."""
+        """Counters of what reading dropped or merged; complete once `docs()` is used up."""
         return {}
 
 
 def file_safe(text: str, length: int = 60) -> str:
-    """Letters, digits, single dots, underscores and hyphens only, at most `length` characters."""
+    """The text as a file name of letters, digits, single dots, underscores and hyphens."""
     safe = re.sub(r"[^A-Za-z0-9._]+", "-", text)
     return re.sub(r"\.{2,}", ".", safe)[:length].strip("-._") or "data"

@@ -1,4 +1,4 @@
-"""Documents in one Arrow IPC file: written in a stream, read by memory map, row number = index."""
+"""Writing documents: streamed into one Arrow IPC file, which `tables.text_table` reads."""
 
 from __future__ import annotations
 
@@ -45,7 +45,9 @@ def write_docs(
             counts["docs"] += len(rows)
             at(sum(counts.values()))
     if not counts["docs"]:
-        raise ConfigError(f"dataset {dataset.name}: no document has text; found {counts}")
+        raise ConfigError(
+            f"dataset {dataset.name}: no document has text; found {counts}; check its text fields"
+        )
     return {**counts, **dataset.counts()}
 
 
@@ -75,7 +77,7 @@ def _batched(rows: Iterable[tuple[str, str]], size: int) -> Iterator[list[tuple[
 
 
 def check_id(where: str, kind: str, value: str) -> None:
-    """Refuse an id that a TREC run or qrels file, with its white-space columns, cannot hold."""
+    """Refuse an id that TREC run and qrels files, whose columns white space parts, cannot hold."""
     if not value or _SPACE.search(value):
         raise ConfigError(
             f"dataset {where}: expected a {kind} id without white space, found {value!r}; "

@@ -31,11 +31,14 @@ class Entry:
 
 
 def scan(roots: Iterable[tuple[str, Path]]) -> tuple[list[Entry], dict[str, int]]:
-    """Every usable public docstring below `roots`: pairs of package name and folder or file.
+    """Read every usable public docstring.
+
+    Args:
+        roots: pairs of package name and folder or file.
 
     Returns:
         Entries with distinct names, summaries and bodies (case ignored, the first of each stays),
-        and the counts `docstrings` seen, `unreadable_files`, `unsuitable` (outside the module's
+        and the counts `docstrings` seen, `unreadable_files`, `unsuitable` (outside this module's
         bounds), `duplicate_names`, `duplicate_summaries`, `duplicate_bodies`.
     """
     seen: dict[str, set[str]] = {"names": set(), "summaries": set(), "bodies": set()}
@@ -57,7 +60,7 @@ def scan(roots: Iterable[tuple[str, Path]]) -> tuple[list[Entry], dict[str, int]
 
 @contextmanager
 def _fast_parsing() -> Iterator[None]:
-    """No collector (syntax trees have no cycles to find), no warnings about old sources."""
+    """Turn off the garbage collector (syntax trees have no cycles) and warnings of old sources."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -87,7 +90,7 @@ def _entries(roots: Iterable[tuple[str, Path]], counts: Counter[str]) -> Iterato
 
 
 def _modules(package: str, root: Path) -> Iterator[tuple[Path, str]]:
-    """Source files and module names, sorted; without tests, vendored copies, private ones."""
+    """Source files and their modules' names, sorted; no tests, no vendored or private modules."""
     prefix = [] if package == STDLIB else [package]
     if root.is_file():
         yield root, package
@@ -115,7 +118,7 @@ _BLOCKS = (ast.If, ast.Try, ast.ExceptHandler, ast.With)
 
 
 def _docstrings(node: ast.AST, name: str) -> Iterator[tuple[str, str]]:
-    """(qualified name, docstring) in source order; what a function defines inside is left out."""
+    """(qualified name, docstring) in source order, without definitions inside functions."""
     if not isinstance(node, _BLOCKS):
         text = ast.get_docstring(node)  # type: ignore[arg-type]
         if text:
@@ -131,7 +134,7 @@ def _docstrings(node: ast.AST, name: str) -> Iterator[tuple[str, str]]:
 
 
 def cut(name: str, docstring: str) -> Entry | None:
-    """Summary and body of a docstring, or None where one of them is outside the module's bounds.
+    """Summary and body of a docstring; None if summary or body is outside this module's bounds.
 
     The summary is the whole first paragraph: many docstrings wrap their first sentence.
     """
@@ -145,5 +148,5 @@ def cut(name: str, docstring: str) -> Entry | None:
 
 
 def _normal(text: str) -> str:
-    """Single spaces; half surrogate pairs, which no file can hold, become question marks."""
+    """The text with single spaces; half surrogate pairs, which UTF-8 lacks, become `?`."""
     return " ".join(text.split()).encode("utf-8", "replace").decode()

@@ -5,7 +5,7 @@
     pydoc, pydoc:PKG,PKG    docstrings of the installed packages; splits train, validation, test
     pydoc:installed         of every package of the environment
 
-`docstore` stores what is read, `queries` chooses among it; both are named here too.
+`docstore` stores the documents, `queries` chooses among the queries.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class IrDataset(Dataset):
             self._data = ir_datasets.load(dataset_id)
         except KeyError:
             near = nearest(dataset_id, ir_datasets.registry)
-            if near.startswith("; valid"):  # all 790 of them
+            if near.startswith("; valid"):  # a list of all 790 ids
                 near = (
                     "; the ids are at https://ir-datasets.com, and beir:/folder and pydoc work too"
                 )
@@ -66,7 +66,7 @@ class IrDataset(Dataset):
         self.docs_name = file_safe(parent)
 
     def check(self, queries: bool = True) -> None:
-        """Documents, queries and qrels are offered, and in a form that can be read."""
+        """Check that the id has documents, queries and qrels with the fields that are read."""
         for kind in ("docs", "qrels", "queries") if queries else ("docs",):
             if not self._data.has(kind):
                 raise ConfigError(f"dataset {self.dataset_id} has no {kind}{self._below(kind)}")
@@ -106,23 +106,24 @@ class IrDataset(Dataset):
             except ValueError:
                 raise ConfigError(
                     f"dataset {self.dataset_id}, query {qrel.query_id}, document {qrel.doc_id}: "
-                    f"expected an integer relevance, found {qrel.relevance!r}"
+                    f"expected an integer relevance, found {qrel.relevance!r}; write the data set "
+                    "as a folder for beir:/folder with integers"
                 ) from None
 
     def scoreddocs(self) -> Iterator[tuple[str, str, float]]:
-        """In the library's order; some ids (MS MARCO's top 1000) have no scores, all are 0."""
+        """Lists in the library's order; those without scores (MS MARCO's top 1000) have 0s."""
         self._check_shipped("scoreddocs", ("query_id", "doc_id", "score"))
         return ((d.query_id, d.doc_id, float(d.score)) for d in self._data.scoreddocs_iter())
 
     def docpairs(self) -> Iterator[tuple[str, str, str]]:
-        """In the library's order; document a is the better one."""
+        """Training triples in the library's order; document a is the relevant document."""
         self._check_shipped("docpairs", ("query_id", "doc_id_a", "doc_id_b"))
         return ((p.query_id, p.doc_id_a, p.doc_id_b) for p in self._data.docpairs_iter())
 
     def count(self, kind: str) -> int | None:
-        """From the library's own metadata, or None where it has none."""
-        found: int | None = (self._data.metadata().get(kind) or {}).get("count")
-        return found
+        """The library's own metadata about the number; None where there is none."""
+        number: int | None = (self._data.metadata().get(kind) or {}).get("count")
+        return number
 
     def _check_fields(self, kind: str, field: str) -> None:
         cls = getattr(self._data, f"{kind}_cls")()
@@ -135,26 +136,29 @@ class IrDataset(Dataset):
     def _check_shipped(self, kind: str, fields: tuple[str, ...]) -> None:
         if not self._data.has(kind):
             raise ConfigError(f"dataset {self.dataset_id} has no {kind}{self._below(kind)}")
-        found = getattr(self._data, f"{kind}_cls")()._fields
-        if missing := set(fields) - set(found):
+        there = getattr(self._data, f"{kind}_cls")()._fields
+        if missing := set(fields) - set(there):
             raise ConfigError(
                 f"dataset {self.dataset_id}: expected {kind} with the fields {', '.join(fields)}, "
-                f"found {', '.join(found)}; {', '.join(sorted(missing))} cannot be read"
+                f"found {', '.join(there)}; {', '.join(sorted(missing))} cannot be read, name "
+                "another id"
             )
 
     def _below(self, kind: str, limit: int = 12) -> str:
+        """The end of a sentence: ids below this one that have what this one lacks."""
         import ir_datasets
 
         below = [i for i in sorted(ir_datasets.registry) if i.startswith(f"{self.dataset_id}/")]
         having = [i for i in below if ir_datasets.load(i).has(kind)]
         if not having:
-            return "; no id below it has them either"
+            return "; no id below it has them either, name another data set"
         more = f" and {len(having) - limit} more" if len(having) > limit else ""
         return f"; ids with {kind} below it: {', '.join(having[:limit])}{more}"
 
 
 def _text(record: Any) -> str:
-    """A few record types (bright, codesearchnet) lack `default_text`; `check` has seen a `text`."""
+    """A record's default text, or title and text: some types (bright, codesearchnet) lack the
+    default, and `check` has seen their `text`."""
     if hasattr(record, "default_text"):
         return (record.default_text() or "").strip()
     return f"{getattr(record, 'title', '') or ''} {record.text or ''}".strip()

@@ -1,7 +1,7 @@
 """The built-in collection: docstrings of the standard library and of the project's dependencies.
 
-Query = a docstring's first paragraph, relevant document = the qualified name and the rest. About
-22,000 documents; the scan takes some 15 seconds (160 MB of sources), so it is run once and stored.
+A query is a docstring's first paragraph, its relevant document the qualified name and the rest.
+About 22,000 documents; the scan of 160 MB of sources takes some 15 seconds, so it is stored.
 BM25 (lucene, k1 1.5, b .75, English stemming, stop words) reaches RR@10 .457 and R@50 .792 on the
 test queries.
 """
@@ -41,8 +41,8 @@ class PyDoc(Dataset):
     """One split of the docstrings of `packages`; all splits share the documents.
 
     Args:
-        split: train, validation or test, about 70, 10 and 20 % of the queries. It hashes the first
-            200 normalised characters of the body, so near-copies stay together.
+        split: train, validation or test, about 70, 10 and 20 % of the queries. The first 200
+            normalised characters of the body decide, so near-copies are in one split.
         packages: top-level names, standard library modules included; None is `PACKAGES`, and
             `installed` alone is the standard library and every package of the environment.
 
@@ -63,13 +63,13 @@ class PyDoc(Dataset):
         self.name = f"{self.docs_name}-{split}"
 
     def check(self, queries: bool = True) -> None:
-        """Every package is installed, has Python sources and a version."""
+        """Check that every package is installed and has Python sources and a version."""
         for package in self.packages:
             locate(package)
         _ = self._versions
 
     def docs_identity(self) -> dict[str, Any]:
-        """Python's version and the packages', in order: the first of two equal docstrings stays."""
+        """Versions of Python and the packages, in order: the first of equal docstrings stays."""
         return {
             "pydoc": _RULES,
             "python": platform.python_version(),
@@ -101,7 +101,7 @@ class PyDoc(Dataset):
         return len(self._scanned[0]) if "_scanned" in self.__dict__ else None
 
     def counts(self) -> Mapping[str, int]:
-        """What the scan left out; the keys are those of `scan`."""
+        """The counts of `scan`."""
         return self._scanned[1]
 
     @cached_property
@@ -131,7 +131,7 @@ class PyDoc(Dataset):
 
 @functools.lru_cache(maxsize=1)
 def _scan(packages: tuple[str, ...]) -> tuple[list[Entry], dict[str, int]]:
-    """Splits of one collection share the scan: it is 15 s of work."""
+    """The packages' docstrings; splits of one collection share the scan, which takes 15 s."""
     return scan([(package, root) for package in packages for root in locate(package)])
 
 
@@ -165,25 +165,29 @@ def split_of(body: str) -> str:
 
 
 def locate(package: str) -> list[Path]:
-    """The folders or the file that hold a top-level package; found without importing it.
+    """The folders or the file of a top-level package; nothing is imported.
 
     Raises:
-        ConfigError: not installed, or without Python sources (an extension module).
+        ConfigError: the package is not installed, or has no Python sources (extension modules).
     """
     stdlib = Path(sysconfig.get_path("stdlib"))
     if package == STDLIB:
         return [stdlib]
     paths = [stdlib / package, stdlib / f"{package}.py"]
-    if package not in sys.stdlib_module_names:  # those may be frozen, and then name no file
-        # not importlib.util's: that asks modules which replace themselves when they are imported
+    if package not in sys.stdlib_module_names:  # a frozen module of these would name no file
+        # importlib.util.find_spec fails on modules that replace themselves when they are imported
         spec = PathFinder.find_spec(package) if package.isidentifier() else None
         if spec is None:
             valid = {*importlib.metadata.packages_distributions(), *sys.stdlib_module_names, STDLIB}
             near = nearest(package, valid)
             near = "" if near.startswith("; valid") else near
-            raise ConfigError(f"dataset pydoc: no package {package!r} is installed{near}")
+            raise ConfigError(
+                f"dataset pydoc: no package {package!r} is installed{near or '; install it'}"
+            )
         paths = [Path(p) for p in spec.submodule_search_locations or [spec.origin or ""]]
     sources = [path for path in paths if path.is_dir() or (path.suffix == ".py" and path.is_file())]
     if not sources:
-        raise ConfigError(f"dataset pydoc: expected Python sources of {package!r}, found none")
+        raise ConfigError(
+            f"dataset pydoc: expected Python sources of {package!r}, found none; leave it out"
+        )
     return sources

@@ -1,4 +1,4 @@
-"""Which queries of a split are used, such as the judged ones, in an order that hashing fixes."""
+"""Choosing queries of a split, such as the judged ones, in an order that their ids' hashes fix."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from raypipe.records import QRELS, QUERIES
 
 
 @dataclass(frozen=True)
-class QuerySet:
-    """Chosen queries with their judgements; every drop is in `counts`."""
+class SelectedQueries:
+    """Chosen queries with their judgements."""
 
     queries: pa.Table
     """`records.QUERIES`, in hash order."""
@@ -24,6 +24,7 @@ class QuerySet:
     """`records.QRELS` of these queries only, in the queries' order, then as in the source."""
 
     counts: dict[str, int]
+    """See `select_queries`."""
 
 
 def select_queries(
@@ -33,18 +34,18 @@ def select_queries(
     positive_relevance: int = 1,
     require_positive: bool = True,
     keep_unjudged: bool = False,
-) -> QuerySet:
+) -> SelectedQueries:
     """Usable queries number `skip` to `skip + limit`, ordered by the SHA-256 of their id.
 
-    Membership does not depend on the file's order, and a larger `limit` only adds queries at the
-    end; two selections with disjoint [skip, skip + limit) never share a query.
+    The choice does not depend on the file's order, and a larger `limit` only adds queries at the
+    end. Two selections with disjoint [skip, skip + limit) share no query.
 
     Args:
         limit: at least 1; None takes all.
-        positive_relevance: a judgement counts as positive from here on.
-        require_positive: False keeps queries that are judged at all, as an evaluation needs.
-        keep_unjudged: keep every query with text, as distillation of lists needs; implies the
-            former.
+        positive_relevance: the least relevance of a positive.
+        require_positive: False keeps every judged query, as an evaluation needs.
+        keep_unjudged: keep every query with text, as distillation of lists needs, whatever
+            `require_positive` says.
 
     Returns:
         Counts: `queries` chosen, `usable_queries` before skip and limit, `qrels` of the chosen, and
@@ -57,7 +58,9 @@ def select_queries(
         ConfigError: `limit` or `skip` out of range, an id with white space, or nothing left.
     """
     if skip < 0 or (limit is not None and limit < 1):
-        raise ConfigError(f"expected limit >= 1 and skip >= 0, found limit {limit}, skip {skip}")
+        raise ConfigError(
+            f"expected limit >= 1 and skip >= 0, found limit {limit}, skip {skip}; set them so"
+        )
     counts: dict[str, int] = {}
     texts = _texts(dataset, counts)
     judged = _judgements(dataset, counts)
@@ -77,8 +80,11 @@ def select_queries(
     counts["usable_queries"] = len(usable)
     chosen = sorted(usable, key=lambda i: hashlib.sha256(i.encode()).digest())[skip:][:limit]
     if not chosen:
-        raise ConfigError(f"dataset {dataset.name}: no query left (skip {skip}); found {counts}")
-    return _query_set(chosen, texts, judged, counts)
+        raise ConfigError(
+            f"dataset {dataset.name}: no query left (skip {skip}); found {counts}; the "
+            "counters say why, or lower skip"
+        )
+    return _selected(chosen, texts, judged, counts)
 
 
 def _texts(dataset: Dataset, counts: dict[str, int]) -> dict[str, str]:
@@ -105,14 +111,14 @@ def _judgements(dataset: Dataset, counts: dict[str, int]) -> dict[str, dict[str,
     return judged
 
 
-def _query_set(
+def _selected(
     chosen: list[str],
     texts: dict[str, str],
     judged: dict[str, dict[str, int]],
     counts: dict[str, int],
-) -> QuerySet:
+) -> SelectedQueries:
     rows = [(i, doc, value) for i in chosen for doc, value in judged.get(i, {}).items()]
     queries = pa.table([chosen, [texts[i] for i in chosen]], schema=QUERIES)
     columns = list(zip(*rows, strict=True)) or [()] * len(QRELS)
     qrels = pa.table([list(column) for column in columns], schema=QRELS)
-    return QuerySet(queries, qrels, {**counts, "queries": len(chosen), "qrels": len(rows)})
+    return SelectedQueries(queries, qrels, {**counts, "queries": len(chosen), "qrels": len(rows)})

@@ -1,4 +1,4 @@
-"""Collections and query sets as artifacts: what every later step reads instead of the data set."""
+"""Collections and queries as artifacts, which later steps read instead of the data set."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from raypipe.config import Config
 from raypipe.datasets.dataset import Dataset
 from raypipe.datasets.docstore import write_docs
 from raypipe.datasets.ir import open_dataset
-from raypipe.datasets.queries import QuerySet as SelectedQueries
-from raypipe.datasets.queries import select_queries
+from raypipe.datasets.queries import SelectedQueries, select_queries
 from raypipe.storage.artifacts import Attempt, Step
 
 DOCS_FILE = "docs.arrow"
@@ -29,11 +28,12 @@ class QuerySet(Config):
     dataset: str
     """An ir_datasets id, `beir:/path/to/folder`, `pydoc`, or `pydoc:PKG,PKG`."""
     split: str | None = None
-    """For beir: and pydoc; an ir_datasets id names its split itself."""
+    """The split of beir: and pydoc; an ir_datasets id names its split itself."""
     limit: int | None = Field(None, ge=1)
-    """Only the first n queries by the hash of their ids."""
+    """Take only this many queries, the first by the hash of their ids; null takes all."""
     skip: int = Field(0, ge=0)
-    """Leave out the first n by hash: with `limit` elsewhere, a disjoint held-out part."""
+    """Leave out this many queries, the first by hash. A set with skip n shares no query with a set
+    with limit n."""
     positive_relevance: int = Field(1, ge=1)
     """Relevance from which a document counts as positive (2 on TREC DL)."""
 
@@ -41,7 +41,7 @@ class QuerySet(Config):
         """The data set behind the id.
 
         Raises:
-            ConfigError: unknown id or split, missing files, no qrels.
+            ConfigError: unknown id or split.
         """
         return _open(self.dataset, self.split)
 
@@ -53,7 +53,7 @@ def _open(dataset: str, split: str | None) -> Dataset:
 
 @dataclass(frozen=True)
 class Collection(Step):
-    """The documents with text, streamed once into a memory-mapped file; row number = index."""
+    """The documents with text in one memory-mapped file; a row's number is its index."""
 
     queries: QuerySet
     """Any split of the data set: splits of one corpus give the same collection."""
@@ -85,9 +85,10 @@ class Queries(Step):
 
     queries: QuerySet
     require_positive: bool
-    """Training needs a positive; evaluation takes every judged query."""
+    """True leaves out queries without a positive, which training needs; evaluation takes every
+    judged query."""
     keep_unjudged: bool = False
-    """Queries without judgements stay too: published lists are distilled as they are."""
+    """True keeps queries without judgements too, to distil published lists as they are."""
 
     kind: ClassVar[str] = "queries"
 
@@ -108,13 +109,12 @@ class Queries(Step):
         return {"dataset": self.queries.dataset, "split": self.queries.split}
 
     def select(self) -> SelectedQueries:
-        """Read and choose, writing nothing."""
-        one = self.queries
+        """Read and choose; write nothing."""
         return select_queries(
             self._dataset,
-            one.limit,
-            one.skip,
-            one.positive_relevance,
+            self.queries.limit,
+            self.queries.skip,
+            self.queries.positive_relevance,
             self.require_positive,
             self.keep_unjudged,
         )

@@ -1,8 +1,8 @@
 """False-negative filters: documents that are too likely relevant to train against.
 
 Positive-aware mining (NV-Retriever, Moreira et al. 2024, 2407.15831) compares a teacher's score of
-the negative with its score of the positive. With several positives in a group the lowest-scoring
-one decides, which removes the most. A group without a positive is compared with all of its query's.
+the negative with its score of the positive. Of several positives in a group the lowest-scoring one
+decides, which removes the most negatives. In a group without a positive all of the query's count.
 """
 
 from __future__ import annotations
@@ -20,25 +20,26 @@ from raypipe.config import Config
 from raypipe.groups.pool import CORPUS, Chosen
 
 _WORD = re.compile(r"\w+")
+
 Keeps = Callable[[str], bool]
 """Whether a document, by id, may be a negative."""
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What filters know of one group."""
+    """What filters know about one group."""
 
     positives: Sequence[str]
     """Positives of the group, or all of the query's where the group has none."""
     relevant: Sequence[str]
     """All positives of the query."""
     score: Callable[[str], float]
-    """The teacher's value of a document, NaN without one; higher is better."""
+    """The teacher's score of a document, higher is better; NaN where there is none."""
     text: Callable[[str], str]
 
     @property
     def reference(self) -> float:
-        """The lowest teacher score of a positive; NaN if none has a score."""
+        """The lowest teacher score among the positives; NaN if no positive has a score."""
         scores = np.array([self.score(doc_id) for doc_id in self.positives])
         known = scores[np.isfinite(scores)]
         return float(known.min()) if len(known) else float("nan")
@@ -48,12 +49,12 @@ class _Filter(Config):
     type: str
 
     needs_scores: ClassVar[bool] = False
-    """It asks for teacher scores of the documents, so the teacher must be a `score` one."""
+    """Whether the filter reads teacher scores of documents: the teacher's kind must be `score`."""
     needs_reference: ClassVar[bool] = False
-    """It compares with the teacher score of a positive, without which there is no group."""
+    """Whether the filter compares with a positive's score, without which there is no group."""
 
     def build(self, evidence: Evidence) -> Keeps:
-        """The filter for one group."""
+        """The function that decides about one group's documents."""
         raise NotImplementedError
 
 
@@ -75,8 +76,8 @@ class AbsoluteMargin(_Filter):
 class RelativeMargin(_Filter):
     """Keeps what the teacher scores at most `share` of the positive's score (TopK-PercPos).
 
-    Meant for cosine-like scores with a zero that means something. A positive that scores 0 or less
-    has no useful share: there a negative is kept if it scores below the positive.
+    For scores whose zero means something, such as cosines. Beside a positive of score 0 or less,
+    of which no share is useful, a negative is kept if it scores below the positive.
     """
 
     type: Literal["relative_margin"] = "relative_margin"
@@ -120,15 +121,15 @@ class NearDuplicate(_Filter):
 
     def build(self, evidence: Evidence) -> Keeps:
         texts = [evidence.text(doc_id) for doc_id in evidence.relevant]
-        same = {normalised(text) for text in texts}
-        known = [shingles(text, self.shingle) for text in texts]
+        positive_texts = {normalised(text) for text in texts}
+        positive_shingles = [shingles(text, self.shingle) for text in texts]
 
         def keeps(doc_id: str) -> bool:
             text = evidence.text(doc_id)
-            if normalised(text) in same:
+            if normalised(text) in positive_texts:
                 return False
-            mine = shingles(text, self.shingle)
-            return all(jaccard(mine, theirs) < self.similarity for theirs in known)
+            runs = shingles(text, self.shingle)
+            return all(jaccard(runs, others) < self.similarity for others in positive_shingles)
 
         return keeps
 
@@ -136,22 +137,21 @@ class NearDuplicate(_Filter):
 Filter = Annotated[
     AbsoluteMargin | RelativeMargin | MaxScore | NearDuplicate, Field(discriminator="type")
 ]
-"""Adding a filter: one class with `build` and what it needs, and its name here."""
+"""To add a filter: write one class with `build` and its `needs_`, and name it here."""
 
 
 class Screen:
     """Asks the filters about every document that is drawn for one group, and counts removals.
 
-    A retrieved document that the teacher gave no score is removed where a filter asks for one. A
-    random document of the collection, which no teacher has seen, passes those filters: it is hardly
-    ever relevant.
+    Where a filter reads scores, a retrieved document without a score is removed. A random document
+    of the collection, which no teacher has seen, passes such filters: it is hardly ever relevant.
     """
 
     def __init__(self, filters: Sequence[_Filter], evidence: Evidence) -> None:
         self.removed: Counter[str] = Counter()
-        """Documents by the counter of what removed them, each counted once."""
-        self._keepers = [(one, one.build(evidence)) for one in filters]
-        self._scored = any(one.needs_scores for one in filters)
+        """By the name of a counter, the documents removed for that reason, each counted once."""
+        self._keepers = [(rule, rule.build(evidence)) for rule in filters]
+        self._scored = any(rule.needs_scores for rule in filters)
         self._score = evidence.score
         self._out: set[str] = set()
 
@@ -168,14 +168,14 @@ class Screen:
         unknown = self._scored and not np.isfinite(self._score(document.doc_id))
         if unknown and document.source != CORPUS:
             return "candidates_without_teacher_score"
-        for one, keeps in self._keepers:
-            if not (one.needs_scores and unknown) and not keeps(document.doc_id):
-                return f"removed_by_{one.type}"
+        for rule, keeps in self._keepers:
+            if not (rule.needs_scores and unknown) and not keeps(document.doc_id):
+                return f"removed_by_{rule.type}"
         return None
 
 
 def normalised(text: str) -> str:
-    """Lower case, white space as single spaces."""
+    """The text in lower case with single spaces."""
     return " ".join(text.lower().split())
 
 
@@ -187,9 +187,9 @@ def shingles(text: str, size: int) -> set[tuple[str, ...]]:
     return {tuple(words[i : i + size]) for i in range(max(len(words) - size, 0) + 1)}
 
 
-def jaccard(one: set[tuple[str, ...]], other: set[tuple[str, ...]]) -> float:
-    """Shared part of the union, 0 if one is empty."""
-    if not one or not other:
+def jaccard(first: set[tuple[str, ...]], second: set[tuple[str, ...]]) -> float:
+    """The sets' intersection by their union, in sizes; 0 if a set is empty."""
+    if not first or not second:
         return 0.0
-    shared = len(one & other)
-    return shared / (len(one) + len(other) - shared)
+    shared = len(first & second)
+    return shared / (len(first) + len(second) - shared)

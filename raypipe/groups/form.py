@@ -1,4 +1,4 @@
-"""Groups: one query, its positives and its negatives, as a loss sees them."""
+"""Forming groups: the positives and negatives that one query trains with, by id."""
 
 from __future__ import annotations
 
@@ -22,27 +22,26 @@ class Groups(Config):
     negatives: Sampler = RandomWindow()
     """Which candidates become negatives; a judged relevant document never does."""
     filters: tuple[Filter, ...] = ()
-    """What keeps false negatives out; the first one that removes a document counts it."""
+    """Rules that keep false negatives out; the first filter that removes a document counts it."""
     positives: Literal["inject", "drop", "keep_if_retrieved", "any"] = "inject"
     """inject: positives join whether retrieved or not. drop: a query none of whose positives was
     retrieved is dropped. keep_if_retrieved: such a query stays, with negatives only. any: the
-    sampler takes candidates whatever the judgements say, and none needs to be there, not even a
-    judgement of the query. The last two are for losses on teacher values; any is distillation of
-    published lists as they are."""
+    sampler takes candidates whatever the judgements say, of queries without judgements too. The
+    last two are for losses on teacher values; any distills published lists as they are."""
     max_positives: int = Field(1, ge=1)
     """Positives per group, drawn at random if there are more."""
     groups_per_query: Literal["one", "each_positive"] = "one"
-    """one: a single group with up to `max_positives` positives. each_positive: a group with
-    negatives of its own for every positive; the query's other positives are not in it."""
+    """one: a single group with up to `max_positives` positives. each_positive: for every positive a
+    group with negatives of its own, without the query's other positives."""
     seed: int = 0
-    """Of the sampling. Separate from the training seed, so that seeds share their groups."""
+    """Seed of the sampling. Training has another, so that trainings of many seeds share groups."""
 
     @model_validator(mode="after")
     def _one_positive_each(self) -> Groups:
         if self.groups_per_query == "each_positive" and self.max_positives > 1:
             raise ValueError(
                 "groups_per_query: each_positive makes groups of one positive, found max_positives="
-                f"{self.max_positives}; leave that at 1, or use one"
+                f"{self.max_positives}; leave max_positives at 1, or use groups_per_query: one"
             )
         return self
 
@@ -52,8 +51,8 @@ class Groups(Config):
 
     @property
     def filters_need_scores(self) -> bool:
-        """A teacher must score candidates and positives first; ranks alone do not serve."""
-        return any(one.needs_scores for one in self.filters)
+        """Whether a teacher must score candidates and positives first; ranks do not serve."""
+        return any(rule.needs_scores for rule in self.filters)
 
 
 @dataclass(frozen=True)
@@ -63,25 +62,27 @@ class Formed:
     doc_ids: list[str]
     relevance: list[int]
     ranks: list[int]
-    """In the list of the document's source; 0 if it was not retrieved."""
+    """Each document's rank in the list of its source; 0 if it was not retrieved."""
     sources: list[str]
-    """`candidates`, the name of further candidates, `corpus`, or `qrels` (injected positive)."""
+    """Each document's source: `candidates`, the name of further candidates, `corpus`, or `qrels`
+    (a positive that was injected)."""
 
 
 def _no_text(doc_id: str) -> str:
-    raise ValueError("groups.filters: near_duplicate compares texts; give form_group `text`")
+    raise ValueError("groups.filters: near_duplicate compares texts, found none; set Material.text")
 
 
 @dataclass(frozen=True)
 class Material:
-    """What groups are made from beside the training candidates."""
+    """What groups are formed from beside the training candidates."""
 
     others: Mapping[str, RankedList] = field(default_factory=dict)
     """Further candidates of the query by source name."""
     corpus: Sequence[str] = ()
     """Every document id of the collection, by row."""
     scores: Mapping[str, float] | None = None
-    """The query's documents with the filtering teacher's scores, higher is better."""
+    """The filtering teacher's scores of the query's documents, higher is better; None without
+    such a teacher."""
     text: Callable[[str], str] = _no_text
     """The text of a document."""
 
@@ -100,14 +101,15 @@ def form_group(
     material: Material = NOTHING,
     counts: Counter[str] | None = None,
 ) -> Formed | str:
-    """Choose positives and negatives of one query, in one group.
+    """Choose positives and negatives of one query for one group.
 
     Args:
         doc_ids: the candidates, best first.
         ranks: their ranks, ascending from 1.
         relevance: the query's judgements; 0 < relevance < positive_relevance is neither positive
             nor negative.
-        counts: what filters removed is added to it, and places filled by another source.
+        counts: to add to: documents that filters removed, and negatives that one part of a mixture
+            gave instead of another.
 
     Returns:
         The group, positives first, or the name of the counter of queries that cannot form one.
@@ -140,27 +142,27 @@ def form_groups(
     A query without a group is counted once, by its reason; where some positives of a query have a
     group, the others are counted `positives_without_group`.
     """
-    given = (groups, query_id, doc_ids, ranks, relevance, positive_relevance)
-    formed: list[Formed | str]
+    outcomes: list[Formed | str]
     if groups.groups_per_query == "one":
-        formed = [form_group(*given, material=material, counts=counts)]
+        query_facts = (query_id, doc_ids, ranks, relevance, positive_relevance)
+        outcomes = [form_group(groups, *query_facts, material=material, counts=counts)]
     else:
         query = _Query(groups, RankedList(doc_ids, ranks), relevance, positive_relevance, material)
         pool = query.positives()
-        each = [pool] if isinstance(pool, str) else [[positive] for positive in pool] or [[]]
-        formed = [
-            one
-            if isinstance(one, str)
-            else query.group(one, query_rng(groups.seed, query_id, *one), counts)
-            for one in each
-        ]
-    good = [one for one in formed if isinstance(one, Formed)]
-    bad = [one for one in formed if isinstance(one, str)]
-    if not good:
-        counts[bad[0]] += 1
-    elif bad:
-        counts["positives_without_group"] += len(bad)
-    return good
+        if isinstance(pool, str):
+            outcomes = [pool]
+        else:
+            outcomes = [
+                query.group(positives, query_rng(groups.seed, query_id, *positives), counts)
+                for positives in [[positive] for positive in pool] or [[]]
+            ]
+    formed = [outcome for outcome in outcomes if isinstance(outcome, Formed)]
+    reasons = [outcome for outcome in outcomes if isinstance(outcome, str)]
+    if not formed:
+        counts[reasons[0]] += 1
+    elif reasons:
+        counts["positives_without_group"] += len(reasons)
+    return formed
 
 
 @dataclass(frozen=True)
@@ -193,7 +195,7 @@ class _Query:
     ) -> Formed | str:
         """The group of these positives, or why there is none."""
         evidence = self._evidence(positives)
-        compares = any(one.needs_reference for one in self.groups.filters)
+        compares = any(rule.needs_reference for rule in self.groups.filters)
         if compares and np.isnan(evidence.reference):
             return "queries_without_positive_score"
         screen = Screen(self.groups.filters, evidence)
@@ -214,7 +216,7 @@ class _Query:
         return self._formed(positives, negatives)
 
     def _forbidden(self) -> frozenset[str]:
-        """Whatever is relevant to some degree is no negative; with `any` nothing is sorted out."""
+        """Documents that may not be negatives: those relevant to some degree; none with `any`."""
         if self.groups.positives == "any":
             return frozenset()
         return frozenset(d for d, value in self.relevance.items() if value > 0)
@@ -222,7 +224,10 @@ class _Query:
     def _evidence(self, positives: list[str]) -> Evidence:
         scores = self.material.scores
         if scores is None and self.groups.filters_need_scores:
-            raise ValueError("groups.filters: they compare teacher scores, and there are none")
+            raise ValueError(
+                "groups.filters: they compare teacher scores, and there are none; set "
+                "Material.scores"
+            )
         relevant = self.relevant()
         return Evidence(
             positives=positives or relevant,
@@ -233,14 +238,14 @@ class _Query:
 
     def _formed(self, positives: list[str], negatives: list[Chosen]) -> Formed:
         rank_of = dict(zip(self.candidates.doc_ids, self.candidates.ranks, strict=True))
-        found = [
+        members = [
             Chosen(d, rank_of.get(d, 0), CANDIDATES if d in rank_of else QRELS)
             for d in sorted(positives, key=lambda d: (rank_of.get(d, 1 << 30), d))
         ]
-        members = found + negatives
+        members += negatives
         return Formed(
-            doc_ids=[one.doc_id for one in members],
-            relevance=[self.relevance.get(one.doc_id, 0) for one in members],
-            ranks=[one.rank for one in members],
-            sources=[one.source for one in members],
+            doc_ids=[document.doc_id for document in members],
+            relevance=[self.relevance.get(document.doc_id, 0) for document in members],
+            ranks=[document.rank for document in members],
+            sources=[document.source for document in members],
         )

@@ -1,4 +1,4 @@
-"""Negatives per query: positives and sampled candidates of every group, by id."""
+"""The step that mines: every group's positives and sampled negatives, by id."""
 
 from __future__ import annotations
 
@@ -24,6 +24,14 @@ from raypipe.tables.text_table import TextTable
 from raypipe.teachers.values import TeacherValues, check_finite
 
 CHUNK = 8192
+"""Queries per file."""
+BLOCK = 1024
+"""Queries whose lists are Python objects at a time: 1,000 candidates each are about 150 MB."""
+OTHER = "other_"
+"""Before the name of further candidates among a step's inputs."""
+
+Judgements = dict[str, dict[str, int]]
+"""Relevance by query id, then document id."""
 
 
 @dataclass(frozen=True)
@@ -35,20 +43,20 @@ class Negatives(Step):
     collection: Collection
     groups: Groups
     others: tuple[tuple[str, Step], ...] = ()
-    """Further candidates of the same queries, by the name that a mixed sampler knows them by; those
-    that it does not read are left out."""
+    """Further candidates of the same queries, by the name of a mixed sampler's part; those that no
+    part reads are left out."""
     scores: Step | None = None
-    """Teacher scores of candidates, further candidates and positives, where a filter asks."""
+    """Teacher scores of candidates, further candidates and positives, where a filter reads them."""
 
     kind: ClassVar[str] = "negatives"
     version: ClassVar[int] = 2
 
     def __post_init__(self) -> None:
-        found = {name for name, _ in self.others}
-        if missing := self.groups.negatives.sources - found:
+        names = {name for name, _ in self.others}
+        if missing := self.groups.negatives.sources - names:
             raise ConfigError(
                 f"groups.negatives: expected further candidates for the parts {sorted(missing)}, "
-                f"found {sorted(found) or 'none'}; name the source of each part"
+                f"found {sorted(names) or 'none'}; name the source of each part"
             )
         if self.groups.filters_need_scores and self.scores is None:
             raise ConfigError("groups.filters: they compare teacher scores; name a score teacher")
@@ -61,47 +69,39 @@ class Negatives(Step):
         return self.groups.semantic()
 
     def inputs(self) -> Mapping[str, Step]:
-        parts: dict[str, Step] = {
+        read = self.groups.negatives.sources
+        steps: dict[str, Step] = {
             "candidates": self.candidates,
             "queries": self.queries,
             "collection": self.collection,
-            **{
-                f"{OTHER}{name}": step
-                for name, step in self.others
-                if name in self.groups.negatives.sources
-            },
+            **{f"{OTHER}{name}": step for name, step in self.others if name in read},
         }
-        return {**parts, "scores": self.scores} if self.scores is not None else parts
+        return {**steps, "scores": self.scores} if self.scores is not None else steps
 
     def run(self, attempt: Attempt, context: Context) -> Mapping[str, Any]:
         if "scores" in attempt.inputs:
             check_finite(attempt.inputs["scores"])
         rows = len(Rows(attempt.inputs["candidates"]))
-        job = Sample(dict(attempt.inputs), self.groups, self.queries.queries.positive_relevance)
+        job = _Sampling(dict(attempt.inputs), self.groups, self.queries.queries.positive_relevance)
         counts = run_chunks(job, rows, CHUNK, attempt, context, model=False)
         if not counts.get("groups"):
-            raise ConfigError(f"groups: none of {rows} queries can form a group: {counts}")
+            raise ConfigError(
+                f"groups: none of {rows} queries can form a group: {counts}; the counters say why"
+            )
         return counts
 
 
-Judgements = dict[str, dict[str, int]]
-OTHER = "other_"
-"""Before the name of further candidates among a step's inputs."""
-BLOCK = 1024
-"""Queries whose lists are Python objects at a time: 1,000 candidates each are about 150 MB."""
-
-
 def read_qrels(queries: Artifact) -> Judgements:
-    """Judgements by query id, then document id."""
+    """The judgements of a query set."""
     table = pq.read_table(queries.local() / QRELS_FILE)
-    found: Judgements = defaultdict(dict)
+    judgements: Judgements = defaultdict(dict)
     for row in table.to_pylist():
-        found[row["query_id"]][row["doc_id"]] = row["relevance"]
-    return found
+        judgements[row["query_id"]][row["doc_id"]] = row["relevance"]
+    return judgements
 
 
 def readable_qrels(queries: Artifact, collection: Artifact) -> tuple[Judgements, dict[str, int]]:
-    """Judgements of documents with text, and how many others each query has."""
+    """Judgements of documents with text, and by query the number of judgements of others."""
     qrels = read_qrels(queries)
     judged = sorted({doc for docs in qrels.values() for doc in docs})
     rows = TextTable(collection.local() / DOCS_FILE).rows_of(judged)
@@ -124,8 +124,8 @@ class _Corpus(Sequence[str]):
 
 
 @dataclass(frozen=True)
-class Sample:
-    """The job of `Negatives`: rows of the candidates to groups."""
+class _Sampling:
+    """The job of `Negatives`: rows of candidates become rows of groups."""
 
     inputs: Mapping[str, Artifact]
     groups: Groups
@@ -147,9 +147,9 @@ class Sample:
         return work
 
     def _tally(self, group: Formed, counts: Counter[str]) -> None:
-        """Count a group. With `positives: any` the sampler chose every member, and relevant ones
-        stand anywhere; else none that is relevant to some degree is among what it chose."""
+        """Count a group and its documents."""
         positives = sum(value >= self.positive_relevance for value in group.relevance)
+        # with `any` the sampler chose every document, relevant ones too; else the others alone
         sampled = len(group.doc_ids) - (0 if self.groups.positives == "any" else positives)
         counts["groups"] += 1
         counts["pairs"] += len(group.doc_ids)
@@ -162,7 +162,7 @@ class Sample:
 
 
 class _Miner:
-    def __init__(self, job: Sample) -> None:
+    def __init__(self, job: _Sampling) -> None:
         inputs = job.inputs
         self._job = job
         self._candidates = Rows(inputs["candidates"])
@@ -177,7 +177,7 @@ class _Miner:
         self._corpus = _Corpus(self._docs)
 
     def mine(self, chunk: range, counts: Counter[str]) -> Iterator[tuple[str, list[Formed]]]:
-        """The groups of every query of the chunk, an empty list where it forms none."""
+        """(query id, groups) of every query of the chunk; a query may form no group."""
         for start in range(chunk.start, chunk.stop, BLOCK):
             part = self._candidates.read(range(start, min(start + BLOCK, chunk.stop)))
             rows = part.select(["query_id", "doc_ids", "ranks"]).to_pylist()
@@ -185,19 +185,17 @@ class _Miner:
             for row in rows:
                 query_id = row["query_id"]
                 counts["judged_documents_without_text"] += self._unreadable.get(query_id, 0)
-                yield (
+                formed = form_groups(
+                    self._job.groups,
                     query_id,
-                    form_groups(
-                        self._job.groups,
-                        query_id,
-                        row["doc_ids"],
-                        row["ranks"],
-                        self._qrels.get(query_id, {}),
-                        self._job.positive_relevance,
-                        material=material[query_id],
-                        counts=counts,
-                    ),
+                    row["doc_ids"],
+                    row["ranks"],
+                    self._qrels.get(query_id, {}),
+                    self._job.positive_relevance,
+                    material=material[query_id],
+                    counts=counts,
                 )
+                yield query_id, formed
 
     def _material(self, query_ids: list[str], counts: Counter[str]) -> dict[str, Material]:
         further = {name: rows.of_queries(query_ids) for name, rows in self._others.items()}
@@ -205,8 +203,8 @@ class _Miner:
         return {
             query_id: Material(
                 others={
-                    name: _ranked(found.get(query_id, []), f"queries_without_{name}", counts)
-                    for name, found in further.items()
+                    name: _ranked(lists.get(query_id, []), f"queries_without_{name}", counts)
+                    for name, lists in further.items()
                 },
                 corpus=self._corpus,
                 scores=None if scores is None else _finite(scores.get(query_id, {}), counts),
@@ -225,7 +223,7 @@ def _ranked(rows: list[dict[str, Any]], missing: str, counts: Counter[str]) -> R
     return RankedList(doc_ids, [rank for row in rows for rank in row["ranks"]])
 
 
-def _finite(said: dict[str, float], counts: Counter[str]) -> dict[str, float]:
-    finite = {doc_id: value for doc_id, value in said.items() if np.isfinite(value)}
-    counts["teacher_values_not_finite"] += len(said) - len(finite)
+def _finite(values: dict[str, float], counts: Counter[str]) -> dict[str, float]:
+    finite = {doc_id: value for doc_id, value in values.items() if np.isfinite(value)}
+    counts["teacher_values_not_finite"] += len(values) - len(finite)
     return finite

@@ -10,7 +10,7 @@ CANDIDATES = "candidates"
 CORPUS = "corpus"
 """The source of a document drawn from the whole collection."""
 QRELS = "qrels"
-"""The source of a positive that only the judgements know."""
+"""The source of a positive that was not retrieved."""
 
 
 @dataclass(frozen=True)
@@ -23,13 +23,13 @@ class RankedList:
 
 @dataclass(frozen=True)
 class Chosen:
-    """A document and where it was found."""
+    """A document and the list that it was drawn from."""
 
     doc_id: str
     rank: int
-    """In the list of its source; 0 if it was not retrieved."""
+    """The document's rank in the list of its source; 0 if it was not retrieved."""
     source: str
-    """The name of its list, or `corpus`."""
+    """The name of the document's list, or `corpus`, or `qrels`."""
 
 
 def _anything(document: Chosen) -> bool:
@@ -47,7 +47,8 @@ class Pool:
     forbidden: frozenset[str] = frozenset()
     """Documents that are never drawn: whatever is judged relevant to some degree."""
     accept: Callable[[Chosen], bool] = field(default=_anything)
-    """Asked once a document comes up, so that costly checks see few of them."""
+    """Whether a document may be chosen; asked only when its turn comes, so that costly checks see
+    few documents."""
 
     def ranked(self, source: str) -> RankedList:
         """The documents of a list, without the forbidden ones.
@@ -60,6 +61,6 @@ class Pool:
                 f"negatives: there is no source {source!r}, only {sorted(self.lists)}; name it "
                 "among the further candidates"
             )
-        one = self.lists[source]
-        allowed = [i for i, doc_id in enumerate(one.doc_ids) if doc_id not in self.forbidden]
-        return RankedList([one.doc_ids[i] for i in allowed], [one.ranks[i] for i in allowed])
+        doc_ids, ranks = self.lists[source].doc_ids, self.lists[source].ranks
+        allowed = [i for i, doc_id in enumerate(doc_ids) if doc_id not in self.forbidden]
+        return RankedList([doc_ids[i] for i in allowed], [ranks[i] for i in allowed])

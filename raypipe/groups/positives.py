@@ -16,13 +16,13 @@ from raypipe.tables.rows import Rows
 
 POSITIVES = pa.schema([("query_id", pa.string()), ("doc_ids", pa.list_(pa.string()))])
 BLOCK = 8192
-"""Queries of the further candidates held at a time, and per file: 1,000 ids each are 100 MB."""
+"""Queries of the further candidates in memory, and per file: with 1,000 ids each, 100 MB."""
 
 
 @dataclass(frozen=True)
 class Positives(Step):
-    """What a filtering teacher must score beside the training candidates: every query's positives
-    that have text, and the further candidates down to the depth that is sampled."""
+    """The documents that a filtering teacher scores beside the training candidates: every query's
+    positives with text, and the further candidates down to the depth that is sampled."""
 
     queries: Queries
     collection: Collection
@@ -61,7 +61,7 @@ class Positives(Step):
         }
 
     def _further(self, attempt: Attempt) -> Iterator[pa.Table]:
-        """The further candidates, `BLOCK` queries at a time, never as Python objects."""
+        """The further candidates in tables of `BLOCK` queries, never as Python objects."""
         reach = dict(self.reach)
         for name, _ in self.others:
             rows = Rows(attempt.inputs[f"{OTHER}{name}"], POSITIVES.names)

@@ -1,6 +1,7 @@
-"""Negatives: which documents a query trains against, from one source or several.
+"""Samplers: which documents a query trains against, drawn from one source or several.
 
-Sampling is seeded per query, so neither the order of queries nor the number of workers matters.
+Every query has a random generator of its own, so neither the order of queries nor the number of
+workers matters.
 """
 
 from __future__ import annotations
@@ -19,20 +20,27 @@ from raypipe.config import Config
 from raypipe.groups.pool import CANDIDATES, CORPUS, QRELS, Chosen, Pool
 
 
+def query_rng(seed: int, query_id: str, *more: str) -> np.random.Generator:
+    """A generator that depends only on the seed, the query id and `more` (a group's positive)."""
+    text = "\0".join([str(seed), query_id, *more])
+    key = hashlib.sha256(text.encode()).digest()
+    return np.random.default_rng(int.from_bytes(key[:16], "big"))
+
+
 def by_rank(documents: Iterable[Chosen]) -> list[Chosen]:
-    """In rank order; what has equal ranks keeps its order."""
+    """The documents in rank order; those of equal rank keep their order."""
     return sorted(documents, key=lambda document: document.rank)
 
 
 class SamplerBase(Config):
-    """The contract: `choose` negatives of one group from a pool, deterministic given the rng."""
+    """The contract: `choose` one group's negatives from a pool, determined by the generator."""
 
     type: str
     count: int = Field(7, ge=1)
     """Negatives per group."""
 
     def draws(self, pool: Pool, rng: np.random.Generator, source: str) -> Iterator[Chosen]:
-        """Allowed documents of one source in drawing order, none twice, without a limit."""
+        """Allowed documents of one source in the order drawn, none twice, without a limit."""
         raise NotImplementedError
 
     def choose(self, pool: Pool, rng: np.random.Generator) -> list[Chosen]:
@@ -41,7 +49,7 @@ class SamplerBase(Config):
 
     @property
     def reach(self) -> Mapping[str, int | None]:
-        """The ranked lists that are read, with the deepest rank needed, None without a limit."""
+        """The ranked lists that are read: by name the deepest rank needed, None without a limit."""
         raise NotImplementedError
 
     @property
@@ -55,13 +63,13 @@ class SamplerBase(Config):
         return frozenset(self.reach.keys() - {CANDIDATES})
 
     def moved(self, chosen: Iterable[Chosen]) -> int:
-        """How many of `chosen` fill a place that another part of the sampler had to leave."""
+        """How many of `chosen` one part of a mixture gave instead of another that had no more."""
         return 0
 
 
 class _RankSampler(SamplerBase):
     def order(self, ranks: Sequence[int], rng: np.random.Generator) -> Iterable[int]:
-        """Positions into `ranks` in drawing order; those that cannot be drawn are left out."""
+        """Positions into `ranks` in the order drawn, without those that cannot be drawn."""
         raise NotImplementedError
 
     def sample(self, ranks: Sequence[int], rng: np.random.Generator) -> list[int]:
@@ -69,9 +77,10 @@ class _RankSampler(SamplerBase):
         return sorted(islice(self.order(ranks, rng), self.count))
 
     def draws(self, pool: Pool, rng: np.random.Generator, source: str) -> Iterator[Chosen]:
-        one = pool.ranked(source)
-        order = self.order(one.ranks, rng)
-        return filter(pool.accept, (Chosen(one.doc_ids[i], one.ranks[i], source) for i in order))
+        ranked = pool.ranked(source)
+        order = self.order(ranked.ranks, rng)
+        documents = (Chosen(ranked.doc_ids[i], ranked.ranks[i], source) for i in order)
+        return filter(pool.accept, documents)
 
     @property
     def deepest(self) -> int | None:
@@ -101,7 +110,9 @@ class _Window(_RankSampler):
     @model_validator(mode="after")
     def _ordered(self) -> _Window:
         if self.high < self.low:
-            raise ValueError(f"the window must not end (high={self.high}) before low={self.low}")
+            raise ValueError(
+                f"the window must not end (high={self.high}) before low={self.low}; raise high"
+            )
         return self
 
     def _inside(self, ranks: Sequence[int]) -> np.ndarray[Any, Any]:
@@ -127,7 +138,7 @@ class LogRandom(_Window):
     """Without replacement from a window of ranks, each draw with probability proportional to
     1 / rank: denser at the top, but no rank of the window is ruled out.
 
-    Sorting by E * rank with exponential E gives those draws (Efraimidis and Spirakis 2006).
+    Sorting by E * rank, with E exponential, draws so (Efraimidis and Spirakis 2006).
     """
 
     type: Literal["log_random"] = "log_random"
@@ -145,7 +156,10 @@ class Uniform(SamplerBase):
 
     def draws(self, pool: Pool, rng: np.random.Generator, source: str = CORPUS) -> Iterator[Chosen]:
         if not (size := len(pool.corpus)):
-            raise ValueError("negatives: uniform draws from the collection, found no documents")
+            raise ValueError(
+                "negatives: uniform draws from the collection, found no documents; give the pool "
+                "its corpus"
+            )
         tried: set[int] = set()
         while len(tried) < size:
             row = int(rng.integers(size))
@@ -161,25 +175,18 @@ class Uniform(SamplerBase):
         return {}
 
 
-def query_rng(seed: int, query_id: str, *more: str) -> np.random.Generator:
-    """A generator that depends on the seed, the query id and `more` (a positive) only."""
-    text = "\0".join([str(seed), query_id, *more])
-    key = hashlib.sha256(text.encode()).digest()
-    return np.random.default_rng(int.from_bytes(key[:16], "big"))
-
-
 class MixedPart(Config):
     """One source of a mixture."""
 
     share: float = Field(gt=0, allow_inf_nan=False)
-    """Of the negatives, in relation to the other parts' shares."""
+    """The part's share of the negatives, in relation to the other parts' shares."""
     sampler: Annotated[TopK | RandomWindow | LogRandom | Uniform, Field(discriminator="type")]
-    """How the part's documents are chosen. Its `count` stays unset: the share decides it."""
+    """How the part's documents are chosen. Its `count` stays unset: the share decides."""
 
 
 class Mixed(SamplerBase):
-    """Negatives from several sources by share; the total is exactly `count` while there are
-    enough documents. What one part cannot fill, the others do, in order."""
+    """Negatives from several sources by share, `count` in all while there are enough documents:
+    where one part has too few, the others, in order, give more."""
 
     type: Literal["mixed"] = "mixed"
     parts: dict[str, MixedPart] = Field(min_length=1)
@@ -205,12 +212,12 @@ class Mixed(SamplerBase):
         return self
 
     def semantic(self) -> dict[str, Any]:
-        """With the parts as a list, because their order counts and a mapping's is not digested."""
-        out = super().semantic()
-        return {**out, "parts": [[name, part] for name, part in out["parts"].items()]}
+        """The parts as a list: their order counts, and a digest ignores the order of a mapping."""
+        fields = super().semantic()
+        return {**fields, "parts": [[name, part] for name, part in fields["parts"].items()]}
 
     def quotas(self) -> dict[str, int]:
-        """Documents per part by largest remainder; of equal remainders the first part's counts."""
+        """Documents per part by largest remainder; of equal remainders the first part's wins."""
         shares = {name: Fraction(str(part.share)) for name, part in self.parts.items()}
         total = sum(shares.values())
         exact = {name: share * self.count / total for name, share in shares.items()}
@@ -222,11 +229,10 @@ class Mixed(SamplerBase):
 
     def choose(self, pool: Pool, rng: np.random.Generator) -> list[Chosen]:
         """Up to `count` documents, part by part, each in rank order; none twice."""
-        draws = {  # a generator per part: what one draws does not depend on the others
-            name: part.sampler.draws(pool, own, name)
-            for (name, part), own in zip(
-                self.parts.items(), rng.spawn(len(self.parts)), strict=True
-            )
+        rngs = rng.spawn(len(self.parts))  # no part's draws depend on the other parts
+        draws = {
+            name: part.sampler.draws(pool, part_rng, name)
+            for (name, part), part_rng in zip(self.parts.items(), rngs, strict=True)
         }
         taken: dict[str, list[Chosen]] = {name: [] for name in self.parts}
         seen: set[str] = set()
@@ -244,8 +250,8 @@ class Mixed(SamplerBase):
         return [document for part in taken.values() for document in by_rank(part)]
 
     def moved(self, chosen: Iterable[Chosen]) -> int:
-        found = Counter(document.source for document in chosen)
-        return sum(max(found[name] - quota, 0) for name, quota in self.quotas().items())
+        counts = Counter(document.source for document in chosen)
+        return sum(max(counts[name] - quota, 0) for name, quota in self.quotas().items())
 
     @property
     def reach(self) -> Mapping[str, int | None]:
@@ -254,4 +260,4 @@ class Mixed(SamplerBase):
 
 
 Sampler = Annotated[TopK | RandomWindow | LogRandom | Uniform | Mixed, Field(discriminator="type")]
-"""Adding a sampler: one class with `draws` (or `order`, of a ranked list), and its name here."""
+"""To add a sampler: write a class with `draws` (or `order`, of a ranked list), and name it here."""

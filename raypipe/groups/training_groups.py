@@ -1,4 +1,4 @@
-"""Groups of indices: negatives with rows for ids and, with a teacher, its values."""
+"""The step that makes training groups: mined groups with indices for ids, and teacher values."""
 
 from __future__ import annotations
 
@@ -21,11 +21,12 @@ from raypipe.tables.text_table import TextTable
 from raypipe.teachers.values import Comparisons, TeacherValues, check_finite
 
 CHUNK = 8192
+"""Groups per file."""
 
 
 @dataclass(frozen=True)
 class TrainingGroups(Step):
-    """Groups with indices instead of ids and, with a teacher, its value per document."""
+    """What stages train on: groups of indices and, with a teacher, each document's value."""
 
     negatives: Any
     """`Negatives`, or any step with rows of `records.NEGATIVES` and attributes `queries` and
@@ -41,34 +42,39 @@ class TrainingGroups(Step):
 
     @property
     def compares(self) -> bool:
-        """Whether the teacher compared documents with each other, so that groups hold that too."""
+        """Whether the teacher compared pairs of documents: then groups hold comparisons too."""
         return bool(getattr(self.teacher, "compares", False))
 
     def spec(self) -> Mapping[str, Any]:
         return {"comparisons": True} if self.compares else {}
 
     def inputs(self) -> Mapping[str, Step]:
-        parts = {
+        steps = {
             "negatives": self.negatives,
             "queries": self.negatives.queries,
             "collection": self.negatives.collection,
         }
-        return {**parts, "teacher": self.teacher} if self.teacher is not None else parts
+        return {**steps, "teacher": self.teacher} if self.teacher is not None else steps
 
     def run(self, attempt: Attempt, context: Context) -> Mapping[str, Any]:
         if "teacher" in attempt.inputs:
             check_finite(attempt.inputs["teacher"])
         rows = len(Rows(attempt.inputs["negatives"]))
         threshold = self.negatives.queries.queries.positive_relevance
-        job = _Index(dict(attempt.inputs), threshold, self.compares)
+        job = _Indexing(dict(attempt.inputs), threshold, self.compares)
         counts = run_chunks(job, rows, CHUNK, attempt, context, model=False, suffix="arrow")
         if counts.get("groups_without_teacher") == rows:
-            raise ConfigError("teacher: it has no value for any query of the training groups")
+            raise ConfigError(
+                "teacher: it has no value for any query of the training groups; name a teacher of "
+                "these queries"
+            )
         return counts
 
 
 @dataclass(frozen=True)
-class _Index:
+class _Indexing:
+    """The job of `TrainingGroups`: rows of negatives become rows of groups."""
+
     inputs: dict[str, Artifact]
     positive_relevance: int
     compares: bool
@@ -82,49 +88,52 @@ class _Index:
 
         def work(chunk: range) -> tuple[pa.Table, Counts]:
             part = negatives.read(chunk)
-            listed = part.to_pylist()
-            asked = set(part.column("query_id").to_pylist())
-            said = {} if teacher is None else teacher.of_queries(asked)
-            pairs = {} if comparisons is None else comparisons.of_queries(asked)
-            flat = collection.rows_of([d for row in listed for d in row["doc_ids"]])
-            docs = np.split(flat, np.cumsum([len(row["doc_ids"]) for row in listed])[:-1])
+            rows = part.to_pylist()
+            query_ids = set(part.column("query_id").to_pylist())
+            values = {} if teacher is None else teacher.of_queries(query_ids)
+            pairs = {} if comparisons is None else comparisons.of_queries(query_ids)
+            flat = collection.rows_of([d for row in rows for d in row["doc_ids"]])
+            docs = np.split(flat, np.cumsum([len(row["doc_ids"]) for row in rows])[:-1])
             queries = query_set.rows_of(part.column("query_id"))
             counts: Counter[str] = Counter()
-            rows = []
-            for query_index, doc_indices, row in zip(queries, docs, listed, strict=True):
-                taught = self._taught(row, said, pairs, counts)
-                if taught is not None:
-                    group = {name: row[name] for name in ("relevance", "ranks")}
+            groups = []
+            for query_index, doc_indices, row in zip(queries, docs, rows, strict=True):
+                columns = self._teacher_columns(row, values, pairs, counts)
+                if columns is not None:
+                    judged = {name: row[name] for name in ("relevance", "ranks")}
                     indices = {"query_index": query_index, "doc_indices": doc_indices}
-                    rows.append({**group, **indices, **taught})
-            counts["groups"] += len(rows)
-            counts["pairs"] += sum(len(row["doc_indices"]) for row in rows)
+                    groups.append({**judged, **indices, **columns})
+            counts["groups"] += len(groups)
+            counts["pairs"] += sum(len(group["doc_indices"]) for group in groups)
             schema = PAIRWISE_GROUPS if self.compares else GROUPS
-            return pa.Table.from_pylist(rows, schema=schema), dict(counts)
+            return pa.Table.from_pylist(groups, schema=schema), dict(counts)
 
         return work
 
-    def _taught(
+    def _teacher_columns(
         self,
         row: Mapping[str, Any],
-        said: Mapping[str, Mapping[str, float]],
-        pairs: Mapping[str, Mapping[tuple[str, str], float]],
+        values_by_query: Mapping[str, Mapping[str, float]],
+        pairs_by_query: Mapping[str, Mapping[tuple[str, str], float]],
         counts: Counter[str],
     ) -> dict[str, Any] | None:
-        """The teacher's columns of a group; None if it said too little of it."""
+        """The teacher's columns of a group; None if too few of its documents have a value."""
         if "teacher" not in self.inputs:
             return {"teacher_values": None}
         query_id, doc_ids = row["query_id"], row["doc_ids"]
-        values = _values(said.get(query_id, {}), doc_ids, counts)
+        values = _values(values_by_query.get(query_id, {}), doc_ids, counts)
         if not self._teachable(values, np.array(row["relevance"])):
             counts["groups_without_teacher"] += 1
             return None
         counts["groups_with_one_teacher_value"] += bool(np.nanmin(values) == np.nanmax(values))
-        compared = _compared(pairs.get(query_id, {}), doc_ids, counts) if self.compares else {}
+        if not self.compares:
+            return {"teacher_values": values}
+        compared = _compared(pairs_by_query.get(query_id, {}), doc_ids, counts)
         return {"teacher_values": values, **compared}
 
     def _teachable(self, values_D: np.ndarray[Any, Any], relevance_D: np.ndarray[Any, Any]) -> bool:
-        """Two documents with a teacher value, on both sides if the group has a positive."""
+        """Whether two documents have a teacher value: one positive and one not, if the group has a
+        positive."""
         known = np.isfinite(values_D)
         positive = relevance_D >= self.positive_relevance
         if positive.any():
@@ -133,23 +142,27 @@ class _Index:
 
 
 def _values(
-    said: Mapping[str, float], doc_ids: list[str], counts: Counter[str]
+    by_doc: Mapping[str, float], doc_ids: list[str], counts: Counter[str]
 ) -> np.ndarray[Any, Any]:
-    """The teacher's value per document; NaN where it has none, or none that is finite."""
-    values = np.array([said.get(d, np.nan) for d in doc_ids], dtype=np.float64)
+    """The teacher's value per document; NaN where the teacher has none that is finite."""
+    values = np.array([by_doc.get(d, np.nan) for d in doc_ids], dtype=np.float64)
     known = np.isfinite(values)
-    counts["teacher_values_not_finite"] += sum(not np.isfinite(said.get(d, 0)) for d in doc_ids)
+    counts["teacher_values_not_finite"] += sum(not np.isfinite(by_doc.get(d, 0)) for d in doc_ids)
     counts["documents_without_teacher"] += int((~known).sum())
     return np.where(known, values, np.nan)
 
 
 def _compared(
-    said: Mapping[tuple[str, str], float], doc_ids: list[str], counts: Counter[str]
+    by_pair: Mapping[tuple[str, str], float], doc_ids: list[str], counts: Counter[str]
 ) -> dict[str, list[Any]]:
     """The comparisons of two documents of the group, as columns of PAIRWISE_GROUPS."""
-    place = {doc_id: i for i, doc_id in enumerate(doc_ids)}
-    found = [(place[a], place[b], p) for (a, b), p in said.items() if a in place and b in place]
-    counts["comparisons"] += len(found)
-    counts["groups_without_comparison"] += not found
+    position = {doc_id: i for i, doc_id in enumerate(doc_ids)}
+    comparisons = [
+        (position[first], position[second], probability)
+        for (first, second), probability in by_pair.items()
+        if first in position and second in position
+    ]
+    counts["comparisons"] += len(comparisons)
+    counts["groups_without_comparison"] += not comparisons
     names = ("first", "second", "probabilities")
-    return {name: [pair[i] for pair in found] for i, name in enumerate(names)}
+    return {name: [values[i] for values in comparisons] for i, name in enumerate(names)}

@@ -1,7 +1,7 @@
 """Training sets: which queries, whose candidates, which negatives, which teacher.
 
-A training set is part of a recipe and may leave things to the recipe's own defaults; `TrainingData`
-is what results, and names the steps that mine it.
+A `TrainingSet` stands in a recipe and may leave fields to the recipe's own; `TrainingData` has all
+of them, and names the steps that mine the set.
 """
 
 from __future__ import annotations
@@ -26,29 +26,29 @@ from raypipe.teachers import Teacher
 
 
 class TrainingSet(Groups):
-    """Groups and where they come from; what is null is the recipe's.
+    """Groups and where they come from; for fields that are null the recipe's own count.
 
     All stages whose training sets are equal train on the same artifact.
     """
 
     queries: QuerySet | None = None
-    """Training queries; null is `data.train`. One that is a validation or test query as well is an
-    error before work."""
+    """Training queries; null takes `data.train`. A training query that is also a validation or test
+    query is an error before work."""
     candidates: Source | None = None
-    """Where candidates for negatives come from; null is the recipe's `candidates`."""
+    """Where candidates for negatives come from; null takes the recipe's `candidates`."""
     sources: dict[str, Source] = Field(default_factory=dict)
     """Further sources by name, for the parts of a `mixed` sampler."""
     triples: Triples | None = None
-    """Ready-made (query, positive, negative) triples instead of sampled negatives. What decides the
-    choice of documents keeps its default beside them."""
+    """Ready-made (query, positive, negative) triples instead of sampled negatives. Beside triples,
+    every field that decides the choice of documents must keep its default."""
     teacher: Teacher | None = None
-    """Gives the values that distillation fits; null is the recipe's `teacher`."""
+    """Gives the values that distillation fits; null takes the recipe's `teacher`."""
     filter_teacher: Teacher | None = None
-    """Gives the scores that `filters` compare; null is the teacher."""
+    """Gives the scores that `filters` compare; null takes the teacher."""
 
     @model_validator(mode="after")
     def _triples_stand_alone(self) -> TrainingSet:
-        """Compared with the defaults: in a trial of a sweep every field has been set."""
+        """Fields are compared with their defaults, because a trial of a sweep has set them all."""
         fields = type(self).model_fields
         decided = ("sources", "filter_teacher", *Groups.model_fields)
         for name in decided if self.triples is not None else ():
@@ -70,12 +70,12 @@ class TrainingSet(Groups):
             if depth is not None and depth > self.sources[name].depth:
                 raise ValueError(
                     f"negatives.parts.{name}: the window reaches rank {depth}, "
-                    f"sources.{name}.depth is {self.sources[name].depth}; raise that one"
+                    f"sources.{name}.depth is {self.sources[name].depth}; raise that depth"
                 )
         return self
 
     def plain(self) -> Groups:
-        """What decides the choice of documents from given candidates."""
+        """The fields that decide the choice of documents from given candidates."""
         return Groups(**{name: getattr(self, name) for name in Groups.model_fields})
 
 
@@ -89,7 +89,7 @@ class TrainingData:
     teacher: Teacher | None
     precision: str
     list_depth: int
-    """Candidates per query that a teacher of whole lists sees, at least."""
+    """The least number of candidates per query that a teacher of whole lists sees."""
 
     @property
     def filter_teacher(self) -> Teacher | None:
@@ -99,23 +99,26 @@ class TrainingData:
         return self.training_set.filter_teacher or self.teacher
 
     def problems(self, where: str) -> None:
-        """What fields of this set contradict each other.
+        """Look for fields that contradict each other.
+
+        Args:
+            where: the path of this set in the recipe.
 
         Raises:
             ValueError: the first contradiction, with the path of its field.
         """
-        one = self.training_set
-        if one.triples is not None:
+        chosen = self.training_set
+        if chosen.triples is not None:
             return
-        if (depth := one.negatives.depth) and depth > self.source.depth:
-            at = "candidates.depth" if one.candidates is None else f"{where}.candidates.depth"
+        if (depth := chosen.negatives.depth) and depth > self.source.depth:
+            field = "candidates.depth" if chosen.candidates is None else f"{where}.candidates.depth"
             raise ValueError(
-                f"{where}.negatives: the window reaches rank {depth}, {at} is "
-                f"{self.source.depth}; raise that one"
+                f"{where}.negatives: the window reaches rank {depth}, {field} is "
+                f"{self.source.depth}; raise that depth"
             )
-        if one.filters_need_scores:
+        if chosen.filters_need_scores:
             judge = self.filter_teacher
-            names = ", ".join(f.type for f in one.filters if f.needs_scores)
+            names = ", ".join(rule.type for rule in chosen.filters if rule.needs_scores)
             if judge is None:
                 raise ValueError(
                     f"{where}.filters: {names} compare teacher scores; set `teacher` or "
@@ -128,16 +131,15 @@ class TrainingData:
                 )
 
     def check(self) -> None:
-        """Everything outside the recipe that this set needs.
+        """Look whether everything outside the recipe is there that this set reads.
 
         Raises:
             ConfigError: a data set, a file or a model is not there.
         """
         self.query_set.open().check()
-        one = self.training_set
-        for source in (self.source, *one.sources.values()):
+        for source in (self.source, *self.training_set.sources.values()):
             source.check()
-        for part in (one.triples, self.teacher, self.filter_teacher):
+        for part in (self.training_set.triples, self.teacher, self.filter_teacher):
             if part is not None:
                 part.check()
 
@@ -147,25 +149,24 @@ class TrainingData:
         return Collection(self.query_set)
 
     def queries(self) -> Queries:
-        """With `positives: any` unjudged ones too: nobody looks at the judgements."""
+        """Training queries, unjudged ones too with `positives: any`, which reads no judgements."""
         every = self.training_set.positives == "any"
         return Queries(self.query_set, require_positive=not every, keep_unjudged=every)
 
     def candidates(self, source: Source | None = None) -> Step:
         """Candidate lists of the training queries."""
-        given = source or self.source
-        return given.candidates(self.collection(), self.queries(), self.precision)
+        source = source or self.source
+        return source.candidates(self.collection(), self.queries(), self.precision)
 
     def negatives(self) -> Step:
         """Positives and negatives of every group."""
-        one = self.training_set
-        if one.triples is not None:
-            return one.triples.negatives(self.collection(), self.queries())
+        if self.training_set.triples is not None:
+            return self.training_set.triples.negatives(self.collection(), self.queries())
         return Negatives(
             self.candidates(),
             self.queries(),
             self.collection(),
-            one.plain(),
+            self.training_set.plain(),
             others=self._others(),
             scores=self.filter_scores(),
         )
@@ -185,7 +186,7 @@ class TrainingData:
         return judge.scores(self._lists(depth, positives), self.precision)
 
     def teacher_scores(self) -> Step | None:
-        """The teacher's values of the groups' documents, and of whole lists where it needs them."""
+        """The teacher's values of the groups' documents, and of whole lists if it reads lists."""
         if self.teacher is None:
             return None
         depth = 0
@@ -195,13 +196,13 @@ class TrainingData:
         return self.teacher.scores(self._lists(depth, self.negatives()), self.precision)
 
     def groups(self) -> TrainingGroups:
-        """What stages train on; with a teacher its values are always there, so that stages with
-        and without distillation share one artifact."""
+        """What stages train on. It always holds a teacher's values, so that stages with and without
+        distillation share one artifact."""
         return TrainingGroups(self.negatives(), self.teacher_scores())
 
     def steps(self) -> Mapping[str, Step]:
-        """Everything mined, in order, by the name that a summary gives it."""
-        found: dict[str, Step | None] = {
+        """Every step that mines, in order, by its name in a summary."""
+        steps: dict[str, Step | None] = {
             "collection": self.collection(),
             "queries": self.queries(),
             "candidates": self.candidates(),
@@ -211,8 +212,8 @@ class TrainingData:
             "groups": self.groups(),
         }
         if self.training_set.triples is not None and not self._lists_matter:
-            del found["candidates"]
-        return {name: step for name, step in found.items() if step is not None}
+            del steps["candidates"]
+        return {name: step for name, step in steps.items() if step is not None}
 
     @property
     def _lists_matter(self) -> bool:

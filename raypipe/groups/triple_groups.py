@@ -1,6 +1,7 @@
-"""Triples of indices to groups, in arrays: no Python object per triple, whatever their number.
+"""Triples of indices become groups of indices, in arrays: no triple is a Python object.
 
-Triples are int64 arrays [3, n]: query, positive and negative index.
+Triples are int64 arrays [3, n]: query, positive and negative index. A run is a stretch of triples
+of one query and positive.
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ import numpy as np
 import pyarrow as pa
 
 from raypipe.records import NEGATIVES
-from raypipe.tables.flat import places
+from raypipe.tables.flat import positions
 from raypipe.tables.text_table import TextTable
 
 PART = 100_000
-"""Groups per part."""
+"""Groups per part-*.parquet file."""
 
 Array = np.ndarray[Any, Any]
 
@@ -40,25 +41,26 @@ class Judged:
         if not len(self._keys):
             return np.zeros(len(docs), np.int32)
         keys = queries * self._docs + docs
-        at = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
-        return np.where(self._keys[at] == keys, self._relevance[at], 0)
+        nearest = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
+        return np.where(self._keys[nearest] == keys, self._relevance[nearest], 0)
 
 
 @dataclass(frozen=True)
 class IndexGroups:
-    """Some groups, still as indices."""
+    """Consecutive groups, as indices."""
 
     queries: Array
-    """Query index per group."""
+    """[groups] the query's index."""
     sizes: Array
-    """Documents per group."""
+    """[groups] the number of documents."""
     docs: Array
-    """Document indices of all groups, one after the other, positives first."""
+    """[sum of sizes] document indices, group after group, in each the positive first."""
 
     def __len__(self) -> int:
         return len(self.queries)
 
     def cut(self, start: int, stop: int) -> IndexGroups:
+        """Groups number `start` to `stop`."""
         ends = np.concatenate([[0], np.cumsum(self.sizes)])
         docs = self.docs[ends[start] : ends[min(stop, len(self))]]
         return IndexGroups(self.queries[start:stop], self.sizes[start:stop], docs)
@@ -71,8 +73,8 @@ class IndexGroups:
         source: str,
         positive_relevance: int,
     ) -> pa.Table:
-        """NEGATIVES with rank 0; the positive has its judged relevance, at least what counts as
-        positive."""
+        """The groups as NEGATIVES with rank 0. A positive has its judged relevance, but at least
+        `positive_relevance`."""
         offsets = np.concatenate([[0], np.cumsum(self.sizes)])
         relevance = np.zeros(len(self.docs), np.int32)
         positives = offsets[:-1]
@@ -96,12 +98,13 @@ def group_parts(
     limit: int | None,
     counts: Counter[str],
 ) -> Iterator[IndexGroups]:
-    """The first `limit` groups, `PART` at a time; adds what is dropped to the counts."""
+    """The first `limit` groups, `PART` at a time; adds dropped triples to the counts."""
     runs = _whole_runs(_fitting(triples, judged, counts))
     return _parts(_first(_groups(runs, per_group, counts), limit))
 
 
 def _fitting(triples: Iterator[Array], judged: Judged, counts: Counter[str]) -> Iterator[Array]:
+    """Triples whose negative is neither judged relevant nor the positive."""
     for part in triples:
         query, positive, negative = part
         relevant = judged.of(query, negative) > 0
@@ -112,7 +115,7 @@ def _fitting(triples: Iterator[Array], judged: Judged, counts: Counter[str]) -> 
 
 
 def _whole_runs(triples: Iterator[Array]) -> Iterator[Array]:
-    """Cut anew, so that no part ends between two triples of one query and positive."""
+    """The triples in parts that hold whole runs."""
     held = np.empty((3, 0), np.int64)
     for part in triples:
         held = np.concatenate([held, part], axis=1)
@@ -125,41 +128,45 @@ def _whole_runs(triples: Iterator[Array]) -> Iterator[Array]:
 
 
 def _run_starts(triples: Array) -> Array:
+    """The position of each run's first triple."""
     changes = (triples[:2, 1:] != triples[:2, :-1]).any(axis=0)
     return np.flatnonzero(np.concatenate([[triples.size > 0], changes]))
 
 
 def _groups(runs: Iterator[Array], per_group: int, counts: Counter[str]) -> Iterator[IndexGroups]:
+    """Groups of up to `per_group` consecutive triples of one run."""
     for part in runs:
         if per_group > 1:
             kept = _unrepeated(part)
             counts["repeated_documents"] += part.shape[1] - kept.shape[1]
             part = kept
         query, positive, negative = part
-        place = places(np.append(_run_starts(part), len(query)))
-        starts = np.flatnonzero(place % per_group == 0)
+        position_in_run = positions(np.append(_run_starts(part), len(query)))
+        starts = np.flatnonzero(position_in_run % per_group == 0)
         sizes = np.diff(np.append(starts, len(query))) + 1
         yield IndexGroups(query[starts], sizes, np.insert(negative, starts, positive[starts]))
 
 
 def _unrepeated(triples: Array) -> Array:
-    """The first of equal triples in each run."""
+    """The triples without those that repeat an earlier one of their run."""
     starts = _run_starts(triples)
     run = np.repeat(np.arange(len(starts)), np.diff(np.append(starts, triples.shape[1])))
     pairs = run * (triples[2].max() + 1) + triples[2]
     return triples[:, np.sort(np.unique(pairs, return_index=True)[1])]
 
 
-def _first(groups: Iterator[IndexGroups], limit: int | None) -> Iterator[IndexGroups]:
-    for some in groups:
-        if limit is not None and len(some) >= limit:
-            yield some.cut(0, limit)
+def _first(parts: Iterator[IndexGroups], limit: int | None) -> Iterator[IndexGroups]:
+    """The first `limit` groups; None takes all."""
+    for part in parts:
+        if limit is not None and len(part) >= limit:
+            yield part.cut(0, limit)
             return
-        yield some
-        limit = None if limit is None else limit - len(some)
+        yield part
+        limit = None if limit is None else limit - len(part)
 
 
 def _parts(groups: Iterator[IndexGroups]) -> Iterator[IndexGroups]:
+    """The same groups, `PART` at a time."""
     held = IndexGroups(*(np.empty(0, np.int64) for _ in range(3)))
     for more in groups:
         both = [(getattr(held, f), getattr(more, f)) for f in ("queries", "sizes", "docs")]

@@ -1,4 +1,4 @@
-"""Ready-made training triples in the place of sampled negatives."""
+"""Ready-made training triples instead of sampled negatives: their config and their step."""
 
 from __future__ import annotations
 
@@ -31,29 +31,38 @@ from raypipe.storage.files import check_files, file_checksum, full_paths
 from raypipe.tables.text_columns import read_blocks
 from raypipe.tables.text_table import TextTable
 
+TRIPLES = pa.schema([(name, pa.string()) for name in ("query_id", "pos_id", "neg_id")])
+"""One row per triple."""
+SCORES = ("pos_score", "neg_score")
+"""Columns that may stand before the ids: a published teacher's scores (Hofstaetter et al. 2020).
+Triples ignore them; the `ensemble_scores` teacher reads them."""
+BATCH = 1 << 18
+"""Triples of a data set that are Python objects at a time."""
+
 
 class Triples(Config):
-    """(query, positive, negative) ids as published, in their order: MS MARCO's training triples."""
+    """(query, positive, negative) ids as published, in order, such as MS MARCO's triples."""
 
     type: Literal["triples"] = "triples"
     dataset: str | None = None
-    """An ir_datasets id with docpairs, such as msmarco-passage/train/triples-small."""
+    """The ir_datasets id of triples (docpairs), such as msmarco-passage/train/triples-small. Either
+    this or `path`."""
     path: str | None = None
-    """Or a file, plain or .gz, of `query_id pos_id neg_id` lines, parted by tabs or spaces; also
-    with two scores before the ids, as the `ensemble_scores` teacher reads it."""
+    """A file, plain or .gz, of `query_id pos_id neg_id` lines, parted by tabs or spaces. Two scores
+    may stand before the ids, as in files of the `ensemble_scores` teacher."""
     per_group: int = Field(1, ge=1)
-    """Negatives per group: consecutive triples of one query and positive fill a group. With 1 every
-    triple is a group; with more, a negative that its positive has already had is left out."""
+    """Most negatives of a group: consecutive triples of one query and positive fill a group. With 1
+    every triple is a group; with more, a negative that repeats beside its positive is left out."""
     limit: int | None = Field(None, ge=1)
-    """The first n groups in the file's order; null takes all."""
+    """The number of groups, the first in the file's order; null takes all."""
     name: str = "triples"
-    """What the source is called in paths."""
+    """The name of these triples in paths and as the documents' source."""
 
     @model_validator(mode="after")
     def _one_source(self) -> Triples:
         if (self.dataset is None) == (self.path is None):
-            found = "neither" if self.path is None else "both"
-            raise ValueError(f"expected either `dataset` or `path`, found {found}")
+            given = "neither; name" if self.path is None else "both; leave out"
+            raise ValueError(f"expected either `dataset` or `path`, found {given} one")
         return self
 
     @property
@@ -73,10 +82,10 @@ class Triples(Config):
         )
 
     def check(self) -> None:
-        """The file exists, or the data set has docpairs.
+        """Look whether the triples are there; read none.
 
         Raises:
-            ConfigError: it does not.
+            ConfigError: there is no such file, or no data set with docpairs.
         """
         if self.path is not None:
             check_files([self.path], "triples file")
@@ -84,30 +93,22 @@ class Triples(Config):
             open_docpairs(self.dataset)
 
 
-BATCH = 1 << 18
-"""Triples held as Python objects."""
-
-SCORES = ("pos_score", "neg_score")
-"""Of a published teacher; its values enter through the `ensemble_scores` teacher."""
-
-TRIPLES = pa.schema([(name, pa.string()) for name in ("query_id", "pos_id", "neg_id")])
-
-
 @dataclass(frozen=True)
 class TripleGroups(Step):
-    """One row per group: a positive, then up to `per_group` negatives; all ranks are 0.
+    """One row of `records.NEGATIVES` per group: a positive, then up to `per_group` negatives.
 
-    Consecutive triples of one query and positive fill a group; a query may have many groups. Of the
-    triples that qrels contradict (the negative is judged relevant) none is used.
+    A query may have many groups; all ranks are 0. A triple whose negative is judged relevant is
+    left out.
     """
 
     dataset: str | None
-    """An ir_datasets id with docpairs, or"""
+    """As in `Triples`; None where there is a file."""
     file: str | None
-    """a file of `query_id pos_id neg_id` lines, perhaps behind two scores."""
+    """The `path` of `Triples`; None where there is a data set."""
     per_group: int
     limit: int | None
     label: str
+    """The `name` of `Triples`."""
     collection: Collection
     queries: Queries
 
@@ -134,11 +135,15 @@ class TripleGroups(Step):
         return {"collection": self.collection, "queries": self.queries}
 
     def run(self, attempt: Attempt, context: Any) -> Mapping[str, Any]:
-        """Counts: `triples` read; those dropped for `unknown_queries`, `unknown_documents`,
-        `negatives_judged_relevant` (more than 0), `repeated_documents` (the negative is the
-        positive, or already stands beside this positive); then `groups`, `pairs`, of the groups
-        the `short_groups`, and `queries_without_group`. With a limit the drops are counted to the
-        end of the batch in which it was reached."""
+        """Write the groups.
+
+        Returns:
+            Counts: `triples` read; triples dropped as `unknown_queries`, `unknown_documents`,
+            `negatives_judged_relevant` (more than 0) and `repeated_documents` (the negative is the
+            positive, or repeats beside it); `groups`, among them `short_groups` with fewer than
+            `per_group` negatives; `pairs`; `queries_without_group`. With a limit, drops are counted
+            to the end of the batch that reaches the limit.
+        """
         collection = TextTable(attempt.inputs["collection"].local() / DOCS_FILE)
         queries = attempt.inputs["queries"].local()
         query_set = TextTable(queries / QUERIES_FILE)
@@ -159,7 +164,7 @@ class TripleGroups(Step):
         if not counts["groups"]:
             raise ConfigError(
                 f"triples {self.file or self.dataset}: no triple is of a query and documents that "
-                f"are used here; found {dict(counts)}"
+                f"are used here; found {dict(counts)}; name the query set that they were made for"
             )
         return {**counts, "queries_without_group": int((~has_group).sum())}
 
@@ -170,18 +175,18 @@ class TripleGroups(Step):
 
 
 def open_docpairs(dataset: str) -> Dataset:
-    """The data set of an id that has docpairs.
+    """The data set of an id, which has docpairs.
 
     Raises:
-        ConfigError: there is no such id, or it has none.
+        ConfigError: there is no such id, or it has no docpairs.
     """
-    found = QuerySet(dataset=dataset).open()
-    found.docpairs()
-    return found
+    opened = QuerySet(dataset=dataset).open()
+    opened.docpairs()
+    return opened
 
 
 def _file_blocks(path: Path) -> Iterator[pa.Table]:
-    """Blocks of TRIPLES; two scores may stand before the ids (Hofstaetter et al. 2020)."""
+    """The file as tables of TRIPLES, one per block of text."""
     columns: list[str] = []
     try:
         for block in read_blocks(path):
@@ -212,9 +217,9 @@ def _table(rows: list[Any]) -> pa.Table:
 
 
 def _known(
-    blocks: Iterator[pa.Table], query_set: TextTable, collection: TextTable, counts: Any
+    blocks: Iterator[pa.Table], query_set: TextTable, collection: TextTable, counts: Counter[str]
 ) -> Iterator[Array]:
-    """Triples of indices (query, positive, negative) [3, n], the unknown ones left out."""
+    """[3, n] indices of query, positive and negative, without triples of unknown ids."""
     for table in blocks:
         query = query_set.rows_of(table["query_id"])
         table = table.filter(pa.array(query >= 0))

@@ -1,4 +1,4 @@
-"""Runs that need no model (teacher, oracle) and the per-query metrics of any run."""
+"""Runs that need no model: the candidates in the order of the judgements, or of a teacher."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class OracleRun(Step):
 
 @dataclass(frozen=True)
 class TeacherRun(Step):
-    """The first `depth` candidates in the teacher's order; what it does not know comes last."""
+    """The first `depth` candidates in the teacher's order, documents without a value last."""
 
     teacher: Step
     teacher_kind: str
@@ -76,20 +76,20 @@ class TeacherRun(Step):
         tables, unknown = [], 0
         for start in range(0, len(candidates), BLOCK):
             part = candidates.read(range(start, min(start + BLOCK, len(candidates))))
-            said = teacher.of_queries(part["query_id"].to_pylist())
+            values_by_query = teacher.of_queries(part["query_id"].to_pylist())
             scores = {}
             for row in part.select(["query_id", "doc_ids"]).to_pylist():
-                known = said.get(row["query_id"], {})
-                values = [sign * known.get(d, np.nan) for d in row["doc_ids"][: self.depth]]
+                by_doc = values_by_query.get(row["query_id"], {})
+                values = [sign * by_doc.get(d, np.nan) for d in row["doc_ids"][: self.depth]]
                 unknown += int(np.isnan(values).sum())
-                scores[row["query_id"]] = _behind(values)
+                scores[row["query_id"]] = _unknown_last(values)
             tables.append(rerank(part, scores, self.depth))
         run = pa.concat_tables(tables)
         attempt.put_table(run)
         return {"rows": run.num_rows, "documents_unknown_to_teacher": unknown}
 
 
-def _behind(values: list[float]) -> list[float]:
-    """NaN becomes less than every known value, in the order given."""
+def _unknown_last(values: list[float]) -> list[float]:
+    """NaNs become values below every known one, descending in the order given."""
     floor = np.nanmin(values) if np.isfinite(values).any() else 0.0
-    return [floor - 1 - place if np.isnan(v) else v for place, v in enumerate(values)]
+    return [floor - 1 - rank if np.isnan(value) else value for rank, value in enumerate(values)]

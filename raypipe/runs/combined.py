@@ -1,7 +1,7 @@
-"""Several runs as one, without a forward pass: the mean of what seeds say of the same candidates.
+"""Runs combined from other runs without a forward pass: of several seeds, or with the first stage.
 
-Model scores stand at the head of a run, on the first `depth` candidates; scores of different models
-meet as z-scores over this head, query by query.
+A model has scored the head of a run, the first `depth` candidates. Scores of different origin are
+added as z-scores over this head, query by query.
 """
 
 from __future__ import annotations
@@ -24,7 +24,12 @@ from raypipe.tables.scales import zscore
 
 BLOCK = 1024
 """Queries whose lists are Python objects at a time."""
+GRID = tuple(i / 10 for i in range(11))
+"""Weights to choose from."""
 Array = np.ndarray[Any, Any]
+
+
+# --- ensembles -----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -37,17 +42,18 @@ class SeedEnsembleRun(Step):
     kind: ClassVar[str] = "run"
 
     def __post_init__(self) -> None:
-        different = len({one.digest for one in self.runs})
+        different = len({run.digest for run in self.runs})
         if different < max(len(self.runs), 2):
             raise ValueError(
                 f"expected at least two different runs, found {len(self.runs)} of which "
                 f"{different} differ; train more seeds"
             )
-        read = {(one.lists.candidates.digest, one.depth) for one in self.runs}
-        if len(read) > 1:
+        heads = {(run.lists.candidates.digest, run.depth) for run in self.runs}
+        if len(heads) > 1:
             raise ValueError(
                 "expected runs of the same candidates to the same depth, found "
-                f"{len(read)} different ones at depths {sorted({d for _, d in read})}"
+                f"{len(heads)} different ones at depths {sorted({depth for _, depth in heads})}; "
+                "re-rank the same candidates to the same depth with every model"
             )
 
     @property
@@ -56,29 +62,29 @@ class SeedEnsembleRun(Step):
 
     @property
     def lists(self) -> Reranking:
-        """Whose candidates were re-ranked."""
+        """The lists that every run re-ranked."""
         return self.runs[0].lists
 
     @property
     def depth(self) -> int:
-        """How many of them."""
+        """The number of candidates that every run re-ranked."""
         return self.runs[0].depth
 
     def spec(self) -> Mapping[str, Any]:
         return {"depth": self.depth}
 
     def inputs(self) -> Mapping[str, Step]:
-        ordered = sorted(self.runs, key=lambda one: one.digest)
-        runs = {f"run_{number}": one for number, one in enumerate(ordered)}
+        ordered = sorted(self.runs, key=lambda run: run.digest)
+        runs = {f"run_{number}": run for number, run in enumerate(ordered)}
         return {"candidates": self.lists.candidates, **runs}
 
     def run(self, attempt: Attempt, context: Any) -> Mapping[str, Any]:
         runs = [Rows(attempt.inputs[f"run_{number}"]) for number in range(len(self.runs))]
         tables, constant = [], 0
         for part in blocks(Rows(attempt.inputs["candidates"])):
-            scored = [heads(rows, part, self.depth) for rows in runs]
-            constant += sum(_is_constant(head) for one in scored for head in one.values())
-            scores = {q: mean_of_z([one[q] for one in scored]) for q in scored[0]}
+            by_run = [heads(rows, part, self.depth) for rows in runs]
+            constant += sum(_is_constant(head) for by_query in by_run for head in by_query.values())
+            scores = {q: mean_of_z([by_query[q] for by_query in by_run]) for q in by_run[0]}
             tables.append(rerank(part, scores, self.depth))
         run = pa.concat_tables(tables)
         attempt.put_table(run)
@@ -88,10 +94,10 @@ class SeedEnsembleRun(Step):
 def mean_of_z(scores: Sequence[Array]) -> Array:
     """[D] the mean of several models' z-scores of one list; the models' order does not matter.
 
-    Scores 3, 2, 1 and 10, 10, 40 are z-scores sqrt(3/2), 0, -sqrt(3/2) and -sqrt(1/2), -sqrt(1/2),
-    sqrt(2). A model that gives all documents one score says nothing: zeros.
+    The z-scores of 3, 2, 1 and 10, 10, 40 are sqrt(3/2), 0, -sqrt(3/2) and -sqrt(1/2), -sqrt(1/2),
+    sqrt(2). Those of a model that gives all documents one score are zeros.
     """
-    z_RD = np.stack([zscore(one) for one in scores])
+    z_RD = np.stack([zscore(scores_D) for scores_D in scores])
     # sorted, because (a + b) + c is not a + (b + c)
     mean: Array = np.sort(z_RD, axis=0).sum(axis=0) / len(scores)
     return mean
@@ -104,16 +110,16 @@ def heads(run: Rows, candidates: pa.Table, depth: int) -> dict[str, Array]:
         ValueError: a query is not in the run, or the run's head has other documents.
     """
     rows = candidates.select(["query_id", "doc_ids"]).to_pylist()
-    found = run.of_queries(row["query_id"] for row in rows)
+    rows_by_query = run.of_queries(row["query_id"] for row in rows)
     scores = {}
     for row in rows:
         query_id, head = row["query_id"], row["doc_ids"][:depth]
-        if query_id not in found:
+        if query_id not in rows_by_query:
             raise ValueError(
                 f"query {query_id!r}: expected a row in every run, found none in one; re-rank the "
                 "same candidates with every model"
             )
-        (ranked,) = found[query_id]
+        (ranked,) = rows_by_query[query_id]
         known = dict(zip(ranked["doc_ids"][:depth], ranked["scores"][:depth], strict=True))
         if known.keys() != set(head):
             raise ValueError(
@@ -135,29 +141,31 @@ def blocks(rows: Rows) -> Iterator[pa.Table]:
         yield rows.read(range(start, min(start + BLOCK, len(rows))))
 
 
-GRID = tuple(i / 10 for i in range(11))
+# --- interpolation with the first stage ----------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class BestInterpolation(Step):
-    """How much a model counts beside the first stage, chosen on validation queries.
+    """The model's weight beside the first stage, chosen on validation queries.
 
-    The measure's mean is computed for every weight of the grid. Of equally good weights the one
-    nearest to 1 is taken: the model alone, unless the first stage is seen to help.
+    The weight with the highest mean of the measure is taken; of equally good weights the largest,
+    so that the first stage counts only where it helps.
     """
 
     run_step: CrossEncoderRun | SeedEnsembleRun
-    """Of validation queries."""
+    """The model's run over validation queries."""
     measure: str
-    """On which the weight is chosen; higher is better."""
+    """The measure that decides; higher is better."""
     grid: tuple[float, ...] = GRID
-    """Weights of the model in [0, 1]."""
+    """Weights of the model to choose from, in [0, 1]."""
 
     kind: ClassVar[str] = "interpolation"
 
     def __post_init__(self) -> None:
         if not self.grid or not all(0 <= weight <= 1 for weight in self.grid):
-            raise ValueError(f"grid: expected weights in [0, 1], found {list(self.grid)}")
+            raise ValueError(
+                f"grid: expected weights in [0, 1], found {list(self.grid)}; leave the others out"
+            )
 
     @property
     def name(self) -> str:
@@ -180,11 +188,11 @@ class BestInterpolation(Step):
         for weight in self.grid:
             scores = {q: interpolate(model[q], first[q], weight) for q in model}
             run = rerank(candidates, scores, self.run_step.depth)
-            found = evaluate(run, qrels, [self.measure], relevance)
-            values.append(means(found)[self.measure])
+            per_query = evaluate(run, qrels, [self.measure], relevance)
+            values.append(means(per_query)[self.measure])
         attempt.put_table(pa.table({"weight": self.grid, "value": values}), "weights.parquet")
         value, weight = max(zip(values, self.grid, strict=True))
-        return {"weight": weight, "value": value, "queries": len(found)}
+        return {"weight": weight, "value": value, "queries": len(per_query)}
 
 
 @dataclass(frozen=True)
@@ -192,9 +200,9 @@ class InterpolatedRun(Step):
     """weight * z(model) + (1 - weight) * z(first stage) over the re-ranked candidates."""
 
     run_step: CrossEncoderRun | SeedEnsembleRun
-    """Of test queries."""
+    """The model's run over test queries."""
     weight: BestInterpolation
-    """Chosen with the same model at the same depth."""
+    """The weight chosen for the same model at the same depth."""
 
     kind: ClassVar[str] = "run"
 
@@ -223,7 +231,7 @@ class InterpolatedRun(Step):
         tables, unordered = [], 0
         for part in blocks(Rows(attempt.inputs["candidates"])):
             model, first = _pair(rows, part, depth)
-            unordered += sum(bool((np.diff(one) > 0).any()) for one in first.values())
+            unordered += sum(bool((np.diff(head) > 0).any()) for head in first.values())
             scores = {q: interpolate(model[q], first[q], weight) for q in model}
             tables.append(rerank(part, scores, depth))
         run = pa.concat_tables(tables)

@@ -1,4 +1,4 @@
-"""Runs that need no model (teacher, oracle) and the per-query metrics of any run."""
+"""The metrics of a run, per query."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ class Metrics(Step):
     def run(self, attempt: Attempt, context: Any) -> Mapping[str, Any]:
         run: pa.Table = attempt.inputs["run"].table()
         qrels = pq.read_table(attempt.inputs["queries"].local() / QRELS_FILE)
-        found = evaluate(run, qrels, self.measures, self.queries.queries.positive_relevance)
-        attempt.put_table(found, "per_query.parquet")
+        values = evaluate(run, qrels, self.measures, self.queries.queries.positive_relevance)
+        attempt.put_table(values, "per_query.parquet")
         text = io.StringIO()
         write_trec_run(text, run, self.name, score_from_rank=True)
         with attempt.open("run.trec") as sink:
             sink.write(text.getvalue().encode())
         return {
-            "queries": len(found) // len(self.measures),
+            "queries": len(values) // len(self.measures),
             "queries_of_the_run_without_qrels": unjudged_queries(run, qrels),
-            "means": means(found),
+            "means": means(values),
         }

@@ -25,7 +25,7 @@ CHUNK = 128
 
 @dataclass(frozen=True)
 class Reranking:
-    """Candidate lists and all that is needed to score them."""
+    """Candidate lists and what their documents are scored with."""
 
     candidates: Step
     queries: Queries
@@ -34,7 +34,7 @@ class Reranking:
     doc_tokens: Tokens
 
     def steps(self, prefix: str = "") -> dict[str, Step]:
-        """By field name."""
+        """The steps by field name."""
         return {f"{prefix}{name}": step for name, step in vars(self).items()}
 
 
@@ -87,7 +87,7 @@ class _Score(PairJob):
 
         def work(chunk: range) -> tuple[pa.Table, Counts]:
             lists, counts = scored(chunk)
-            scores = {one.query_id: values for one, values in lists}
+            scores = {pairs.query_id: values for pairs, values in lists}
             table = rerank(candidates.read(chunk), scores, self.depth)
             constant = sum(len(s) > 1 and float(np.ptp(s)) == 0.0 for s in scores.values())
             return table, {**counts, "queries_with_constant_scores": constant}

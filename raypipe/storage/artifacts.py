@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import json
 import platform
-import shutil
 import time
 import uuid
 import warnings
@@ -25,13 +24,13 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
-from raypipe.config import ConfigError, digest
+from raypipe.config import digest
+from raypipe.storage.attempts import AttemptFolder, is_note
 from raypipe.storage.cache import RemoteFolder, localize, localized
-from raypipe.storage.files import sha256, without_secrets
+from raypipe.storage.root import StorageRoot
 
 MANIFEST = "manifest.json"
 _INPUTS = ".inputs.json"
-_UNFINISHED = ".unfinished-"
 _VERSIONED = (
     *("raypipe", "ray", "torch", "transformers", "tokenizers", "pyarrow", "numpy", "bm25s"),
     *("PyStemmer", "faiss-cpu", "vllm"),
@@ -54,7 +53,7 @@ class Step:
         raise NotImplementedError
 
     def spec(self) -> Mapping[str, Any]:
-        """JSON-able: whatever decides the content beside the inputs."""
+        """What decides the content beside the inputs, as JSON values."""
         return {}
 
     def inputs(self) -> Mapping[str, Step]:
@@ -62,27 +61,30 @@ class Step:
         return {}
 
     def needs(self) -> Mapping[str, Step]:
-        """Further steps whose artifacts `run` reads, in the digest by what `spec` says of them."""
+        """Further steps whose artifacts `run` reads, by the name that it finds them under.
+
+        Their digests are not part of this step's digest: `spec` says what of them decides the
+        content.
+        """
         return {}
 
     def facts(self) -> Mapping[str, Any]:
-        """JSON-able: what the manifest says beside that, and the digest must not depend on: paths,
-        URLs, whether values are scores or ranks. No key, no password."""
+        """What the manifest says and the digest does not depend on, as JSON values: paths, URLs,
+        whether values are scores or ranks. No key, no password."""
         return {}
 
     def run(self, attempt: Attempt, context: Any) -> Mapping[str, Any]:
-        """Write the files into the attempt; returns counts, drops and repairs among them."""
+        """Write the files into the attempt; return counts, drops and repairs among them."""
         raise NotImplementedError
 
     @cached_property
     def digest(self) -> str:
         inputs = {name: step.digest for name, step in self.inputs().items()}
-        me = [self.kind, type(self).__name__, self.version, dict(self.spec()), inputs]
-        return digest(me)
+        return digest([self.kind, type(self).__name__, self.version, dict(self.spec()), inputs])
 
     @property
     def path(self) -> str:
-        """Below the storage root."""
+        """The artifact's path below the storage root."""
         return f"{self.kind}/{self.name}-{self.digest}"
 
 
@@ -100,7 +102,7 @@ class Artifact:
 
     @property
     def checksum(self) -> str:
-        """Of the manifest: what a downstream manifest records."""
+        """The manifest's checksum, which downstream manifests record."""
         return digest(dict(self.manifest), 32)
 
     @property
@@ -109,7 +111,7 @@ class Artifact:
 
     @property
     def uri(self) -> str:
-        """For people and records: `store` holds what opens it."""
+        """The artifact's address for people and records; without passwords, so nothing opens it."""
         return f"{self.store.shown.rstrip('/')}/{self.step_path}"
 
     @property
@@ -117,7 +119,7 @@ class Artifact:
         return sorted(self.manifest["files"])
 
     def read(self, name: str) -> bytes:
-        """One small file; the others are not copied to this machine."""
+        """The content of one small file; no file is copied to this machine."""
         with self.store.fs.open_input_stream(f"{self._base}/{name}") as stream:
             content: bytes = stream.read()
         return content
@@ -129,9 +131,9 @@ class Artifact:
             return pa.concat_tables([pq.read_table(folder / name) for name in parts])
 
     def local(self) -> Path:
-        """A directory on this machine with the files; it stays until this process ends.
+        """A directory on this machine with the files, which stays until this process ends.
 
-        Local storage is used in place, remote files are copied once per node.
+        A local storage's own directory, or a copy of the remote files, made once per node.
 
         Raises:
             OSError: the files do not fit, or a copied one does not have its committed checksum.
@@ -139,14 +141,14 @@ class Artifact:
         return Path(self._base) if self.store.is_local else localize(self._remote())
 
     def _opened(self) -> contextlib.AbstractContextManager[Path]:
-        """As `local`, but a copy stays only until the block ends."""
+        """As `local`, but a copy may go when the block ends."""
         if self.store.is_local:
             return contextlib.nullcontext(self.local())
         return localized(self._remote())
 
     @property
     def _base(self) -> str:
-        """On the store's file system."""
+        """The files' folder on the store's file system."""
         return f"{self.store.root}/{self.step_path}/{self.manifest['attempt']}"
 
     def _remote(self) -> RemoteFolder:
@@ -155,59 +157,14 @@ class Artifact:
 
 
 @dataclass(frozen=True)
-class Store:
-    """The storage root: a directory, or a URI such as s3://bucket/prefix. Picklable."""
-
-    uri: str
-
-    @cached_property
-    def _fs_root(self) -> tuple[pafs.FileSystem, str]:
-        if "://" in self.uri:
-            fs, root = pafs.FileSystem.from_uri(self.uri)
-            return fs, root.rstrip("/")
-        return pafs.LocalFileSystem(), str(Path(self.uri).expanduser().absolute())
-
-    @property
-    def fs(self) -> pafs.FileSystem:
-        return self._fs_root[0]
-
-    @property
-    def root(self) -> str:
-        return self._fs_root[1]
-
-    @property
-    def shown(self) -> str:
-        """The URI for people and records."""
-        return without_secrets(self.uri)
-
-    @property
-    def is_local(self) -> bool:
-        """On this machine's file system (which may still be a network mount)."""
-        return isinstance(self.fs, pafs.LocalFileSystem)
-
-    def __getstate__(self) -> dict[str, str]:
-        return {"uri": self.uri}  # file systems are opened again where the store arrives
-
-    def check_writable(self) -> None:
-        """Write and delete a small file.
-
-        Raises:
-            ConfigError: the storage cannot be written.
-        """
-        try:
-            probe = f"{self.root}/.probe-{uuid.uuid4().hex[:8]}"
-            self.fs.create_dir(self.root, recursive=True)
-            with self.fs.open_output_stream(probe) as out:
-                out.write(b"raypipe")
-            self.fs.delete_file(probe)
-        except (OSError, pa.ArrowException) as error:
-            raise ConfigError(
-                f"storage {self.shown} cannot be written ({without_secrets(str(error))}); "
-                "set storage= to a writable directory or bucket, or $RAYPIPE_HOME"
-            ) from None
+class Store(StorageRoot):
+    """The artifacts below a storage root."""
 
     def find(self, step: Step) -> Artifact | None:
-        """The committed artifact of `step`, or None. Files of another size than committed: None."""
+        """The committed artifact of `step`; None if there is none, or one of its files is damaged.
+
+        A file is damaged that is not there or has another size than committed.
+        """
         path = f"{self.root}/{step.path}"
         try:
             with self.fs.open_input_stream(f"{path}/{MANIFEST}") as stream:
@@ -224,9 +181,10 @@ class Store:
 
     @contextlib.contextmanager
     def attempt(self, step: Step, inputs: Mapping[str, Artifact]) -> Iterator[Attempt]:
-        """A writer's own directory; `commit` makes it the artifact.
+        """A writer's own folder; `commit` makes it the artifact.
 
-        An error discards it, unless it is resumable: then a later attempt takes over its files.
+        An error discards the folder, unless the attempt is resumable: then a later attempt takes
+        over its files.
         """
         attempt = Attempt(self, step, f"attempt-{uuid.uuid4().hex[:12]}", dict(inputs))
         self.fs.create_dir(attempt.base, recursive=True)
@@ -234,14 +192,13 @@ class Store:
             yield attempt
         except BaseException:
             if not attempt.resumable:
-                with contextlib.suppress(OSError):
-                    self.fs.delete_dir(attempt.base)
+                attempt.discard()
             raise
 
 
 @dataclass
-class Attempt:
-    """One writer's directory below an artifact. Picklable: actors write files into it."""
+class Attempt(AttemptFolder):
+    """One writer's work on an artifact: its folder, and what the manifest will say of it."""
 
     store: Store
     step: Step
@@ -251,61 +208,28 @@ class Attempt:
     resumable: bool = False
     """Set by `resume`: an error leaves the files for the next attempt."""
 
-    @property
-    def base(self) -> str:
-        """On the store's file system."""
-        return f"{self.store.root}/{self.step.path}/{self.name}"
-
-    @contextlib.contextmanager
-    def open(self, name: str) -> Iterator[BinaryIO]:
-        """An output stream to a new file of the attempt, which is there whole or not at all."""
-        target = f"{self.base}/{name}"
-        if not self.store.is_local:  # an object appears when its upload is complete
-            with self.store.fs.open_output_stream(target) as sink:
-                yield sink
-            return
-        staged = Path(f"{self.base}/{_UNFINISHED}{uuid.uuid4().hex[:8]}-{Path(name).name}")
-        Path(target).parent.mkdir(parents=True, exist_ok=True)
-        staged.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with self.store.fs.open_output_stream(str(staged)) as sink:
-                yield sink
-            staged.replace(target)
-        finally:
-            staged.unlink(missing_ok=True)
-
-    def put_table(self, table: pa.Table, name: str = "part-00000.parquet") -> None:
-        """Write a table as one Parquet file; the default name is that of a single part."""
-        with self.open(name) as sink:
-            pq.write_table(table, sink)
-
-    def put_directory(self, folder: Path) -> None:
-        """Copy every file of a local directory into the attempt."""
-        pafs.copy_files(str(folder), self.base, pafs.LocalFileSystem(), self.store.fs)
-
     def resume(self, accept: Callable[[str, BinaryIO], bool]) -> list[str]:
         """Take over files that unfinished attempts at this artifact left behind.
 
-        Only attempts that read the same inputs count; their files are linked or copied, never
-        moved, since their writer may still live.
+        Only attempts that read the same inputs count. Their files are linked or copied, never
+        moved: their writer may still live.
 
         Args:
-            accept: given a file's name and content, whether it is one of this attempt's files.
+            accept: given a file's name and content, whether the file belongs to this attempt.
 
         Returns:
             The names taken over. From now on an error leaves this attempt's files as well.
         """
-        fs = self.store.fs
         taken: list[str] = []
-        for other in self._alike():
-            for path in _files(fs, other):
-                name = path.removeprefix(f"{other}/")
-                if name in taken or Path(name).name.startswith("."):
+        for folder in self._alike():
+            for path in self.store.files(folder):
+                name = path.removeprefix(f"{folder}/")
+                if name in taken or is_note(name):
                     continue
-                with fs.open_input_file(path) as stream:
-                    good = accept(name, stream)
-                if good:
-                    self._take(path, name)
+                with self.store.fs.open_input_file(path) as stream:
+                    accepted = accept(name, stream)
+                if accepted:
+                    self.link(path, name)
                     taken.append(name)
         with self.open(_INPUTS) as sink:
             sink.write(self._input_record())
@@ -313,81 +237,60 @@ class Attempt:
         return sorted(taken)
 
     def notes(self, prefix: str) -> list[str]:
-        """Names of hidden files in this attempt and in unfinished ones that read the same inputs.
+        """Names of notes in this attempt and in unfinished ones that read the same inputs.
 
         Args:
-            prefix: begins with a dot: such files are no part of the artifact, but survive a kill.
+            prefix: of the names, beginning with a dot; a note survives a writer that is killed.
         """
-        found: list[str] = []
-        for base in (self.base, *self._alike()):
+        notes: list[str] = []
+        for folder in (self.base, *self._alike()):
             with contextlib.suppress(FileNotFoundError):  # swept away by a winner
-                names = [Path(path).name for path in _files(self.store.fs, base)]
-                found += [name for name in names if name.startswith(prefix)]
-        return found
+                names = [Path(path).name for path in self.store.files(folder)]
+                notes += [name for name in names if name.startswith(prefix)]
+        return notes
 
     def _alike(self) -> Iterator[str]:
-        """Directories of other attempts at the same artifact that read the same inputs."""
-        for other in self._others():
+        """Folders of other attempts at this artifact that read the same inputs."""
+        for folder in self.others():
             with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-                with self.store.fs.open_input_stream(f"{other}/{_INPUTS}") as stream:
+                with self.store.fs.open_input_stream(f"{folder}/{_INPUTS}") as stream:
                     same = stream.read() == self._input_record()
                 if same:
-                    yield other
-
-    def _take(self, path: str, name: str) -> None:
-        target = f"{self.base}/{name}"
-        if self.store.is_local:
-            with contextlib.suppress(OSError):  # a file system without links gets a copy
-                Path(target).hardlink_to(path)
-                return
-            with self.open(name) as sink, open(path, "rb") as source:
-                shutil.copyfileobj(source, sink)
-        else:
-            self.store.fs.copy_file(path, target)
-
-    def _others(self) -> list[str]:
-        """Directories of other attempts at the same artifact."""
-        selector = pafs.FileSelector(f"{self.store.root}/{self.step.path}")
-        return sorted(
-            info.path
-            for info in self.store.fs.get_file_info(selector)
-            if info.type == pafs.FileType.Directory and not info.path.endswith(f"/{self.name}")
-        )
-
-    def _checksums(self) -> dict[str, dict[str, Any]]:
-        """Size and checksum per file; not our notes, nor what a killed worker left unfinished."""
-        fs, found = self.store.fs, {}
-        for path in _files(fs, self.base):
-            name = path.removeprefix(f"{self.base}/")
-            if not Path(name).name.startswith("."):
-                size = fs.get_file_info(path).size
-                found[name] = {"size": size, "sha256": sha256(fs.open_input_stream(path))}
-        return found
+                    yield folder
 
     def _input_record(self) -> bytes:
         return json.dumps(self._input_checksums()).encode()
 
     def _input_checksums(self) -> dict[str, dict[str, str]]:
         return {
-            key: {"path": one.step_path, "checksum": one.checksum}
-            for key, one in sorted(self.inputs.items())
+            name: {"path": artifact.step_path, "checksum": artifact.checksum}
+            for name, artifact in sorted(self.inputs.items())
         }
 
     def commit(self, counts: Mapping[str, Any], used: Mapping[str, Any] | None = None) -> Artifact:
-        """Checksum the files and write the manifest; if another attempt stands, that one wins.
+        """Checksum the files and write the manifest; if another attempt's stands, return that one.
 
         Args:
             used: workers, batch sizes and the like, for the manifest.
         """
         try:
-            files = self._checksums()
+            files = self.checksums()
         except FileNotFoundError:  # the winner of a race has swept this attempt away
             files = {}
         if (standing := self.store.find(self.step)) is not None:
-            with contextlib.suppress(OSError):
-                self.store.fs.delete_dir(self.base)
+            self.discard()
             return standing
-        manifest = {
+        manifest = self._manifest(files, counts, used or {})
+        text = json.dumps(manifest, indent=1, sort_keys=True)
+        self._publish(text.encode())
+        for folder in self.others():  # a writer that still lives finds the manifest and gives up
+            self.discard(folder)
+        return Artifact(self.store, self.step.path, json.loads(text))
+
+    def _manifest(
+        self, files: Mapping[str, Any], counts: Mapping[str, Any], used: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        return {
             "format": 1,
             "kind": self.step.kind,
             "name": self.step.name,
@@ -396,40 +299,33 @@ class Attempt:
             "spec": dict(self.step.spec()),
             "attempt": self.name,
             "inputs": self._input_checksums(),
-            "files": files,
+            "files": dict(files),
             "counts": dict(counts),
             "facts": dict(self.step.facts()),
-            "used": dict(used or {}),
+            "used": dict(used),
             "storage": self.store.shown,
             "seconds": round(time.time() - self.started, 3),
             "written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "machine": platform.node(),
             "versions": versions(),
         }
+
+    def _publish(self, manifest: bytes) -> None:
+        """Write the manifest at once: readers see all of it or nothing."""
         target = f"{self.store.root}/{self.step.path}/{MANIFEST}"
-        text = json.dumps(manifest, indent=1, sort_keys=True).encode()
         if self.store.is_local:  # a local write is not atomic, a rename is
             staged = Path(f"{target}.{self.name}")
-            staged.write_bytes(text)
+            staged.write_bytes(manifest)
             staged.replace(target)
         else:
-            with self.store.fs.open_output_stream(target) as out:
-                out.write(text)
-        for other in self._others():  # a writer that still lives finds the manifest and gives up
-            with contextlib.suppress(OSError):
-                self.store.fs.delete_dir(other)
-        return Artifact(self.store, self.step.path, json.loads(text))
-
-
-def _files(fs: pafs.FileSystem, base: str) -> list[str]:
-    infos = fs.get_file_info(pafs.FileSelector(base, recursive=True))
-    return sorted(info.path for info in infos if info.type == pafs.FileType.File)
+            with self.store.fs.open_output_stream(target) as sink:
+                sink.write(manifest)
 
 
 def versions() -> dict[str, str]:
     """Installed versions of the libraries that results depend on."""
-    found = {"python": platform.python_version()}
+    installed = {"python": platform.python_version()}
     for name in _VERSIONED:
         with contextlib.suppress(metadata.PackageNotFoundError):
-            found[name] = metadata.version(name)
-    return found
+            installed[name] = metadata.version(name)
+    return installed

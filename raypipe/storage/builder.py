@@ -1,9 +1,4 @@
-"""Content-addressed artifacts on any pyarrow filesystem: the only interface between steps.
-
-`<storage>/<kind>/<name>-<digest>/manifest.json` stands beside `<attempt>/` directories. A writer
-fills its own attempt and writes the manifest last, with one PUT: no manifest, no artifact. Readers
-follow the manifest to the winning attempt and read nothing else.
-"""
+"""Building: every step's artifact is found in the store or made, after the artifacts it reads."""
 
 from __future__ import annotations
 
@@ -16,17 +11,19 @@ from raypipe.progress import shown
 from raypipe.storage.artifacts import Artifact, Step, Store
 
 Claim = Callable[[str, Callable[[], bool]], contextlib.AbstractContextManager[Any]]
+"""Given a step's path and a function that says whether its artifact stands by now: a context to
+make the artifact in."""
 
 
 @dataclass
 class Builder:
-    """Makes artifacts and what they need, each once; what stands in the store is reused.
+    """Makes artifacts and the artifacts they read, each once; reuses what stands in the store.
 
     Args:
         context: handed to every `Step.run`.
         announce: called with a line when a step starts.
-        claim: held while an artifact is made, so that jobs of one cluster make it once; given the
-            step's path and a function that says whether the artifact stands by now.
+        claim: held while an artifact is made, so that jobs of one cluster make it once.
+        made: digests of the steps that this builder ran.
     """
 
     store: Store
@@ -37,19 +34,20 @@ class Builder:
     _done: dict[str, Artifact] = field(default_factory=dict)
 
     def find(self, step: Step) -> Artifact | None:
-        """The artifact if it stands, without making it."""
-        if step.digest not in self._done and (found := self.store.find(step)) is not None:
-            self._done[step.digest] = found
+        """The artifact of `step` if it stands, else None; nothing is made."""
+        if step.digest not in self._done and (artifact := self.store.find(step)) is not None:
+            self._done[step.digest] = artifact
         return self._done.get(step.digest)
 
     def get(self, step: Step) -> Artifact:
-        """The artifact of `step`, made now, with what it needs, if it does not stand."""
-        if (found := self.find(step)) is not None:
-            return found
-        inputs = {n: self.get(one) for n, one in {**step.inputs(), **step.needs()}.items()}
+        """The artifact of `step`; if it does not stand, it is made, after those it reads."""
+        if (standing := self.find(step)) is not None:
+            return standing
+        read = {**step.inputs(), **step.needs()}
+        inputs = {name: self.get(other) for name, other in read.items()}
         with self.claim(step.path, lambda: self.find(step) is not None):
-            if (found := self.find(step)) is not None:  # another job made it while this one waited
-                return found
+            if (standing := self.find(step)) is not None:  # another job made it meanwhile
+                return standing
             self.announce(f"{step.kind} {step.name}")
             bars = getattr(self.context, "progress_bars", False)
             with shown(step.name, bars), self.store.attempt(step, inputs) as attempt:

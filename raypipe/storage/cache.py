@@ -27,11 +27,11 @@ from raypipe.config import ConfigError
 from raypipe.storage.files import home, locked, sha256
 
 LIMIT = "RAYPIPE_CACHE_GB"
-"""The environment variable that says how many GB the copies of a node may have together."""
+"""The environment variable with the size limit, in GB, of all copies on a node together."""
 
 _held: dict[Path, IO[str]] = {}
-"""By copy: the markers that this process holds until it ends. A lock belongs to the process, so its
-handle can live nowhere else: callers keep paths and memory maps, which hold no lock."""
+"""By copy: the markers that this process holds until it ends. They must live here: callers keep
+paths and memory maps, which hold no lock."""
 
 
 @dataclass(frozen=True)
@@ -40,13 +40,13 @@ class RemoteFolder:
 
     fs: pafs.FileSystem
     base: str
-    """Where the folder is on `fs`."""
+    """The folder's path on `fs`."""
     path: str
-    """Where the copy is below the cache: <kind>/<name>-<digest>/<attempt>."""
+    """The copy's path below the cache: <kind>/<name>-<digest>/<attempt>."""
     files: Mapping[str, Mapping[str, Any]]
     """By name: `size` in bytes and `sha256`, as committed."""
     shown: str
-    """Where the folder is, for people."""
+    """The folder's address for people."""
 
     @property
     def size(self) -> int:
@@ -63,8 +63,8 @@ def localize(remote: RemoteFolder) -> Path:
 
     Raises:
         ConfigError: $RAYPIPE_CACHE_GB is no positive number.
-        OSError: no room below the limit or on the disk, which is said before anything is copied; or
-            a copied file does not have its committed checksum.
+        OSError: no room below the limit or on the disk, found out before anything is copied; or a
+            copied file does not have its committed checksum.
     """
     copy = _copy_of(remote)
     marker = _use(copy, remote)
@@ -85,7 +85,7 @@ def localized(remote: RemoteFolder) -> Iterator[Path]:
 
 @dataclass(frozen=True)
 class _Copy:
-    """A copy in the cache, there or not. Callers of the methods hold the cache by `_alone`."""
+    """A copy in the cache, which may not be there. Callers of its methods hold `_alone`."""
 
     folder: Path
 
@@ -143,7 +143,7 @@ def _copy_of(remote: RemoteFolder) -> _Copy:
 
 @contextlib.contextmanager
 def _alone() -> Iterator[None]:
-    """No other process or thread of this node changes the cache inside the block."""
+    """Inside the block no other process or thread of this node changes the cache."""
     _root().mkdir(parents=True, exist_ok=True)
     with locked(_root() / ".lock"):
         yield
@@ -169,17 +169,17 @@ def _use(copy: _Copy, remote: RemoteFolder) -> IO[str]:
                 copy.marker.parent.mkdir(parents=True, exist_ok=True)
                 marker = handle.enter_context(copy.marker.open("a+"))
                 whole = copy.whole()
-                ours = _lock(marker, exclusive=not whole)
-                if ours and not whole:
+                locked_now = _lock(marker, exclusive=not whole)
+                if locked_now and not whole:
                     _make_room(copy, remote)
-                if ours:
+                if locked_now:
                     copy.marker.write_text(str(remote.size), "utf-8")  # its mtime: the last use
-            if ours and not whole:
+            if locked_now and not whole:
                 _fill(copy, remote, marker)
-            if ours:
+            if locked_now:
                 handle.pop_all()
                 return marker
-            _lock(marker, exclusive=False, wait=True)  # until who fills the copy is done, or dead
+            _lock(marker, exclusive=False, wait=True)  # until the filling process is done, or dead
 
 
 def _fill(copy: _Copy, remote: RemoteFolder, marker: IO[str]) -> None:
@@ -188,11 +188,11 @@ def _fill(copy: _Copy, remote: RemoteFolder, marker: IO[str]) -> None:
         copy.part.mkdir()
         pafs.copy_files(remote.base, str(copy.part), remote.fs, pafs.LocalFileSystem())
         for name, meta in remote.files.items():
-            if (found := sha256((copy.part / name).open("rb"))) != meta["sha256"]:
+            if (checksum := sha256((copy.part / name).open("rb"))) != meta["sha256"]:
                 raise OSError(
                     f"{remote.shown}/{name} does not have its committed checksum: expected "
-                    f"{meta['sha256']}, found {found}; run the command again, and if the file in "
-                    "the storage is damaged remove the artifact, then raypipe makes it anew"
+                    f"{meta['sha256']}, found {checksum}; run the command again, and if the file "
+                    "in the storage is damaged remove the artifact, then raypipe makes it anew"
                 )
     except BaseException:
         with _alone():
@@ -206,7 +206,7 @@ def _fill(copy: _Copy, remote: RemoteFolder, marker: IO[str]) -> None:
 def _make_room(copy: _Copy, remote: RemoteFolder) -> None:
     """Remove the least recently used copies until this one fits; none of them if it cannot fit.
 
-    What processes left that died while they filled a copy goes in any case.
+    Half-filled copies of dead processes go in any case.
     """
     _sweep()
     shutil.rmtree(copy.part, ignore_errors=True)
@@ -233,7 +233,7 @@ def _make_room(copy: _Copy, remote: RemoteFolder) -> None:
 def _no_room(
     need: int, limit: int, below_limit: int, on_disk: int, in_use: Mapping[_Copy, int]
 ) -> str:
-    """What to say if an artifact of `need` bytes does not fit.
+    """The sentence for an artifact of `need` bytes that does not fit.
 
     Args:
         below_limit: bytes below the limit if every copy goes that no process uses.
@@ -262,14 +262,14 @@ def _copies() -> list[_Copy]:
 
 
 def _sweep() -> None:
-    """Remove what processes left that died while they filled or removed a copy."""
+    """Remove half-filled and half-removed copies of dead processes."""
     for copy in _copies():
         if not copy.whole() and not copy.in_use():
             copy.discard()
 
 
 def _limit() -> int:
-    """Bytes: what the environment says, or half of the disk."""
+    """The limit in bytes: from the environment, or half of the disk."""
     text = os.environ.get(LIMIT, "").strip()
     if not text:
         return shutil.disk_usage(_root()).total // 2

@@ -1,8 +1,8 @@
 """Claims: jobs of one cluster that want the same artifact make it once.
 
-One named actor remembers who makes what. A claim is a lease that its holder renews, so that a job
-that dies frees it. Claims only save double work: without them, or when the actor is lost, the
-store's manifests still decide (artifacts).
+One named actor remembers which job makes which artifact. A claim is a lease that its holder renews,
+so the claim of a dead job ends. Claims only save double work: without them, or when the actor is
+lost, the store's manifests still decide (artifacts).
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Registry:
 
 
 class Claims:
-    """`Builder.claim` on the cluster that this process is connected to."""
+    """A `Builder`'s claims, on the cluster that this process is connected to."""
 
     def __init__(self, announce: Callable[[str], None], lease: float = LEASE_S) -> None:
         self._announce = announce
@@ -49,12 +49,12 @@ class Claims:
         self._actor: Any = None
 
     def __getstate__(self) -> dict[str, Any]:
-        # another process is another owner, with its own handle
+        # a process that receives the claims is another owner, with its own handle
         return {**vars(self), "_actor": None, "_owner": uuid.uuid4().hex}
 
     @contextlib.contextmanager
     def __call__(self, key: str, stands: Callable[[], bool]) -> Iterator[None]:
-        """Hold `key`; waits while another job holds it, until the artifact stands."""
+        """Hold `key` in the block; first wait while another job holds it and nothing stands yet."""
         waiting = False
         while not self._call("claim", key, self._owner, self._lease):
             if stands():
@@ -95,5 +95,5 @@ class Claims:
                 )
             return ray.get(getattr(self._actor, verb).remote(*args))
         except ray.exceptions.RayActorError:
-            self._actor = None  # lost with its node: go on without, the manifests decide
+            self._actor = None  # lost with its node: go on without claims, the manifests decide
             return True

@@ -1,4 +1,4 @@
-"""Files on this machine: raypipe's home, checksums, gzip or not, locks."""
+"""Files on this machine: raypipe's home, checksums, addresses to show, gzip, locks."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ def file_checksum(path: Path) -> str:
     with contextlib.suppress(OSError, UnicodeDecodeError):
         if _SHA256.fullmatch(remembered := memo.read_text("utf-8")):
             return remembered
-    found = sha256(path.open("rb"))
+    checksum = sha256(path.open("rb"))
     with contextlib.suppress(OSError):  # a home that cannot be written only costs time
         memo.parent.mkdir(parents=True, exist_ok=True)
         staged = memo.with_name(f"{key}.{uuid.uuid4().hex[:8]}")
-        staged.write_text(found, "utf-8")  # a writer that dies here leaves no half of a checksum
+        staged.write_text(checksum, "utf-8")  # a writer that dies here leaves no half of a checksum
         staged.replace(memo)
-    return found
+    return checksum
 
 
 def checksums(paths: Sequence[str]) -> list[str]:
@@ -58,21 +58,35 @@ def checksums(paths: Sequence[str]) -> list[str]:
 
 
 def full_paths(paths: Sequence[str]) -> list[str]:
-    """Absolute, for people who look for the file; `~` is the user's home."""
+    """Absolute paths, for people who look for the files; `~` is the user's home."""
     return [str(Path(path).expanduser().absolute()) for path in paths]
 
 
-def without_secrets(text: str) -> str:
-    """Every URI in it without user, password, query and fragment, where keys may stand.
+def check_files(paths: Sequence[str], what: str = "run file") -> None:
+    """Refuse a path that is no file; `~` is the user's home.
 
-    A password may hold `@`, `/`, `?` and `#` as they are, so what looks like one is cut although a
-    parser would take it for host, path or query. A path without a scheme stays as it is.
+    Raises:
+        ConfigError: the first such path, with the nearest name beside it.
     """
-    return _URI.sub(lambda found: found[1] + _without_secrets(found[2]), text)
+    for text in paths:
+        path = Path(text).expanduser()
+        if not path.is_file():
+            neighbours = [p.name for p in path.parent.glob("*")] if path.parent.is_dir() else []
+            near = nearest(path.name, neighbours) or "; check the path, its folder is empty or gone"
+            raise ConfigError(f"{what} {text}: not there{near}")
 
 
-def _without_secrets(rest: str) -> str:
-    """Of what follows `://`."""
+def without_secrets(text: str) -> str:
+    """The text, each URI in it cut to scheme, host and path: keys may stand in the other parts.
+
+    A password may hold `@`, `/`, `?` and `#` unescaped, so what looks like a password is cut even
+    where a parser would read host, path or query. A path without a scheme stays as it is.
+    """
+    return _URI.sub(lambda uri: uri[1] + _host_and_path(uri[2]), text)
+
+
+def _host_and_path(rest: str) -> str:
+    """Host and path of what follows `://`."""
     address = rest.partition("?")[0]
     if ":" in address and "@" not in address:  # the question mark may be the password's
         address = rest
@@ -89,7 +103,7 @@ def packed(path: str | Path) -> bool:
 
 
 def damaged(path: str | Path, error: Exception) -> ConfigError:
-    """What to say of a gzip file that ends early or cannot be unpacked."""
+    """The error of a gzip file that ends early or cannot be unpacked."""
     return ConfigError(
         f"{path}: expected a complete gzip file, found {error}; "
         "it is truncated or damaged, fetch it again"
@@ -119,12 +133,3 @@ def locked(path: Path) -> Iterator[None]:
     with path.open("w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
-
-
-def check_files(paths: Sequence[str], what: str = "run file") -> None:
-    """Every path is a file; the error names the nearest one beside it."""
-    for text in paths:
-        path = Path(text).expanduser()
-        if not path.is_file():
-            beside = [p.name for p in path.parent.glob("*")] if path.parent.is_dir() else []
-            raise ConfigError(f"{what} {text}: not there{nearest(path.name, beside)}")

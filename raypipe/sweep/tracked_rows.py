@@ -25,7 +25,7 @@ from raypipe.storage.artifacts import Artifact
 from raypipe.tracking.names import metric_name
 from raypipe.tracking.recorder import Kind
 from raypipe.tracking.relay import ROW_TAG, Relay
-from raypipe.tracking.stored_runs import Store, TrackedRun
+from raypipe.tracking.stored_runs import TrackedRun, TrackingStore
 
 ERROR_TAG = "raypipe.error"
 """Tag of a trial that failed: the last line of its error."""
@@ -131,7 +131,7 @@ KINDS = ("baseline", "trial", "derived")
 _CURVES = ("loss", "val/")
 
 
-def read_report(store: Store, job: TrackedRun) -> Report:
+def read_report(store: TrackingStore, job: TrackedRun) -> Report:
     """The comparison of a tracked job, as far as it got.
 
     Rows come from the job's children, so a job that was killed has those that were finished. What
@@ -253,7 +253,9 @@ def _unfinished(job: TrackedRun) -> tuple[str, ...]:
     return () if job.status == "FINISHED" else (f"the job is {job.status}: rows may be missing",)
 
 
-def _curves(store: Store, parts: Sequence[_Read], sets: Sequence[SetFacts]) -> list[StageHistory]:
+def _curves(
+    store: TrackingStore, parts: Sequence[_Read], sets: Sequence[SetFacts]
+) -> list[StageHistory]:
     ours = {metric_name(f"val/{m}"): f"val/{m}" for one in sets for m in one.measures}
     return [
         StageHistory(

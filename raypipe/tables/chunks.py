@@ -1,8 +1,8 @@
-"""The runner of every Ray Data job: a planned list of chunks, one row and one file per chunk.
+"""The runner of every Ray Data job: input rows in chunks of a planned size, one file per chunk.
 
-No model batch crosses a chunk, and files have fixed names, so the bytes do not depend on how many
-actors there were, in which order they finished, or how often the job was interrupted: a chunk's
-file appears whole, holds its own counters, and is taken over by the next attempt.
+No model batch crosses a chunk, and files have fixed names. So the bytes depend neither on the
+number of actors, nor on the order in which they finish, nor on interruptions: a chunk's file
+appears whole, holds its own counters, and the next attempt takes it over.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from raypipe.storage.artifacts import Attempt
 
 Counts = dict[str, int]
 Work = Callable[[range], tuple[pa.Table, Counts]]
-"""Rows of the input to a table of results and counters of drops."""
+"""Given a range of input rows, a table of results and counters of drops."""
 _NOTE = b"raypipe.chunk"
 _BEGUN = ".begun-"
 
 
 class Job(Protocol):
-    """What an actor instantiates: a picklable description of the work."""
+    """A picklable description of the work, from which every actor builds its own."""
 
     def build(self) -> Work:
-        """Load the model or the index; called once per actor."""
+        """Load the model or the index; each actor calls it once."""
         ...
 
 
@@ -50,9 +50,9 @@ class Chunk:
         return f"part-{self.number:05d}.{self.suffix}"
 
     def write(self, work: Work, attempt: Attempt) -> Counts:
-        """Do the work and write the file, its counters inside.
+        """Do the work and write the file with its counters inside.
 
-        A note is left first: after a crash it tells how much was done twice.
+        A note says first that the work has begun: after a crash it tells how much was done twice.
         """
         with attempt.open(f"{_BEGUN}{self.start}-{self.stop}-{uuid.uuid4().hex[:8]}"):
             pass
@@ -69,7 +69,7 @@ class Chunk:
         return counts
 
     def counts_in(self, stream: BinaryIO) -> Counts | None:
-        """The counters of a finished file of this chunk, None if it is not one."""
+        """The counters in a finished file of this chunk; None if the file is anything else."""
         try:
             if self.suffix == "arrow":
                 metadata = pa.ipc.open_file(stream).schema.metadata
@@ -113,13 +113,12 @@ def run_chunks(
 
     Args:
         chunk_rows: input rows per chunk and file.
-        model: the actors want a GPU where there is one.
+        model: whether the actors run a model, and so want a GPU where there is one.
         suffix: "parquet", or "arrow" for files that are memory-mapped later.
 
     Returns:
-        The counters of all chunks, added up, with "rows", and, where an actor or an earlier attempt
-        was interrupted, "chunks_taken_over" and "chunks_begun_again": how often work on a chunk was
-        begun beyond once.
+        The sums of all chunks' counters, and "rows". After interruptions also "chunks_taken_over"
+        from earlier attempts, and "chunks_begun_again": starts of work on a chunk beyond its first.
     """
     todo, total = _plan(rows, chunk_rows, suffix, attempt)
     if len(todo) == 1:  # a task finds a warm process, an actor pool starts one: 5 s on 2 cores
@@ -137,8 +136,8 @@ def run_chunks(
 def run_chunks_here(
     work: Work, rows: int, chunk_rows: int, attempt: Attempt, context: Context
 ) -> Counts:
-    """The same, one chunk after another in this process: for work that calls a service, or that is
-    itself a Ray job."""
+    """As `run_chunks`, but one chunk after another in this process: for work that calls a service,
+    or that is itself a Ray job."""
     from rich.progress import track
 
     todo, total = _plan(rows, chunk_rows, "parquet", attempt)
@@ -157,7 +156,7 @@ def _counted(total: Counter[str], attempt: Attempt) -> Counts:
 def _plan(
     rows: int, chunk_rows: int, suffix: str, attempt: Attempt
 ) -> tuple[list[Chunk], Counter[str]]:
-    """The chunks that are still to be done, and the counters of those that stand."""
+    """The chunks that are still to be done, and the counters of the finished ones."""
     chunks = {
         chunk.file: chunk
         for number, start in enumerate(range(0, rows, chunk_rows))
@@ -182,7 +181,7 @@ def _plan(
 
 
 def quieten(context: Context) -> None:
-    """Ray Data says what fails, and shows bars where the context wants them; nothing else."""
+    """Make Ray Data print failures, and bars where the context wants them, but nothing else."""
     import ray
 
     data = ray.data.DataContext.get_current()
@@ -195,7 +194,7 @@ def quieten(context: Context) -> None:
 def _stream(
     job: Job, todo: list[Chunk], attempt: Attempt, context: Context, model: bool
 ) -> list[dict[str, Any]]:
-    """Run chunks on an actor pool of Ray Data; returns their counters."""
+    """Run chunks on an actor pool of Ray Data; return their counters."""
     import ray
 
     quieten(context)
@@ -212,5 +211,8 @@ def _stream(
     )
     done = results.take_all()
     if len(done) != len(todo):
-        raise RuntimeError(f"{attempt.step.path}: {len(done)} of {len(todo)} chunks came back")
+        raise RuntimeError(
+            f"{attempt.step.path}: {len(done)} of {len(todo)} chunks came back; run the command "
+            "again, finished chunks are taken over"
+        )
     return [json.loads(row["counts"]) for row in done]

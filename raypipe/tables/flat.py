@@ -23,11 +23,12 @@ FLAT = pa.schema(
         ("score", pa.float32()),
     ]
 )
-"""`query` is a number that the reader gives; the smallest `order` is the best."""
+"""One row per listed document. `query` is the reader's number of the query; the document with the
+smallest `order` is the best."""
 
 
 def settle(flat: pa.Table, depth: int | None) -> tuple[pa.Table, int, int]:
-    """Sort by query, order and doc_id, keep each document's best row, cut each list at `depth`.
+    """Rows sorted by query, order, doc_id; each document's best row, each list's first `depth`.
 
     Args:
         flat: FLAT, perhaps with more columns.
@@ -69,7 +70,8 @@ def _settle(table: pa.Table, depth: int | None) -> tuple[pa.Table, int, int]:
 
 
 def _in_order(table: pa.Table) -> pa.Table:
-    """Files are mostly in order within a query: then the ids need not be sorted, which is slow."""
+    """Rows sorted by query, order, doc_id. Sorting ids is slow, so rows in order are left as they
+    are: most files have theirs in order."""
     query, order = table["query"].to_numpy(), table["order"].to_numpy()
     if ((query[1:] > query[:-1]) | (order[1:] > order[:-1])).all():
         return table
@@ -92,7 +94,7 @@ def nest(flat: pa.Table, query_ids: Sequence[str], sources: pa.Array) -> pa.Tabl
         offsets = bounds[start : stop + 1] - bounds[start]
         values = [
             array(part, "doc_id").cast(pa.string()),
-            pa.array(places(offsets) + 1, pa.int32()),
+            pa.array(positions(offsets) + 1, pa.int32()),
             array(part, "score"),
             sources.slice(bounds[start], part.num_rows),
         ]
@@ -102,10 +104,10 @@ def nest(flat: pa.Table, query_ids: Sequence[str], sources: pa.Array) -> pa.Tabl
     return pa.concat_tables(batches) if batches else CANDIDATES.empty_table()
 
 
-def places(offsets: Array) -> Array:
+def positions(offsets: Array) -> Array:
     """0, 1, 2, ... within each list that the offsets (the first is 0) delimit."""
-    positions: Array = np.arange(offsets[-1]) - np.repeat(offsets[:-1], np.diff(offsets))
-    return positions
+    within: Array = np.arange(offsets[-1]) - np.repeat(offsets[:-1], np.diff(offsets))
+    return within
 
 
 def array(table: pa.Table, name: str) -> pa.Array:

@@ -17,19 +17,22 @@ import pyarrow.parquet as pq
 
 from raypipe.storage.artifacts import Artifact
 
-AGAIN = 3
-"""Reads of each part, on average, after which a copy is cheaper: making it is one more."""
+MOST_READS = 3
+"""How often each part is read from Parquet, on average, before `Rows` copies all parts unpacked.
+
+Making the copy costs one more read of each part; from then on no part is unpacked again.
+"""
 
 
 class Rows:
-    """The part-*.parquet files of an artifact as one sequence; one part is in memory at a time.
+    """The part-*.parquet files of an artifact as one sequence of rows; one part is in memory.
 
-    Neighbouring rows are asked for together, since a chunk's input rows stand together too. Where
-    they are not (groups from shuffled triples want queries of every part), a part is not unpacked
-    for each of them: once every part has been read `AGAIN` times, rows come from an unpacked copy.
+    Callers mostly ask for neighbouring rows, which stand in one part. Some ask for rows of every
+    part each time (groups from shuffled triples): after `MOST_READS` reads of each part, all rows
+    come from an unpacked copy.
 
     Args:
-        columns: those to read, `query_id` among them for `of_queries`; None is all.
+        columns: the columns to read, `query_id` among them for `of_queries`; None reads all.
     """
 
     def __init__(self, artifact: Artifact, columns: Sequence[str] | None = None) -> None:
@@ -56,27 +59,27 @@ class Rows:
         return pa.concat_tables(tables)
 
     def of_queries(self, query_ids: Iterable[str]) -> dict[str, list[dict[str, Any]]]:
-        """Rows by query id, in their order; a query without rows has no key."""
-        wanted = self._by_query.rows(set(query_ids))
-        found: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        """Rows by query id, each query's in row order; a query without rows has no key."""
+        wanted = self._query_rows.rows(set(query_ids))
+        rows_by_query: dict[str, list[dict[str, Any]]] = defaultdict(list)
         bounds = np.searchsorted(wanted, self._starts)
         for number, (start, stop) in enumerate(pairwise(bounds)):
             if stop > start:
-                here = wanted[start:stop] - self._starts[number]
-                for row in self._table(number).take(here).to_pylist():
-                    found[row["query_id"]].append(row)
-        return dict(found)
+                within = wanted[start:stop] - self._starts[number]
+                for row in self._table(number).take(within).to_pylist():
+                    rows_by_query[row["query_id"]].append(row)
+        return dict(rows_by_query)
 
     @cached_property
-    def _by_query(self) -> _ByQuery:
-        return _ByQuery(self._paths)
+    def _query_rows(self) -> _QueryRows:
+        return _QueryRows(self._paths)
 
     def _table(self, number: int) -> pa.Table:
         if self._copy is not None:
             return self._copy[number]
         if self._part[0] != number:
             self._reads += 1
-            if self._reads > AGAIN * len(self._paths):
+            if self._reads > MOST_READS * len(self._paths):
                 self._part = (-1, None)
                 self._copy = unpacked(self._paths, self._columns)
                 return self._copy[number]
@@ -87,8 +90,8 @@ class Rows:
         return part
 
 
-class _ByQuery:
-    """Which rows every query has, in arrays: 8 bytes per row, of which there may be 40 million."""
+class _QueryRows:
+    """The rows of every query, in arrays of 8 bytes per row: an artifact may have 40 million."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self._number: dict[str, int] = {}
@@ -98,7 +101,7 @@ class _ByQuery:
         self._ends = np.cumsum(np.bincount(numbers, minlength=len(self._number)))
 
     def _numbered(self, path: Path) -> np.ndarray[Any, Any]:
-        """The query's number of each row, in order of first appearance."""
+        """Each row's query as a number; queries are numbered in order of first appearance."""
         column = pq.read_table(path, columns=["query_id"])["query_id"].combine_chunks()
         coded = column.dictionary_encode()
         names = coded.dictionary.to_pylist()
@@ -110,15 +113,18 @@ class _ByQuery:
         """All rows of these queries, ascending."""
         numbers = [self._number[q] for q in query_ids if q in self._number]
         ends = self._ends
-        found = [self._rows[ends[n - 1] if n else 0 : ends[n]] for n in numbers]
-        return np.sort(np.concatenate([np.empty(0, np.int64), *found]))
+        parts = [self._rows[ends[n - 1] if n else 0 : ends[n]] for n in numbers]
+        return np.sort(np.concatenate([np.empty(0, np.int64), *parts]))
 
 
 def unpacked(paths: Sequence[Path], columns: Sequence[str] | None) -> list[pa.Table]:
-    """The columns of each Parquet file, None for all, as one table of one piece.
+    """Each Parquet file as a memory-mapped table of one piece.
 
-    The copies are temporary files below $TMPDIR that are unlinked at once: the memory maps keep
-    them, and a process that is killed leaves none behind.
+    The maps are of temporary files below $TMPDIR that are unlinked at once: a process that is
+    killed leaves none behind.
+
+    Args:
+        columns: the columns to read; None reads all.
 
     Raises:
         OSError: the disk is full.

@@ -1,8 +1,8 @@
-"""Ranked rows of any number to lists, in bounded memory, by way of local temporary files.
+"""Ranked rows in any order and number become lists, in bounded memory, through temporary files.
 
-Rows are written to one file per chunk of queries as they come. Then every chunk is sorted, cut,
-matched with the collection and written as part-<chunk>.parquet: memory is one chunk of queries with
-all its rows.
+A spill writes incoming rows to one local file per chunk of queries. Then every chunk is sorted,
+cut, matched with the collection and written as part-<chunk>.parquet: only one chunk's rows are in
+memory.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from raypipe.tables.text_table import TextTable
 CHUNK = 2048
 """Queries per file."""
 PENDING = 64 << 20
-"""Bytes of rows held before they are written to the temporary files."""
+"""Bytes of rows in memory before a spill writes them to its files."""
 
 
 @dataclass
 class Spill:
-    """Rows on local disk, parted by chunk of queries; `query` is the row of the query set."""
+    """Rows on local disk, one file per chunk of queries; `query` is a row of the query set."""
 
     folder: Path
     schema: pa.Schema
@@ -80,7 +80,7 @@ class Spill:
             rows = table.slice(start, stop - start).set_column(0, self.schema.field("query"), local)
             # One more stream at the end of the file: no chunk keeps a file open.
             with (
-                _told_of_full_disk(self.folder),
+                _full_disk_named(self.folder),
                 (self.folder / str(chunk)).open("ab") as file,
                 pa.ipc.new_stream(file, self.schema, options=options) as writer,
             ):
@@ -95,14 +95,14 @@ def spill(schema: pa.Schema = FLAT) -> Iterator[Spill]:
 
 
 @contextlib.contextmanager
-def _told_of_full_disk(folder: Path) -> Iterator[None]:
+def _full_disk_named(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
-        text = f"the temporary files in {folder} do not fit; set TMPDIR to a larger disk"
-        raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)}: {text}") from None
+        remedy = f"the temporary files in {folder} do not fit; set TMPDIR to a larger disk"
+        raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)}: {remedy}") from None
 
 
 def write_candidates(
@@ -113,14 +113,14 @@ def write_candidates(
     depth: int,
     source: str,
 ) -> Counter[str]:
-    """Every query's first `depth` documents as CANDIDATES: arguments and counts of `write_lists`.
+    """Write every query's first `depth` documents as CANDIDATES.
 
     Args:
-        source: written to `sources`.
+        source: the value of `sources`; the other arguments, and the counts, are `write_lists`'.
     """
 
-    def table(found: pa.Table, ids: list[str]) -> pa.Table:
-        return nest(found, ids, pa.repeat(pa.scalar(source, pa.string()), found.num_rows))
+    def table(flat: pa.Table, ids: list[str]) -> pa.Table:
+        return nest(flat, ids, pa.repeat(pa.scalar(source, pa.string()), flat.num_rows))
 
     return write_lists(rows, attempt, query_ids, docs, depth, table)
 
@@ -133,14 +133,15 @@ def write_lists(
     depth: int | None,
     table: Callable[[pa.Table, list[str]], pa.Table],
 ) -> Counter[str]:
-    """Every query's first `depth` documents, less those that the collection does not have.
+    """Write every query's first `depth` documents, without those that the collection lacks.
 
     Args:
-        query_ids: of the whole query set, in its order; a query without rows gets an empty list.
+        query_ids: those of the whole query set, in its order; a query without rows gets an empty
+            list.
         docs: the collection.
-        depth: counted before unknown documents leave; ranks are counted anew after that. None
-            takes all.
-        table: FLAT rows of some queries, settled, and the queries' ids to what is written.
+        depth: rows per query before unknown documents leave; None takes all. Ranks are counted
+            after they have left.
+        table: given settled FLAT rows of some queries and these queries' ids, the table to write.
 
     Returns:
         Counts: `kept` rows, after `duplicates` and what was `beyond_depth` left; of them
@@ -150,24 +151,24 @@ def write_lists(
     counts: Counter[str] = Counter(duplicates=0, beyond_depth=0, kept=0, unknown_documents=0)
     for chunk in range(-(-len(query_ids) // CHUNK)):
         settled, duplicates, beyond = settle(rows.read(chunk), depth)
-        found = settled.filter(pa.array(docs.rows_of(settled["doc_id"]) >= 0))
-        unknown = settled.num_rows - found.num_rows
+        known = settled.filter(pa.array(docs.rows_of(settled["doc_id"]) >= 0))
+        unknown = settled.num_rows - known.num_rows
         counts.update(duplicates=duplicates, beyond_depth=beyond)
         counts.update(kept=settled.num_rows, unknown_documents=unknown)
         ids = query_ids[chunk * CHUNK : (chunk + 1) * CHUNK]
-        counts.update(_count(found, len(ids)))
-        attempt.put_table(table(found, ids), f"part-{chunk:05d}.parquet")
+        counts.update(_count(known, len(ids)))
+        attempt.put_table(table(known, ids), f"part-{chunk:05d}.parquet")
     return counts
 
 
-def _count(found: pa.Table, queries: int) -> dict[str, int]:
-    """What a chunk's settled and matched rows say of its queries."""
-    query, score = found["query"].to_numpy(), found["score"].to_numpy()
+def _count(flat: pa.Table, queries: int) -> dict[str, int]:
+    """Counters of a chunk's queries, from its settled rows with known documents."""
+    query, score = flat["query"].to_numpy(), flat["score"].to_numpy()
     sizes = np.bincount(query, minlength=queries)
     differs = (query[1:] == query[:-1]) & (score[1:] != score[:-1])
     varied = np.bincount(query[1:][differs], minlength=queries) > 0
     return {
-        "candidates": found.num_rows,
+        "candidates": flat.num_rows,
         "queries_without_candidates": int((sizes == 0).sum()),
         "queries_with_constant_scores": int(((sizes > 1) & ~varied).sum()),
     }

@@ -1,8 +1,9 @@
-"""Text files of white-space columns, plain or gzipped, read in blocks: any size, bounded memory.
+"""Text files of columns, plain or gzipped, read in blocks: any size, bounded memory.
 
-`TextBlock.table` reads a block with pyarrow's CSV reader, millions of lines a second. Where the
-reader refuses the block, or a caller doubts a value, `TextBlock.rows` reads the same block line by
-line: it accepts correct lines, and its error names the first wrong one.
+Blocks are read by pyarrow's CSV reader, at millions of lines a second. Where that reader refuses a
+block, or its caller doubts a value, the lines are read one by one: correct lines are accepted, and
+the error of a wrong line names its number. `read_blocks` reads columns parted by any white space
+(TREC runs, triples), `blocks` reads columns parted by tabs (published teachers' scores).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.csv as pacsv
+import pyarrow.compute as pc
 from pyarrow import csv
 
 from raypipe.config import ConfigError
@@ -33,9 +34,15 @@ _HEX = re.compile(rb"[ \n]-?0[xX]")
 _WORDS = {3: "three", 5: "five", 6: "six"}
 
 
+# --- columns parted by white space ---------------------------------------------------------------
+
+
 @dataclass(frozen=True)
 class TextBlock:
-    """Whole lines of a file; white space is as `bytes.split` has it."""
+    """Whole lines of a file, whose columns are parted by what `bytes.split` takes for white space.
+
+    `table` is the fast way to read them, `rows` the careful one.
+    """
 
     path: str
     first: int
@@ -47,7 +54,7 @@ class TextBlock:
 
         Returns:
             None where a line has another number of columns, is not UTF-8, or has a value that the
-            CSV reader does not know for the type; then `rows` reads the block.
+            CSV reader cannot convert: then `rows` says what is wrong, if anything is.
         """
         data = self.data
         if data.startswith(_BOM) or not _is_utf8(data):
@@ -102,10 +109,14 @@ class TextBlock:
         try:
             line.decode()
         except UnicodeDecodeError as error:
-            raise ValueError(
-                f"{self.path}, line {number}: expected UTF-8, found {error.reason} at byte "
-                f"{error.start}; convert the file, for example with iconv"
-            ) from None
+            raise ValueError(f"{self.path}, line {number}: {_not_utf8(error)}") from None
+
+
+def _not_utf8(error: UnicodeDecodeError) -> str:
+    return (
+        f"expected UTF-8, found {error.reason} at byte {error.start}; convert the file, "
+        "for example with iconv"
+    )
 
 
 def read_blocks(path: str | Path) -> Iterator[TextBlock]:
@@ -129,17 +140,15 @@ def read_blocks(path: str | Path) -> Iterator[TextBlock]:
             else:
                 raise ValueError(
                     f"{path}, line {first}: expected a text file, found no line end in "
-                    f"{len(rest)} bytes; is this the right file?"
+                    f"{len(rest)} bytes; check the path"
                 )
             head = stream.read(size)
         if rest:
             yield TextBlock(str(path), first, rest)
 
 
-def numbered(column: pa.ChunkedArray, number: Any) -> np.ndarray[Any, Any]:
-    """`number(text)` of every row as int32; it is called once per run of equal rows."""
-    import pyarrow.compute as pc
-
+def numbered(column: pa.ChunkedArray, number: Callable[[str], int]) -> np.ndarray[Any, Any]:
+    """`number(text)` of every row, int32; called once per run of equal rows."""
     runs = pc.run_end_encode(column.combine_chunks())
     heads = np.fromiter(map(number, runs.values.to_pylist()), np.int32, len(runs.values))
     return np.repeat(heads, np.diff(runs.run_ends.to_numpy(), prepend=0))
@@ -168,30 +177,32 @@ def _single_spaced(data: bytes) -> bytes:
     return data
 
 
-BLOCK_BYTES = 16 << 20
-"""Of text, parsed at once."""
+# --- columns parted by tabs ----------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Columns:
-    """The columns of a file, in order; those of `numbers` are float64, the others ids."""
+    """The columns of a file parted by tabs."""
 
     names: tuple[str, ...]
+    """All of them, in order."""
     docs: tuple[str, ...]
+    """Those with document ids."""
     numbers: tuple[str, ...]
+    """Those with float64 numbers; the others are strings."""
 
     def __str__(self) -> str:
         return f"{len(self.names)} columns parted by tabs ({' '.join(self.names)})"
 
 
 def count_columns(path: Path) -> int:
-    """Columns of the first line that is not empty; 0 if there is none."""
+    """The number of columns of the first line that is not empty; 0 without such a line."""
     lines = (line for _, line in _lines(path) if line.strip())
     return next((line.count(b"\t") + 1 for line in lines), 0)
 
 
 def blocks(path: Path, columns: Columns) -> Iterator[pa.RecordBatch]:
-    """All rows, `BLOCK_BYTES` of text at a time; empty lines are skipped, quotes are plain text.
+    """All rows, `BLOCK` bytes of text at a time; empty lines are skipped, quotes are plain text.
 
     Numbers may be nan, inf or -inf.
 
@@ -207,11 +218,11 @@ def blocks(path: Path, columns: Columns) -> Iterator[pa.RecordBatch]:
             counting(path.name, raw.size()) as at,
             pa.CompressedInputStream(raw, "gzip") if zipped else nullcontext(raw) as stream,
         ):
-            for batch in pacsv.open_csv(
+            for batch in csv.open_csv(
                 stream,
-                pacsv.ReadOptions(column_names=columns.names, block_size=BLOCK_BYTES),
-                pacsv.ParseOptions(delimiter="\t", quote_char=False),
-                pacsv.ConvertOptions(column_types=types, null_values=[], strings_can_be_null=False),
+                csv.ReadOptions(column_names=columns.names, block_size=BLOCK),
+                csv.ParseOptions(delimiter="\t", quote_char=False),
+                csv.ConvertOptions(column_types=types, null_values=[], strings_can_be_null=False),
             ):
                 at(raw.tell())
                 yield batch
@@ -224,38 +235,37 @@ def blocks(path: Path, columns: Columns) -> Iterator[pa.RecordBatch]:
 def find_line(path: Path, columns: Columns, wrong: Callable[[list[float]], bool]) -> int:
     """Number of the first line whose numbers are wrong, for an error message; 0 if there is none.
 
-    Every line of the file must have been read by `blocks` without an error.
+    Call it on a file that `blocks` has read without an error.
     """
-    places = [columns.names.index(name) for name in columns.numbers]
+    positions = [columns.names.index(name) for name in columns.numbers]
     for number, line in _lines(path):
         fields = line.split(b"\t")
-        if line and wrong([float(fields[place]) for place in places]):
+        if line and wrong([float(fields[i]) for i in positions]):
             return number
     return 0
 
 
 def _explain(path: Path, columns: Columns, error: Exception) -> ConfigError:
-    """Read again, line by line, to say where it went wrong: the fast reader does not know."""
+    """The error of the first wrong line, found by reading line by line: pyarrow's names none."""
     number = 0
     for number, line in _lines(path):
-        if found := _problem(line, columns):
-            head = "; if it is a header, delete it" if number == 1 else ""
+        if problem := _problem(line, columns):
+            header = "; if it is a header, delete it" if number == 1 else ""
             shown = line[:80].decode(errors="replace")
-            return ConfigError(f"{path}, line {number}: {found}: {shown!r}{head}")
+            return ConfigError(f"{path}, line {number}: {problem}: {shown!r}{header}")
     if not number:
-        return ConfigError(f"{path}: expected {columns}, found an empty file")
-    return ConfigError(f"{path}: expected {columns}; {error}")
+        return ConfigError(f"{path}: expected {columns}, found an empty file; name another one")
+    return ConfigError(
+        f"{path}: expected {columns}, found what pyarrow cannot read ({error}); write it anew"
+    )
 
 
 def _problem(line: bytes, columns: Columns) -> str:
-    """What is wrong with a line, or nothing."""
+    """What is wrong with a line; empty if nothing is."""
     try:
         fields = line.decode().split("\t")
     except UnicodeDecodeError as error:
-        return (
-            f"expected UTF-8, found {error.reason} at byte {error.start}; convert the file, "
-            "for example with iconv"
-        )
+        return _not_utf8(error)
     if fields == [""]:
         return ""
     if len(fields) != len(columns.names):
@@ -278,5 +288,5 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
     """(number from 1, line without its end and without a byte order mark)."""
     with open_bytes(path) as stream:
         for number, line in enumerate(stream, start=1):
-            text = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
+            text = line.removeprefix(_BOM) if number == 1 else line
             yield number, text.rstrip(b"\r\n")

@@ -1,4 +1,4 @@
-"""Documents in one Arrow IPC file: written in a stream, read by memory map, row number = index."""
+"""Documents or queries in one Arrow IPC file, read by memory map; a row's number is its index."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from raypipe.tables.ids import Asked, SortedIds, open_ids
 
 
 class TextTable:
-    """Memory-mapped documents or queries: random access by row, nothing loaded ahead."""
+    """Memory-mapped documents or queries: random access by row, nothing is loaded ahead."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = str(path)
@@ -23,7 +23,7 @@ class TextTable:
         if reader.schema not in (DOCS, QUERIES):
             raise ConfigError(
                 f"{path}: expected columns {DOCS.names} or {QUERIES.names}, found "
-                f"{reader.schema.names}; it is not a file of documents or queries"
+                f"{reader.schema.names}; name a file of documents or queries"
             )
         self._batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]
         self._ends = np.cumsum([batch.num_rows for batch in self._batches], dtype=np.int64)
@@ -57,9 +57,9 @@ class TextTable:
         """The row of each id, int64; -1 where the file does not have it."""
         return self._sorted.rows_of(asked)
 
-    def row_of(self, asked: str) -> int:
+    def row_of(self, text_id: str) -> int:
         """The row of one id, -1 where the file does not have it."""
-        return self._sorted.row_of(asked)
+        return self._sorted.row_of(text_id)
 
     def places(self) -> np.ndarray:
         """The place of every row's id among all ids in ascending order, int64: breaks ties."""

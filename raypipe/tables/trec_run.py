@@ -1,7 +1,7 @@
 """Reading TREC run files.
 
-The rank column of a run is its order. The reader keeps the scores of the file and never sorts by
-them: published LLM re-rankings keep the scores of the first stage that they re-ranked.
+The rank column is a run's order. Scores are carried along and never sort: published LLM re-rankings
+keep the scores of the first stage that they re-ranked.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from raypipe.tables.text_columns import TextBlock, numbered, read_blocks
 
 COLUMNS = ("query_id", "Q0", "doc_id", "rank", "score", "tag")
 LINES = FLAT.append(pa.field("tag", pa.int32()))
-"""The wanted lines of a run file; `order` is the rank, `tag` a number that the reader gives."""
+"""The wanted lines of a run file; `order` is the rank, `tag` the reader's number of the tag."""
 
 _TYPES = {
     "query_id": pa.string(),
@@ -32,7 +32,7 @@ _SETTLE = 1 << 20  # rows held before they are sorted and cut, at least
 _FLOAT32_LIMIT = 2.0**128 - 2.0**103  # from here on a number rounds to infinity in float32
 
 Number = Callable[[str], int]
-"""Gives an id its number from 0, or a negative number if nobody wants the id."""
+"""Given an id, its number from 0; a negative number means that the line is not wanted."""
 
 
 def read_trec_run(
@@ -41,16 +41,15 @@ def read_trec_run(
     depth: int | None = None,
     source: str | None = None,
 ) -> tuple[pa.Table, dict[str, int]]:
-    """Stream a TREC run file, plain or gzipped; the columns may be parted by any white space.
+    """Read a TREC run file, plain or gzipped, with lines `query_id Q0 doc_id rank score tag`.
 
-    Each line is `query_id Q0 doc_id rank score tag`.
-    The rank column is the order, whatever number it starts from; equal ranks are ordered by doc_id.
-    Only the wanted queries are kept in memory, about 30 bytes per kept line.
+    Any white space parts the columns. Ranks may start from any number; documents of equal rank are
+    ordered by doc_id. Memory: about 30 bytes per line of a wanted query.
 
     Args:
         query_ids: the queries to keep; None keeps all.
         depth: the number of documents to keep per query, at least 1; None keeps all.
-        source: written to `sources`; None takes the tag column.
+        source: the value of `sources`; None takes the tag column.
 
     Returns:
         A CANDIDATES table, one row per query in order of first appearance, ranks renumbered 1..n,
@@ -109,7 +108,7 @@ def read_lines(
 
 
 def _at_once(block: TextBlock, query: Number, tag: Number) -> tuple[int, pa.Table] | None:
-    """(lines, wanted lines); None where a wanted score is not finite or `table` gave up."""
+    """The number of lines, and the wanted ones as LINES; None if only `_line_by_line` can tell."""
     table = block.table(COLUMNS, _TYPES)
     if table is None:
         return None
@@ -125,6 +124,7 @@ def _at_once(block: TextBlock, query: Number, tag: Number) -> tuple[int, pa.Tabl
 
 
 def _line_by_line(block: TextBlock, query: Number, tag: Number) -> tuple[int, pa.Table]:
+    """As `_at_once`; the error of a wrong line names its number."""
     rows: list[tuple[Any, ...]] = []
     lines = 0
     for number, fields, line in block.rows(COLUMNS):

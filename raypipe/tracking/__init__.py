@@ -1,7 +1,8 @@
 """Tracked runs on MLflow: the only package that imports mlflow, and only inside functions.
 
-`spool` keeps what a job says on disk, `sender` carries it to the `server` with the `patience` that
-a call deserves, `recorder` has the verbs that jobs use, `reading` gives tracked runs back. `pyfunc`
-is the file that MLflow stores with a model. `python -m raypipe.tracking` opens the MLflow UI on the
-store that jobs write to.
+`recorder` has the verbs that jobs use, and `relay` offers them to every process of a cluster.
+`spool` keeps a job's records on disk, `sender` carries them to the `server`, with the `patience`
+that a call deserves. `stored_runs` reads tracked runs back. `models` writes checkpoints as MLflow
+models, with `pyfunc` inside. `python -m raypipe.tracking` opens the MLflow UI on the store that
+jobs write to.
 """

@@ -1,4 +1,4 @@
-"""`python -m raypipe.tracking`: the MLflow UI on the default store; `--send`: late records."""
+"""`python -m raypipe.tracking` opens the MLflow UI; with `--send` it sends records left behind."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import sys
 
 from raypipe.storage.files import without_secrets
 from raypipe.tracking.recorder import send_left_behind
-from raypipe.tracking.server import default_uri, place
+from raypipe.tracking.server import default_uri, resolved
 
 
 def main(arguments: list[str]) -> int:
     """Replace this process by the UI, or send what jobs could not send."""
     if arguments[:1] == ["--send"]:
         return 1 if send_left_behind() else 0
-    uri, root = place(default_uri())
+    uri, root = resolved(default_uri())
     if uri.startswith("http"):
         print(f"MLFLOW_TRACKING_URI names a server, open it in a browser: {without_secrets(uri)}")
         return 0

@@ -19,8 +19,8 @@ def save_pyfunc(target: Path, checkpoint: Path, run_id: str = "", logged: Any = 
     Args:
         target: the folder to make; `mlflow.pyfunc.load_model` opens it.
         checkpoint: a Hugging Face directory; trainer state in it is left out.
-        run_id: of the tracked run it came from.
-        logged: the logged model that it becomes.
+        run_id: the id of the tracked run that the checkpoint came from.
+        logged: the logged model that the checkpoint becomes; None outside a run.
     """
     import mlflow.pyfunc
     from mlflow.models import Model, ModelSignature
@@ -29,9 +29,9 @@ def save_pyfunc(target: Path, checkpoint: Path, run_id: str = "", logged: Any = 
     inputs = [ColSpec("string", "query"), ColSpec("string", "text")]
     inputs.append(ColSpec("string", "doc_id", required=False))
     packages = ["mlflow", "pandas", "safetensors", "torch", "transformers"]
-    known: dict[str, Any] = {}
+    ids: dict[str, Any] = {}
     if logged is not None:
-        known = {
+        ids = {
             "artifact_path": logged.artifact_location,
             "model_uuid": logged.model_id,
             "model_id": logged.model_id,
@@ -46,7 +46,7 @@ def save_pyfunc(target: Path, checkpoint: Path, run_id: str = "", logged: Any = 
                 _link(file, kept / file.name)
         mlflow.pyfunc.save_model(
             path=str(target),
-            mlflow_model=Model(**known),
+            mlflow_model=Model(**ids),
             python_model=str(Path(__file__).with_name("pyfunc.py")),
             artifacts={"checkpoint": str(kept)},
             signature=ModelSignature(Schema(inputs), Schema([ColSpec("float", "score")])),

@@ -1,4 +1,4 @@
-"""Names that MLflow accepts, and how to read them back. No import of MLflow."""
+"""Names that MLflow accepts, and addresses of its pages. No import of MLflow."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _PARAM_CHARS, _KEY_CHARS = 6000, 250
 
 
 def run_page(server: str, experiment_id: str, run_id: str) -> str:
-    """Address of a run in the UI; of a database without a server, what names the run there.
+    """The address of a run's page in the UI; for a database, which has no pages, store and run id.
 
     Args:
-        server: without a password.
+        server: the address of the server or database, without a password.
     """
     if not server.startswith("http"):
         return f"{server} run {run_id}"
@@ -52,11 +52,11 @@ def model_name(name: str) -> str:
 
 
 def cells(params: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Unique legal keys and cut values; two keys that become equal are numbered apart."""
-    found: dict[str, str] = {}
+    """(legal key, cut value) of every parameter; keys that become equal are numbered apart."""
+    values: dict[str, str] = {}
     for name, value in params.items():
         legal, n = key(name), 2
-        while legal in found:
+        while legal in values:
             legal, n = f"{key(name)[: _KEY_CHARS - 8]}_{n}", n + 1
-        found[legal] = str(value)[:_PARAM_CHARS]
-    return list(found.items())
+        values[legal] = str(value)[:_PARAM_CHARS]
+    return list(values.items())

@@ -13,12 +13,13 @@ from pathlib import Path
 from raypipe.tracking.spool import Record
 
 TIMEOUT = "MLFLOW_HTTP_REQUEST_TIMEOUT"
-"""Environment variable, in whole seconds."""
+"""MLflow's environment variable for the time-out of a request, in whole seconds."""
 CONNECT_S = 5
+"""The time to connect to a database."""
 REQUEST_S = 15
-"""A server on a busy machine answers its first calls after several seconds."""
+"""The time of one request: a server on a busy machine answers its first calls after seconds."""
 CALL_S = 60.0
-"""What one record may take: a database that hangs has no time-out of its own."""
+"""The time of one record without files: a database that hangs has no time-out of its own."""
 _UPLOAD_S = 15.0
 _SLOWEST = 1 << 20  # bytes per second; a proxy answers when it has stored what it was given
 _TRIES = 6  # of a record that a live server fails on, over half a minute
@@ -31,12 +32,12 @@ _uploading = threading.Lock()
 
 
 def tries(error: Exception, record: Record) -> float:
-    """After how many of them a record counts as refused.
+    """The number of tries, each with such an error, after which a record counts as refused.
 
-    Infinite for what passes: no answer, a server that is away, busy or restarted, a locked file.
-    A server that breaks on a record while others go through (500) gets some tries, for ever if it
-    is the start of a run, which takes all its records with it. What the server understood and does
-    not want is refused at once.
+    Infinite for errors that pass: no answer, a server that is away, busy or restarted, a locked
+    file. A server that breaks on a record while others go through (500) gets some tries; the start
+    of a run gets infinitely many, because all records of the run depend on it. A record that the
+    server understands and rejects has one try.
     """
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import OperationalError
@@ -51,33 +52,36 @@ def tries(error: Exception, record: Record) -> float:
         return math.inf if error.error_code in _PASSING else 1
     if isinstance(error, OperationalError | ConnectionError | TimeoutError):
         return math.inf
-    if isinstance(error, OSError):  # requests' own are, without an answer; the others are of files
+    if isinstance(error, OSError):  # of requests without an answer, or of files
         return math.inf if hasattr(error, "request") else some
     return 1
 
 
 def _status(error: Exception) -> int | None:
-    """HTTP status that the server gave, which the client library has only in words."""
+    """The HTTP status of the server's answer, which MLflow's client gives only in words."""
     status = getattr(getattr(error, "response", None), "status_code", None)
     if status is not None:
         return int(status)
-    found = _STATUS.search(str(error))
-    return int(found[1] or found[2]) if found else None
+    words = _STATUS.search(str(error))
+    return int(words[1] or words[2]) if words else None
 
 
 def seconds(record: Record) -> float:
-    """What a record may take before nobody waits for it any more."""
+    """The time that a record may take before nobody waits for it any more."""
     return CALL_S + sum(map(_upload_s, record.files))
 
 
 def _upload_s(path: Path) -> float:
-    files = [one for one in path.rglob("*") if one.is_file()] if path.is_dir() else [path]
-    return _UPLOAD_S + sum(one.stat().st_size for one in files) / _SLOWEST
+    files = [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
+    return _UPLOAD_S + sum(file.stat().st_size for file in files) / _SLOWEST
 
 
 @contextmanager
 def uploading(paths: Sequence[Path]) -> Iterator[None]:
-    """HTTP requests may take what these files need; one thread at a time: it is the process's."""
+    """In the block, HTTP requests have the time that these files need.
+
+    One thread at a time: the time-out is an environment variable of the process.
+    """
     with _uploading:
         usual = os.environ.get(TIMEOUT, str(CONNECT_S))
         needed = max(map(_upload_s, paths), default=0.0)

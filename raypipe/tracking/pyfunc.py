@@ -1,8 +1,8 @@
 """The pyfunc that MLflow stores with a tracked cross-encoder: re-ranks a table of pairs.
 
-MLflow copies this one file into the logged model and runs it there ("models from code"), so it
-imports nothing of raypipe: the model opens wherever its pinned requirements are installed. What is
-read of a pair is the recipe's truncation, if the checkpoint's config.json names it as
+MLflow copies this one file into the logged model and runs it there ("models from code"), so the
+file imports nothing of raypipe: the model opens wherever its pinned requirements are installed. A
+pair is cut by the recipe's truncation if the checkpoint's config.json names that as
 `{"raypipe": {"truncation": {...}}}`; otherwise the longer side is cut to the tokenizer's limit.
 """
 
@@ -49,7 +49,7 @@ class Reranker(PythonModel):
         queries, texts = list(model_input["query"]), list(model_input["text"])
         scores = pd.Series(0.0, index=range(len(texts)), dtype="float32")
         by_length = sorted(range(len(texts)), key=lambda i: len(queries[i]) + len(texts[i]))
-        for start in range(0, len(by_length), _BATCH):  # padding costs less among equals
+        for start in range(0, len(by_length), _BATCH):  # similar lengths need little padding
             rows = by_length[start : start + _BATCH]
             scores[rows] = self._score([queries[i] for i in rows], [texts[i] for i in rows])
         return pd.DataFrame({"score": scores.to_numpy()}, index=model_input.index)
@@ -78,9 +78,9 @@ class Reranker(PythonModel):
             rows += [row] * (len(passages) - len(rows))
         best = np.full(len(texts), -np.inf, dtype=np.float32)
         for start in range(0, len(rows), _BATCH):
-            some = slice(start, start + _BATCH)
-            inputs = self.tokenizer.pad(passages[some], return_tensors="pt")
-            np.maximum.at(best, rows[some], self._forward(inputs))
+            batch = slice(start, start + _BATCH)
+            inputs = self.tokenizer.pad(passages[batch], return_tensors="pt")
+            np.maximum.at(best, rows[batch], self._forward(inputs))
         return best
 
     def _passages(self, query: Any, text: Any) -> list[dict[str, list[int]]]:
@@ -89,11 +89,11 @@ class Reranker(PythonModel):
         query.truncate(cut["query"])
         text.truncate(cut["length"], stride=cut["length"] - cut["stride"])
         join = self.tokenizer.backend_tokenizer.post_process
-        read = [join(query, part) for part in [text, *text.overflowing][: cut["max_passages"]]]
+        pairs = [join(query, part) for part in [text, *text.overflowing][: cut["max_passages"]]]
         typed = "token_type_ids" in self.tokenizer.model_input_names
         return [
-            {"input_ids": one.ids} | ({"token_type_ids": one.type_ids} if typed else {})
-            for one in read
+            {"input_ids": pair.ids} | ({"token_type_ids": pair.type_ids} if typed else {})
+            for pair in pairs
         ]
 
     def _forward(self, inputs: Any) -> Any:

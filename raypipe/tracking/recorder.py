@@ -1,4 +1,4 @@
-"""What a job says of itself: written to the spool at once, sent to the server by a thread.
+"""The verbs of tracking: records go into the spool at once, and a thread sends them to the server.
 
 One MLflow run per job, children per trial and per row that needs no training, grandchildren per
 stage. Only drivers write; no call waits for the server, and none raises because of it.
@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 from raypipe.storage.files import without_secrets
 from raypipe.tracking.sender import Sender, drain, stop
-from raypipe.tracking.server import Server, default_uri, now, place
+from raypipe.tracking.server import Server, default_uri, now, resolved
 from raypipe.tracking.spool import Spool, left_behind
 
 Kind = Literal["job", "trial", "baseline", "derived", "stage"]
@@ -42,11 +42,11 @@ class Recorder:
         warn: Callable[[str], None] = _log.warning,
         program: str = "",
     ) -> None:
-        self.uri, root = place(uri or default_uri())
+        self.uri, root = resolved(uri or default_uri())
         target = {"uri": self.uri, "experiment": experiment, "artifact_root": root}
         self.spool = Spool.create(target)
         self.sender = Sender(self.spool, Server(self.uri, experiment, root), warn)
-        self.others = [_orphan(one, warn) for one in left_behind()]
+        self.others = [_orphan(spool, warn) for spool in left_behind()]
         self._watch: _Watch | None = None
         self._origin = origin(program)
 
@@ -71,11 +71,11 @@ class Recorder:
         self._say("start", run, content)
 
     def log(self, run: str, metrics: Mapping[str, float], step: int = 0) -> None:
-        """One value per metric; names may be measures, see `names.metric_name`."""
+        """Log one value per metric; a name may be a measure, see `names.metric_name`."""
         self.log_series(run, {name: [(step, value)] for name, value in metrics.items()})
 
     def log_series(self, run: str, series: Mapping[str, Iterable[tuple[int, float]]]) -> None:
-        """Whole curves: name to (step, value) pairs."""
+        """Log whole curves: by name, (step, value) pairs."""
         at = now()
         points = [
             (name, float(value), at, int(step))
@@ -89,15 +89,15 @@ class Recorder:
         self._say("tags", run, {"tags": {k: str(v) for k, v in tags.items()}})
 
     def log_artifact(self, run: str, path: str | Path, name: str | None = None) -> None:
-        """A file, or a folder with everything below it; `name` is what it is called there."""
+        """Log a file, or a folder with everything below it, under this name."""
         self._say("artifacts", run, {}, {name or Path(path).name: Path(path)})
 
     def log_text(self, run: str, text: str, name: str) -> None:
-        """A string as a file."""
+        """Log a text as a file."""
         self.log_bytes(run, text.encode(), name)
 
     def log_bytes(self, run: str, content: bytes, name: str) -> None:
-        """A file of this content."""
+        """Log bytes as a file."""
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "file"
             path.write_bytes(content)
@@ -116,12 +116,12 @@ class Recorder:
         metrics: Mapping[str, float] | None = None,
         digest: str = "",
     ) -> None:
-        """A cross-encoder checkpoint as a pyfunc that re-ranks.
+        """Log a cross-encoder checkpoint as a pyfunc that re-ranks.
 
         Args:
-            registered: name in the model registry whose newest version, with the alias `best`, it
-                becomes.
-            digest: of the checkpoint; nothing is copied if it is that version already.
+            registered: a name in the model registry: the checkpoint becomes the newest version
+                there, with the alias `best`.
+            digest: the checkpoint's; nothing is copied if the best version has the same.
         """
         points = [(k, float(v), now(), 0) for k, v in (metrics or {}).items()]
         content = {"name": name, "registered": registered, "points": points, "digest": digest}
@@ -132,27 +132,27 @@ class Recorder:
         self._say("finish", run, {"status": status, "at": now()})
 
     def finish_below(self, run: str) -> None:
-        """End the runs below it that nobody ended: who wrote them was stopped or died."""
-        for one in self.spool.unfinished(run):
-            self.finish(one, "KILLED")
+        """End the runs below this one that are still open: their writers were stopped or died."""
+        for open_run in self.spool.unfinished(run):
+            self.finish(open_run, "KILLED")
 
     def watch(self, run: str) -> None:
         """Sample CPU, memory, disk, network and GPUs of this machine into the run until `close`."""
         self._watch = _Watch(lambda values, step: self.log(run, values, step))
 
     def server_run(self, run: str) -> str:
-        """The server's id; empty while it is not sent."""
+        """The server's id of a run; empty until the run's start is sent."""
         return self.spool.runs.get(run, "")
 
     def drain(self, patience: float = 5.0) -> tuple[int, int]:
-        """(records that still wait, records that were refused), after sending what can be sent.
+        """Send what can be sent; return the numbers of records that still wait, and were refused.
 
-        It waits as long as the server takes records, and `patience` seconds when it is away.
+        Waits as long as the server takes records, and `patience` seconds for one that is away.
         """
         return drain([self.sender, *self.others], patience), self.sender.refused
 
     def close(self) -> None:
-        """Stop sending; what was not sent stays for the next job."""
+        """Stop sending; the next job sends the records that still wait."""
         if self._watch is not None:
             self._watch.stop()
         stop([self.sender, *self.others])
@@ -168,31 +168,31 @@ class Recorder:
             self.spool.append(verb, run, content, files)
         except OSError as error:  # a full disk must not end a training
             self.sender.refused += 1
-            _log.warning("tracking: %s could not be written down (%s)", verb, error)
+            _log.warning("tracking: %s could not be written down (%s); free space", verb, error)
         self.sender.wake()
 
 
 def _orphan(spool: Spool, warn: Callable[[str], None]) -> Sender:
-    """Send what a job that died left; its open runs ended with it."""
+    """Begin to send a dead job's records; its open runs end as killed."""
     for run in spool.unfinished():
         spool.append("finish", run, {"status": "KILLED", "at": now()})
     return Sender(spool, Server(**spool.target), warn)
 
 
 def send_left_behind(patience: float = 5.0, say: Callable[[str], None] = print) -> int:
-    """Send the records of jobs that are gone; returns how many still wait."""
-    senders = [_orphan(one, say) for one in left_behind()]
+    """Send the records of dead jobs; return how many still wait."""
+    senders = [_orphan(spool, say) for spool in left_behind()]
     waiting = drain(senders, patience)
-    for one in senders:
-        left = one.spool.waiting
-        said = f"{left} records wait" if left else "all records sent"
-        say(f"{without_secrets(one.server.uri)}, {one.server.experiment}: {said}")
+    for sender in senders:
+        left = sender.spool.waiting
+        outcome = f"{left} records wait" if left else "all records sent"
+        say(f"{without_secrets(sender.server.uri)}, {sender.server.experiment}: {outcome}")
     stop(senders)
     return waiting
 
 
 class _Watch:
-    """MLflow's own monitors, read by a thread."""
+    """A thread that reads MLflow's monitors of this machine."""
 
     def __init__(self, tell: Callable[[dict[str, float], int], None]) -> None:
         self._tell = tell
@@ -210,10 +210,10 @@ class _Watch:
             step = 0
             while not self._over.is_set():
                 values: dict[str, float] = {}
-                for one in monitors:
-                    one.collect_metrics()
-                    values |= one.aggregate_metrics()
-                    one.clear_metrics()
+                for monitor in monitors:
+                    monitor.collect_metrics()
+                    values |= monitor.aggregate_metrics()
+                    monitor.clear_metrics()
                 sound = {f"system/{k}": v for k, v in values.items() if math.isfinite(v)}
                 self._tell(sound, step)
                 step += 1
@@ -226,27 +226,27 @@ def _monitors() -> list[Any]:
     from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor
     from mlflow.system_metrics.metrics.network_monitor import NetworkMonitor
 
-    found: list[Any] = [CPUMonitor(), DiskMonitor(), NetworkMonitor()]
+    monitors: list[Any] = [CPUMonitor(), DiskMonitor(), NetworkMonitor()]
     with suppress(Exception):  # no GPU, or no library that reads it
-        found.append(GPUMonitor())
-    return found
+        monitors.append(GPUMonitor())
+    return monitors
 
 
 def origin(program: str) -> dict[str, str]:
-    """Where runs come from, as MLflow's own client would say: program, user, commit."""
-    found = {"mlflow.source.name": program, "mlflow.source.type": "LOCAL"} if program else {}
+    """Tags of program, user and commit, as MLflow's own client would set them."""
+    tags = {"mlflow.source.name": program, "mlflow.source.type": "LOCAL"} if program else {}
     with suppress(KeyError, OSError):  # a container may have no name for its user
-        found["mlflow.user"] = getpass.getuser()
-    return found | commit()
+        tags["mlflow.user"] = getpass.getuser()
+    return tags | commit()
 
 
 def commit() -> dict[str, str]:
-    """The commit of the checkout this package runs from; nothing when it was installed."""
+    """The tag of this package's git commit; none if the package is no checkout."""
     checkout = Path(__file__).resolve().parents[2]
     if not (checkout / ".git").exists() or shutil.which("git") is None:
         return {}
     command = ["git", "-C", str(checkout), "rev-parse", "HEAD"]
     with suppress(OSError, subprocess.SubprocessError):
-        found = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
-        return {"mlflow.source.git.commit": found.stdout.strip()}
+        head = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+        return {"mlflow.source.git.commit": head.stdout.strip()}
     return {}

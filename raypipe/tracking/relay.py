@@ -1,7 +1,7 @@
 """Tracking from anywhere in the cluster: one actor on the driver's node does all the writing.
 
-No call waits: the actor writes down what it is told and sends it when the server takes it, so a
-slow or dead tracking server never slows training, and a sqlite file has one writer.
+No call waits: the actor keeps records and sends them when the server takes them. So a slow or dead
+tracking server never slows training, and a sqlite file has one writer.
 """
 
 from __future__ import annotations
@@ -21,13 +21,15 @@ from raypipe.tracking.names import run_page
 from raypipe.tracking.recorder import Kind, Recorder
 
 ROW_TAG = "raypipe.row"
-"""Tag of the runs that make a row: its name."""
+"""The tag of a run that belongs to a row of the report: the row's name."""
 
 
 class _Writer:
+    """The actor: one job's Recorder, what its sender wants printed, and the runs of every row."""
+
     def __init__(self, uri: str | None, experiment: str, program: str = "") -> None:
-        self._said: list[str] = []
-        self._recorder = Recorder(uri, experiment, self._said.append, program)
+        self._lines: list[str] = []
+        self._recorder = Recorder(uri, experiment, self._lines.append, program)
         self._rows: dict[str, str] = {}
 
     def start(self, run: str, name: str, kind: Kind, parent: Any, params: Any, tags: Any) -> None:
@@ -39,18 +41,18 @@ class _Writer:
         self._recorder.drain(0.0)
         server = without_secrets(self._recorder.uri)
         experiment = self._recorder.sender.server.experiment_id
-        found: dict[str, list[str]] = {}
+        pages: dict[str, list[str]] = {}
         for run, row in self._rows.items():
-            if known := self._recorder.server_run(run):
-                found.setdefault(row, []).append(run_page(server, experiment, known))
-        return found
+            if run_id := self._recorder.server_run(run):
+                pages.setdefault(row, []).append(run_page(server, experiment, run_id))
+        return pages
 
     def call(self, verb: str, *args: Any, **kwargs: Any) -> None:
         getattr(self._recorder, verb)(*args, **kwargs)
 
-    def said(self) -> list[str]:
-        said, self._said[:] = list(self._said), []
-        return said
+    def lines(self) -> list[str]:
+        lines, self._lines[:] = list(self._lines), []
+        return lines
 
     def drain(self, patience: float) -> dict[str, Any]:
         waiting, refused = self._recorder.drain(patience)
@@ -69,7 +71,7 @@ class _Writer:
 
 
 class Relay:
-    """The Recorder's verbs, from any process. Picklable."""
+    """The Recorder's verbs for every process of the cluster. Picklable."""
 
     def __init__(self, actor: ActorHandle) -> None:
         self._actor = actor
@@ -83,37 +85,37 @@ class Relay:
         return cls(ray.remote(_Writer).options(**options).remote(uri, experiment, program))
 
     def start(self, name: str, kind: Kind, parent: str | None, params: Any, tags: Any) -> str:
-        """Begin a run; returns our id of it."""
+        """Begin a run; return our id of the run."""
         run = uuid.uuid4().hex
         self._actor.start.remote(run, name, kind, parent, params, tags)
         return run
 
     def send(self, verb: str, *args: Any, **kwargs: Any) -> None:
-        """Any other verb of the Recorder."""
+        """Call any other verb of the Recorder."""
         self._actor.call.remote(verb, *args, **kwargs)
 
     def say(self, say: Callable[[str], None]) -> None:
-        """Print what the sender had to say since the last call."""
-        for line in ray.get(self._actor.said.remote()):
+        """Print the sender's warnings since the last call."""
+        for line in ray.get(self._actor.lines.remote()):
             say(line)
 
     def links(self) -> dict[str, list[str]]:
-        """Row name to the addresses of its runs, as far as a server that answers has them."""
-        found: dict[str, list[str]] = ray.get(self._actor.links.remote())
-        return found
+        """By row name, the pages of its runs; runs that the server has not taken are left out."""
+        pages: dict[str, list[str]] = ray.get(self._actor.links.remote())
+        return pages
 
     def drain(self, say: Callable[[str], None], patience: float = 5.0) -> dict[str, Any]:
-        """Send what can be sent; says what could not. Returns the server's ids and address."""
-        found: dict[str, Any] = ray.get(self._actor.drain.remote(patience))
+        """Send what can be sent, print what cannot; return the server's address, ids and counts."""
+        tracked: dict[str, Any] = ray.get(self._actor.drain.remote(patience))
         self.say(say)
-        if found["waiting"]:
+        if tracked["waiting"]:
             say(
-                f"tracking: {found['waiting']} records wait in {found['folder']}; the next job "
+                f"tracking: {tracked['waiting']} records wait in {tracked['folder']}; the next job "
                 "sends them, or: python -m raypipe.tracking --send"
             )
-        if found["refused"]:
-            say(f"tracking: {found['refused']} records were refused by {found['uri']}")
-        return found
+        if tracked["refused"]:
+            say(f"tracking: {tracked['refused']} records were refused by {tracked['uri']}")
+        return tracked
 
     def close(self) -> None:
         """Let go of the spool."""
@@ -121,7 +123,7 @@ class Relay:
 
 
 class StageReports:
-    """`Context.on_report`: a stage's reports as metrics of its tracked run."""
+    """A `Context.on_report` that logs a stage's reports as metrics of its tracked run."""
 
     def __init__(self, relay: Relay, runs: Mapping[str, str]) -> None:
         self._relay = relay
@@ -133,7 +135,7 @@ class StageReports:
 
 
 def series(rows: list[dict[str, float]]) -> dict[str, list[tuple[int, float]]]:
-    """History rows as curves: name to (step, value)."""
+    """A stage's history as curves: by name, (step, value) pairs."""
     curves: dict[str, list[tuple[int, float]]] = {}
     for row in rows:
         for name, value in row.items():

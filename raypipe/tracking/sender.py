@@ -19,18 +19,18 @@ _SLOW = 4
 
 
 class Sender:
-    """Sends a spool's records in order; a record that the server refuses for good is counted.
+    """A thread that sends a spool's records in order, and counts those that the server refuses.
 
     Args:
-        warn: given one plain sentence when the server goes away, when it is back, and for the first
-            refused record.
+        warn: called with one sentence when the server goes away, when it answers again, and for the
+            first refused record.
     """
 
     def __init__(self, spool: Spool, server: Server, warn: Callable[[str], None]) -> None:
         self.spool, self.server, self.warn = spool, server, warn
         self.refused = 0
         self.away = False
-        """The last call found no server, or one that could not do it."""
+        """Whether the last call found no server, or a server in trouble."""
         self._news = threading.Event()
         self._over = threading.Event()
         self._now = threading.Event()
@@ -42,35 +42,35 @@ class Sender:
         self._thread.start()
 
     def wake(self) -> None:
-        """There is something new."""
+        """Tell the thread that the spool has a new record."""
         self._news.set()
 
     def stuck(self, since: float, patience: float) -> bool:
-        """Whether there is nothing to wait for: all is sent, or nothing was taken for too long.
+        """Whether waiting is over: all records are sent, or the server took none for too long.
 
-        That is `patience` seconds after `since` when the server is away, more when it took a
-        connection and did not answer in time, and what the record at hand may take when it seems
-        to be there: a call may never return.
+        Too long is `patience` seconds after `since` for a server that is away, more for a server
+        that did not answer in time, and the record's own time for a server that seems to answer:
+        a call may never return.
         """
         if not self.spool.waiting or not self._thread.is_alive():
             return True
-        slow = _SLOW * patience  # it is there, and may answer the next time
+        slow = _SLOW * patience  # the server is there, and may answer the next time
         most = (slow if self._timed_out else patience) if self.away else self._may_take
         most = max(most, patience)
         return time.monotonic() - max(since, self._moved) > most
 
     def again(self) -> None:
-        """Try now, if it waits before the next try."""
+        """Try now instead of waiting for the next try."""
         self._now.set()
 
     def end(self) -> None:
-        """Tell the thread to end after the record that is being sent."""
+        """Tell the thread to end after the record at hand."""
         self._over.set()
         self._news.set()
         self._now.set()
 
     def ended(self, seconds: float) -> bool:
-        """Whether it has ended, after waiting for it."""
+        """Whether the thread has ended, after waiting up to `seconds` for it."""
         self._thread.join(timeout=seconds)
         return not self._thread.is_alive()
 
@@ -83,7 +83,7 @@ class Sender:
             self._news.wait()
 
     def _send(self, record: Record) -> bool:
-        """False if the thread was told to end."""
+        """Try until the server takes or refuses the record; False if the thread is to end."""
         self._moved, self._may_take = time.monotonic(), seconds(record)
         failures = 0
         while not self._over.is_set():
@@ -133,31 +133,31 @@ class Sender:
 
 
 def drain(senders: Sequence[Sender], patience: float) -> int:
-    """Wait until everything is sent, or every server that did not take it was given its time.
+    """Wait until every sender has sent all records or is stuck.
 
-    All are waited for together: several spools for a dead server cost `patience` once.
+    The senders are waited for together: several spools for a dead server cost `patience` once.
 
     Returns:
-        Records that still wait.
+        The number of records that still wait.
     """
     began = time.monotonic()
-    for one in senders:
-        one.again()
-    while not all(one.stuck(began, patience) for one in senders):
+    for sender in senders:
+        sender.again()
+    while not all(sender.stuck(began, patience) for sender in senders):
         time.sleep(0.05)
-    return sum(one.spool.waiting for one in senders)
+    return sum(sender.spool.waiting for sender in senders)
 
 
 def stop(senders: Sequence[Sender]) -> None:
-    """End all, each after the record that it is sending, and let go of their spools."""
-    for one in senders:
-        one.end()
+    """End all senders, each after the record at hand, and close their spools."""
+    for sender in senders:
+        sender.end()
     deadline = time.monotonic() + _STOP_S
-    for one in senders:
-        if one.ended(max(deadline - time.monotonic(), 0.0)):
-            one.spool.close()  # else its call may still arrive: the lock goes with this process
+    for sender in senders:
+        if sender.ended(max(deadline - time.monotonic(), 0.0)):
+            sender.spool.close()  # else its call may still arrive: the lock goes with this process
 
 
 def _reason(error: Exception, most: int) -> str:
-    """The first line of what it says."""
+    """The first line of an error's text, without secrets."""
     return without_secrets((str(error).splitlines() or [""])[0])[:most]

@@ -1,7 +1,7 @@
-"""MLflow's side: one function per thing that a job has to say. Everything here may raise.
+"""Records become calls of MLflow's client, one method per verb. Everything here may raise.
 
-The client library's defaults block one call on a dead server for four minutes; here a call is tried
-once, briefly, because its caller tries again later (sender). Only uploads may take their time.
+With the client's defaults a call on a dead server blocks for four minutes. Here a call is tried
+once, briefly, because the sender tries again later. Only uploads may take their time.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 LOCAL_ID = "raypipe.local_id"
-"""Tag with our own id of a run, so that a run whose creation was not confirmed is found again."""
+"""The tag with our own id of a run, which finds a run whose creation was not confirmed."""
 _ENVIRONMENT = {
     TIMEOUT: str(REQUEST_S),
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
@@ -45,7 +45,7 @@ _TIMED = {
 _PARAMS_PER_BATCH, _METRICS_PER_BATCH = 100, 1000
 _TAG_CHARS, _DIGEST_CHARS = 8000, 36
 DIGEST = "raypipe.digest"
-"""Tag of a registered model: the checkpoint's digest."""
+"""The tag of a registered model with the checkpoint's digest."""
 
 
 def default_uri() -> str:
@@ -54,7 +54,7 @@ def default_uri() -> str:
 
 
 def client(uri: str) -> MlflowClient:
-    """A client that gives up soon.
+    """An MLflow client whose calls give up soon.
 
     Raises:
         SQLAlchemyError: the database does not answer; MLflow itself would try for minutes.
@@ -76,12 +76,12 @@ def client(uri: str) -> MlflowClient:
 
 
 def _is_database(uri: str) -> bool:
-    """Whether it is one with a server."""
+    """Whether the address is that of a database server; sqlite has none."""
     return re.match(r"(postgresql|mysql|mssql)(\+\w+)?://", uri) is not None
 
 
 def _with_timeout(uri: str) -> str:
-    """Drivers wait for minutes for a host that does not answer; these can be told not to."""
+    """The address with a time-out, without which drivers wait minutes for a host that is away."""
     from sqlalchemy import make_url
 
     address = make_url(uri)
@@ -91,8 +91,8 @@ def _with_timeout(uri: str) -> str:
     return timed.render_as_string(hide_password=False)
 
 
-def place(uri: str) -> tuple[str, str]:
-    """The URI with an absolute path, and the artifact root for stores without a server.
+def resolved(uri: str) -> tuple[str, str]:
+    """The URI with an absolute path, and the artifact root; empty where a server decides.
 
     MLflow's own default root is below the working directory, which a submitted job loses.
     """
@@ -117,7 +117,7 @@ class Server:
     uri: str
     experiment: str
     artifact_root: str = ""
-    """Where the experiment's files go; empty: the server decides."""
+    """Where the experiment's files go; empty where the server decides."""
     experiment_id: str = ""
     _client: Any = field(default=None, repr=False)
 
@@ -128,7 +128,7 @@ class Server:
         return self._client
 
     def alive(self) -> bool:
-        """Whether it answers."""
+        """Whether the server answers."""
         try:
             self.client.search_experiments(max_results=1)
         except Exception:
@@ -136,14 +136,14 @@ class Server:
         return True
 
     def deliver(self, record: Record, runs: Mapping[str, str], again: bool) -> str | None:
-        """Say one record.
+        """Make the calls of one record.
 
         Args:
-            runs: our run ids to the server's.
-            again: the record may have arrived already.
+            runs: the server's run ids by ours.
+            again: whether the record may have arrived already.
 
         Returns:
-            The server's id of a run that was started.
+            The server's id of a run that the record started, else None.
         """
         verb: Callable[..., str | None] = getattr(self, f"_{record.verb}")
         if record.verb == "start":
@@ -183,10 +183,10 @@ class Server:
         return run_id
 
     def _known(self, local_id: str) -> str | None:
-        found = self.client.search_runs(
+        runs = self.client.search_runs(
             [self.experiment_id], f"tags.`{LOCAL_ID}` = '{local_id}'", max_results=1
         )
-        return found[0].info.run_id if found else None
+        return runs[0].info.run_id if runs else None
 
     def _metrics(
         self, run_id: str, files: Sequence[Path], *, points: Sequence[tuple[str, float, int, int]]
@@ -243,7 +243,7 @@ class Server:
         points: Sequence[Sequence[Any]],
         digest: str = "",
     ) -> None:
-        """A cross-encoder checkpoint as a pyfunc that re-ranks; registered, it has alias `best`."""
+        """Log a checkpoint as a pyfunc; under a registered name it gets the alias `best`."""
         self.connect()
         registered = model_name(registered) if registered else None
         if registered and digest and self._best(registered) == digest:
@@ -254,7 +254,7 @@ class Server:
             self._register(registered, logged, run_id, digest)
 
     def _best(self, name: str) -> str:
-        """Digest of the version that is the best so far; empty if there is none."""
+        """The digest of the version with the alias `best`; empty if there is none."""
         from mlflow.exceptions import MlflowException
 
         try:
@@ -266,13 +266,13 @@ class Server:
         return str(best.tags.get(DIGEST, ""))
 
     def _logged(self, run_id: str, name: str, checkpoint: Path) -> Any:
-        """The model of that name of the run; a second try finds what the first one made."""
+        """The run's model of that name; a second try finds the model that the first one made."""
         from mlflow.entities import LoggedModelOutput
 
         known = self.client.search_logged_models(
             [self.experiment_id], f"source_run_id = '{run_id}' AND name = '{name}'"
         )
-        if ready := [one for one in known if str(one.status) == "READY"]:
+        if ready := [model for model in known if str(model.status) == "READY"]:
             return ready[0]
         logged = self.client.create_logged_model(self.experiment_id, name, source_run_id=run_id)
         self.client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
@@ -304,22 +304,25 @@ class Server:
         self.client.set_terminated(run_id, status, at)
 
     def connect(self) -> None:
-        """Find or create the experiment; a database is created on the way, which takes seconds."""
+        """Find or create the experiment, and a new database before it, which takes seconds."""
         if self.experiment_id:
             return
         database = self.uri.removeprefix("sqlite:///")
         once = locked(Path(database + ".lock")) if database != self.uri else nullcontext()
         with once:
-            found = self.client.get_experiment_by_name(self.experiment)
-            if found is None:
+            experiment = self.client.get_experiment_by_name(self.experiment)
+            if experiment is None:
                 folder = re.sub(r"[^\w.-]", "_", self.experiment)
                 where = f"{self.artifact_root}/{folder}" if self.artifact_root else None
                 with suppress(Exception):  # another job was faster; a real error shows below
                     self.client.create_experiment(self.experiment, where)
-                found = self.client.get_experiment_by_name(self.experiment)
-        if found is None:
-            raise RuntimeError(f"experiment {self.experiment!r} could not be created")
-        self.experiment_id = found.experiment_id
+                experiment = self.client.get_experiment_by_name(self.experiment)
+        if experiment is None:
+            raise RuntimeError(
+                f"experiment {self.experiment!r} could not be created; is a deleted one of that "
+                "name there? restore it, or name another"
+            )
+        self.experiment_id = experiment.experiment_id
 
 
 def now() -> int:

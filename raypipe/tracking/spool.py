@@ -1,14 +1,14 @@
-"""What a job has to say to a tracking server, on disk until the server has taken it.
+"""A job's records for a tracking server, on disk until the server has taken them.
 
-    <home>/spool/<job>/target.json     where it goes
+    <home>/spool/<job>/target.json     the server's address and the experiment
                        records.jsonl   one record per line, numbered from 0
                        files/<n>/      files of record n: links, or copies from other file systems
-                       runs.json       our run ids to the server's
+                       runs.json       the server's run ids by ours
                        sent            how many records the server has taken
                        lock            held by the process that sends
 
-A record is written before anyone waits for it, so a server that is away costs nothing, and a job
-that was killed leaves its records to the next one. No module here knows MLflow.
+A record is on disk before anyone waits for the server. So a server that is away costs nothing, and
+a killed job leaves its records to the next one. This module knows nothing of MLflow.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ class Record:
     number: int
     verb: str
     run: str
-    """Our id of the run that it belongs to."""
+    """Our id of the run that the record belongs to."""
     content: Mapping[str, Any]
-    """JSON values."""
+    """The verb's arguments, as JSON values."""
     files: tuple[Path, ...] = ()
     end: int = 0
-    """Where the next record begins, in bytes."""
+    """The offset in bytes at which the next record begins."""
 
 
 class Spool:
@@ -65,28 +65,28 @@ class Spool:
 
     @classmethod
     def create(cls, target: Mapping[str, Any], root: Path | None = None) -> Spool:
-        """A new, empty one, held by this process."""
+        """A new, empty spool, held by this process."""
         stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
         folder = (root or spools()) / f"{stamp}-{uuid.uuid4().hex[:8]}"
         folder.mkdir(0o700, parents=True)  # the target's address may hold a password
         spool = cls(folder)
-        held = spool.hold()
-        assert held, "nobody else knows the folder yet"
+        is_held = spool.hold()
+        assert is_held, "nobody else knows the folder yet"
         spool._put(_TARGET, json.dumps(dict(target)))
         return spool
 
     @property
     def target(self) -> dict[str, Any]:
-        """As given to `create`; empty if its writer died before it was written."""
+        """The target that `create` was given; empty if the writer died before it stood on disk."""
         return self._json(_TARGET) or {}
 
     @property
     def waiting(self) -> int:
-        """Records that the server has not taken."""
+        """The number of records that the server has not taken."""
         return self.written - self.sent
 
     def hold(self) -> bool:
-        """Become the process that sends; False if another one is it."""
+        """Become the process that sends; False if another process is."""
         import fcntl
 
         handle = (self.folder / _LOCK).open("w")
@@ -105,10 +105,10 @@ class Spool:
         content: Mapping[str, Any],
         files: Mapping[str, Path] | None = None,
     ) -> None:
-        """Write a record down; it outlives this process.
+        """Write a record to the disk, where it outlives this process.
 
         Args:
-            files: by the name that they get; files or folders, which may be deleted afterwards.
+            files: files or folders by the name that they get; callers may delete them afterwards.
 
         Raises:
             OSError: the disk is full or gone.
@@ -125,17 +125,17 @@ class Spool:
             self.written += 1
 
     def unsent(self) -> Iterator[Record]:
-        """Records that the server has not taken, in order, to the end of what is written now."""
+        """Records that the server has not taken, in order, up to the last one written by now."""
         number, end = self.sent, self._at
         for line in self._lines(end):
-            one, end = json.loads(line), end + len(line)
+            fields, end = json.loads(line), end + len(line)
             kept = self.folder / "files" / str(number)
             files = tuple(sorted(kept.iterdir())) if kept.is_dir() else ()
-            yield Record(number, one["verb"], one["run"], one["content"], files, end)
+            yield Record(number, fields["verb"], fields["run"], fields["content"], files, end)
             number += 1
 
     def took(self, record: Record, server_run: str | None = None) -> None:
-        """The server has taken this record, the first unsent one."""
+        """Mark the first unsent record as taken by the server."""
         assert record.number == self.sent, (record.number, self.sent)
         if server_run is not None:
             self.runs[record.run] = server_run
@@ -145,17 +145,20 @@ class Spool:
         shutil.rmtree(self.folder / "files" / str(record.number), ignore_errors=True)
 
     def unfinished(self, below: str | None = None) -> list[str]:
-        """Our ids of runs that were started and not finished, children first: all, or those below
-        one of them."""
+        """Our ids of started runs that are not finished, children first.
+
+        Args:
+            below: only runs below this one; None is all.
+        """
         runs: dict[str, None] = {}
         inside = {below}
         for line in self._lines():
-            one = json.loads(line)
-            if one["verb"] == "start" and one["content"].get("parent") in inside:
-                runs[one["run"]] = None
-                inside.add(one["run"])
-            elif one["verb"] == "finish":
-                runs.pop(one["run"], None)
+            fields = json.loads(line)
+            if fields["verb"] == "start" and fields["content"].get("parent") in inside:
+                runs[fields["run"]] = None
+                inside.add(fields["run"])
+            elif fields["verb"] == "finish":
+                runs.pop(fields["run"], None)
         return list(reversed(runs))
 
     def close(self) -> None:
@@ -189,8 +192,8 @@ class Spool:
 
     def _json(self, name: str) -> dict[str, Any] | None:
         with contextlib.suppress(OSError, ValueError):
-            found: dict[str, Any] = json.loads((self.folder / name).read_text())
-            return found
+            content: dict[str, Any] = json.loads((self.folder / name).read_text())
+            return content
         return None
 
     def _put(self, name: str, text: str) -> None:
@@ -200,24 +203,24 @@ class Spool:
 
 
 def spools() -> Path:
-    """Where they are on this machine."""
+    """The folder of all spools on this machine."""
     return home() / "spool"
 
 
 def left_behind(root: Path | None = None) -> list[Spool]:
-    """Spools of jobs that are gone, held by this process now, oldest first."""
-    folder = root or spools()
-    found = []
-    for one in sorted(folder.iterdir()) if folder.is_dir() else []:
-        if (one / _TARGET).is_file():
-            spool = Spool(one)
+    """Spools of dead jobs, oldest first; from now on this process holds them."""
+    parent = root or spools()
+    held = []
+    for folder in sorted(parent.iterdir()) if parent.is_dir() else []:
+        if (folder / _TARGET).is_file():
+            spool = Spool(folder)
             if spool.hold():
-                found.append(spool)
-    return found
+                held.append(spool)
+    return held
 
 
 def _keep(source: Path, target: Path) -> None:
-    """A link, which costs nothing; a copy where the file may change or lies elsewhere."""
+    """Link a file or the files of a folder; copy them where the file system has no links."""
     if source.is_dir():
         for file in source.rglob("*"):
             if file.is_file():

@@ -1,4 +1,4 @@
-"""Tracked runs as they stand in a store, for reports of another day."""
+"""Tracked runs read back from a server or database, for reports of another day."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from raypipe.config import ConfigError, nearest
 from raypipe.storage.files import without_secrets
 from raypipe.tracking.names import run_page
-from raypipe.tracking.server import client, default_uri, place
+from raypipe.tracking.server import client, default_uri, resolved
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -24,9 +24,9 @@ _RUN_ID = re.compile(r"[0-9a-f]{32}")
 
 @dataclass(frozen=True)
 class TrackedRun:
-    """One run and where its files are."""
+    """One run of a tracking store, and access to its files and metrics."""
 
-    store: Store
+    store: TrackingStore
     run_id: str
     experiment_id: str
     name: str
@@ -39,52 +39,61 @@ class TrackedRun:
 
     @property
     def address(self) -> str:
-        """Of its page in the UI; for a database without a server, what names it there."""
+        """The address of the run's page, see `names.run_page`."""
         return run_page(self.store.shown, self.experiment_id, self.run_id)
 
     def file(self, name: str, folder: Path) -> Path | None:
-        """A copy of one of its files in `folder`; None if it has none of this name."""
-        names = {one.path for one in self.store.client.list_artifacts(self.run_id)}
+        """A copy of one of the run's files in `folder`; None if the run has no such file."""
+        names = {entry.path for entry in self.store.client.list_artifacts(self.run_id)}
         if name not in names:
             return None
         return Path(self.store.client.download_artifacts(self.run_id, name, str(folder)))
 
     def json(self, name: str, folder: Path) -> Any | None:
-        """A JSON file's content; None if there is none."""
+        """The content of one of the run's JSON files; None if the run has no such file."""
         path = self.file(name, folder)
         return None if path is None else json.loads(path.read_text("utf-8"))
 
     def history(self, prefixes: tuple[str, ...]) -> dict[str, list[tuple[int, float]]]:
-        """Curves of the metrics whose name begins with one of the prefixes, by step."""
-        found = {}
+        """Curves by metric name, each in order of steps.
+
+        Args:
+            prefixes: only metrics whose name begins with one of them.
+        """
+        curves = {}
         for name in self.store.client.get_run(self.run_id).data.metrics:
             if name.startswith(prefixes):
                 points = self.store.client.get_metric_history(self.run_id, name)
-                found[name] = sorted({(point.step, point.value) for point in points})
-        return found
+                curves[name] = sorted({(point.step, point.value) for point in points})
+        return curves
 
 
-class Store:
+class TrackingStore:
     """A tracking server or database, for reading."""
 
     def __init__(self, uri: str | None = None) -> None:
-        self.uri = place(uri or default_uri())[0]
+        self.uri = resolved(uri or default_uri())[0]
         self.shown = without_secrets(self.uri)
         self.client: MlflowClient = client(self.uri)
 
     def job(self, named: str | None = None) -> TrackedRun:
-        """A job by its run id, or the latest of the experiment of that name, or the latest of all.
+        """A tracked job.
+
+        Args:
+            named: a run id, or an experiment, whose latest job is meant; None is the latest of all.
 
         Raises:
-            ConfigError: there is none.
+            ConfigError: there is no such job.
         """
         if named is not None and _RUN_ID.fullmatch(named):
             try:
                 return self._read(self.client.get_run(named))
             except Exception as error:
                 reason = without_secrets(str(error))
-                raise ConfigError(f"no tracked run {named} in {self.shown}: {reason}") from None
-        experiments = {one.name: one.experiment_id for one in self.client.search_experiments()}
+                raise ConfigError(
+                    f"no tracked run {named} in {self.shown}: {reason}; look it up in the UI"
+                ) from None
+        experiments = {each.name: each.experiment_id for each in self.client.search_experiments()}
         if named is not None and named not in experiments:
             near = nearest(named, experiments)
             raise ConfigError(f"no tracked experiment {named!r} in {self.shown}{near}")
@@ -97,9 +106,10 @@ class Store:
         return self._read(runs[0])
 
     def children(self, parent: TrackedRun) -> list[TrackedRun]:
-        """Runs directly below, in the order they were started."""
-        found = self._search([parent.experiment_id], f"tags.mlflow.parentRunId = '{parent.run_id}'")
-        return sorted(found, key=lambda run: (run.started, run.name))
+        """The runs directly below a run, in the order in which they were started."""
+        query = f"tags.mlflow.parentRunId = '{parent.run_id}'"
+        runs = self._search([parent.experiment_id], query)
+        return sorted(runs, key=lambda run: (run.started, run.name))
 
     def _search(self, ids: list[str], query: str) -> Iterator[TrackedRun]:
         token = None

@@ -17,7 +17,7 @@ import pytest
 from killing import ROOT, finish, until
 
 from raypipe.sweep.tracked_rows import read_report
-from raypipe.tracking.stored_runs import Store
+from raypipe.tracking.stored_runs import TrackingStore
 
 pytestmark = pytest.mark.chaos
 SEEDS = 'sweep.space={"order": ["contrastive", "contrastive -> distil"], "seed": [1, 2]}'
@@ -63,13 +63,13 @@ def test_a_killed_sweep(recipe, tmp_path):
     psutil.wait_procs(workers, timeout=60)  # Ray ends them when their driver is gone
     there = trained(broken)
     assert there and len(there) < 4
-    first = Store(f"sqlite:///{broken}/mlflow.db").job("tiny")
+    first = TrackingStore(f"sqlite:///{broken}/mlflow.db").job("tiny")
     finish(job(recipe, broken), broken)
     assert table(broken) == expected
     summary = json.loads((broken / "summary.json").read_text())
     assert summary["counts"]["stages"] == {"distinct": 4, "trained": 4 - len(there)}
     # jobs/report.py says the same, though what stood already was logged first
-    store = Store(f"sqlite:///{broken}/mlflow.db")
+    store = TrackingStore(f"sqlite:///{broken}/mlflow.db")
     read = json.loads(json.dumps(read_report(store, store.job("tiny")).json()))
     assert read["sets"] == summary["report"]["sets"]
     # what the killed job had to say has arrived, and its runs are closed

@@ -32,7 +32,7 @@ from raypipe.storage.builder import Builder
 from raypipe.sweep.plan import Plan, PlannedSearch, Readiness
 from raypipe.sweep.runner import errors_of
 from raypipe.sweep.tracked_rows import read_report
-from raypipe.tracking.stored_runs import Store
+from raypipe.tracking.stored_runs import TrackingStore
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("unprobed")]
 
@@ -280,7 +280,8 @@ def test_a_second_run_trains_nothing(first, path, tracked):
 
 
 def test_the_report_of_another_day_is_the_same(first, path):
-    read = read_report(store := Store(f"sqlite:///{path.parent}/mlflow.db"), store.job("tiny"))
+    store = TrackingStore(f"sqlite:///{path.parent}/mlflow.db")
+    read = read_report(store, store.job("tiny"))
     by_id = read_report(store, store.job(first.tracked_run))
     assert [row.name for row in by_id.rows] == [row.name for row in first.report.rows]
     assert by_id.json()["sets"] == first.report.json()["sets"]
@@ -349,7 +350,7 @@ def test_a_failing_trial_does_not_stop_the_others(first, path, client):
     ]
     # tried once more, then reported
     assert sorted(status) == [("broken", "FAILED")] * 2 + [("ranknet", "FINISHED")]
-    read = read_report(store := Store(client.tracking_uri), store.job(result.tracked_run))
+    read = read_report(store := TrackingStore(client.tracking_uri), store.job(result.tracked_run))
     assert [row.name for row in read.failed] == ["broken"]
     assert "the loss is" in read.failed[0].error
     assert read.json()["sets"] == result.report.json()["sets"]

@@ -83,7 +83,7 @@ def left(folder: Path) -> dict[str, bytes]:
 
 def runs(folder: Path) -> dict[str, Any]:
     """By name."""
-    client = stores.Store(f"sqlite:///{folder}/tracked/mlflow.db").client
+    client = stores.TrackingStore(f"sqlite:///{folder}/tracked/mlflow.db").client
     experiment = client.get_experiment_by_name("tiny").experiment_id
     return {run.info.run_name: run for run in client.search_runs([experiment])}
 
@@ -125,7 +125,7 @@ def test_no_message_holds_a_password():
     assert "hush" not in str(error.value)
     uri = "http://me:hush@127.0.0.1:9"
     with pytest.raises(ConfigError, match=r"in http://127.0.0.1:9") as error:
-        stores.Store(uri).job("0" * 32)
+        stores.TrackingStore(uri).job("0" * 32)
     assert "hush" not in str(error.value)
     writer = _Writer(uri, "x")
     assert writer.drain(0.1)["uri"] == "http://127.0.0.1:9"

@@ -12,7 +12,7 @@ from tracked_jobs import BASE, QUERIES, report, row, track
 from raypipe.commands.report import beside, report_of
 from raypipe.config import ConfigError
 from raypipe.tracking.recorder import Recorder
-from raypipe.tracking.stored_runs import Store
+from raypipe.tracking.stored_runs import TrackingStore
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -73,8 +73,8 @@ def test_several_jobs_another_reference_another_margin(store):
 
 
 def test_jobs_of_one_experiment_stand_side_by_side(store):
-    runs = Store(store).client.search_runs(
-        [Store(store).job("again").experiment_id], "tags.`raypipe.kind` = 'job'"
+    runs = TrackingStore(store).client.search_runs(
+        [TrackingStore(store).job("again").experiment_id], "tags.`raypipe.kind` = 'job'"
     )
     first, *others = jobs = [run.info.run_id for run in runs]
     one = report_of(jobs, store)

@@ -89,13 +89,13 @@ def test_split_errors_list_the_splits(folder):
         open_dataset(f"beir:{folder}", "train").check()
 
 
-def test_place_errors(folder):
+def test_errors_of_the_path(folder):
     with pytest.raises(ConfigError, match=r"expected an absolute path .* beir:/.*/sub/x$"):
         open_dataset("beir:sub/x", "train")
     near = folder.with_name("mini st")
     with pytest.raises(ConfigError, match=r"no folder at .*mini st; did you mean 'mini set'\?"):
         open_dataset(f"beir:{near}", "train").check()
-    with pytest.raises(ConfigError, match=r"no folder at /nowhere/at/all$"):
+    with pytest.raises(ConfigError, match=r"no folder at /nowhere/at/all; check the path$"):
         open_dataset("beir:/nowhere/at/all")
     (folder / "queries.jsonl").unlink()
     data = open_dataset(f"beir:{folder}", "train")

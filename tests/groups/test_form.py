@@ -3,27 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path
 
-import numpy as np
-import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raypipe.groups.form import Formed, Groups, Material, form_group, form_groups
 from raypipe.groups.pool import RankedList
-from raypipe.groups.samplers import (
-    LogRandom,
-    Mixed,
-    MixedPart,
-    RandomWindow,
-    TopK,
-    Uniform,
-    query_rng,
-)
-from raypipe.records import GROUPS, PAIRWISE_GROUPS
-from raypipe.train.group_reader import GroupReader
+from raypipe.groups.samplers import LogRandom, Mixed, MixedPart, RandomWindow, TopK, Uniform
 
 DOCS = [f"d{i:02d}" for i in range(1, 21)]
 RANKS = list(range(1, 21))
@@ -38,61 +25,6 @@ def split(formed: Formed | str, positive=1) -> tuple[list[str], list[str]]:
     assert isinstance(formed, Formed)
     count = sum(value >= positive for value in formed.relevance)
     return formed.doc_ids[:count], formed.doc_ids[count:]
-
-
-# --- samplers ------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("sampler", "ranks", "expected"),
-    [
-        (TopK(count=3), [1, 2, 4, 5], [0, 1, 2]),
-        (TopK(count=3), [4, 9], [0, 1]),
-        (TopK(), [], []),
-        (RandomWindow(count=9, low=2, high=4), [1, 2, 3, 5], [1, 2]),
-        (RandomWindow(count=9, low=5, high=5), [1, 5, 6], [1]),
-        (RandomWindow(count=9, low=5, high=9), [1, 2], []),
-    ],
-)
-def test_samples_that_leave_no_choice(sampler, ranks, expected):
-    assert sampler.sample(ranks, np.random.default_rng(0)) == expected
-
-
-@given(
-    st.integers(1, 9),
-    st.integers(1, 30),
-    st.integers(0, 30),
-    st.sets(st.integers(1, 60)),
-    st.integers(0, 99),
-)
-def test_a_window_holds_its_bounds(count, low, width, ranks, seed):
-    ranks = sorted(ranks)
-    sampler = RandomWindow(count=count, low=low, high=low + width)
-    picked = sampler.sample(ranks, np.random.default_rng(seed))
-    inside = [rank for rank in ranks if low <= rank <= low + width]
-    assert len(picked) == len(set(picked)) == min(count, len(inside))
-    assert picked == sorted(picked) and {ranks[i] for i in picked} <= set(inside)
-
-
-def test_a_window_is_sampled_uniformly():
-    """2,000 queries draw 2 of 4: each is drawn 1,000 times, standard deviation 22."""
-    drawn = np.zeros(6)
-    for query in range(2000):
-        picked = RandomWindow(count=2, low=2, high=5).sample(range(1, 7), query_rng(0, f"q{query}"))
-        drawn[picked] += 1
-    assert drawn[[0, 5]].tolist() == [0, 0]
-    assert (np.abs(drawn[1:5] - 1000) < 5 * 22).all()
-
-
-def test_depth_is_the_deepest_rank():
-    assert RandomWindow(low=3, high=40).depth == 40
-    assert TopK(count=40).depth is None
-
-
-def test_a_generator_depends_on_seed_and_query_only():
-    keys = [(0, "q1"), (0, "q2"), (1, "q1"), (10, "1"), (1, "01"), (0, "q1")]
-    drawn = [query_rng(*key).integers(1 << 60) for key in keys]
-    assert drawn[0] == drawn[5] and len(set(drawn)) == 5
 
 
 # --- forming -------------------------------------------------------------------------------------
@@ -365,84 +297,3 @@ def test_no_relevant_document_is_a_negative(
                 assert scores[doc_id] <= max(lowest, 0.95 * lowest)
             if filtered and doc_id in negatives and {"d03", "x2"} & relevant:
                 assert doc_id not in {"d03", "x2"}
-
-
-# --- reading -------------------------------------------------------------------------------------
-
-ROWS = [
-    {"query_index": 3, "doc_indices": [5, 1, 9], "relevance": [1, 0, -1], "ranks": [0, 1, 2]},
-    {"query_index": 0, "doc_indices": [2, 7], "relevance": [2, 0], "ranks": [4, 1]},
-    {
-        "query_index": 8,
-        "doc_indices": [1, 2, 3, 4],
-        "relevance": [1, 1, 0, 0],
-        "ranks": [1, 2, 3, 4],
-    },
-]
-VALUES = [[0.5, np.nan, -1.0], [2.0, 1.0], [4.0, 3.0, 2.0, 1.0]]
-
-
-def written(folder: Path, parts: list[slice], teacher: bool) -> GroupReader:
-    values = VALUES if teacher else [None] * 3
-    rows = [{**row, "teacher_values": said} for row, said in zip(ROWS, values, strict=True)]
-    for number, part in enumerate(parts):
-        table = pa.Table.from_pylist(rows[part], schema=GROUPS)
-        with pa.ipc.new_file(str(folder / f"part-{number:05d}.arrow"), GROUPS) as writer:
-            writer.write_table(table)
-    return GroupReader(folder)
-
-
-IN_PARTS = pytest.mark.parametrize(
-    "parts",
-    [
-        [slice(0, 3)],
-        [slice(0, 1), slice(1, 3)],
-        [slice(0, 1), slice(1, 1), slice(1, 2), slice(2, 3)],  # one part without groups
-    ],
-    ids=len,
-)
-
-
-@IN_PARTS
-def test_groups_read_as_written(tmp_path, parts):
-    reader = written(tmp_path, parts, teacher=True)
-    assert (len(reader), reader.documents, reader.largest, reader.has_teacher) == (3, 9, 4, True)
-    for row, (expected, values) in enumerate(zip(ROWS, VALUES, strict=True)):
-        query, docs, relevance, teacher = reader[row]
-        assert query == expected["query_index"] and isinstance(query, int)
-        assert docs.tolist() == expected["doc_indices"]
-        assert relevance.tolist() == expected["relevance"]
-        np.testing.assert_array_equal(teacher, values)
-
-
-@IN_PARTS
-def test_without_a_teacher_every_value_is_nan(tmp_path, parts):
-    reader = written(tmp_path, parts, teacher=False)
-    assert not reader.has_teacher and (len(reader), reader.documents) == (3, 9)
-    for row, expected in enumerate(ROWS):
-        _, docs, relevance, teacher = reader[row]
-        assert docs.tolist() == expected["doc_indices"]
-        assert relevance.tolist() == expected["relevance"]
-        assert teacher.shape == docs.shape and np.isnan(teacher).all()
-
-
-SAID = [([1, 2], [0, 1], [0.9, 0.2]), ([], [], []), ([0], [3], [0.5])]
-
-
-@IN_PARTS
-def test_comparisons_read_as_written(tmp_path, parts):
-    columns = ("first", "second", "probabilities")
-    said = [dict(zip(columns, one, strict=True)) for one in SAID]
-    values = [{"teacher_values": one} for one in VALUES]
-    rows = [{**a, **b, **c} for a, b, c in zip(ROWS, said, values, strict=True)]
-    for number, part in enumerate(parts):
-        table = pa.Table.from_pylist(rows[part], schema=PAIRWISE_GROUPS)
-        with pa.ipc.new_file(str(tmp_path / f"part-{number:05d}.arrow"), table.schema) as writer:
-            writer.write_table(table)
-    reader = GroupReader(tmp_path)
-    assert reader.compared == 3 and reader.has_teacher
-    for row, expected in enumerate(SAID):
-        assert tuple(part.tolist() for part in reader.comparisons(row)) == expected
-        np.testing.assert_array_equal(reader[row][3], VALUES[row])
-    (tmp_path / "plain").mkdir()
-    assert written(tmp_path / "plain", parts, teacher=True).compared is None

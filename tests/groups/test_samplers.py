@@ -110,6 +110,58 @@ def test_a_window_must_not_end_before_it_starts():
         LogRandom(low=5, high=3)
 
 
+@pytest.mark.parametrize(
+    ("sampler", "ranks", "expected"),
+    [
+        (TopK(count=3), [1, 2, 4, 5], [0, 1, 2]),
+        (TopK(count=3), [4, 9], [0, 1]),
+        (TopK(), [], []),
+        (RandomWindow(count=9, low=2, high=4), [1, 2, 3, 5], [1, 2]),
+        (RandomWindow(count=9, low=5, high=5), [1, 5, 6], [1]),
+        (RandomWindow(count=9, low=5, high=9), [1, 2], []),
+    ],
+)
+def test_samples_that_leave_no_choice(sampler, ranks, expected):
+    assert sampler.sample(ranks, np.random.default_rng(0)) == expected
+
+
+@given(
+    st.integers(1, 9),
+    st.integers(1, 30),
+    st.integers(0, 30),
+    st.sets(st.integers(1, 60)),
+    st.integers(0, 99),
+)
+def test_a_window_holds_its_bounds(count, low, width, ranks, seed):
+    ranks = sorted(ranks)
+    sampler = RandomWindow(count=count, low=low, high=low + width)
+    picked = sampler.sample(ranks, np.random.default_rng(seed))
+    inside = [rank for rank in ranks if low <= rank <= low + width]
+    assert len(picked) == len(set(picked)) == min(count, len(inside))
+    assert picked == sorted(picked) and {ranks[i] for i in picked} <= set(inside)
+
+
+def test_a_window_is_sampled_uniformly():
+    """2,000 queries draw 2 of 4: each is drawn 1,000 times, standard deviation 22."""
+    drawn = np.zeros(6)
+    for query in range(2000):
+        picked = RandomWindow(count=2, low=2, high=5).sample(range(1, 7), query_rng(0, f"q{query}"))
+        drawn[picked] += 1
+    assert drawn[[0, 5]].tolist() == [0, 0]
+    assert (np.abs(drawn[1:5] - 1000) < 5 * 22).all()
+
+
+def test_depth_is_the_deepest_rank():
+    assert RandomWindow(low=3, high=40).depth == 40
+    assert TopK(count=40).depth is None
+
+
+def test_a_generator_depends_on_seed_and_query_only():
+    keys = [(0, "q1"), (0, "q2"), (1, "q1"), (10, "1"), (1, "01"), (0, "q1")]
+    drawn = [query_rng(*key).integers(1 << 60) for key in keys]
+    assert drawn[0] == drawn[5] and len(set(drawn)) == 5
+
+
 # --- the collection ------------------------------------------------------------------------------
 
 

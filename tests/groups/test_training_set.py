@@ -156,7 +156,7 @@ def test_a_sweep_over_triples_is_expanded(recipe):
                 "groups.negatives={type: mixed, parts: {deep: {share: 1, sampler: "
                 "{type: random_window, high: 9}}}}",
             ],
-            "the window reaches rank 9, sources.deep.depth is 5; raise that one",
+            "the window reaches rank 9, sources.deep.depth is 5; raise that depth",
         ),
         (
             ["groups.filters=[{type: max_score, score: 1}]", "teacher=null", "order=contrastive",

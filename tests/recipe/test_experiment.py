@@ -79,7 +79,8 @@ def test_an_order_is_split_at_its_arrows():
         ),
         (
             ["candidates.depth=30", "groups.negatives={type: random_window, high: 31}"],
-            "groups.negatives: the window reaches rank 31, candidates.depth is 30; raise that one",
+            "groups.negatives: the window reaches rank 31, candidates.depth is 30; "
+            "raise that depth",
         ),
         (
             [

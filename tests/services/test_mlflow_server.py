@@ -13,7 +13,7 @@ import pytest
 from servers import end_group, free_port, mlflow_server, postgresql
 
 from raypipe.tracking.spool import spools
-from raypipe.tracking.stored_runs import Store
+from raypipe.tracking.stored_runs import TrackingStore
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.services
@@ -46,7 +46,7 @@ def wait_for(text: str, out: Path, process: subprocess.Popen, seconds: float = 3
 
 def tracked(uri: str) -> dict[str, tuple[str, int]]:
     """Name and status of every run below the latest job, with the number of its metrics."""
-    store = Store(uri)
+    store = TrackingStore(uri)
     job = store.job("tiny")
     found = {}
     for child in store.children(job):
@@ -64,7 +64,7 @@ def test_a_sweep_on_postgresql(database, recipe, tmp_path):
         runs = tracked(uri)
         assert runs.keys() >= {"BM25", "oracle", "contrastive", "contrastive -> distil"}
         assert all(status == "FINISHED" and metrics > 0 for status, metrics in runs.values())
-        version = Store(uri).client.get_model_version_by_alias("tiny", "best")
+        version = TrackingStore(uri).client.get_model_version_by_alias("tiny", "best")
         assert version.source.startswith("models:/m-")
         page = subprocess.run(
             [sys.executable, str(ROOT / "jobs" / "report.py"), "tiny", "--tracking", uri],
@@ -97,7 +97,7 @@ def test_a_server_that_goes_away_costs_nothing(database, recipe, tmp_path):
         if re.search(r"tracking: \d+ records wait", text):
             send = [sys.executable, "-m", "raypipe.tracking", "--send"]
             assert subprocess.run(send, env=os.environ.copy()).returncode == 0
-        store = Store(uri)
+        store = TrackingStore(uri)
         found = store.job("away")
         assert found.status == "FINISHED"
         names = [run.name for run in store.children(found)]

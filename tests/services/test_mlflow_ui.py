@@ -19,7 +19,7 @@ from raypipe.commands.report import report_of
 from raypipe.evaluation.report.page import to_html
 from raypipe.recipe.experiment import Experiment
 from raypipe.recipe.reading import load
-from raypipe.tracking.stored_runs import Store
+from raypipe.tracking.stored_runs import TrackingStore
 
 pytestmark = [pytest.mark.services, pytest.mark.ray]
 FLAGS = (
@@ -76,7 +76,7 @@ def keep(browser, name: str) -> None:
 
 def runs_of(uri: str) -> tuple[str, dict[str, str]]:
     """The experiment's id, and the ids of the rows' runs by name."""
-    store = Store(uri)
+    store = TrackingStore(uri)
     job = store.job("tiny")
     return job.experiment_id, {one.name: one.run_id for one in store.children(job)}
 

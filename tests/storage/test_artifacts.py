@@ -3,81 +3,26 @@
 from __future__ import annotations
 
 import json
-import pickle
 import shutil
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 import pytest
+from number_steps import Number, Sum, read
 
-from raypipe.config import ConfigError
 from raypipe.resources import Context, Resources
 from raypipe.storage.artifacts import MANIFEST, Attempt, Step, Store
 from raypipe.storage.builder import Builder
-from raypipe.storage.files import home, without_secrets
-
-
-@dataclass(frozen=True)
-class Number(Step):
-    """Writes its value; `label` is only a name."""
-
-    value: int
-    label: str = "number"
-    log: list[str] = field(default_factory=list, compare=False)
-
-    kind: ClassVar[str] = "numbers"
-
-    @property
-    def name(self) -> str:
-        return self.label
-
-    def spec(self) -> dict[str, Any]:
-        return {"value": self.value}
-
-    def run(self, attempt: Attempt, context: Any) -> dict[str, int]:
-        self.log.append(self.label)
-        with attempt.open("value.txt") as out:
-            out.write(str(self.value).encode())
-        return {"rows": 1}
-
-
-@dataclass(frozen=True)
-class Sum(Step):
-    """Adds the numbers of its inputs; `hint` is read too, but is not an input."""
-
-    parts: tuple[Step, ...]
-    hint: Number | None = None
-    log: list[str] = field(default_factory=list, compare=False)
-
-    kind: ClassVar[str] = "sums"
-    name: ClassVar[str] = "sum"  # type: ignore[misc]
-
-    def inputs(self) -> dict[str, Step]:
-        return {f"part{i}": part for i, part in enumerate(self.parts)}
-
-    def needs(self) -> dict[str, Step]:
-        return {"hint": self.hint} if self.hint else {}
-
-    def run(self, attempt: Attempt, context: Any) -> dict[str, int]:
-        self.log.append("sum")
-        values = {n: read(one.local()) for n, one in attempt.inputs.items()}
-        with attempt.open("value.txt") as out:
-            out.write(str(sum(values.values())).encode())
-        return {"rows": len(values)}
+from raypipe.storage.files import home
 
 
 class Broken(Number):
     def run(self, attempt: Attempt, context: Any) -> dict[str, int]:
         super().run(attempt, context)
         raise RuntimeError("half way")
-
-
-def read(folder: Path) -> int:
-    return int((folder / "value.txt").read_text())
 
 
 def entries(store: Store, step: Step) -> list[str]:
@@ -135,20 +80,6 @@ def test_the_manifest_says_what_the_digest_does_not_depend_on(store):
     assert Builder(store, Context(Resources())).get(Told(7)) == found
 
 
-@pytest.mark.parametrize(
-    ("uri", "said"),
-    [
-        ("/data/storage", "/data/storage"),
-        ("s3://bucket/prefix", "s3://bucket/prefix"),
-        ("s3://AKIA:secret@bucket/x?endpoint_override=h:1&secret_key=s#f", "s3://bucket/x"),
-        ("file:///data", "file:///data"),
-        ("s3://bucket/me@home/x", "s3://bucket/me@home/x"),
-    ],
-)
-def test_a_manifest_holds_no_password(uri, said):
-    assert without_secrets(uri) == said
-
-
 def test_an_error_leaves_no_artifact_and_no_attempt(store):
     step = Broken(7)
     with pytest.raises(RuntimeError, match="half way"):
@@ -181,19 +112,6 @@ def test_the_second_writer_discards_its_own(store):
     assert entries(store, step) == [first.name, MANIFEST]
 
 
-def test_files_below_folders_are_part_of_the_artifact(store, tmp_path):
-    source = tmp_path / "model"
-    (source / "1_Pooling").mkdir(parents=True)
-    (source / "config.json").write_text("{}")
-    (source / "1_Pooling" / "config.json").write_text("[1]")
-    step = Number(7)
-    with store.attempt(step, {}) as attempt:
-        attempt.put_directory(source)
-        made = attempt.commit({})
-    assert made.files == ["1_Pooling/config.json", "config.json"]
-    assert (made.local() / "1_Pooling" / "config.json").read_text() == "[1]"
-
-
 def test_a_table_is_its_parts_in_order(store):
     with store.attempt(Number(7), {}) as attempt:
         for number in (1, 0, 10):
@@ -203,18 +121,6 @@ def test_a_table_is_its_parts_in_order(store):
             sink.write(b"no part")
         made = attempt.commit({})
     assert made.table()["n"].to_pylist() == [0, 1, 10]
-
-
-def test_an_attempt_and_a_store_can_be_sent_to_another_process(store):
-    step = Number(7)
-    with store.attempt(step, {}) as attempt:
-        store.fs  # noqa: B018  opened here, and not sent
-        there = pickle.loads(pickle.dumps(attempt))
-        with there.open("value.txt") as out:
-            out.write(b"8")
-        made = attempt.commit({})
-    assert there.base == attempt.base and read(made.local()) == 8
-    assert vars(pickle.loads(pickle.dumps(store))) == {"uri": store.uri}
 
 
 # --- damage --------------------------------------------------------------------------------------
@@ -270,100 +176,6 @@ def test_a_digest_covers_the_digests_of_inputs():
 def test_a_digest_does_not_change_between_versions_of_this_code():
     # printf '["numbers","Number",1,{"value":1},{}]' | sha256sum
     assert Number(1).path == "numbers/number-28ac458a99cd3063"
-
-
-# --- building ------------------------------------------------------------------------------------
-
-
-def test_every_step_is_made_once_and_found_by_other_builders(store):
-    one, two = Number(1, "one"), Number(2, "two")
-    inner = Sum((one, two))
-    lines: list[str] = []
-    builder = Builder(store, announce=lines.append)
-    assert read(builder.get(Sum((inner, one, Number(1, "copy")))).local()) == 5
-    assert lines == ["numbers one", "numbers two", "sums sum", "sums sum"]
-    assert (one.log, two.log, inner.log) == (["one"], ["two"], ["sum"])
-    assert len(builder.made) == 4
-    later = Builder(store, announce=lines.append)
-    assert read(later.get(Sum((inner, two))).local()) == 5
-    assert len(later.made) == 1 and len(lines) == 5
-    assert inner.log == ["sum"] and later.find(inner) == builder.find(inner)
-
-
-def test_what_a_step_needs_is_made_and_handed_to_it(store):
-    made = Builder(store).get(Sum((Number(1),), hint=Number(10)))
-    assert read(made.local()) == 11
-    assert set(made.manifest["inputs"]) == {"part0", "hint"}
-
-
-def test_inputs_are_not_made_if_the_artifact_stands(store):
-    part = Number(1)
-    made = Builder(store).get(Sum((part,)))
-    shutil.rmtree(Path(store.root) / "numbers")
-    builder = Builder(store)
-    assert builder.get(Sum((part,))) == made
-    assert builder.made == set() and builder.find(part) is None
-
-
-def test_the_context_reaches_the_work(store):
-    class Told(Number):
-        def run(self, attempt: Attempt, context: Any) -> dict[str, int]:
-            return {"context": context}
-
-    assert Builder(store, context=41).get(Told(1)).counts == {"context": 41}
-
-
-def test_downstream_manifests_hold_the_checksums_of_their_inputs(store):
-    part, total = Number(1), Sum((Number(1),))
-    builder = Builder(store)
-    made = builder.get(total)
-    recorded = made.manifest["inputs"]["part0"]
-    assert recorded == {"path": part.path, "checksum": store.find(part).checksum}
-    shutil.rmtree(Path(store.root) / "numbers")
-    again = Builder(store).get(part)  # another attempt: another manifest
-    assert again.digest == part.digest and again.checksum != recorded["checksum"]
-
-
-# --- where ---------------------------------------------------------------------------------------
-
-
-def test_home_is_absolute_and_the_environment_decides(monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("RAYPIPE_HOME", "below")
-    assert home() == tmp_path / "below"
-    monkeypatch.setenv("HOME", "/home/someone")
-    monkeypatch.setenv("RAYPIPE_HOME", "~/r")
-    assert home() == Path("/home/someone/r")
-    for unset in (
-        lambda: monkeypatch.setenv("RAYPIPE_HOME", ""),
-        lambda: monkeypatch.delenv("RAYPIPE_HOME"),
-    ):
-        unset()
-        assert home() == Path("/home/someone/.raypipe")
-
-
-def test_a_store_is_a_directory_or_a_uri(monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    assert Store("below").root == str(tmp_path / "below") and Store("below").is_local
-    by_uri = Store(f"file://{tmp_path}/below/")
-    assert by_uri.root == str(tmp_path / "below") and by_uri.is_local
-    made = Builder(Store("below")).get(Number(3))
-    assert by_uri.find(Number(3)).manifest == made.manifest
-
-
-def test_storage_below_a_file_is_an_error_that_names_the_remedy(tmp_path):
-    (tmp_path / "file").write_text("x")
-    store = Store(str(tmp_path / "file" / "storage"))
-    with pytest.raises(
-        ConfigError, match=r"storage .*/file/storage cannot be written .*set storage="
-    ):
-        store.check_writable()
-    assert store.find(Number(1)) is None
-
-
-def test_a_writable_storage_is_left_empty(store):
-    store.check_writable()
-    assert list(Path(store.root).iterdir()) == []
 
 
 # --- remote storage ------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from raypipe.storage.files import file_checksum, without_secrets
+from raypipe.storage.files import file_checksum, home, without_secrets
 
 CONTENT = b"as published"
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -108,8 +108,28 @@ def test_a_home_that_cannot_be_written_only_costs_time(tmp_path, monkeypatch):
         ("s3://bucket/me@home.org/x", "s3://bucket/me@home.org/x"),
         ("sqlite:////home/me@home/x.db", "sqlite:////home/me@home/x.db"),
         ("/data/a@b", "/data/a@b"),
+        ("/data/storage", "/data/storage"),
+        ("s3://bucket/prefix", "s3://bucket/prefix"),
+        ("s3://AKIA:secret@bucket/x?endpoint_override=h:1&secret_key=s#f", "s3://bucket/x"),
+        ("file:///data", "file:///data"),
+        ("s3://bucket/me@home/x", "s3://bucket/me@home/x"),
         ("no answer from http://me:secret@h/api, asked http://i:secret@g", None),
     ],
 )
 def test_secrets_are_cut(text, shown):
     assert without_secrets(text) == (shown or "no answer from http://h/api, asked http://g")
+
+
+def test_home_is_absolute_and_the_environment_decides(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RAYPIPE_HOME", "below")
+    assert home() == tmp_path / "below"
+    monkeypatch.setenv("HOME", "/home/someone")
+    monkeypatch.setenv("RAYPIPE_HOME", "~/r")
+    assert home() == Path("/home/someone/r")
+    for unset in (
+        lambda: monkeypatch.setenv("RAYPIPE_HOME", ""),
+        lambda: monkeypatch.delenv("RAYPIPE_HOME"),
+    ):
+        unset()
+        assert home() == Path("/home/someone/.raypipe")

@@ -15,7 +15,7 @@ from raypipe.recipe.trials import by_row, expand
 from raypipe.storage.builder import Builder
 from raypipe.sweep.derived import derived
 from raypipe.sweep.tracked_rows import read_report
-from raypipe.tracking.stored_runs import Store
+from raypipe.tracking.stored_runs import TrackingStore
 
 SEEDS = [
     'sweep.space={"seed": {"one": 1, "two": 2}}',
@@ -81,7 +81,7 @@ def test_a_sweep_with_derived_rows_and_its_export(swept_recipe, unprobed, tmp_pa
         return {k: v for k, v in result.report.lines.items() for v in [[x.means for x in v]]}
 
     assert values(again) == values(result)
-    store = Store(experiment.tracking)
+    store = TrackingStore(experiment.tracking)
     read = read_report(store, store.job("tiny"))
     assert read.json()["sets"] == again.report.json()["sets"]
     (trial, _) = expand(experiment)

@@ -17,7 +17,7 @@ from raypipe.sweep import table_rows as rows_module
 from raypipe.sweep.table_rows import trained_row
 from raypipe.sweep.tracked_rows import ERROR_TAG, PHASE_TAG, SEED_TAG, read_report
 from raypipe.tracking.recorder import Recorder
-from raypipe.tracking.stored_runs import Store
+from raypipe.tracking.stored_runs import TrackingStore
 
 SEEDS = row("cl", "trained", 0.2, (1, 2, 3), spread=0.07)
 DIED = "WorkerCrashedError: the process died"
@@ -31,7 +31,7 @@ JOBS = {
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory) -> Store:
+def store(tmp_path_factory) -> TrackingStore:
     uri = f"sqlite:///{tmp_path_factory.mktemp('read-back')}/mlflow.db"
     for name, one in JOBS.items():
         recorder = Recorder(uri, name)
@@ -61,10 +61,10 @@ def store(tmp_path_factory) -> Store:
             track_run(recorder, job, "kd / seed 1", status=None)
         assert recorder.drain() == (0, 0)
         recorder.close()
-    return Store(uri)
+    return TrackingStore(uri)
 
 
-def read(store: Store, name: str) -> Report:
+def read(store: TrackingStore, name: str) -> Report:
     return read_report(store, store.job(name))
 
 

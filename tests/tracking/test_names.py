@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from raypipe.tracking.names import cells, key, metric_name, model_name
+from raypipe.tracking.names import cells, key, metric_name, model_name, run_page
 
 
 @pytest.mark.parametrize(
@@ -55,3 +55,15 @@ def test_a_recipes_name_can_be_registered(recipe, registered):
 
     assert model_name(recipe) == registered
     theirs._validate_model_name(registered)
+
+
+@pytest.mark.parametrize(
+    ("server", "page"),
+    [
+        ("http://host:5000/", "http://host:5000/#/experiments/7/runs/abc"),
+        ("https://host/mlflow", "https://host/mlflow/#/experiments/7/runs/abc"),
+        ("sqlite:////home/mlflow.db", "sqlite:////home/mlflow.db run abc"),
+    ],
+)
+def test_the_page_of_a_run(server, page):
+    assert run_page(server, "7", "abc") == page

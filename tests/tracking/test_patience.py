@@ -15,7 +15,7 @@ import pytest
 
 from raypipe.tracking.patience import TIMEOUT, seconds, tries, uploading
 from raypipe.tracking.recorder import Recorder, send_left_behind
-from raypipe.tracking.server import Server, client, place
+from raypipe.tracking.server import Server, client, resolved
 from raypipe.tracking.spool import Record, spools
 
 SEARCH = "/api/2.0/mlflow/experiments/search"
@@ -117,10 +117,10 @@ def test_a_busy_server_gets_all_when_it_is_back(tmp_path):
 
 
 def assert_all_arrives(tmp_path: Path) -> None:
-    """In a database that takes the place of the server."""
+    """In a database that stands in for the server."""
     (folder,) = spools().iterdir()
     target = json.loads((folder / "target.json").read_text())
-    uri, root = place(f"sqlite:///{tmp_path}/back.db")
+    uri, root = resolved(f"sqlite:///{tmp_path}/back.db")
     (folder / "target.json").write_text(json.dumps({**target, "uri": uri, "artifact_root": root}))
     assert send_left_behind(say=lambda line: None) == 0
     store = client(uri)
@@ -192,8 +192,8 @@ def test_a_proxy_that_stores_slowly_is_waited_for(tmp_path):
 
     class Proxy(_Handler):
         def do_GET(self) -> None:
-            place = "mlflow-artifacts:/1/r/artifacts"
-            info = {"run_id": "r", "experiment_id": "1", "artifact_uri": place}
+            address = "mlflow-artifacts:/1/r/artifacts"
+            info = {"run_id": "r", "experiment_id": "1", "artifact_uri": address}
             self._answer(200, {"run": {"info": info, "data": {}}})
 
         def do_PUT(self) -> None:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import pytest
 from tracked_jobs import BASE, failed, row
 
 from raypipe.sweep.report_facts import links_of
-from raypipe.tracking.names import run_page
 from raypipe.tracking.relay import ROW_TAG, _Writer
-from raypipe.tracking.stored_runs import Store
+from raypipe.tracking.stored_runs import TrackingStore
 
 
 def begun(writer: _Writer) -> None:
@@ -31,7 +29,7 @@ def test_rows_are_linked_to_their_runs(tmp_path):
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     writer = _Writer(uri, "links")
     begun(writer)
-    store = Store(uri)
+    store = TrackingStore(uri)
     rows = [BASE, row("cl", "trained", 0.1, [1]), failed("kd", 1, "died")]
     found = links_of(rows, Near(writer))
     writer.close()
@@ -46,15 +44,3 @@ def test_a_server_that_is_away_gives_no_links(tmp_path, monkeypatch):
     begun(writer)
     assert links_of([], Near(writer)) == writer.links() == {}
     writer.close()
-
-
-@pytest.mark.parametrize(
-    ("server", "page"),
-    [
-        ("http://host:5000/", "http://host:5000/#/experiments/7/runs/abc"),
-        ("https://host/mlflow", "https://host/mlflow/#/experiments/7/runs/abc"),
-        ("sqlite:////home/mlflow.db", "sqlite:////home/mlflow.db run abc"),
-    ],
-)
-def test_the_page_of_a_run(server, page):
-    assert run_page(server, "7", "abc") == page

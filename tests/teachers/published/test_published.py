@@ -210,7 +210,7 @@ def test_ensemble_rows_score_their_positive_and_their_negative(make):
 @pytest.mark.parametrize("small", [False, True])
 def test_many_rows_against_a_naive_reader(make, monkeypatch, small):
     if small:  # many blocks, many lookups, many parts
-        monkeypatch.setattr(tsv, "BLOCK_BYTES", 512)
+        monkeypatch.setattr(tsv, "BLOCK", 512)
         monkeypatch.setattr(wanted, "CHUNK", 2)
     rng = random.Random(3)
     rows = [
@@ -282,7 +282,7 @@ def test_files_that_are_refused(make, text, message):
 
 
 def test_a_bad_line_far_down_a_packed_file_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(tsv, "BLOCK_BYTES", 256)
+    monkeypatch.setattr(tsv, "BLOCK", 256)
     path = tmp_path / "scores.gz"
     path.write_bytes(gzip.compress(("q\td\t1\n" * 4000 + "q\td\n" + "q\td\t1\n" * 4000).encode()))
     columns = Columns(("query_id", "doc_id", "score"), ("doc_id",), ("score",))

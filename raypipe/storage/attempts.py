@@ -1,0 +1,115 @@
+"""The folder that one writer of an artifact fills; every file appears in it whole.
+
+Files whose name begins with a dot are the writers' own notes and no part of the artifact.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
+
+from raypipe.storage.files import sha256
+from raypipe.storage.root import StorageRoot
+
+_UNFINISHED = ".unfinished-"
+
+
+class HasPath(Protocol):
+    """What has a folder for its attempts."""
+
+    @property
+    def path(self) -> str:
+        """The folder's path below the storage root."""
+        ...
+
+
+@dataclass
+class AttemptFolder:
+    """One writer's folder below an artifact. Picklable: actors write files into it."""
+
+    store: StorageRoot
+    step: HasPath
+    name: str
+
+    @property
+    def base(self) -> str:
+        """The folder's path on the storage's file system."""
+        return f"{self.store.root}/{self.step.path}/{self.name}"
+
+    @contextlib.contextmanager
+    def open(self, name: str) -> Iterator[BinaryIO]:
+        """An output stream to a new file, which other processes see whole or not at all."""
+        target = f"{self.base}/{name}"
+        if not self.store.is_local:  # an object appears when its upload is complete
+            with self.store.fs.open_output_stream(target) as sink:
+                yield sink
+            return
+        staged = Path(f"{self.base}/{_UNFINISHED}{uuid.uuid4().hex[:8]}-{Path(name).name}")
+        Path(target).parent.mkdir(parents=True, exist_ok=True)
+        staged.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with self.store.fs.open_output_stream(str(staged)) as sink:
+                yield sink
+            staged.replace(target)
+        finally:
+            staged.unlink(missing_ok=True)
+
+    def put_table(self, table: pa.Table, name: str = "part-00000.parquet") -> None:
+        """Write a table as one Parquet file; the default name is that of a single part."""
+        with self.open(name) as sink:
+            pq.write_table(table, sink)
+
+    def put_directory(self, folder: Path) -> None:
+        """Copy every file of a local directory into the attempt."""
+        pafs.copy_files(str(folder), self.base, pafs.LocalFileSystem(), self.store.fs)
+
+    def link(self, path: str, name: str) -> None:
+        """Add a file of the storage under this name, by a hard link or a copy."""
+        target = f"{self.base}/{name}"
+        if not self.store.is_local:
+            self.store.fs.copy_file(path, target)
+            return
+        with contextlib.suppress(OSError):  # a file system without links gets a copy
+            Path(target).hardlink_to(path)
+            return
+        with self.open(name) as sink, open(path, "rb") as source:
+            shutil.copyfileobj(source, sink)
+
+    def checksums(self) -> dict[str, dict[str, Any]]:
+        """By file name: `size` in bytes and `sha256`; notes and unfinished files are left out."""
+        fs = self.store.fs
+        entries: dict[str, dict[str, Any]] = {}
+        for path in self.store.files(self.base):
+            name = path.removeprefix(f"{self.base}/")
+            if not is_note(name):
+                size = fs.get_file_info(path).size
+                entries[name] = {"size": size, "sha256": sha256(fs.open_input_stream(path))}
+        return entries
+
+    def others(self) -> list[str]:
+        """Folders of other attempts at the same artifact, sorted, as paths on the file system."""
+        selector = pafs.FileSelector(f"{self.store.root}/{self.step.path}")
+        return sorted(
+            info.path
+            for info in self.store.fs.get_file_info(selector)
+            if info.type == pafs.FileType.Directory and not info.path.endswith(f"/{self.name}")
+        )
+
+    def discard(self, folder: str | None = None) -> None:
+        """Remove this attempt's folder, or another one; what cannot be removed stays."""
+        with contextlib.suppress(OSError):
+            self.store.fs.delete_dir(folder or self.base)
+
+
+def is_note(name: str) -> bool:
+    """Whether a file is a writer's own: begun but unfinished, or a note for later attempts."""
+    return Path(name).name.startswith(".")

@@ -1,0 +1,150 @@
+"""Checkpoints as MLflow models: they score as before, and the best one is registered."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from raypipe.tracking.models import save_pyfunc
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory) -> Path:
+    """A random BERT cross-encoder with a WordPiece tokenizer of a few words."""
+    import torch
+    from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast
+
+    folder = tmp_path_factory.mktemp("checkpoint")
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    words += ["ray", "data", "train", "how", "to", *"abcdef"]
+    (folder / "vocab.txt").write_text("\n".join(words))
+    BertTokenizerFast(
+        vocab={word: i for i, word in enumerate(words)}, model_max_length=24
+    ).save_pretrained(folder)
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(words),
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=32,
+        num_labels=1,
+        initializer_range=1.0,
+    )
+    BertForSequenceClassification(config).save_pretrained(folder)
+    torch.save({"optimizer": 1}, folder / "trainer.pt")
+    return folder
+
+
+def model_of(tracker, client, checkpoint: Path, name: str) -> str:
+    """models:/ address of a checkpoint, logged under a run of its own."""
+    run = tracker.start("model", "stage")
+    run_id = tracker.log_model(run, checkpoint, name, None, {"nDCG@10": 0.5})
+    (output,) = client.get_run(run_id).outputs.model_outputs
+    return f"models:/{output.model_id}"
+
+
+def test_logged_model_scores_like_the_checkpoint(tracker, client, checkpoint):
+    import mlflow
+    import torch
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    uri = model_of(tracker, client, checkpoint, "reranker")
+    pairs = pd.DataFrame(
+        {
+            "query": ["how to ray", "a", "train data"] * 13,
+            "text": ["ray data " * 30, "b c", "to train a ray"] * 13,
+            "doc_id": [str(i) for i in range(39)],
+        },
+        index=range(100, 139),
+    )
+    mlflow.set_tracking_uri(tracker.uri)
+    found = mlflow.pyfunc.load_model(uri).predict(pairs)
+
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    model = AutoModelForSequenceClassification.from_pretrained(checkpoint).eval()
+    with torch.no_grad():
+        expected = [
+            model(
+                **tokenizer(q, t, truncation=True, max_length=24, return_tensors="pt")
+            ).logits.item()
+            for q, t in zip(pairs["query"], pairs["text"], strict=True)
+        ]
+    assert len({round(score, 3) for score in expected}) == 3
+    assert list(found.columns) == ["score"]
+    assert found["score"].dtype == "float32"
+    assert list(found.index) == list(pairs.index)
+    assert found["score"].tolist() == pytest.approx(expected, abs=1e-5)
+    without_ids = mlflow.pyfunc.load_model(uri).predict(pairs[["query", "text"]])
+    assert without_ids.equals(found)
+
+
+def test_logged_model_is_an_output_without_trainer_state(tracker, client, checkpoint):
+    uri = model_of(tracker, client, checkpoint, "reranker")
+    logged = client.get_logged_model(uri.removeprefix("models:/"))
+    assert str(logged.status) == "READY"
+    assert [(m.key, m.value) for m in logged.metrics] == [("nDCG_10", 0.5)]
+    outputs = client.get_run(logged.source_run_id).outputs.model_outputs
+    assert [output.model_id for output in outputs] == [logged.model_id]
+    folder = Path(logged.artifact_location.removeprefix("file://"))
+    names = {path.name for path in folder.rglob("*")}
+    assert {"model.safetensors", "tokenizer.json", "pyfunc.py"} <= names
+    assert "trainer.pt" not in names
+    assert not any(path.is_symlink() for path in folder.rglob("*"))
+
+
+def test_a_checkpoint_without_a_head_is_refused(tracker, client, checkpoint, tmp_path):
+    import mlflow
+    from transformers import AutoModel, AutoTokenizer
+
+    AutoModel.from_pretrained(checkpoint).save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(checkpoint).save_pretrained(tmp_path)
+    uri = model_of(tracker, client, tmp_path, "encoder")
+    mlflow.set_tracking_uri(tracker.uri)
+    with pytest.raises(ValueError, match=r"expected a trained cross-encoder.*classifier"):
+        mlflow.pyfunc.load_model(uri)
+
+
+def test_the_newest_registered_model_is_the_best(tracker, client, checkpoint):
+    import mlflow
+
+    for _ in range(2):
+        run = tracker.start("model", "job")
+        tracker.log_model(run, checkpoint, "reranker", "mine")
+    version = client.get_model_version_by_alias("mine", "best")
+    assert (int(version.version), version.run_id) == (2, tracker.id(run))
+    mlflow.set_tracking_uri(tracker.uri)
+    model = mlflow.pyfunc.load_model("models:/mine@best")
+    assert len(model.predict(pd.DataFrame({"query": ["a"], "text": ["b"]}))) == 1
+
+
+def test_a_checkpoint_becomes_a_model_without_a_server(checkpoint, tmp_path):
+    import mlflow
+
+    save_pyfunc(tmp_path / "model", checkpoint)
+    model = mlflow.pyfunc.load_model(str(tmp_path / "model"))
+    assert len(model.predict(pd.DataFrame({"query": ["a"], "text": ["b"]}))) == 1
+
+
+def test_a_best_model_that_stays_the_best_is_not_copied(tracker, client, checkpoint):
+    for digest in ("aa", "aa", "bb", "bb"):
+        run = tracker.start("model", "job")
+        tracker.log_model(run, checkpoint, "reranker", "ms marco/kd: 1", digest=digest)
+        if digest == "aa":
+            first = client.get_model_version_by_alias("ms marco_kd_ 1", "best")
+    assert int(first.version) == 1 and first.tags["raypipe.digest"] == "aa"
+    best = client.get_model_version_by_alias("ms marco_kd_ 1", "best")
+    assert (int(best.version), best.tags["raypipe.digest"]) == (2, "bb")
+    assert not client.get_run(tracker.id(run)).outputs.model_outputs
+
+
+def test_a_best_model_without_its_alias_is_registered_again(tracker, client, checkpoint):
+    """As after a crash between the two."""
+    for _ in range(2):
+        run = tracker.start("model", "job")
+        tracker.log_model(run, checkpoint, "reranker", "lost", digest="aa")
+        assert client.get_model_version_by_alias("lost", "best").run_id == tracker.id(run)
+        client.delete_registered_model_alias("lost", "best")
