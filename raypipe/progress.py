@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 
+Say = Callable[[str], None]
+"""Shows people one line of what a job does, such as `print`."""
 DELAY_S = 2.0
 """A read that ends within this time draws nothing."""
 _BUFFER = 1 << 18  # bytes read at a time: readers of lines would move the bar once a line

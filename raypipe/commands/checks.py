@@ -1,9 +1,15 @@
-"""Queries that train, that choose and that judge are different ones: checked before work."""
+"""Checks of a whole recipe before work: its query sets, its trials, and the sets of its suites.
+
+1. `check_held_out`: no query both trains and chooses or judges, and none both chooses and judges.
+2. `check_judged`, `differences`: all trials are judged alike; in what the table shows once they may
+   differ, and then a note says so.
+3. `available`: which test sets of suites can be had.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,144 +20,162 @@ from raypipe.recipe.trials import Trial
 from raypipe.storage.builder import Builder
 from raypipe.tables.text_table import TextTable
 
-Named = tuple[str, Queries]
-"""The dotted path of the field that names the queries, and they."""
+# --- queries that train, that choose, and that judge ----------------------------------------------
+
+
+class NamedQueries(NamedTuple):
+    """A set of queries and the dotted path of the field that names it."""
+
+    field: str
+    queries: Queries
 
 
 def check_held_out(experiments: Iterable[Experiment], builder: Builder) -> None:
     """Make the query sets of all experiments, and compare them; needs no cluster.
 
-    Sets are compared by query id where their collection is the same; the ids of different
-    collections (numbers, mostly) can be equal by chance. The sets of suites are not looked at:
-    those that are not to be had are no error.
+    Sets are compared by query id where their collection is the same; ids of different collections
+    are numbers mostly, and equal by chance. The sets of suites are not looked at: a set that cannot
+    be had is no error there.
 
     Raises:
         ConfigError: training queries are validation or test queries, or validation queries are test
             queries: the fields, how many, and what to set. Or a set has no query.
     """
-    found: list[str] = []
+    problems: list[str] = []
     compared: set[tuple[str, str]] = set()
     for experiment in experiments:
-        for ours, theirs in _pairs(experiment):
-            pair = (ours[1].digest, theirs[1].digest)
-            if pair not in compared and (problem := _shared(ours, theirs, builder)):
-                found.append(problem)
+        for first, second in _must_be_disjoint(experiment):
+            pair = (first.queries.digest, second.queries.digest)
+            if pair not in compared and (problem := _overlap(first, second, builder)):
+                problems.append(problem)
             compared.add(pair)
-    if found:
-        raise ConfigError("\n".join(found))
+    if problems:
+        raise ConfigError("\n".join(problems))
 
 
-def _pairs(experiment: Experiment) -> Iterator[tuple[Named, Named]]:
-    """What must be disjoint; test sets may share their queries, over different first stages."""
-    chooses = ("data.validation", experiment.queries("validation"))
-    judge = [("data.test", experiment.queries("test"))]
+def _must_be_disjoint(experiment: Experiment) -> Iterator[tuple[NamedQueries, NamedQueries]]:
+    """Pairs of query sets; test sets may share their queries, over different first stages."""
+    chooses = NamedQueries("data.validation", experiment.queries("validation"))
+    judge = [NamedQueries("data.test", experiment.queries("test"))]
     for name in experiment.evaluation.sets:
-        judge.append((f"evaluation.sets.{name}.queries", experiment.queries(name)))
-    for one in _training(experiment):
-        yield from ((one, other) for other in (chooses, *judge))
+        field = f"evaluation.sets.{name}.queries"
+        judge.append(NamedQueries(field, experiment.queries(name)))
+    for trains in _training(experiment):
+        yield from ((trains, other) for other in (chooses, *judge))
     yield from ((chooses, other) for other in judge)
 
 
-def _training(experiment: Experiment) -> list[Named]:
+def _training(experiment: Experiment) -> list[NamedQueries]:
     """The distinct queries that stages train on."""
-    found: dict[tuple[str, str], Queries] = {}
+    distinct: dict[tuple[str, str], NamedQueries] = {}
     for stage in experiment.stage_names:
         own = "groups" if experiment.stages[stage].groups is None else f"stages.{stage}.groups"
         data = experiment.training(stage)
         field = "data.train" if data.training_set.queries is None else f"{own}.queries"
         queries = data.queries()
-        found.setdefault((field, queries.digest), queries)
-    return [(field, queries) for (field, _), queries in found.items()]
+        distinct.setdefault((field, queries.digest), NamedQueries(field, queries))
+    return list(distinct.values())
 
 
-def _shared(ours: Named, theirs: Named, builder: Builder) -> str:
-    """What is wrong with two sets of queries, or nothing."""
-    made = [builder.get(queries) for _, queries in (ours, theirs)]  # an empty split is found too
-    if Collection(ours[1].queries).digest != Collection(theirs[1].queries).digest:
+def _overlap(first: NamedQueries, second: NamedQueries, builder: Builder) -> str:
+    """What is wrong with two sets that share queries, and the remedy; empty if they share none."""
+    # both are made in any case: an empty set is an error of its own
+    artifacts = [builder.get(named.queries) for named in (first, second)]
+    collections = [Collection(named.queries.queries).digest for named in (first, second)]
+    if collections[0] != collections[1]:
         return ""
-    queries, others = (TextTable(artifact.local() / QUERIES_FILE) for artifact in made)
+    queries, others = (TextTable(artifact.local() / QUERIES_FILE) for artifact in artifacts)
     ids = queries.ids()
     shared = np.flatnonzero(others.rows_of(ids) >= 0)
     if not len(shared):
         return ""
-    field, beyond = ours[0], int(shared[-1]) + 1
+    field, beyond = first.field, int(shared[-1]) + 1
     remedy = (
-        f"set {field}.skip={ours[1].queries.skip + beyond}: by the hash of their ids those come "
-        "first"
+        f"set {field}.skip={first.queries.queries.skip + beyond}: by the hash of their ids those "
+        "come first"
         if beyond < len(ids)
-        else f"name other queries, or part these by `limit` in {theirs[0]} and as large a `skip` "
-        f"in {field}"
+        else f"name other queries, or part these by `limit` in {second.field} and as large a "
+        f"`skip` in {field}"
     )
     return (
-        f"{field}: {len(shared)} of its {len(ids)} queries are in {theirs[0]} too, for example "
+        f"{field}: {len(shared)} of its {len(ids)} queries are in {second.field} too, for example "
         f"{ids[int(shared[0])].as_py()!r}; {remedy}"
     )
 
 
+# --- what the trials of a sweep have in common ----------------------------------------------------
+
+
 def check_judged(trials: Sequence[Trial]) -> None:
-    """Every trial has the first one's test queries and measures; in a search, which validation
-    decides, its validation queries too.
+    """All trials have the same test queries and measures; in a search, whose trials validation
+    decides between, the same validation queries too.
 
     Raises:
-        ConfigError: one has not; names the key that differs.
+        ConfigError: a trial differs from the first one; names the key.
     """
     first = trials[0]
-    expected = _judged(first.experiment)
+    expected = _judged_by(first.experiment)
     for trial in trials[1:]:
-        found = _judged(trial.experiment)
-        for key in [*expected, *found]:
-            if found.get(key) != expected.get(key):
+        values = _judged_by(trial.experiment)
+        for key in [*expected, *values]:
+            if values.get(key) != expected.get(key):
                 raise ConfigError(
-                    f"{key}: {found.get(key)} in trial {trial.name!r}, {expected.get(key)} in "
+                    f"{key}: {values.get(key)} in trial {trial.name!r}, {expected.get(key)} in "
                     f"{first.name!r}; all trials of a sweep are judged on the same queries by the "
                     "same measures, so take this key out of sweep.space"
                 )
 
 
-def _judged(one: Experiment) -> Mapping[str, Any]:
-    """By dotted key, the recipe's own test set first."""
-    chosen = one.evaluation
-    found: dict[str, Any] = flatten(one.data.test, "data.test")
-    found["evaluation.measures"] = ", ".join(sorted(chosen.measures))
-    if one.sweep.mode == "search":
-        found |= flatten(one.data.validation, "data.validation")
-        found["evaluation.selection"] = chosen.selection
-    for name, test_set in chosen.sets.items():
-        found |= flatten(test_set.queries, f"evaluation.sets.{name}.queries")
-        found[f"evaluation.sets.{name}.measures"] = ", ".join(sorted(one.measures(name)))
-    found["evaluation.suites"] = ", ".join(sorted(chosen.suites))
-    return found
+def _judged_by(experiment: Experiment) -> Mapping[str, Any]:
+    """What decides how the trial is judged, by dotted key, the recipe's own test set first."""
+    evaluation = experiment.evaluation
+    values: dict[str, Any] = flatten(experiment.data.test, "data.test")
+    values["evaluation.measures"] = ", ".join(sorted(evaluation.measures))
+    if experiment.sweep.mode == "search":
+        values |= flatten(experiment.data.validation, "data.validation")
+        values["evaluation.selection"] = evaluation.selection
+    for name, test_set in evaluation.sets.items():
+        values |= flatten(test_set.queries, f"evaluation.sets.{name}.queries")
+        measures = ", ".join(sorted(experiment.measures(name)))
+        values[f"evaluation.sets.{name}.measures"] = measures
+    values["evaluation.suites"] = ", ".join(sorted(evaluation.suites))
+    return values
 
 
 def differences(trials: Sequence[Trial]) -> list[str]:
-    """Keys in which trials differ though titles and the rows without training are one trial's."""
-    shown = [_shown(trial.experiment) for trial in trials]
-    return [key for key in shown[0] if any(one[key] != shown[0][key] for one in shown)]
+    """Keys in which trials differ though the table's titles and its rows without training are of
+    one trial."""
+    values = [_shown_once(trial.experiment) for trial in trials]
+    return [key for key in values[0] if any(other[key] != values[0][key] for other in values)]
 
 
-def _shown(one: Experiment) -> Mapping[str, Any]:
-    chosen = one.evaluation
-    found: dict[str, Any] = {
-        "candidates": one.candidates,
-        "teacher": one.teacher,
-        "truncation": one.truncation,
-        "precision": one.precision,
-        "data.validation": one.data.validation,
-        "evaluation.depth": chosen.depth,
-        "evaluation.suite_candidates": chosen.suite_candidates if chosen.suites else None,
+def _shown_once(experiment: Experiment) -> Mapping[str, Any]:
+    """What titles and the rows without training depend on, by dotted key."""
+    evaluation = experiment.evaluation
+    values: dict[str, Any] = {
+        "candidates": experiment.candidates,
+        "teacher": experiment.teacher,
+        "truncation": experiment.truncation,
+        "precision": experiment.precision,
+        "data.validation": experiment.data.validation,
+        "evaluation.depth": evaluation.depth,
+        "evaluation.suite_candidates": evaluation.suite_candidates if evaluation.suites else None,
     }
-    for name, test_set in chosen.sets.items():
-        found[f"evaluation.sets.{name}.candidates"] = test_set.candidates
-        found[f"evaluation.sets.{name}.depth"] = test_set.depth
-    return found
+    for name, test_set in evaluation.sets.items():
+        values[f"evaluation.sets.{name}.candidates"] = test_set.candidates
+        values[f"evaluation.sets.{name}.depth"] = test_set.depth
+    return values
+
+
+# --- test sets of suites --------------------------------------------------------------------------
 
 
 def available(experiment: Experiment, builder: Builder) -> tuple[tuple[str, ...], dict[str, str]]:
-    """(test sets with queries and documents, reason by name of those that cannot be had).
+    """(test sets with queries and documents, reason by name of the sets that cannot be had).
 
-    Sets that a recipe names itself must be there: `Experiment.check` has seen to it. Those of
-    suites are fetched here; a data set that is gone, asks for an agreement or needs a network that
-    is not there must not stop the others.
+    Sets that a recipe names itself must be there: `Experiment.check` has looked. Sets of suites are
+    fetched here; one that is gone, asks for an agreement or needs a network that is missing does
+    not stop the others.
     """
     missing: dict[str, str] = {}
     for name in experiment.evaluation.suite_sets():
@@ -165,7 +189,7 @@ def available(experiment: Experiment, builder: Builder) -> tuple[tuple[str, ...]
     return tuple(name for name in experiment.test_sets() if name not in missing), missing
 
 
-def missing_notes(experiment: Experiment, missing: dict[str, str]) -> list[str]:
+def missing_notes(experiment: Experiment, missing: Mapping[str, str]) -> list[str]:
     """One sentence per set that could not be had."""
     return [
         f"{name} ({experiment.query_set(name).dataset}) could not be had: {reason}"

@@ -22,11 +22,11 @@ def main(
     """Run a job's command line and exit.
 
     Args:
-        work: given the Experiment and whether to stop after the plan; returns what has
-            `summary()`, or None.
+        work: called with the Experiment and whether to stop after the plan; returns a result with
+            `summary()` and `failed`, or None after a plan.
         description: the first lines of --help.
         default: recipe in jobs/recipes that runs when none is named.
-        export: given the Experiment and a folder, writes the trained model there.
+        export: called with the Experiment and a folder; writes the trained model there.
     """
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -61,13 +61,13 @@ def main(
             ),
         ] = None,
     ) -> None:
-        given = arguments or []
-        named = bool(given) and (Path(given[0]).is_file() or "=" not in given[0])
-        recipe = Path(given[0]) if named else RECIPES / default
+        words = arguments or []
+        named = bool(words) and (Path(words[0]).is_file() or "=" not in words[0])
+        recipe = Path(words[0]) if named else RECIPES / default
         if folder is not None and export is None:
             raise typer.BadParameter("one model is written by jobs/train.py", param_hint="--export")
         target = (export, folder) if export is not None and folder is not None else None
-        _run(work, recipe, given[named:], print_config, dry_run, summary, target)
+        _run(work, recipe, words[named:], print_config, dry_run, summary, target)
 
     app()
 
@@ -87,7 +87,9 @@ def _run(
 
     try:
         if summary is not None and not summary.absolute().parent.is_dir():
-            raise ConfigError(f"--summary {summary}: no directory {summary.absolute().parent}")
+            raise ConfigError(
+                f"--summary {summary}: no directory {summary.absolute().parent}; make it first"
+            )
         experiment = load(Experiment, recipe, overrides)
         if print_config:
             print(to_yaml(experiment), end="")

@@ -1,122 +1,39 @@
-"""A job from recipe to report: mine once, train every distinct stage once, evaluate, compare."""
+"""A comparison: every trial trained and judged, each distinct stage once; significance tests."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import cached_property
 
-from raypipe.commands.checks import (
-    available,
-    check_held_out,
-    check_judged,
-    differences,
-    missing_notes,
-)
+from raypipe.commands.checks import check_judged, differences
 from raypipe.commands.cost import estimate
-from raypipe.commands.job import (
-    best_of,
-    line_of,
-    log_inputs,
-    mine,
-    record_best,
-    start_cluster,
-    teachers,
-    tracked,
-)
-from raypipe.commands.result import Result, publish
-from raypipe.evaluation.report.contents import Report
+from raypipe.commands.job import Job, Outcome, Study, run_study
+from raypipe.commands.result import Result
+from raypipe.commands.search import run_or_plan as search_or_plan
 from raypipe.evaluation.results import Row
+from raypipe.progress import Say
 from raypipe.recipe.experiment import Experiment
-from raypipe.recipe.trials import Trial, by_row, expand
+from raypipe.recipe.trials import expand
 from raypipe.storage.artifacts import Step
 from raypipe.storage.builder import Builder
-from raypipe.sweep.derived import derived, derived_row, needed
+from raypipe.sweep.derived import DerivedRow, derived_rows, needed
 from raypipe.sweep.plan import Plan
-from raypipe.sweep.questions import Question, answer, candidates_of, questions
-from raypipe.sweep.report_facts import alarms_of, curves_of, links_of, reference_of, set_facts
+from raypipe.sweep.questions import Questions, answer, candidates_of, questions
 from raypipe.sweep.run_trial import Work, last_line
 from raypipe.sweep.runner import Runner
-from raypipe.sweep.table_rows import baselines, trained_rows
-from raypipe.sweep.tracked_rows import PHASE_TAG, log_plain_row
-from raypipe.tracking.relay import Relay
-
-Say = Callable[[str], None]
+from raypipe.sweep.tracked_rows import PHASE_TAG
 
 
-@dataclass
-class Comparison:
-    """A comparison before anything of it was run."""
-
-    experiment: Experiment
-    trials: list[Trial]
-    asked: dict[tuple[str, str], Question] = field(default_factory=dict)
-
-    @property
-    def candidates(self) -> list[Trial]:
-        """What is trained to choose values, each once."""
-        return candidates_of(self.asked)
-
-    def plan(self) -> Plan:
-        """The distinct stages, with those that only choose values."""
-        return Plan.of([*self.candidates, *self.trials])
-
-    def work(self, trials: Sequence[Trial], builder: Builder, roles: Sequence[str]) -> Work:
-        """What to do with these trials. A checkpoint that was deleted after its trial was measured
-        is trained again for a row of several trials that is not there yet, or if it is all that the
-        recipe is about."""
-        rows = derived(trials, self.experiment.evaluation.ensembles)
-        stages = needed(rows, builder, roles)
-        if len(trials) == 1:
-            stages |= {trials[0].experiment.trained().digest}
-        return Work(tuple(roles), needed=stages)
-
-    def to_run(self, builder: Builder) -> Plan:
-        """The plan without trials that are measured."""
-        first = self.trials[0].experiment
-        if first.evaluation.suites:  # which of their sets can be had is not known yet
-            return self.plan()
-        work = self.work(self.trials, builder, tuple(first.test_sets()))
-        trials = [trial for trial in self.trials if not work.done(trial, builder)]
-        return Plan.of([*self.candidates, *trials])
-
-    def shown_once(self) -> list[str]:
-        """What the table shows of one trial though others differ in it, in a sentence."""
-        if not (keys := differences(self.trials)):
-            return []
-        return [
-            f"the trials differ in {', '.join(keys)}: titles, first stage, teacher and oracle are "
-            f"those of {self.trials[0].name!r}"
-        ]
-
-
-def plan_of(experiment: Experiment) -> tuple[Comparison, Builder]:
-    """The trials, checked, and a builder on their store; needs no cluster."""
-    trials = expand(experiment)
-    check_judged(trials)
-    comparison = Comparison(experiment, trials, questions(experiment, trials))
-    derived(trials, experiment.evaluation.ensembles)  # an error now, not after training
-    for trial in [*comparison.candidates, *trials]:
-        trial.experiment.check()
-    return comparison, Builder(experiment.store())
-
-
-def plan_lines(comparison: Comparison, builder: Builder) -> list[str]:
-    """What would be done: trials, distinct stages, and what they would cost."""
-    to_run = comparison.to_run(builder)
-    used = to_run.stages
-
-    def settled(step: Step) -> bool:
-        return builder.find(step) is not None or step.digest not in used
-
-    lines = Plan.of(comparison.trials).summary(settled)
-    if comparison.asked:
-        keys = ", ".join(comparison.experiment.sweep.select)
-        lines.append(
-            f"before: {len(comparison.candidates)} short comparisons on validation queries choose "
-            f"{keys}"
-        )
-    return [*lines, *estimate(to_run, builder)]
+def run_or_plan(experiment: Experiment, dry_run: bool) -> Result | None:
+    """The recipe's sweep, in its mode; or only its plan, everything checked and nothing done."""
+    if experiment.sweep.mode == "search":
+        return search_or_plan(experiment, dry_run)
+    if not dry_run:
+        return run(experiment)
+    comparison, builder = plan_of(experiment)
+    print("\n".join(comparison.plan_lines(builder)))
+    return None
 
 
 def run(experiment: Experiment, say: Say = print) -> Result:
@@ -126,137 +43,130 @@ def run(experiment: Experiment, say: Say = print) -> Result:
         ConfigError: before any work, if something the recipe names is not usable.
     """
     comparison, builder = plan_of(experiment)
-    check_held_out([trial.experiment for trial in comparison.trials], builder)
-    start_cluster(experiment, builder, say)
-    for line in plan_lines(comparison, builder):
-        say(line)
-    return tracked(
-        experiment, say, lambda relay, run_id: _Job(comparison, builder, relay, run_id, say).run()
-    )
+    return run_study(comparison, builder, say)
 
 
-def run_or_plan(experiment: Experiment, dry_run: bool) -> Result | None:
-    """The recipe's sweep, in its mode; or only its plan, everything checked and nothing done."""
-    if experiment.sweep.mode == "search":
-        from raypipe.commands.search import run_or_plan as search
-
-        return search(experiment, dry_run)
-    if not dry_run:
-        return run(experiment)
-    comparison, builder = plan_of(experiment)
-    print("\n".join(plan_lines(comparison, builder)))
-    return None
+def plan_of(experiment: Experiment) -> tuple[Comparison, Builder]:
+    """The trials, checked, and a builder on their store; needs no cluster."""
+    trials = expand(experiment)
+    check_judged(trials)
+    comparison = Comparison(experiment, trials, questions(experiment, trials))
+    comparison.derived(comparison.plan.only(trials))  # an error now, not after training
+    for trial in comparison.plan.trials:
+        trial.experiment.check()
+    return comparison, Builder(experiment.store())
 
 
 @dataclass
-class _Job:
-    """A comparison while it runs."""
+class Comparison(Study):
+    """The trials of a comparison, and the questions that validation queries answer before."""
 
-    comparison: Comparison
-    builder: Builder
-    relay: Relay
-    run_id: str
-    say: Say
-    notes: list[str] = field(default_factory=list)
+    asked: Questions = field(default_factory=dict)
 
-    def run(self) -> Result:
-        """From mining to the published report."""
-        first = self.comparison.trials[0].experiment
-        roles, missing = available(first, self.builder)
-        self._note(missing_notes(first, missing))
-        self._note(self.comparison.shown_once())
-        qualities = teachers(first, self.comparison.trials, self.builder, self.say)
-        self.notes += [line for one in qualities for line in one.lines()]
-        counts = mine(self.comparison.plan(), roles, self.builder, self.say)
-        log_inputs(first, roles, self.builder, self.relay, self.run_id)
-        rows = self._baselines(first, roles)
-        retries = self.comparison.experiment.sweep.retries
-        runner = Runner(self.builder, self.relay, self.run_id, retries)
-        absent = self._absent(self.comparison.candidates)
-        trials, failed = self._chosen(runner)
-        absent |= self._absent(trials) - Plan.of(self.comparison.candidates).stages.keys()
-        asked = [trial for trial in trials if trial.name not in failed]
-        failed |= runner.run(asked, self.comparison.work(trials, self.builder, roles))
-        made = absent - self._absent([*self.comparison.candidates, *trials])
-        sound = [trial for trial in trials if trial.name not in failed]
-        rows += trained_rows(trials, failed, self.builder, made, roles)
-        rows += self._derived(trials, failed, made, roles)
-        self._note(alarms_of(sound, self.builder))
-        if not sound:
-            self._note(["every trial failed: no model was trained to its end, none is registered"])
-        stages = Plan.of([*self.comparison.candidates, *trials]).stages
-        counts["stages"] = {"distinct": len(stages), "trained": len(made)}
-        report = self._report(rows, sound, counts, roles)
-        publish(report, self.relay, self.run_id)
-        best = best_of(sound, self.builder)
-        if best is not None:
-            record_best(best, self.builder, self.relay, self.run_id)
+    @cached_property
+    def plan(self) -> Plan:
+        """Every stage that may be trained, those that only choose values first."""
+        return Plan.joined([candidates_of(self.asked), Plan.of(self.trials)])
+
+    def derived(self, plan: Plan) -> list[DerivedRow]:
+        """The rows of these trials that cost no training."""
+        return derived_rows(plan, self.experiment.evaluation.ensembles)
+
+    def shown_once(self) -> list[str]:
+        """What the table shows of the first trial though others differ in it, in a sentence."""
+        if not (keys := differences(self.trials)):
+            return []
+        return [
+            f"the trials differ in {', '.join(keys)}: titles, first stage, teacher and oracle are "
+            f"those of {self.trials[0].name!r}"
+        ]
+
+    def work(self, plan: Plan, builder: Builder, roles: Sequence[str]) -> Work:
+        """What to do with these trials.
+
+        A checkpoint that was deleted after its trial was measured is trained again if a derived row
+        that is not there yet reads it, or if its trial is all that the recipe is about.
+        """
+        stages = needed(self.derived(plan), builder, roles)
+        if len(plan.trials) == 1:
+            stages |= {plan.last(plan.trials[0]).digest}
+        return Work(plan, tuple(roles), needed=stages)
+
+    def to_run(self, builder: Builder) -> Plan:
+        """The plan without trials that are measured."""
+        if self.first.evaluation.suites:  # which of their sets can be had is not known yet
+            return self.plan
+        work = self.work(self.plan.only(self.trials), builder, tuple(self.first.test_sets()))
+        return self.plan.without(trial.name for trial in self.trials if work.done(trial, builder))
+
+    def plan_lines(self, builder: Builder) -> list[str]:
+        """Trials, distinct stages, and what they would cost."""
+        to_run = self.to_run(builder)
+
+        def settled(step: Step) -> bool:
+            return builder.find(step) is not None or step.digest not in to_run.stages
+
+        lines = self.plan.only(self.trials).summary(settled)
+        if self.asked:
+            lines.append(
+                f"before: {len(candidates_of(self.asked).trials)} short comparisons on validation "
+                f"queries choose {', '.join(self.experiment.sweep.select)}"
+            )
+        return [*lines, *estimate(to_run, builder)]
+
+    def train(self, job: Job, runner: Runner, roles: tuple[str, ...]) -> Outcome:
+        """Choose values, run every trial, and make the derived rows."""
+        candidates = candidates_of(self.asked)
+        before = _absent(candidates, job.builder)
+        plan, failed = self._answered(job, candidates, runner)
+        before |= _absent(plan, job.builder) - candidates.stages.keys()
+        work = self.work(plan, job.builder, roles)
+        failed |= runner.run(plan.without(failed).trials, work)
+        stages = Plan.joined([candidates, plan])
+        made = before - _absent(stages, job.builder)
+        rows = self._derived(job, plan, failed, made, roles)
+        if not plan.without(failed).trials:
+            job.note(["every trial failed: no model was trained to its end, none is registered"])
+        counts = {"stages": {"distinct": len(stages.stages), "trained": len(made)}}
         numbers = {"stages_trained": len(made), "trials_failed": len(failed)}
-        self.relay.send("log", self.run_id, numbers)
-        line = {} if best is None else line_of(best, self.builder)
-        return Result("", report, line, counts, failed, qualities)
+        return Outcome(plan, failed, made, counts, numbers, rows)
 
-    def _note(self, notes: Sequence[str]) -> None:
-        for one in notes:
-            self.say(one)
-        self.notes += notes
-
-    def _absent(self, trials: Sequence[Trial]) -> set[str]:
-        """Digests of the stages that do not stand now."""
-        stages = Plan.of(trials).stages.items()
-        return {digest for digest, stage in stages if self.builder.store.find(stage) is None}
-
-    def _baselines(self, first: Experiment, roles: Sequence[str]) -> list[Row]:
-        rows = baselines(first, self.builder, roles, self.say)
-        for row in rows:
-            log_plain_row(self.relay, self.run_id, row, "baseline")
-        return rows
-
-    def _chosen(self, runner: Runner) -> tuple[list[Trial], dict[str, str]]:
+    def _answered(self, job: Job, candidates: Plan, runner: Runner) -> tuple[Plan, dict[str, str]]:
         """The trials with the values that validation queries choose; errors of those without."""
-        comparison = self.comparison
-        if not comparison.asked:
-            return comparison.trials, {}
-        failed = runner.run(comparison.candidates, Work((), {PHASE_TAG: "select"}))
-        trials, said, lost = answer(comparison.trials, comparison.asked, self.builder, failed)
-        self._note(said)
-        for step in Plan.of(trials).shared():
-            self.builder.get(step)
-        return trials, lost
+        if not self.asked:
+            return self.plan.only(self.trials), {}
+        work = Work(candidates, (), {PHASE_TAG: "select"})
+        failed = runner.run(candidates.trials, work)
+        answers = answer(self.trials, self.asked, job.builder, failed)
+        job.note(answers.sentences)
+        plan = Plan.of(answers.trials)
+        for step in plan.shared():
+            job.builder.get(step)
+        return plan, answers.errors
 
     def _derived(
-        self, trials: Sequence[Trial], failed: Mapping[str, str], made: set[str], roles: Any
+        self,
+        job: Job,
+        plan: Plan,
+        failed: Mapping[str, str],
+        made: set[str],
+        roles: Sequence[str],
     ) -> list[Row]:
-        rows = []
-        for one in derived(trials, self.comparison.experiment.evaluation.ensembles):
-            if lost := [trial.name for trial in one.trials if trial.name in failed]:
-                self._note([f"no row {one.name!r}: {lost[0]} failed"])
+        """The derived rows that can be made; a note for each that cannot."""
+        rows: list[Row] = []
+        for derived in self.derived(plan):
+            if lost := [trial.name for trial in derived.plan.trials if trial.name in failed]:
+                job.note([f"no row {derived.name!r}: {lost[0]} failed"])
                 continue
             try:
-                rows.append(derived_row(one, self.builder, made, roles))
+                rows.append(derived.measured(job.builder, made, roles))
             except Exception as error:  # the rest of the table stands
-                self._note([f"no row {one.name!r}: {last_line(error)}"])
-                continue
-            log_plain_row(self.relay, self.run_id, rows[-1], "derived")
+                job.note([f"no row {derived.name!r}: {last_line(error)}"])
+        job.track(rows, "derived")
         return rows
 
-    def _report(
-        self,
-        rows: Sequence[Row],
-        sound: Sequence[Trial],
-        counts: Mapping[str, Any],
-        roles: Sequence[str],
-    ) -> Report:
-        experiment = self.comparison.experiment
-        reference, notes = reference_of(experiment, rows)
-        self._note(notes)
-        return Report(
-            name=experiment.name,
-            rows=tuple(rows),
-            sets=set_facts(self.comparison.trials[0].experiment, counts, roles),
-            reference=reference,
-            statistics=experiment.evaluation.statistics,
-            notes=tuple(self.notes),
-            links=links_of(rows, self.relay),
-            curves=curves_of(by_row(sound), self.builder),
-        )
+
+def _absent(plan: Plan, builder: Builder) -> set[str]:
+    """Digests of the stages that do not stand now."""
+    store = builder.store
+    return {digest for digest, stage in plan.stages.items() if store.find(stage) is None}

@@ -15,19 +15,19 @@ from raypipe.storage.builder import Builder
 from raypipe.sweep.plan import Plan
 
 _START_S = 20.0  # of Ray Train's workers, measured on two cores
-_CPU_TOKENS = (4_096, 2_048)
+_CPU_TOKENS = (4_096, 2_048)  # alive in training, and of a batch of scoring
 
 
 @dataclass(frozen=True)
 class StageCost:
-    """Of one stage that does not stand; upper bounds."""
+    """Pairs of one stage that does not stand; upper bounds."""
 
     pairs: int
     validation_pairs: int
 
 
 def estimate(plan: Plan, builder: Builder) -> list[str]:
-    """Sentences: pairs to train on and to re-rank, hours, memory per worker.
+    """Sentences: pairs to train on and to re-rank, minutes, memory per worker.
 
     Nothing is run for stages that stand; on GPUs only pairs are counted, since no GPU can be
     measured before the cluster gives one.
@@ -35,74 +35,80 @@ def estimate(plan: Plan, builder: Builder) -> list[str]:
     missing = [stage for stage in plan.stages.values() if builder.find(stage) is None]
     if not missing:
         return ["nothing to train: every stage stands"]
-    costs = {stage.digest: cost_of(stage, builder) for stage in missing}
-    if unknown := [s.stage_name for s in missing if costs[s.digest] is None]:
-        names = ", ".join(dict.fromkeys(unknown))
+    costs: dict[str, StageCost] = {}
+    unknown: dict[str, None] = {}
+    for stage in missing:
+        if (cost := cost_of(stage, builder)) is None:
+            unknown[stage.stage_name] = None
+        else:
+            costs[stage.digest] = cost
+    if unknown:
+        names = ", ".join(unknown)
         return [f"no estimate: how many groups {names} has is known when they are mined"]
-    known: Mapping[str, StageCost] = {d: c for d, c in costs.items() if c is not None}
-    pairs = sum(one.pairs for one in known.values())
-    validated = sum(one.validation_pairs for one in known.values())
-    tested = _test_pairs(plan, builder)
-    said = [
-        f"to do: {pairs:,} pairs to train on, {validated:,} to validate on, {tested:,} to test on, "
-        "at most"
-    ]
-    resources = plan.trials[0].experiment.resources
+    test_pairs = _test_pairs(plan, builder)
+    line = (
+        f"to do: {sum(cost.pairs for cost in costs.values()):,} pairs to train on, "
+        f"{sum(cost.validation_pairs for cost in costs.values()):,} to validate on, "
+        f"{test_pairs:,} to test on, at most"
+    )
+    return [line, _time_line(plan.trials[0].experiment.resources, missing, costs, test_pairs)]
+
+
+def _time_line(
+    resources: Resources, missing: list[Stage], costs: Mapping[str, StageCost], test_pairs: int
+) -> str:
+    """Minutes and memory, from probes; or why there is no figure."""
     if resources.gpu or _cluster_has_gpus():
-        return [*said, "time not measured: no GPU can be, before the cluster gives one"]
+        return "time not measured: no GPU can be, before the cluster gives one"
     threads, slots = _threads(resources, len(missing))
-    probed = _probed(missing, threads, resources)
-    if None in probed.values():
+    probes = _probes(missing, threads, resources)
+    measured = {kind: cost for kind, cost in probes.items() if cost is not None}
+    if len(measured) < len(probes):
         absent = [s.chain()[0].start.name for s in missing if stage_folder(s) is None]
         why = f"{absent[0]} is not on this machine yet" if absent else "the probe failed here"
-        return [*said, f"time not measured: {why}"]
-    busy = sum(
-        known[s.digest].pairs * cost.train_s / resources.workers
-        + known[s.digest].validation_pairs * cost.score_s / resources.workers
-        + _START_S
-        for s in missing
-        if (cost := probed[_kind(s)]) is not None
-    )
-    score_s = max(cost.score_s for cost in probed.values() if cost is not None)
-    memory = max(cost.memory for cost in probed.values() if cost is not None)
-    minutes = (busy + tested * score_s) / slots / 60
-    return [
-        *said,
-        f"a probe of {len(probed)} kind{'s' * (len(probed) > 1)} of stage says: at most "
-        f"{minutes:,.0f} minutes of training and re-ranking with {slots} "
+        return f"time not measured: {why}"
+    seconds = test_pairs * max(cost.score_s for cost in measured.values())
+    for stage in missing:
+        cost, probed = costs[stage.digest], measured[_kind(stage)]
+        work = cost.pairs * probed.train_s + cost.validation_pairs * probed.score_s
+        seconds += work / resources.workers + _START_S
+    memory = max(cost.memory for cost in measured.values())
+    return (
+        f"a probe of {len(measured)} kind{'s' * (len(measured) > 1)} of stage says: at most "
+        f"{seconds / slots / 60:,.0f} minutes of training and re-ranking with {slots} "
         f"stage{'s' * (slots > 1)} at a time; {memory / 2**30:.1f} GB per training worker, "
-        f"{slots * resources.workers} at a time",
-    ]
+        f"{slots * resources.workers} at a time"
+    )
 
 
 def cost_of(stage: Stage, builder: Builder) -> StageCost | None:
     """None where the number of groups is not known before they are mined."""
     config = stage.config
-    groups = builder.find(stage.groups)
-    if groups is not None:
-        count, size = int(groups.counts["groups"]), int(groups.counts["pairs"])
-        per_group = size / max(count, 1)
+    artifact = builder.find(stage.groups)
+    if artifact is not None:
+        groups, pairs = int(artifact.counts["groups"]), int(artifact.counts["pairs"])
+        per_group = pairs / max(groups, 1)
     else:
         queries = _counts(stage.groups.negatives.queries, builder)
-        chosen = getattr(stage.groups.negatives, "groups", None)
-        if queries is None or chosen is None:
+        form = getattr(stage.groups.negatives, "groups", None)
+        if queries is None or form is None:
             return None
-        many = chosen.groups_per_query == "each_positive"
-        count, per_group = queries["qrels" if many else "queries"], float(group_size(stage))
-    count = min(count, config.limit or count)
-    steps = config.total_steps(count)
+        per_positive = form.groups_per_query == "each_positive"
+        groups = queries["qrels" if per_positive else "queries"]
+        per_group = float(group_size(stage))
+    steps = config.total_steps(min(groups, config.limit or groups))
     judged = _counts(stage.validation.queries, builder) or {"queries": 0}
-    validated = judged["queries"] * stage.depth
     return StageCost(
-        int(steps * config.queries_per_step * per_group),
-        validated * len(config.validation_steps(steps)),
+        pairs=int(steps * config.queries_per_step * per_group),
+        validation_pairs=judged["queries"] * stage.depth * len(config.validation_steps(steps)),
     )
 
 
 def _counts(step: Queries, builder: Builder) -> Mapping[str, int] | None:
-    """Of a query set, which is only read if it does not stand; None where it cannot be had."""
-    found = builder.find(step)
-    return found.counts if found is not None else _selected(step)
+    """Counts of a query set, which is read here if it does not stand; None where it cannot be
+    had."""
+    artifact = builder.find(step)
+    return artifact.counts if artifact is not None else _selected(step)
 
 
 @functools.lru_cache(maxsize=32)
@@ -114,11 +120,11 @@ def _selected(step: Queries) -> Mapping[str, int] | None:
 
 
 def _test_pairs(plan: Plan, builder: Builder) -> int:
+    """Pairs of the test runs that do not stand."""
     pairs = 0
     for trial in plan.trials:
-        one = trial.experiment
-        for role in one.test_sets():
-            run = one.run_of(one.trained(), role)
+        for role in trial.experiment.test_sets():
+            run = trial.experiment.run_of(plan.last(trial), role)
             queries = _counts(run.lists.queries, builder)
             if queries is not None and builder.find(run) is None:
                 pairs += queries["queries"] * run.depth
@@ -126,22 +132,24 @@ def _test_pairs(plan: Plan, builder: Builder) -> int:
 
 
 def _kind(stage: Stage) -> str:
+    """What a pair's cost depends on: stages of one kind are probed once."""
     shape = (stage_folder(stage), stage.model.keep_layers, stage.truncation.longest)
     return str((*shape, group_size(stage), stage.precision, stage.config.gradient_checkpointing))
 
 
-def _probed(stages: list[Stage], threads: int, resources: Resources) -> dict[str, Cost | None]:
+def _probes(stages: list[Stage], threads: int, resources: Resources) -> dict[str, Cost | None]:
+    """What a pair of each kind of stage costs here; None where the probe failed."""
     budget, batch = _CPU_TOKENS
     budget = resources.micro_batch_tokens or budget
-    found: dict[str, Cost | None] = {}
+    costs: dict[str, Cost | None] = {}
     for stage in stages:
-        if _kind(stage) not in found:
-            found[_kind(stage)] = probe(stage, threads, budget, min(batch, budget))
-    return found
+        if _kind(stage) not in costs:
+            costs[_kind(stage)] = probe(stage, threads, budget, min(batch, budget))
+    return costs
 
 
 def _threads(resources: Resources, stages: int) -> tuple[int, int]:
-    """(CPUs of a worker, stages at a time), on this machine if no cluster is there yet."""
+    """(CPUs of a worker, stages at a time): the cluster's, or this machine's before a cluster."""
     import ray
 
     if ray.is_initialized():

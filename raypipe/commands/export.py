@@ -13,63 +13,65 @@ from raypipe.recipe.experiment import Experiment, Role
 from raypipe.recipe.trials import Trial
 from raypipe.storage.artifacts import versions
 from raypipe.storage.builder import Builder
+from raypipe.sweep.plan import Plan
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelCard
 
 
-_STATE = {"trainer.json", "history.jsonl"}
+_TRAINER_STATE = {"trainer.json", "history.jsonl"}
 
 
-def card_of(trial: Trial, builder: Builder) -> ModelCard:
+def export(trial: Trial, builder: Builder, folder: Path) -> None:
+    """Copy the checkpoint, without trainer state, and write its card."""
+    plan = Plan.of([trial])
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in builder.get(plan.last(trial)).local().iterdir():
+        if path.is_file() and path.name not in _TRAINER_STATE:
+            shutil.copy(path, folder / path.name)
+    card_of(trial, plan, builder).save(folder / "README.md")
+
+
+def card_of(trial: Trial, plan: Plan, builder: Builder) -> ModelCard:
     """The card of a finished trial."""
-    one = trial.experiment
-    backbone, last = Backbone(one.model.backbone), one.trained()
-    public = one.replace(storage=None, tracking=None)  # addresses may hold passwords
+    experiment = trial.experiment
+    backbone = Backbone(experiment.model.backbone)
+    public = experiment.replace(storage=None, tracking=None)  # addresses may hold passwords
+    first_stage = experiment.metrics(experiment.first_stage("test"))
     metrics = {
-        "validation": builder.get(last).counts["best"],
-        "test": builder.get(one.metrics(one.run_of(last))).counts["means"],
-        "test, first stage": builder.get(one.metrics(one.first_stage("test"))).counts["means"],
+        "validation": builder.get(plan.last(trial)).counts["best"],
+        "test": builder.get(plan.metrics(trial)).counts["means"],
+        "test, first stage": builder.get(first_stage).counts["means"],
     }
+    roles = ("train", "validation", "test")
     return card(
         CardFacts(
-            name=f"{one.name}: {trial.name}",
+            name=f"{experiment.name}: {trial.name}",
             backbone=backbone.name,
             base_model=None if backbone.folder else backbone.source,
             recipe=to_yaml(public),
-            stages=one.stage_names,
-            queries=[_queries(one, role, builder) for role in ("train", "validation", "test")],
-            groups=_groups(one, builder),
+            stages=experiment.stage_names,
+            queries=[_query_facts(experiment, role, builder) for role in roles],
+            groups=_group_facts(experiment, builder),
             metrics=metrics,
-            truncation=one.truncation.model_dump(mode="json"),
-            reads=one.truncation.reads,
+            truncation=experiment.truncation.model_dump(mode="json"),
+            reads=experiment.truncation.reads,
             versions=versions(),
         )
     )
 
 
-def export(trial: Trial, builder: Builder, folder: Path) -> None:
-    """Copy the checkpoint, without trainer state, and write its card."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for path in builder.get(trial.experiment.trained()).local().iterdir():
-        if path.is_file() and path.name not in _STATE:
-            shutil.copy(path, folder / path.name)
-    card_of(trial, builder).save(folder / "README.md")
+def _query_facts(experiment: Experiment, role: Role, builder: Builder) -> QueryFacts:
+    query_set = getattr(experiment.data, role)
+    docs = builder.get(experiment.collection(role)).counts["docs"]
+    queries = builder.get(experiment.queries(role)).counts["queries"]
+    return QueryFacts(role, query_set.dataset, query_set.split, queries, docs)
 
 
-def _queries(one: Experiment, role: Role, builder: Builder) -> QueryFacts:
-    chosen = getattr(one.data, role)
-    docs = builder.get(one.collection(role)).counts["docs"]
-    queries = builder.get(one.queries(role)).counts["queries"]
-    return QueryFacts(role, chosen.dataset, chosen.split, queries, docs)
-
-
-def _groups(one: Experiment, builder: Builder) -> list[GroupFacts]:
-    found = []
-    for stages, data in one.training_sets().items():
-        made = builder.get(data.groups())
-        counts = made.counts
-        found.append(
-            GroupFacts(tuple(stages.split(", ")), counts["groups"], counts["pairs"], made.digest)
-        )
-    return found
+def _group_facts(experiment: Experiment, builder: Builder) -> list[GroupFacts]:
+    facts = []
+    for stages, data in experiment.training_sets().items():
+        groups = builder.get(data.groups())
+        names, counts = tuple(stages.split(", ")), groups.counts
+        facts.append(GroupFacts(names, counts["groups"], counts["pairs"], groups.digest))
+    return facts

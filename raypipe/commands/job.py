@@ -1,42 +1,179 @@
-"""Parts that a comparison and a search share: the cluster, tracking, mining, the best model."""
+"""A job from mining to report: the course that a comparison and a search share."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
-from raypipe.commands.export import card_of
-from raypipe.commands.result import Result
-from raypipe.commands.teacher_quality import TeacherQuality, teacher_quality
+from raypipe.commands.checks import available, check_held_out, missing_notes
+from raypipe.commands.mine import mine_shared, start_cluster
+from raypipe.commands.result import Result, best_of, line_of, publish, record_best
+from raypipe.commands.teacher_quality import teacher_quality
 from raypipe.config import flatten, to_yaml
-from raypipe.recipe.evaluation_sets import MAIN
+from raypipe.evaluation.report.contents import Report, SearchedTrial
+from raypipe.evaluation.results import Row
+from raypipe.progress import Say
 from raypipe.recipe.experiment import Experiment
 from raypipe.recipe.trials import Trial
-from raypipe.resources import Context, connect
-from raypipe.storage.artifacts import Step
 from raypipe.storage.builder import Builder
-from raypipe.storage.claims import Claims
-from raypipe.sweep.counters import behind, behind_lines, counts_line
 from raypipe.sweep.plan import Plan, training_sets
+from raypipe.sweep.report_facts import alarms_of, curves_of, links_of, reference_of, set_facts
+from raypipe.sweep.runner import Runner
+from raypipe.sweep.table_rows import baselines, trained_rows
+from raypipe.sweep.tracked_rows import log_plain_row
+from raypipe.tracking.recorder import Kind
 from raypipe.tracking.relay import Relay
-from raypipe.train.group_reader import GroupReader
 
 
-def start_cluster(experiment: Experiment, builder: Builder, say: Callable[[str], None]) -> None:
-    """Join or start Ray, and give the builder what it needs there."""
-    connect(experiment.resources, builder.store.is_local, experiment.storage_shared)
-    builder.announce = say
-    builder.claim = Claims(say)
-    builder.context = Context(
-        experiment.resources, experiment.precision, progress_bars=sys.stderr.isatty()
-    )
+@dataclass(frozen=True)
+class Outcome:
+    """What a study's trials came to."""
+
+    plan: Plan
+    """The trials that have rows, whether they failed or not."""
+    failed: dict[str, str]
+    """Trial name to error."""
+    made: set[str]
+    """Digests of the stages that this job trained."""
+    counts: Mapping[str, Any]
+    """For the summary, beside the counts of what was mined."""
+    numbers: Mapping[str, int]
+    """For the tracked run."""
+    further_rows: Sequence[Row] = ()
+    searched: tuple[SearchedTrial, ...] = ()
 
 
-def tracked(
-    experiment: Experiment, say: Callable[[str], None], work: Callable[[Relay, str], Result]
-) -> Result:
-    """Do the work inside a tracked run."""
+@dataclass
+class Study(ABC):
+    """The trials of a recipe, checked, before anything of them was run."""
+
+    experiment: Experiment
+    trials: Sequence[Trial]
+    """Titles and the rows without training are those of the first one."""
+
+    @cached_property
+    def plan(self) -> Plan:
+        """Every stage that may be trained."""
+        return Plan.of(self.trials)
+
+    @property
+    def first(self) -> Experiment:
+        return self.trials[0].experiment
+
+    def shown_once(self) -> list[str]:
+        """What the table shows of the first trial though others differ in it, in a sentence."""
+        return []
+
+    @abstractmethod
+    def plan_lines(self, builder: Builder) -> list[str]:
+        """What would be done, and what it would cost."""
+
+    @abstractmethod
+    def train(self, job: Job, runner: Runner, roles: tuple[str, ...]) -> Outcome:
+        """Run the trials, and judge those that have rows on these test sets."""
+
+
+def run_study(study: Study, builder: Builder, say: Say) -> Result:
+    """From the checks that need data to the published report; nothing was run before.
+
+    Raises:
+        ConfigError: training, validation and test queries are not disjoint, or what was mined
+            cannot carry a stage.
+    """
+    check_held_out([trial.experiment for trial in study.trials], builder)
+    start_cluster(study.experiment, builder, say)
+    for line in study.plan_lines(builder):
+        say(line)
+
+    def work(relay: Relay, run_id: str) -> Result:
+        return Job(study, builder, relay, run_id, say).run()
+
+    return tracked(study.experiment, say, work)
+
+
+@dataclass
+class Job:
+    """A study while it runs."""
+
+    study: Study
+    builder: Builder
+    relay: Relay
+    run_id: str
+    """The relay's id of the job's tracked run."""
+    say: Say
+    notes: list[str] = field(default_factory=list)
+    """Of the report."""
+
+    def run(self) -> Result:
+        """From mining to the published report."""
+        study, first, builder = self.study, self.study.first, self.builder
+        roles, missing = available(first, builder)
+        self.note([*missing_notes(first, missing), *study.shown_once()])
+        # first, so that a bad teacher is known before its scores of all training lists are paid for
+        qualities = teacher_quality(first, training_sets(study.trials), builder, self.say)
+        self.notes += [line for quality in qualities for line in quality.lines()]
+        counts = mine_shared(study.plan, roles, builder, self.say)
+        log_inputs(first, roles, builder, self.relay, self.run_id)
+        rows = baselines(first, builder, roles, self.say)
+        self.track(rows, "baseline")
+        runner = Runner(builder, self.relay, self.run_id, study.experiment.sweep.retries)
+        outcome = study.train(self, runner, roles)
+        rows += trained_rows(outcome.plan, outcome.failed, builder, outcome.made, roles)
+        rows += outcome.further_rows
+        finished = outcome.plan.without(outcome.failed)
+        self.note(alarms_of(finished, builder))
+        counts |= outcome.counts
+        report = self._report(rows, outcome, finished, counts, roles)
+        publish(report, self.relay, self.run_id)
+        line: dict[str, str] = {}
+        if (best := best_of(finished, builder)) is not None:
+            record_best(best, finished, builder, self.relay, self.run_id)
+            line = line_of(best, finished, builder)
+        self.relay.send("log", self.run_id, dict(outcome.numbers))
+        return Result("", report, line, counts, outcome.failed, qualities)
+
+    def note(self, sentences: Sequence[str]) -> None:
+        """Say the sentences now, and again in the report."""
+        for sentence in sentences:
+            self.say(sentence)
+        self.notes += sentences
+
+    def track(self, rows: Sequence[Row], kind: Kind) -> None:
+        """Give each row that no trial made a tracked run of its own."""
+        for row in rows:
+            log_plain_row(self.relay, self.run_id, row, kind)
+
+    def _report(
+        self,
+        rows: Sequence[Row],
+        outcome: Outcome,
+        finished: Plan,
+        counts: Mapping[str, Any],
+        roles: Sequence[str],
+    ) -> Report:
+        experiment = self.study.experiment
+        reference, notes = reference_of(experiment, rows)
+        self.note(notes)
+        shown = outcome.plan.trials[0].experiment if outcome.plan.trials else self.study.first
+        return Report(
+            name=experiment.name,
+            rows=tuple(rows),
+            sets=set_facts(shown, counts, roles),
+            reference=reference,
+            statistics=experiment.evaluation.statistics,
+            mode=experiment.sweep.mode,
+            notes=tuple(self.notes),
+            links=links_of(rows, self.relay),
+            curves=curves_of(finished, self.builder),
+            searched=outcome.searched,
+        )
+
+
+def tracked(experiment: Experiment, say: Say, work: Callable[[Relay, str], Result]) -> Result:
+    """Do the work inside a tracked run, whose id in the relay it gets."""
     relay, public = Relay.open(experiment.tracking_uri(), experiment.name), experiment.public()
     tags = {"raypipe.reference": experiment.reference or "", "raypipe.mode": experiment.sweep.mode}
     run_id = relay.start(experiment.name, "job", None, flatten(public), tags)
@@ -56,62 +193,6 @@ def tracked(
     return result
 
 
-def teachers(
-    experiment: Experiment, trials: Sequence[Trial], builder: Builder, say: Callable[[str], None]
-) -> list[TeacherQuality]:
-    """Measure every teacher on validation queries, before training lists are scored with it, and
-    say it."""
-    return teacher_quality(experiment, training_sets(trials), builder, say)
-
-
-def mine(
-    plan: Plan, roles: Sequence[str], builder: Builder, say: Callable[[str], None]
-) -> dict[str, Any]:
-    """Everything that trials share; says and returns the counts of every drop.
-
-    Raises:
-        ConfigError: what was mined cannot carry a stage, however late in its trial that comes.
-    """
-    first = plan.trials[0].experiment
-    for step in plan.shared():
-        builder.get(step)
-    for stage in plan.stages.values():
-        groups = GroupReader(builder.get(stage.groups).local())
-        context = builder.context
-        stage.check(groups, context.micro_batch_tokens(), use_gpu=context.device() == "cuda")
-    for experiment in _re_ranked(plan):
-        for role in roles:
-            for step in experiment.reranking(role).steps().values():
-                builder.get(step)
-    steps: dict[str, Step] = {}
-    for role in ("validation", *roles):
-        steps[f"collection/{role}"] = first.collection(role)
-        steps[f"queries/{role}"] = first.queries(role)
-        steps[f"candidates/{role}"] = first.first_stage(role)
-    sets = training_sets(plan.trials)
-    for stages, data in sets.items():
-        for name, step in data.steps().items():
-            key = name.replace(" ", "_")
-            steps[key if len(sets) == 1 else f"{key}/{stages}"] = step
-    made_from = behind(steps, builder)
-    for name, step in steps.items():
-        say(counts_line(name, builder.get(step).counts))
-    for line in behind_lines(made_from):
-        say(line)
-    found = {**{name: builder.get(step) for name, step in steps.items()}, **made_from}
-    return {name: artifact.counts for name, artifact in found.items()}
-
-
-def _re_ranked(plan: Plan) -> list[Experiment]:
-    """One experiment per backbone and first stages: what is re-ranked depends on nothing else."""
-
-    def key(one: Experiment) -> tuple[str, str, str]:
-        first_stages = (one.candidates.model_dump_json(), one.evaluation.model_dump_json())
-        return (one.model.backbone, *first_stages)
-
-    return list({key(t.experiment): t.experiment for t in plan.trials}.values())
-
-
 def log_inputs(
     experiment: Experiment, roles: Sequence[str], builder: Builder, relay: Relay, run: str
 ) -> None:
@@ -121,40 +202,3 @@ def log_inputs(
         artifact = builder.get(queries)
         kind = "training" if use.startswith("training") else use if use == "validation" else "test"
         relay.send("log_dataset", run, queries.name, artifact.uri, artifact.digest, kind)
-
-
-def best_of(trials: Sequence[Trial], builder: Builder) -> Trial | None:
-    """The one with the best validation value, of those whose checkpoint stands: test queries select
-    nothing."""
-    values: list[tuple[Trial, float]] = []
-    for trial in trials:
-        if (checkpoint := builder.find(trial.experiment.trained())) is not None:
-            best: dict[str, float] = checkpoint.counts["best"]
-            values.append((trial, best[trial.experiment.evaluation.selection]))
-    return max(values, key=lambda one: one[1])[0] if values else None
-
-
-def record_best(best: Trial, builder: Builder, relay: Relay, run: str) -> None:
-    """The best trial's card and model; the server registers it under the recipe's name if new."""
-    one = best.experiment
-    relay.send("log_text", run, str(card_of(best, builder)), "README.md")
-    relay.send("tag", run, {"raypipe.best": best.name})
-    checkpoint = builder.get(one.trained())
-    metrics = builder.get(one.metrics(one.run_of(one.trained()))).counts["means"]
-    weights = (str(checkpoint.local()), "reranker", one.name, metrics, checkpoint.digest)
-    relay.send("log_model", run, *weights)
-
-
-def line_of(trial: Trial, builder: Builder) -> dict[str, str]:
-    """One artifact per kind: the trial's own line from collection to metrics, as it stands."""
-    found: dict[str, str] = {}
-
-    def visit(step: Step) -> None:
-        for one in {**step.inputs(), **step.needs()}.values():
-            visit(one)
-        if (artifact := builder.find(step)) is not None:
-            found[step.kind] = artifact.uri
-
-    experiment = trial.experiment
-    visit(experiment.metrics(experiment.run_of(experiment.trained(), MAIN)))
-    return dict(sorted(found.items()))

@@ -1,14 +1,15 @@
-"""The mining job: candidates, negatives, teacher scores and groups of a recipe, with counts."""
+"""Mining: candidates, negatives, teacher scores and groups, as a job or as the start of one."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from raypipe.commands.checks import check_held_out
 from raypipe.commands.teacher_quality import TeacherQuality, teacher_quality
+from raypipe.progress import Say
 from raypipe.recipe.experiment import Experiment, Role
 from raypipe.recipe.trials import expand
 from raypipe.resources import Context, connect
@@ -16,45 +17,61 @@ from raypipe.storage.artifacts import Artifact, Step
 from raypipe.storage.builder import Builder
 from raypipe.storage.claims import Claims
 from raypipe.sweep.counters import behind, behind_lines, counts_line
-from raypipe.sweep.plan import training_sets
+from raypipe.sweep.plan import Plan, training_sets
+from raypipe.train.group_reader import GroupReader
 
-ROLES: tuple[Role, ...] = ("train", "validation", "test")
-Say = Callable[[str], None]
+EVALUATED: tuple[Role, ...] = ("validation", "test")
+
+
+def start_cluster(experiment: Experiment, builder: Builder, say: Say) -> None:
+    """Join or start Ray, and give the builder what it needs there."""
+    connect(experiment.resources, builder.store.is_local, experiment.storage_shared)
+    builder.announce = say
+    builder.claim = Claims(say)
+    builder.context = Context(
+        experiment.resources, experiment.precision, progress_bars=sys.stderr.isatty()
+    )
+
+
+# --- the mining job -------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Mined:
-    """What stands after the job."""
+    """What stands after the mining job."""
 
     artifacts: Mapping[str, Artifact]
     """By what they are, such as `negatives of contrastive`."""
     qualities: list[TeacherQuality]
     behind: Mapping[str, Artifact] = field(default_factory=dict)
-    """What those were made from, by the way to it."""
+    """What the artifacts were made from, by the way to it."""
     failed: Mapping[str, str] = field(default_factory=dict)
+    """Empty: mining has no trials that could fail alone."""
 
     def summary(self) -> dict[str, Any]:
+        """The content of `--summary FILE`."""
+        counted = {**self.artifacts, **self.behind}
         return {
-            "artifacts": {name: one.uri for name, one in self.artifacts.items()},
-            "counts": {n: one.counts for n, one in {**self.artifacts, **self.behind}.items()},
-            "teachers": [dict(one.summary()) for one in self.qualities],
+            "artifacts": {name: artifact.uri for name, artifact in self.artifacts.items()},
+            "counts": {name: artifact.counts for name, artifact in counted.items()},
+            "teachers": [dict(quality.summary()) for quality in self.qualities],
         }
 
 
 def steps_of(experiment: Experiment) -> dict[str, Step]:
     """What the recipe mines, in order: what is evaluated, then every distinct training set."""
-    found: dict[str, Step] = {}
-    for role in ROLES[1:]:
-        found[f"{role} collection"] = experiment.collection(role)
-        found[f"{role} queries"] = experiment.queries(role)
-        found[f"{role} candidates"] = experiment.first_stage(role)
+    steps: dict[str, Step] = {}
+    for role in EVALUATED:
+        steps[f"{role} collection"] = experiment.collection(role)
+        steps[f"{role} queries"] = experiment.queries(role)
+        steps[f"{role} candidates"] = experiment.first_stage(role)
     for stages, data in training_sets(expand(experiment)).items():
         for name, step in data.steps().items():
-            found[f"{name} of {stages}"] = step
-    distinct: dict[str, str] = {}
-    for name, step in found.items():
-        distinct.setdefault(step.digest, name)
-    return {name: step for name, step in found.items() if distinct[step.digest] == name}
+            steps[f"{name} of {stages}"] = step
+    first_names: dict[str, str] = {}
+    for name, step in steps.items():
+        first_names.setdefault(step.digest, name)
+    return {name: step for name, step in steps.items() if first_names[step.digest] == name}
 
 
 def plan_of(experiment: Experiment) -> tuple[dict[str, Step], Builder]:
@@ -62,6 +79,14 @@ def plan_of(experiment: Experiment) -> tuple[dict[str, Step], Builder]:
     for trial in expand(experiment):
         trial.experiment.check(model=False)
     return steps_of(experiment), Builder(experiment.store())
+
+
+def plan_lines(steps: Mapping[str, Step], builder: Builder) -> list[str]:
+    """What would be made, and what is there."""
+    return [
+        f"{'there' if builder.find(step) is not None else 'to do'}  {name}  {step.path}"
+        for name, step in steps.items()
+    ]
 
 
 def run(experiment: Experiment, say: Say = print) -> Mined:
@@ -72,26 +97,73 @@ def run(experiment: Experiment, say: Say = print) -> Mined:
     """
     steps, builder = plan_of(experiment)
     builder.announce = say
-    check_held_out([trial.experiment for trial in expand(experiment)], builder)
-    connect(experiment.resources, builder.store.is_local, experiment.storage_shared)
-    builder.claim = Claims(say)
-    builder.context = Context(
-        experiment.resources, experiment.precision, progress_bars=sys.stderr.isatty()
-    )
+    trials = expand(experiment)
+    check_held_out([trial.experiment for trial in trials], builder)
+    start_cluster(experiment, builder, say)
     # first, so that a bad teacher is known before its scores of all training lists are paid for
-    qualities = teacher_quality(experiment, training_sets(expand(experiment)), builder, say)
+    qualities = teacher_quality(experiment, training_sets(trials), builder, say)
     artifacts = {name: builder.get(step) for name, step in steps.items()}
     made_from = behind(steps, builder)
     for name, artifact in artifacts.items():
         say(counts_line(name, artifact.counts))
-    for line in [*behind_lines(made_from), *(one for q in qualities for one in q.lines())]:
+    for line in [*behind_lines(made_from), *(line for q in qualities for line in q.lines())]:
         say(line)
     return Mined(artifacts, qualities, made_from)
 
 
-def plan_lines(steps: Mapping[str, Step], builder: Builder) -> list[str]:
-    """What would be made, and what is there."""
-    return [
-        f"{'there' if builder.find(step) is not None else 'to do'}  {name}  {step.path}"
-        for name, step in steps.items()
-    ]
+# --- the start of a comparison or a search --------------------------------------------------------
+
+
+def mine_shared(plan: Plan, roles: Sequence[str], builder: Builder, say: Say) -> dict[str, Any]:
+    """Make everything that trials share; say and return the counts of every drop.
+
+    Raises:
+        ConfigError: what was mined cannot carry a stage, however late in its trial that comes.
+    """
+    for step in plan.shared():
+        builder.get(step)
+    for stage in plan.stages.values():
+        groups = GroupReader(builder.get(stage.groups).local())
+        context = builder.context
+        stage.check(groups, context.micro_batch_tokens(), use_gpu=context.device() == "cuda")
+    for experiment in _re_ranked(plan):
+        for role in roles:
+            for step in experiment.reranking(role).steps().values():
+                builder.get(step)
+    steps = _counted_steps(plan, roles)
+    made_from = behind(steps, builder)
+    artifacts = {name: builder.get(step) for name, step in steps.items()}
+    for name, artifact in artifacts.items():
+        say(counts_line(name, artifact.counts))
+    for line in behind_lines(made_from):
+        say(line)
+    return {name: artifact.counts for name, artifact in {**artifacts, **made_from}.items()}
+
+
+def _re_ranked(plan: Plan) -> list[Experiment]:
+    """One experiment per backbone and first stages: what is re-ranked depends on nothing else."""
+
+    def key(experiment: Experiment) -> tuple[str, str, str]:
+        first_stages = (
+            experiment.candidates.model_dump_json(),
+            experiment.evaluation.model_dump_json(),
+        )
+        return (experiment.model.backbone, *first_stages)
+
+    return list({key(trial.experiment): trial.experiment for trial in plan.trials}.values())
+
+
+def _counted_steps(plan: Plan, roles: Sequence[str]) -> dict[str, Step]:
+    """The mined steps whose counts a reader needs, by name."""
+    first = plan.trials[0].experiment
+    steps: dict[str, Step] = {}
+    for role in ("validation", *roles):
+        steps[f"collection/{role}"] = first.collection(role)
+        steps[f"queries/{role}"] = first.queries(role)
+        steps[f"candidates/{role}"] = first.first_stage(role)
+    sets = training_sets(plan.trials)
+    for stages, data in sets.items():
+        for name, step in data.steps().items():
+            key = name.replace(" ", "_")
+            steps[key if len(sets) == 1 else f"{key}/{stages}"] = step
+    return steps

@@ -1,8 +1,8 @@
 """A short measurement of one kind of training: what a pair and a worker's memory cost here.
 
-    python -m raypipe.sweep.probe < question.json
+    python -m raypipe.commands.probe < question.json
 
-It runs in a process of its own, so that its peak memory is that of a training worker.
+The measurement runs in a process of its own, so that its peak memory is a training worker's.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def probe(stage: Any, threads: int, budget: int, batch_tokens: int) -> Cost | No
     }
     command = [sys.executable, "-m", "raypipe.commands.probe"]
     try:
-        done = subprocess.run(
+        process = subprocess.run(
             command,
             input=json.dumps(question),
             capture_output=True,
@@ -58,13 +58,14 @@ def probe(stage: Any, threads: int, budget: int, batch_tokens: int) -> Cost | No
             timeout=_WAIT_S,
             check=True,
         )
-        return Cost(**json.loads(done.stdout.splitlines()[-1]))
+        return Cost(**json.loads(process.stdout.splitlines()[-1]))
     except (OSError, subprocess.SubprocessError, ValueError, IndexError):
         return None
 
 
 def stage_folder(stage: Any) -> str | None:
-    """Of the backbone, where it is on this machine; a hub model's in the hub client's cache."""
+    """The backbone's directory, for a hub model in the hub client's cache; None if the backbone is
+    not on this machine."""
     backbone = stage.chain()[0].start
     return str(backbone.folder) if backbone.folder is not None else _cached(backbone)
 
@@ -73,19 +74,18 @@ def _cached(backbone: Any) -> str | None:
     from huggingface_hub import snapshot_download
 
     try:
-        found = snapshot_download(
+        folder = snapshot_download(
             backbone.source, revision=backbone.revision, local_files_only=True
         )
     except Exception:  # the hub client's errors have no common base; none is worth stopping for
         return None
-    return found if list(Path(found).glob("*.safetensors")) else None
+    return folder if list(Path(folder).glob("*.safetensors")) else None
 
 
 def group_size(stage: Any) -> int:
     """Documents per group, at most."""
-    chosen = stage.groups.negatives
-    groups = getattr(chosen, "groups", None)
-    return 2 if groups is None else 1 + int(groups.negatives.count)
+    form = getattr(stage.groups.negatives, "groups", None)
+    return 2 if form is None else 1 + int(form.negatives.count)
 
 
 def measure(question: dict[str, Any]) -> Cost:

@@ -1,4 +1,4 @@
-"""Reports of tracked jobs of another day, one or several side by side."""
+"""Reports of tracked jobs, also of jobs that ended long ago, one or several side by side."""
 
 from __future__ import annotations
 
@@ -36,17 +36,20 @@ def report_of(
     store = TrackingStore(tracking)
     named = [store.job(name) for name in names] or [store.job()]
     jobs = list({job.run_id: job for job in named}.values())
-    found = [read_report(store, job) for job in jobs]
-    for one, job in zip(found, jobs, strict=True):
-        if not any(row.results for row in one.rows):
-            raise ConfigError(f"tracked job {job.name} ({job.run_id}) has no finished row yet")
-    report = found[0]
-    for other, job in zip(found[1:], jobs[1:], strict=True):
+    reports = [read_report(store, job) for job in jobs]
+    for report, job in zip(reports, jobs, strict=True):
+        if not any(row.results for row in report.rows):
+            raise ConfigError(
+                f"tracked job {job.name} ({job.run_id}) has no finished row yet; wait for its "
+                "first one, or name another job"
+            )
+    report = reports[0]
+    for other, job in zip(reports[1:], jobs[1:], strict=True):
         report = beside(report, other, f"{job.name} {job.run_id[:6]}")
     if reference is not None:
-        names_of = [row.name for row in report.rows if not row.error]
-        if reference not in names_of:
-            raise ConfigError(f"--reference: no row {reference!r}{nearest(reference, names_of)}")
+        rows = [row.name for row in report.rows if not row.error]
+        if reference not in rows:
+            raise ConfigError(f"--reference: no row {reference!r}{nearest(reference, rows)}")
         report = replace(report, reference=reference)
     if margin is not None:
         report = replace(report, statistics=report.statistics.replace(margin=margin))
@@ -56,23 +59,26 @@ def report_of(
 def beside(report: Report, other: Report, name: str) -> Report:
     """Rows of another comparison beside those of this one.
 
-    Of the test sets those remain that both have, with the same queries. Baselines that are equal
-    stand once; other rows with a name that is taken get the job's name behind it.
+    Test sets remain that both have, with the same queries. Baselines that are equal stand once;
+    another row whose name is taken gets the other job's name behind its own.
 
     Args:
-        name: of the other job, which no job that is there already has.
+        name: of the other job; no job that is there already has this name.
 
     Raises:
         ConfigError: they have no test set in common.
     """
-    common = tuple(one for one in report.sets if _same_queries(report, other, one.name))
+    common = tuple(facts for facts in report.sets if _same_queries(report, other, facts.name))
     if not common:
-        raise ConfigError(f"{report.name} and {name} have no test set with the same queries")
+        raise ConfigError(
+            f"{report.name} and {name} have no test set with the same queries; report them one by "
+            "one"
+        )
     known = {row.name: row for row in report.rows}
     names: dict[str, str] = {}
     rows = list(report.rows)
     for row in other.rows:
-        if row.name in known and _equal(row, known[row.name], [one.name for one in common]):
+        if row.name in known and _equal(row, known[row.name], [facts.name for facts in common]):
             continue
         names[row.name] = row.name if row.name not in known else f"{row.name} ({name})"
         rows.append(replace(row, name=names[row.name]))
@@ -88,23 +94,23 @@ def beside(report: Report, other: Report, name: str) -> Report:
 
 
 def _same_queries(report: Report, other: Report, test_set: str) -> bool:
-    ours, theirs = (
-        next((row.results[test_set][0] for row in one.rows if test_set in row.results), None)
-        for one in (report, other)
+    left, right = (
+        next((row.results[test_set][0] for row in each.rows if test_set in row.results), None)
+        for each in (report, other)
     )
-    if ours is None or theirs is None:
+    if left is None or right is None or left.keys() != right.keys():
         return False
-    return ours.keys() == theirs.keys() and all(ours[m].keys() == theirs[m].keys() for m in ours)
+    return all(left[measure].keys() == right[measure].keys() for measure in left)
 
 
 def _equal(row: Row, other: Row, sets: Sequence[str]) -> bool:
     if row.kind != other.kind or row.error or other.error:
         return bool(row.error)
-    return all(list(row.results[one]) == list(other.results[one]) for one in sets)
+    return all(list(row.results[name]) == list(other.results[name]) for name in sets)
 
 
 def write(report: Report, html: Path | None, markdown: Path | None) -> None:
-    """Print the report, and write what was asked for."""
+    """Print the report, and write the files that are named."""
     print_report(report)
     if html is not None:
         html.write_text(to_html(report), "utf-8")

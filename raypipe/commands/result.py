@@ -1,4 +1,4 @@
-"""The finished comparison: printed, and handed to the tracked run as text, page and data."""
+"""What a finished job hands over: the report in every form, the best model, a summary."""
 
 from __future__ import annotations
 
@@ -9,12 +9,17 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
+from raypipe.commands.export import card_of
 from raypipe.commands.teacher_quality import TeacherQuality
 from raypipe.evaluation.report import plots
 from raypipe.evaluation.report.contents import Report
 from raypipe.evaluation.report.page import to_html
 from raypipe.evaluation.report.text import print_report, to_markdown
 from raypipe.recipe.evaluation_sets import MAIN
+from raypipe.recipe.trials import Trial
+from raypipe.storage.artifacts import Step
+from raypipe.storage.builder import Builder
+from raypipe.sweep.plan import Plan
 from raypipe.sweep.tracked_rows import COMPARISON, comparison_json
 from raypipe.tracking.relay import Relay
 
@@ -24,9 +29,10 @@ class Result:
     """What a job hands to its user and to other programs."""
 
     tracked_run: str
-    """The server's id; empty if it was not reached."""
+    """The server's id; empty if the server was not reached."""
     report: Report
     artifacts: dict[str, str]
+    """Kind to URI, from the best model's collection to its metrics; empty without a model."""
     counts: dict[str, Any]
     failed: dict[str, str] = field(default_factory=dict)
     """Trial name to error."""
@@ -45,7 +51,7 @@ class Result:
             "tracked_run": self.tracked_run,
             "artifacts": self.artifacts,
             "counts": self.counts,
-            "teachers": [dict(one.summary()) for one in self.teachers],
+            "teachers": [dict(quality.summary()) for quality in self.teachers],
             "rows": plain["sets"][MAIN]["rows"],
             "failed": self.failed,
             "report": plain,
@@ -53,7 +59,7 @@ class Result:
 
 
 def publish(report: Report, relay: Relay, run: str) -> None:
-    """Print, and hand Markdown, page, plot and data to the tracked run."""
+    """Print the report, and hand Markdown, page, plot and data to the tracked run."""
     print_report(report)
     relay.send("log_text", run, to_markdown(report), "report.md")
     relay.send("log_text", run, to_html(report), "report.html")
@@ -63,3 +69,40 @@ def publish(report: Report, relay: Relay, run: str) -> None:
         path = Path(folder) / "report.png"
         plots.save_png(path, plots.intervals(report, report.sets[0]))
         relay.send("log_bytes", run, path.read_bytes(), "report.png")
+
+
+def best_of(plan: Plan, builder: Builder) -> Trial | None:
+    """The trial with the best validation value, of those whose checkpoint stands: test queries
+    select nothing."""
+    values: list[tuple[Trial, float]] = []
+    for trial in plan.trials:
+        if (checkpoint := builder.find(plan.last(trial))) is not None:
+            best: dict[str, float] = checkpoint.counts["best"]
+            values.append((trial, best[trial.experiment.evaluation.selection]))
+    return max(values, key=lambda pair: pair[1])[0] if values else None
+
+
+def record_best(best: Trial, plan: Plan, builder: Builder, relay: Relay, run: str) -> None:
+    """The best trial's card and model; the server registers the model under the recipe's name if
+    it is new there."""
+    relay.send("log_text", run, str(card_of(best, plan, builder)), "README.md")
+    relay.send("tag", run, {"raypipe.best": best.name})
+    checkpoint = builder.get(plan.last(best))
+    means = builder.get(plan.metrics(best)).counts["means"]
+    weights = (str(checkpoint.local()), "reranker", best.experiment.name, means, checkpoint.digest)
+    relay.send("log_model", run, *weights)
+
+
+def line_of(trial: Trial, plan: Plan, builder: Builder) -> dict[str, str]:
+    """Kind to URI of the standing artifacts on the trial's line from collection to metrics; of
+    several of a kind the one nearest to the metrics."""
+    uris: dict[str, str] = {}
+
+    def visit(step: Step) -> None:
+        for below in {**step.inputs(), **step.needs()}.values():
+            visit(below)
+        if (artifact := builder.find(step)) is not None:
+            uris[step.kind] = artifact.uri
+
+    visit(plan.metrics(trial))
+    return dict(sorted(uris.items()))

@@ -1,13 +1,13 @@
-"""What a teacher is worth before anything is trained on it: its ranking of validation queries.
+"""How well a teacher ranks validation queries: what it is worth before anything is trained on it.
 
 Only queries count whose list the teacher knows: a file that covers some of the validation queries
-is judged by those, with the first stages on the same ones beside it.
+is judged by these queries, and so are the first stages beside it.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from raypipe.config import ConfigError
 from raypipe.datasets.steps import Queries
 from raypipe.groups.training_set import TrainingData
 from raypipe.inference.lists import Lists
+from raypipe.progress import Say
 from raypipe.recipe.experiment import Experiment
 from raypipe.runs.baselines import TeacherRun
 from raypipe.runs.metrics import Metrics
@@ -30,6 +31,7 @@ EFFECT = {
     "teacher": "what learns from it will hardly be",
     "filter teacher": "what it keeps out may be no false negative",
 }
+"""By role, what a teacher does that is not better than the first stage."""
 BLOCK = 1024
 """Queries whose lists are Python objects at a time."""
 
@@ -41,6 +43,7 @@ class TeacherQuality:
     stages: str
     """The stages that train on this teacher's values."""
     teacher: str
+    """The teacher's label; so are `lists` and `evaluated`."""
     lists: str
     """The first stage whose candidates the teacher sees in training."""
     depth: int
@@ -48,10 +51,10 @@ class TeacherQuality:
     lists_value: float | None
     """Of the teacher's own first stage."""
     evaluated: str
+    """The first stage whose candidates are re-ranked in the evaluation."""
     evaluated_value: float | None
-    """Of the first stage that is evaluated."""
     queries: int
-    """Validation queries that are measured: those whose list the teacher mostly knows."""
+    """Validation queries that are measured: the teacher knows half of their list or more."""
     of_queries: int
     """All validation queries."""
     why: str = ""
@@ -60,12 +63,12 @@ class TeacherQuality:
     """Or `filter teacher`, whose scores keep false negatives out."""
 
     def lines(self) -> list[str]:
-        """For people: the figures, then a warning for each that should worry."""
+        """For people: the figures, then a warning for every figure that should worry."""
         if self.teacher_value is None or self.lists_value is None or self.evaluated_value is None:
             return [f"{self.role} of {self.stages} ({self.teacher}): not measured, {self.why}"]
         own_order = self.teacher_value == self.lists_value
         itself = "" if own_order else f", {self.lists} itself {self.lists_value:.3f}"
-        said = [
+        lines = [
             f"{self.role} of {self.stages} ({self.teacher}), first {self.depth} of {self.lists}: "
             f"{MEASURE} on {self.queries} of {self.of_queries} validation queries "
             f"{self.teacher_value:.3f}{itself}; {self.evaluated}, which is evaluated, "
@@ -74,20 +77,21 @@ class TeacherQuality:
         # lists that are in the teacher's order already (a published re-ranking) have no value of
         # their own to compare with
         if self.teacher_value <= (self.evaluated_value if own_order else self.lists_value):
-            said.append(
+            lines.append(
                 f"WARNING: the {self.role} of {self.stages} is not better than the first stage; "
                 f"{EFFECT[self.role]}"
             )
         if self.lists_value < self.evaluated_value:
-            said.append(
+            lines.append(
                 f"WARNING: the teacher's lists come from {self.lists} ({self.lists_value:.3f}), "
                 f"weaker than the evaluated first stage {self.evaluated} "
                 f"({self.evaluated_value:.3f}); teacher lists must be as strong as what is "
                 "re-ranked (Schlatt et al. 2405.07920)"
             )
-        return said
+        return lines
 
     def summary(self) -> Mapping[str, Any]:
+        """For `--summary`: every field, and the warnings."""
         return {**vars(self), "warnings": self.lines()[1:]}
 
 
@@ -95,13 +99,13 @@ def teacher_quality(
     experiment: Experiment,
     sets: Mapping[str, TrainingData],
     builder: Builder,
-    say: Callable[[str], None] = lambda line: None,
+    say: Say = lambda line: None,
 ) -> list[TeacherQuality]:
-    """Measure the teachers of every training set, those of the filters too, and say it at once.
+    """Measure the teachers of every training set, the filters' teachers too; say what was found.
 
-    Nothing of the training lists is made for it: call it before they are scored, which may cost.
+    Only validation lists are scored: call this before the training lists are, which may cost much.
     """
-    found = []
+    qualities = []
     for stages, data in sets.items():
         roles = {"teacher": data.teacher, "filter teacher": data.filter_teacher}
         if roles["filter teacher"] == data.teacher:
@@ -109,11 +113,11 @@ def teacher_quality(
         for role, teacher in roles.items():
             if teacher is None:
                 continue
-            one = _Measured(experiment, data, teacher, builder, say).quality(stages, role)
-            found.append(one)
-            for line in one.lines():
+            measured = _Measured(experiment, data, teacher, builder, say)
+            qualities.append(measured.quality(stages, role))
+            for line in qualities[-1].lines():
                 say(line)
-    return found
+    return qualities
 
 
 @dataclass(frozen=True)
@@ -124,7 +128,7 @@ class _Measured:
     data: TrainingData
     teacher: Teacher
     builder: Builder
-    say: Callable[[str], None]
+    say: Say
 
     def quality(self, stages: str, role: str) -> TeacherQuality:
         values: dict[str, float] = {}
@@ -136,7 +140,7 @@ class _Measured:
             known = covered(self.builder.get(lists), self.builder.get(scores), self._depth)
             counts = self.builder.get(scores).counts
             self.say(counts_line(f"validation scores of the {role} of {stages}", counts))
-            if 2 * len(known) < every:  # the others keep first-stage order: no judgement of it
+            if 2 * len(known) < every:  # the other lists would keep the first stage's order
                 why = f"it knows the lists of {len(known)} of {every} validation queries only"
             else:
                 values = {name: self._mean(run, known) for name, run in self._runs().items()}
@@ -173,10 +177,10 @@ class _Measured:
         return self.teacher.scores(lists, self.experiment.precision)
 
     def _runs(self) -> dict[str, Step]:
-        """By the field of `TeacherQuality` that has their mean."""
-        given = (self._lists(), self._queries, self._depth)
+        """Runs of the validation queries, by the field of `TeacherQuality` that has their mean."""
+        lists = (self._lists(), self._queries, self._depth)
         return {
-            "teacher_value": TeacherRun(self._scores(), self.teacher.values, *given),
+            "teacher_value": TeacherRun(self._scores(), self.teacher.values, *lists),
             "lists_value": self._lists(),
             "evaluated_value": self.experiment.first_stage("validation"),
         }
@@ -188,16 +192,16 @@ class _Measured:
         return sum(values) / len(values)
 
 
-def covered(lists: Artifact, teacher: Artifact, depth: int) -> set[str]:
-    """The queries with a list, of whose first `depth` documents the teacher knows half or more."""
-    rows, said = Rows(lists, ["query_id", "doc_ids"]), TeacherValues(teacher)
-    found = set()
+def covered(lists: Artifact, scores: Artifact, depth: int) -> set[str]:
+    """The queries with a list of whose first `depth` documents the teacher knows half or more."""
+    rows, values = Rows(lists, ["query_id", "doc_ids"]), TeacherValues(scores)
+    queries = set()
     for start in range(0, len(rows), BLOCK):
-        part = rows.read(range(start, min(start + BLOCK, len(rows)))).to_pylist()
-        values = said.of_queries(row["query_id"] for row in part)
-        for row in part:
-            head, finite = row["doc_ids"][:depth], values.get(row["query_id"], {})
-            there = sum(math.isfinite(finite.get(doc_id, math.nan)) for doc_id in head)
-            if head and 2 * there >= len(head):
-                found.add(row["query_id"])
-    return found
+        block = rows.read(range(start, min(start + BLOCK, len(rows)))).to_pylist()
+        values_by_query = values.of_queries(row["query_id"] for row in block)
+        for row in block:
+            head, by_doc = row["doc_ids"][:depth], values_by_query.get(row["query_id"], {})
+            known = sum(math.isfinite(by_doc.get(doc_id, math.nan)) for doc_id in head)
+            if head and 2 * known >= len(head):
+                queries.add(row["query_id"])
+    return queries

@@ -1,8 +1,8 @@
-"""Frozen configuration: YAML recipes, dotted overrides, readable errors, digests.
+"""Errors of a recipe as its author reads them: dotted path, what was expected, what was found.
 
-Every choice of raypipe (loss, sampler, source, teacher) is a subclass of `Config`: typed fields
-with bounds, and one verb. A field marked `NOT_SEMANTIC` changes where or how fast something is
-computed, never what, and so stays out of digests.
+pydantic reports a wrong field by its path through models and union tags; a recipe has only keys.
+The functions here walk the annotations of config classes, so they can tell keys from tags and name
+the fields that are valid at a path.
 """
 
 from __future__ import annotations
@@ -17,75 +17,56 @@ from pydantic import BaseModel
 from raypipe.config import Config, nearest
 
 
-def _explain(cls: type[Config], item: dict[str, Any]) -> str:
-    loc = [str(part) for part in item["loc"]]
-    models = _models_at(cls, item["loc"][:-1])
-    # pydantic puts a union's tag into the path; a user never wrote it there.
-    path = ".".join(_user_path(cls, item["loc"])) or "the recipe"
-    found = f", found {item['input']!r}" if not isinstance(item["input"], Mapping) else ""
-    kind = item["type"]
+def explain(cls: type[Config], item: Mapping[str, Any]) -> str:
+    """One of pydantic's errors as a sentence: the dotted path, and what is wrong there.
+
+    Args:
+        cls: the class that was validated.
+        item: an entry of `ValidationError.errors()`.
+    """
+    loc, value, kind = item["loc"], item["input"], item["type"]
+    path = ".".join(_walk(cls, loc)[1]) or "the recipe"
+    found = f", found {value!r}" if not isinstance(value, Mapping) else ""
     if kind == "extra_forbidden":
-        valid = {name for model in models for name in model.model_fields}
-        return f"{path}: unknown key {loc[-1]!r}{nearest(loc[-1], valid)}"
+        key, parents = str(loc[-1]), _walk(cls, loc[:-1])[0]
+        valid = {name for model in parents for name in model.model_fields}
+        return f"{path}: unknown key {key!r}{nearest(key, valid)}"
     if kind == "union_tag_invalid":
-        ctx = item["ctx"]
-        tags = re.findall(r"'([^']*)'", str(ctx["expected_tags"]))
-        return f"{path}.type: unknown value {ctx['tag']!r}{nearest(str(ctx['tag']), tags)}"
+        tag, tags = str(item["ctx"]["tag"]), _quoted(item["ctx"]["expected_tags"])
+        return f"{path}.type: unknown value {tag!r}{nearest(tag, tags)}"
     if kind == "union_tag_not_found":
         return f"{path}: expected a mapping with a `type`{found}"
     if kind in ("literal_error", "enum"):
-        options = re.findall(r"'([^']*)'", str(item["ctx"]["expected"]))
-        return f"{path}: unknown value {item['input']!r}{nearest(str(item['input']), options)}"
+        options = _quoted(item["ctx"]["expected"])
+        return f"{path}: unknown value {value!r}{nearest(str(value), options)}"
     message = item["msg"].removeprefix("Value error, ")
     head, colon, rest = message.partition(": ")
-    inner = _models_at(cls, item["loc"])
-    if colon and path != "the recipe" and any(head.split(".")[0] in m.model_fields for m in inner):
+    field, models_here = head.split(".")[0], _walk(cls, loc)[0]
+    if colon and path != "the recipe" and any(field in m.model_fields for m in models_here):
         path, message = f"{path}.{head}", rest  # a check of several fields names one of its own
     return f"{path}: {message[0].lower() + message[1:]}{found}"
 
 
-def _unwrap(kind: Any) -> list[Any]:
-    """The alternatives behind Annotated and unions; a plain type is its own only alternative."""
-    if get_origin(kind) is Annotated:
-        return _unwrap(get_args(kind)[0])
-    if get_origin(kind) in (Union, types.UnionType):
-        return [one for arg in get_args(kind) for one in _unwrap(arg)]
-    return [kind]
-
-
-def _mapping_value(kind: Any) -> Any:
-    for one in _unwrap(kind):
-        if get_origin(one) in (dict, Mapping) and get_args(one):
-            return get_args(one)[1]
-    return None
-
-
-def _field_type(kind: Any, name: str) -> Any:
-    for one in _unwrap(kind):
-        if isinstance(one, type) and issubclass(one, BaseModel) and name in one.model_fields:
-            return one.model_fields[name].annotation
-    return None
+def _quoted(text: Any) -> list[str]:
+    """The names that pydantic lists in quotes."""
+    return re.findall(r"'([^']*)'", str(text))
 
 
 def _walk(kind: Any, loc: Iterable[Any]) -> tuple[list[type[BaseModel]], list[str]]:
     """Follow a pydantic error path: the models it ends at, and the path without union tags."""
     path: list[str] = []
     for part in loc:
-        models = _models(kind)
-        tagged = [m for m in models if part in _tags(m) or part == m.__name__]
-        if tagged and len(_unwrap(kind)) > 1:
+        tagged = [m for m in models(kind) if part in _tags(m) or part == m.__name__]
+        if tagged and len(_alternatives(kind)) > 1:
             kind = tagged[0]
             continue
         path.append(str(part))
-        inner = _mapping_value(kind)
+        inner = mapping_value(kind)
         if inner is None and isinstance(part, int):
-            inner = next((get_args(o)[0] for o in _unwrap(kind) if get_args(o)), None)
-        kind = inner if inner is not None else _field_type(kind, str(part))
-    return _models(kind), path
-
-
-def _models(kind: Any) -> list[type[BaseModel]]:
-    return [m for m in _unwrap(kind) if isinstance(m, type) and issubclass(m, BaseModel)]
+            lists = [get_args(alternative) for alternative in _alternatives(kind)]
+            inner = next((args[0] for args in lists if args), None)
+        kind = inner if inner is not None else field_type(kind, str(part))
+    return models(kind), path
 
 
 def _tags(model: type[BaseModel]) -> tuple[Any, ...]:
@@ -93,9 +74,32 @@ def _tags(model: type[BaseModel]) -> tuple[Any, ...]:
     return get_args(field.annotation) if field else ()
 
 
-def _models_at(cls: type[Config], loc: Iterable[Any]) -> list[type[BaseModel]]:
-    return _walk(cls, loc)[0]
+# --- what an annotation allows --------------------------------------------------------------------
 
 
-def _user_path(cls: type[Config], loc: Iterable[Any]) -> list[str]:
-    return _walk(cls, loc)[1]
+def models(kind: Any) -> list[type[BaseModel]]:
+    """The config classes among the alternatives of an annotation."""
+    return [m for m in _alternatives(kind) if isinstance(m, type) and issubclass(m, BaseModel)]
+
+
+def field_type(kind: Any, name: str) -> Any:
+    """The annotation of a field of one of the alternatives; None if none has it."""
+    fields = (model.model_fields.get(name) for model in models(kind))
+    return next((field.annotation for field in fields if field is not None), None)
+
+
+def mapping_value(kind: Any) -> Any:
+    """The annotation of the values where a mapping is among the alternatives; else None."""
+    for alternative in _alternatives(kind):
+        if get_origin(alternative) in (dict, Mapping) and get_args(alternative):
+            return get_args(alternative)[1]
+    return None
+
+
+def _alternatives(kind: Any) -> list[Any]:
+    """What stands behind Annotated and unions; a plain type is its own only alternative."""
+    if get_origin(kind) is Annotated:
+        return _alternatives(get_args(kind)[0])
+    if get_origin(kind) in (Union, types.UnionType):
+        return [alternative for arg in get_args(kind) for alternative in _alternatives(arg)]
+    return [kind]

@@ -1,9 +1,4 @@
-"""Frozen configuration: YAML recipes, dotted overrides, readable errors, digests.
-
-Every choice of raypipe (loss, sampler, source, teacher) is a subclass of `Config`: typed fields
-with bounds, and one verb. A field marked `NOT_SEMANTIC` changes where or how fast something is
-computed, never what, and so stays out of digests.
-"""
+"""Recipes as they are written: YAML on a base, variables of the environment, dotted overrides."""
 
 from __future__ import annotations
 
@@ -17,11 +12,15 @@ import yaml
 from pydantic import ValidationError
 
 from raypipe.config import C, Config, ConfigError, nearest
-from raypipe.recipe.errors import _explain, _field_type, _mapping_value, _models
+from raypipe.recipe.errors import explain, field_type, mapping_value, models
+
+BASE = "base"
+"""A recipe's key for the file that the recipe changes, relative to its own folder."""
+_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.1's float pattern refuses 1e-5; recipes are full of it."""
+    """Safe YAML that reads 1e-5 as a number, which YAML 1.1 takes for a string."""
 
 
 _Loader.add_implicit_resolver(
@@ -37,7 +36,7 @@ def parse_yaml(text: str) -> Any:
 
 
 def load(cls: type[C], path: str | Path, overrides: Iterable[str] = ()) -> C:
-    """Read a recipe, with the `base` that it changes; apply `a.b=c` overrides, validate.
+    """Read a recipe on the `base` that it changes, apply `a.b=c` overrides, and validate.
 
     Raises:
         ConfigError: the file is missing or not YAML, a key or value is unknown or out of range.
@@ -53,21 +52,25 @@ def load(cls: type[C], path: str | Path, overrides: Iterable[str] = ()) -> C:
         try:
             tree = override(cls, tree, key.strip(), parse_yaml(value))
         except yaml.YAMLError:
-            raise ConfigError(f"override {text!r}: the value is not valid YAML") from None
+            raise ConfigError(
+                f"override {text!r}: the value is not valid YAML; put it in quotes"
+            ) from None
     return validate(cls, expand_variables(tree, ""), str(path))
 
 
-BASE = "base"
-"""A recipe's key for the file it changes, relative to its own place."""
-
-
 def _read(path: Path, below: tuple[Path, ...]) -> dict[str, Any]:
+    """The tree of a recipe merged into the tree of its base.
+
+    Args:
+        below: the recipes that have this one as their base, the first one that was read first.
+    """
     if not path.is_file():
         near = nearest(path.name, [p.name for p in path.parent.glob("*.yaml")])
         of = f" (the base of {below[-1]})" if below else ""
         raise ConfigError(f"no recipe at {path}{of}{near}")
-    if path.resolve() in [one.resolve() for one in below]:
-        raise ConfigError(f"{path}: is its own base, by way of {', '.join(map(str, below))}")
+    if path.resolve() in [recipe.resolve() for recipe in below]:
+        way = ", ".join(map(str, below))
+        raise ConfigError(f"{path}: is its own base, by way of {way}; remove `{BASE}` from one")
     try:
         tree = parse_yaml(path.read_text("utf-8")) or {}
     except yaml.YAMLError as error:
@@ -81,51 +84,44 @@ def _read(path: Path, below: tuple[Path, ...]) -> dict[str, Any]:
 
 
 def merged(tree: Mapping[str, Any], changes: Mapping[str, Any], where: str = "") -> dict[str, Any]:
-    """`tree` with the fields that `changes` names.
+    """A copy of `tree` in which every field that `changes` names has the value given there.
 
-    Mappings are merged field by field, but one with another `type` takes the old one's place, and
-    so do an empty one and a sweep's whole space: what varies is no sum of two.
+    Mappings are merged field by field. A mapping replaces the old one whole if it has another
+    `type`, if it is empty, or if it is a sweep's space: its keys belong together.
+
+    Args:
+        where: the dotted path of `tree` in the recipe.
     """
-    out = dict(tree)
+    result = dict(tree)
     for key, value in changes.items():
-        old, path = out.get(key), f"{where}.{key}".lstrip(".")
-        other = (
-            isinstance(value, Mapping)
-            and isinstance(old, Mapping)
-            and (
-                path == "sweep.space"
-                or not value
-                or value.get("type", old.get("type")) != old.get("type")
-            )
-        )
-        if isinstance(value, Mapping) and isinstance(old, Mapping) and not other:
-            out[key] = merged(old, value, path)
-        else:
-            out[key] = value
-    return out
-
-
-_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
+        old, path = result.get(key), f"{where}.{key}".lstrip(".")
+        result[key] = value
+        if isinstance(value, Mapping) and isinstance(old, Mapping):
+            same_type = value.get("type", old.get("type")) == old.get("type")
+            if value and same_type and path != "sweep.space":
+                result[key] = merged(old, value, path)
+    return result
 
 
 def expand_variables(tree: Any, where: str) -> Any:
-    """`${NAME}` and `${NAME:-default}` in every string, from the environment of this process.
+    """`tree` with `${NAME}` and `${NAME:-default}` replaced in every string by the variables of
+    this process's environment, so that a recipe names a folder of data without a machine's path.
 
-    A recipe can so name a folder of data without a path of one machine.
+    Args:
+        where: the dotted path of `tree` in the recipe.
 
     Raises:
         ConfigError: a variable is not set and has no default.
     """
     if isinstance(tree, Mapping):
-        items = {k: expand_variables(v, f"{where}.{k}".lstrip(".")) for k, v in tree.items()}
-        return items
+        return {k: expand_variables(v, f"{where}.{k}".lstrip(".")) for k, v in tree.items()}
     if isinstance(tree, list):
-        return [expand_variables(one, where) for one in tree]
+        return [expand_variables(item, where) for item in tree]
     if not isinstance(tree, str):
         return tree
 
-    def value(found: re.Match[str]) -> str:
-        name, default = found.groups()
+    def value(variable: re.Match[str]) -> str:
+        name, default = variable.groups()
         if name in os.environ:
             return os.environ[name]
         if default is None:
@@ -136,11 +132,18 @@ def expand_variables(tree: Any, where: str) -> Any:
 
 
 def validate(cls: type[C], tree: Mapping[str, Any], where: str) -> C:
-    """`cls` from a plain tree; a `ConfigError` names every wrong field by its dotted path."""
+    """`cls` from a plain tree.
+
+    Args:
+        where: what the tree is, such as the file's name; errors begin with this.
+
+    Raises:
+        ConfigError: names every wrong field by its dotted path.
+    """
     try:
         return cls.model_validate(tree)
     except ValidationError as error:
-        lines = [_explain(cls, dict(item)) for item in error.errors()]
+        lines = [explain(cls, dict(item)) for item in error.errors()]
         raise ConfigError(f"{where}: " + "\n".join(dict.fromkeys(lines))) from None
 
 
@@ -155,27 +158,35 @@ def override(cls: type[Config], tree: Mapping[str, Any], key: str, value: Any) -
 
 
 def _override(kind: Any, tree: Any, parts: list[str], value: Any, key: str) -> dict[str, Any]:
-    out = dict(tree) if isinstance(tree, Mapping) else {}
+    """`override` of a part of the tree.
+
+    Args:
+        kind: the annotation of this part.
+        parts: what of the key stands below this part.
+        key: the whole key, for errors.
+    """
+    result = dict(tree) if isinstance(tree, Mapping) else {}
     head, *rest = parts
-    named = _mapping_value(kind)
-    if named is not None and not _models(named):  # free keys, which may hold dots: sweep.space
-        return {**out, ".".join(parts): value}
-    if named is not None and head not in out and (rest or not isinstance(value, Mapping)):
-        raise ConfigError(f"{key}: there is no {head!r} here{nearest(head, out)}")
+    item = mapping_value(kind)
+    if item is not None and not models(item):  # free keys, which may hold dots: sweep.space
+        return {**result, ".".join(parts): value}
+    if item is not None and head not in result and (rest or not isinstance(value, Mapping)):
+        raise ConfigError(f"{key}: there is no {head!r} here{nearest(head, result)}")
     if rest:
-        child = named if named is not None else _field_type(kind, head)
-        inner = out[head] if head in out else _field_default(kind, head)
-        out[head] = _override(child, inner, rest, value, key)
-    elif head == "type" and out.get("type") != value:
-        out = {"type": value}
+        child = item if item is not None else field_type(kind, head)
+        inner = result[head] if head in result else _field_default(kind, head)
+        result[head] = _override(child, inner, rest, value, key)
+    elif head == "type" and result.get("type") != value:
+        result = {"type": value}
     else:
-        out[head] = value
-    return out
+        result[head] = value
+    return result
 
 
 def _field_default(kind: Any, name: str) -> Any:
-    """The default of a field that a recipe does not write, so that a part of it can be set."""
-    for model in _models(kind):
+    """The default of a field that a recipe leaves out, so that an override can change a part of
+    it."""
+    for model in models(kind):
         if name in model.model_fields:
             default = model.model_fields[name].default
             return default.model_dump(mode="json") if isinstance(default, Config) else None

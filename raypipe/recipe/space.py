@@ -19,7 +19,7 @@ WHOLE = "recipe"
 
 
 class _Bounds(Config):
-    """Base of ranges."""
+    """Base of ranges, which only a search can draw from."""
 
     low: float
     high: float
@@ -35,10 +35,14 @@ class _Bounds(Config):
         return self
 
 
-class Uniform(_Bounds):
+class UniformRange(_Bounds):
     """A real number between two bounds."""
 
     type: Literal["uniform"] = "uniform"
+
+    def semantic(self) -> dict[str, Any]:
+        """Under the name that journals of earlier searches may hold."""
+        return {**super().semantic(), "class": "Uniform"}
 
 
 class Integer(_Bounds):
@@ -49,8 +53,8 @@ class Integer(_Bounds):
     high: int
 
 
-Range = Annotated[Uniform | Integer, Field(discriminator="type")]
-_RANGE: TypeAdapter[Uniform | Integer] = TypeAdapter(Range)
+Range = Annotated[UniformRange | Integer, Field(discriminator="type")]
+_RANGE: TypeAdapter[UniformRange | Integer] = TypeAdapter(Range)
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,8 @@ class Axis:
     """Dotted, as on the command line."""
     values: Mapping[str, Any] = field(default_factory=dict)
     """Label in tables to value; empty for a range."""
-    range: Uniform | Integer | None = None
+    range: UniformRange | Integer | None = None
+    """Where a search draws from; None where the key has values."""
     when: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Labels of earlier keys under which this key applies; empty: always."""
 
@@ -74,9 +79,9 @@ class Asha(Config):
     """Asynchronous successive halving (Li et al. 2020, arXiv 1810.05934) on validation values."""
 
     grace: int = Field(1, ge=1)
-    """Validations of the last stage before a trial can be stopped."""
+    """Validations of its last stage that a trial has before it can be stopped."""
     reduction: float = Field(3.0, gt=1)
-    """Of the trials that reach a rung, one in so many goes on."""
+    """One in so many of the trials that reach a rung goes on."""
 
 
 class Search(Config):
@@ -85,6 +90,7 @@ class Search(Config):
     algorithm: Literal["tpe", "random"] = "tpe"
     """tpe: Optuna's tree-structured Parzen estimator, which learns from finished trials."""
     trials: int = Field(16, ge=1)
+    """Draws from the space, those of interrupted runs of the same search among them."""
     startup: int = Field(6, ge=1)
     """Random trials before tpe draws its first conclusion."""
     seed: int = 1
@@ -100,9 +106,9 @@ class Sweep(Config):
     """compare: every combination, nothing stopped early, significance tests. search: a number of
     draws from the space, hopeless ones stopped early; the best on validation is tested."""
     space: dict[str, list[Any] | dict[str, Any]] = Field(default_factory=dict)
-    """Dotted key to what it may be: a list; a mapping from the name in tables to the value; either
-    one as `{values: ..., when: {other.key: LABEL}}` for fields that only some choices have; or, in
-    a search, a range `{type: uniform | integer, low: a, high: b, log: true}`. `seed` repeats rows;
+    """Dotted key to its values: a list; a mapping from names in tables to values; `{values: ...,
+    when: {other.key: LABEL}}` around either for fields that only some choices have; or, in a
+    search, a range `{type: uniform | integer, low: a, high: b, log: true}`. `seed` repeats rows;
     under `recipe` a value is a mapping of dotted keys that change together."""
     select: dict[str, list[Any]] = Field(default_factory=dict)
     """Keys `stages.NAME.FIELD` whose value is chosen on validation queries before the comparison:
@@ -114,9 +120,9 @@ class Sweep(Config):
     @model_validator(mode="after")
     def _readable(self) -> Sweep:
         known: dict[str, Axis] = {}
-        for key, given in self.space.items():
+        for key, entry in self.space.items():
             try:
-                axis = parse_axis(key, given)
+                axis = parse_axis(key, entry)
                 _check_when(axis, known)
             except ValueError as error:
                 raise ValueError(f"space.{key}: {error}") from None
@@ -139,45 +145,50 @@ class Sweep(Config):
 
     def axes(self) -> list[Axis]:
         """The keys of the space, in order."""
-        return [parse_axis(key, given) for key, given in self.space.items()]
+        return [parse_axis(key, entry) for key, entry in self.space.items()]
 
 
-def parse_axis(key: str, given: Any) -> Axis:
+def parse_axis(key: str, entry: Any) -> Axis:
     """An entry of `sweep.space`.
 
     Raises:
-        ValueError: it is neither a list, a mapping of labels, nor a range.
+        ValueError: the entry is neither a list, a mapping of labels, nor a range.
     """
     when: dict[str, tuple[str, ...]] = {}
-    if isinstance(given, Mapping) and "when" in given and given.keys() <= {"when", "values"}:
-        when = {k: _labels(v) for k, v in dict(given["when"]).items()}
-        given = given.get("values")
-    if isinstance(given, Mapping) and {"type", "low", "high"} <= given.keys():
-        when |= {k: _labels(v) for k, v in given.get("when", {}).items()}
-        plain = {k: v for k, v in given.items() if k != "when"}
+    if isinstance(entry, Mapping) and "when" in entry and entry.keys() <= {"when", "values"}:
+        when = {earlier: _labels(labels) for earlier, labels in dict(entry["when"]).items()}
+        entry = entry.get("values")
+    if isinstance(entry, Mapping) and {"type", "low", "high"} <= entry.keys():
+        when |= {earlier: _labels(labels) for earlier, labels in entry.get("when", {}).items()}
+        bounds = {name: value for name, value in entry.items() if name != "when"}
         try:
-            return Axis(key, {}, _RANGE.validate_python(plain), when)
+            return Axis(key, {}, _RANGE.validate_python(bounds), when)
         except ValidationError as error:
             raise ValueError(error.errors()[0]["msg"].removeprefix("Value error, ")) from None
-    if isinstance(given, Mapping):
-        values = {str(label): value for label, value in given.items()}
-    elif isinstance(given, list):
-        values = {(v if isinstance(v, str) else json.dumps(v)): v for v in given}
-        if len(values) < len(given):
-            raise ValueError(f"expected values with different names, found {given!r}")
+    if isinstance(entry, Mapping):
+        values = {str(label): value for label, value in entry.items()}
+    elif isinstance(entry, list):
+        values = {_label(value): value for value in entry}
+        if len(values) < len(entry):
+            raise ValueError(f"expected values with different names, found {entry!r}")
     else:
         values = {}
     if not values:
-        raise ValueError(f"expected a list, or a mapping from names to values, found {given!r}")
+        raise ValueError(f"expected a list, or a mapping from names to values, found {entry!r}")
     return Axis(key, values, None, when)
 
 
-def _labels(given: Any) -> tuple[str, ...]:
-    many = given if isinstance(given, list) else [given]
-    return tuple(one if isinstance(one, str) else json.dumps(one) for one in many)
+def _label(value: Any) -> str:
+    """A value as tables show it where the recipe gives it no name."""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _labels(values: Any) -> tuple[str, ...]:
+    return tuple(map(_label, values if isinstance(values, list) else [values]))
 
 
 def _check_when(axis: Axis, known: Mapping[str, Axis]) -> None:
+    """Refuse a condition on a key or a label that no earlier axis has."""
     for key, labels in axis.when.items():
         if key not in known:
             raise ValueError(f"when.{key}: no earlier key of the space{nearest(key, known)}")

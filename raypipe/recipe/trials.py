@@ -11,17 +11,20 @@ from raypipe.recipe.experiment import ARROW, Experiment
 from raypipe.recipe.reading import override, validate
 from raypipe.recipe.space import SEED, WHOLE, Axis
 
+Choice = tuple[str, str, Any]
+"""(dotted key, label, value)."""
+
 
 @dataclass(frozen=True)
 class Trial:
-    """One combination."""
+    """One combination of the sweep's values, as a recipe of its own."""
 
     name: str
     experiment: Experiment
     values: Mapping[str, str]
     """Dotted key to the label of its value."""
     chosen: Mapping[str, Any] | None = None
-    """Dotted key to the value that validation queries chose for it (`sweep.select`)."""
+    """Dotted key to the value that validation queries chose (`sweep.select`)."""
 
     @property
     def row(self) -> str:
@@ -30,12 +33,8 @@ class Trial:
         return " / ".join(labels) or f" {ARROW} ".join(self.experiment.stage_names)
 
 
-Choice = tuple[str, str, Any]
-"""(dotted key, label, value)."""
-
-
 def expand(experiment: Experiment) -> list[Trial]:
-    """All trials of a comparison in the order of the space, the last key varying fastest; of a
+    """All trials of a comparison in the order of the space, the last key varying fastest; for a
     search, trials that show every value once.
 
     Raises:
@@ -56,14 +55,16 @@ def expand(experiment: Experiment) -> list[Trial]:
 
 
 def _check_rows(experiment: Experiment, rows: Sequence[str]) -> None:
+    """Refuse a reference and published values of rows that the table will not have."""
     reference = experiment.reference
     if reference is not None and reference not in rows:
         raise ConfigError(f"reference: no row {reference!r}{nearest(reference, rows)}")
-    for place, table in enumerate(experiment.published):
-        for named in {row: None for values in table.values.values() for row in values}:
-            if named not in rows:
-                near = nearest(named, rows)
-                raise ConfigError(f"published.{place}.values: no row {named!r}{near}")
+    for position, table in enumerate(experiment.published):
+        for row in {row: None for values in table.values.values() for row in values}:
+            if row not in rows:
+                raise ConfigError(
+                    f"published.{position}.values: no row {row!r}{nearest(row, rows)}"
+                )
 
 
 def representatives(experiment: Experiment) -> list[Trial]:
@@ -75,58 +76,59 @@ def representatives(experiment: Experiment) -> list[Trial]:
         ConfigError: one is not a valid recipe.
     """
     axes = experiment.sweep.axes()
-    options = [
-        [(a.key, f"{v:g}", v) for v in (a.range.low, a.range.high)]
-        if a.range is not None
-        else [(a.key, label, value) for label, value in a.values.items()]
-        for a in axes
-    ]
-    found: dict[str, Trial] = {}
-    for place, given in enumerate(options):
-        for choice in given:
-            chosen: list[Choice] = []
-            for other, axis in enumerate(axes):
-                labels = {key: label for key, label, _ in chosen}
-                if axis.applies(labels):
-                    chosen.append(
-                        choice if other == place else _fitting(options[other], axes, axis)
-                    )
-            trial = trial_of(experiment, chosen)
-            found.setdefault(trial.name, trial)
-    return list(found.values()) or [trial_of(experiment, [])]
+    options = [_options(axis) for axis in axes]
+    trials: dict[str, Trial] = {}
+    for shown, choices_of_shown in enumerate(options):
+        for choice in choices_of_shown:
+            choices: list[Choice] = []
+            for position, axis in enumerate(axes):
+                if axis.applies({key: label for key, label, _ in choices}):
+                    fitting = _fitting(options[position], axes, axis)
+                    choices.append(choice if position == shown else fitting)
+            trial = trial_of(experiment, choices)
+            trials.setdefault(trial.name, trial)
+    return list(trials.values()) or [trial_of(experiment, [])]
+
+
+def _options(axis: Axis) -> list[Choice]:
+    """Every value of a key, or both ends of its range."""
+    if axis.range is not None:
+        return [(axis.key, f"{end:g}", end) for end in (axis.range.low, axis.range.high)]
+    return [(axis.key, label, value) for label, value in axis.values.items()]
 
 
 def _fitting(options: list[Choice], axes: Sequence[Axis], axis: Axis) -> Choice:
-    """The first value of another key, the one that later keys wait for if there is such."""
+    """The first value of a key under which a later key applies; without such a key its first."""
     for later in axes:
         for label in later.when.get(axis.key, ()):
-            return next(one for one in options if one[1] == label)
+            return next(choice for choice in options if choice[1] == label)
     return options[0]
 
 
 def by_row(trials: Sequence[Trial]) -> dict[str, list[Trial]]:
     """Trials by the row that they are repetitions of, in order."""
-    found: dict[str, list[Trial]] = {}
+    rows: dict[str, list[Trial]] = {}
     for trial in trials:
-        found.setdefault(trial.row, []).append(trial)
-    return found
+        rows.setdefault(trial.row, []).append(trial)
+    return rows
 
 
 def combinations(axes: Sequence[Axis]) -> Iterator[list[Choice]]:
     """Every combination; a key whose `when` does not hold is left out of it."""
+    yield from _extended([], axes)
 
-    def further(place: int, chosen: list[Choice]) -> Iterator[list[Choice]]:
-        if place == len(axes):
-            yield chosen
-            return
-        axis = axes[place]
-        if not axis.applies({key: label for key, label, _ in chosen}):
-            yield from further(place + 1, chosen)
-            return
-        for label, value in axis.values.items():
-            yield from further(place + 1, [*chosen, (axis.key, label, value)])
 
-    return further(0, [])
+def _extended(choices: list[Choice], axes: Sequence[Axis]) -> Iterator[list[Choice]]:
+    """The choices with every combination of these further axes."""
+    if not axes:
+        yield choices
+        return
+    axis, *later = axes
+    if not axis.applies({key: label for key, label, _ in choices}):
+        yield from _extended(choices, later)
+        return
+    for label, value in axis.values.items():
+        yield from _extended([*choices, (axis.key, label, value)], later)
 
 
 def trial_of(experiment: Experiment, choices: Sequence[Choice], name: str | None = None) -> Trial:
@@ -144,7 +146,7 @@ def trial_of(experiment: Experiment, choices: Sequence[Choice], name: str | None
         except ConfigError as error:
             raise ConfigError(f"{where}: {error}") from None
     try:
-        one = validate(Experiment, tree, where if labels else "the recipe")
+        changed = validate(Experiment, tree, where if labels else "the recipe")
     except ConfigError as error:
         hint = (
             "; a key that only some choices have takes `when`"
@@ -152,7 +154,8 @@ def trial_of(experiment: Experiment, choices: Sequence[Choice], name: str | None
             else ""
         )
         raise ConfigError(f"{error}{hint}") from None
-    return Trial(name or _name(labels) or f" {ARROW} ".join(one.stage_names), one, labels)
+    name = name or _name(labels) or f" {ARROW} ".join(changed.stage_names)
+    return Trial(name, changed, labels)
 
 
 def _name(labels: Mapping[str, str]) -> str:
@@ -173,7 +176,10 @@ def fixed_rows(experiment: Experiment) -> list[str]:
 
 
 def set_value(tree: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
-    """A mapping changes the fields it names and leaves the others, unless it has a `type`."""
+    """The tree with a key of the space set.
+
+    A mapping without a `type` changes the fields that it names and leaves the others.
+    """
     if isinstance(value, Mapping) and "type" not in value:
         for name, inner in value.items():
             tree = set_value(tree, name if key == WHOLE else f"{key}.{name}", inner)

@@ -1,56 +1,92 @@
-"""Which stages a sweep needs, each once, and which trial may start when."""
+"""Which stages the trials of a sweep need, each once, and which trial may start when."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
-
-from ray.tune.search import Searcher
+from functools import cached_property
 
 from raypipe.groups.training_set import TrainingData
+from raypipe.recipe.evaluation_sets import MAIN
+from raypipe.recipe.experiment import Role
 from raypipe.recipe.trials import Trial
+from raypipe.runs.metrics import Metrics
 from raypipe.stages.stage import Stage
 from raypipe.storage.artifacts import Step
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The stages behind the trials; trials with a common beginning share it."""
+    """Trials and the stages behind each; trials with a common beginning share its stages.
+
+    A trial's stages are built once, here: to build them reads the recipe, and to name them digests
+    every step below.
+    """
 
     trials: Sequence[Trial]
-    chains: Sequence[Sequence[Stage]]
-    """Per trial, its stages in order."""
+    _chains: Mapping[str, Sequence[Stage]]
+    """Trial name to its stages in order."""
 
     @classmethod
     def of(cls, trials: Sequence[Trial]) -> Plan:
-        return cls(trials, [trial.experiment.trained().chain() for trial in trials])
+        """The plan of trials with different names."""
+        return cls(trials, {trial.name: trial.experiment.trained().chain() for trial in trials})
 
-    @property
+    @classmethod
+    def joined(cls, plans: Iterable[Plan]) -> Plan:
+        """The trials of all plans, in order, with the stages that the plans know."""
+        plans = list(plans)
+        chains = {name: chain for plan in plans for name, chain in plan._chains.items()}
+        return cls([trial for plan in plans for trial in plan.trials], chains)
+
+    def only(self, trials: Sequence[Trial]) -> Plan:
+        """The plan of some of these trials."""
+        return Plan(trials, {trial.name: self.chain(trial) for trial in trials})
+
+    def without(self, names: Iterable[str]) -> Plan:
+        """The plan of the trials with other names, such as those that did not fail."""
+        left_out = set(names)
+        return self.only([trial for trial in self.trials if trial.name not in left_out])
+
+    def chain(self, trial: Trial) -> Sequence[Stage]:
+        """The trial's stages in order."""
+        return self._chains[trial.name]
+
+    def last(self, trial: Trial) -> Stage:
+        """The stage whose checkpoint is the trial's model."""
+        return self.chain(trial)[-1]
+
+    def metrics(self, trial: Trial, role: Role = MAIN) -> Metrics:
+        """The step that measures the trial's model on a test set."""
+        experiment = trial.experiment
+        return experiment.metrics(experiment.run_of(self.last(trial), role), role)
+
+    @cached_property
     def stages(self) -> dict[str, Stage]:
         """Distinct stages by digest, in order of first use."""
-        return {stage.digest: stage for chain in self.chains for stage in chain}
+        return {stage.digest: stage for trial in self.trials for stage in self.chain(trial)}
 
     def shared(self) -> list[Step]:
         """What all trials read and none should make: collections, lists, groups, tokens."""
-        found: dict[str, Step] = {}
+        inputs: dict[str, Step] = {}
         for stage in self.stages.values():
             for step in stage.inputs().values():
                 if not isinstance(step, Stage):
-                    found.setdefault(step.digest, step)
-        return list(found.values())
+                    inputs.setdefault(step.digest, step)
+        return list(inputs.values())
 
     def summary(self, standing: Callable[[Step], bool]) -> list[str]:
-        """Lines for people: how many stages, how many are already there."""
-        stages, asked = self.stages, sum(len(chain) for chain in self.chains)
-        there = sum(standing(stage) for stage in stages.values())
+        """Lines for people: how many stages, and which of them are already trained."""
+        uses = sum(len(self.chain(trial)) for trial in self.trials)
+        trained = sum(standing(stage) for stage in self.stages.values())
         lines = [
-            f"{_count(len(self.trials), 'trial')}, {_count(len(stages), 'distinct stage')} instead "
-            f"of {asked} ({there} already trained)"
+            f"{_count(len(self.trials), 'trial')}, {_count(len(self.stages), 'distinct stage')} "
+            f"instead of {uses} ({trained} already trained)"
         ]
-        for trial, chain in zip(self.trials, self.chains, strict=True):
+        for trial in self.trials:
             marks = " -> ".join(
-                f"{stage.stage_name}{' (there)' if standing(stage) else ''}" for stage in chain
+                f"{stage.stage_name}{' (there)' if standing(stage) else ''}"
+                for stage in self.chain(trial)
             )
             lines.append(f"  {trial.name}: {marks}")
         return lines
@@ -61,7 +97,7 @@ def training_sets(trials: Sequence[Trial]) -> dict[str, TrainingData]:
 
     Where trials differ in what a stage trains on, the name of the set's first trial stands behind.
     """
-    users: dict[str, dict[str, str]] = {}
+    users: dict[str, dict[str, str]] = {}  # the set's digest -> its stages -> the first trial
     sets: dict[str, TrainingData] = {}
     for trial in trials:
         for stages, data in trial.experiment.training_sets().items():
@@ -70,10 +106,9 @@ def training_sets(trials: Sequence[Trial]) -> dict[str, TrainingData]:
             for stage in stages.split(", "):
                 users.setdefault(digest, {}).setdefault(stage, trial.name)
     named: dict[str, TrainingData] = {}
-    for digest, stages in users.items():
-        name = ", ".join(stages)
-        unique = name if name not in named else f"{name} ({next(iter(stages.values()))})"
-        named[unique] = sets[digest]
+    for digest, first_trials in users.items():
+        name, first = ", ".join(first_trials), next(iter(first_trials.values()))
+        named[name if name not in named else f"{name} ({first})"] = sets[digest]
     return named
 
 
@@ -109,42 +144,3 @@ class Readiness:
 
 def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
-class PlannedSearch(Searcher):
-    """Suggests a trial as soon as nobody else is training what it needs.
-
-    A trial that must wait is not suggested, so it holds neither a slot nor a CPU.
-    """
-
-    def __init__(self, readiness: Readiness) -> None:
-        super().__init__()
-        self._readiness = readiness
-        self.asked: dict[str, int] = {}
-        """Tune's id of a trial to its position in the plan."""
-
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        """The position of the next trial, None to ask again later."""
-        if not self._readiness.waiting:
-            return Searcher.FINISHED
-        position = self._readiness.next()
-        if position is None:
-            return None
-        self.asked[trial_id] = position
-        return {"trial": position}
-
-    def on_trial_complete(
-        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
-    ) -> None:
-        """Free what the trial did not commit."""
-        self._readiness.finished(self.asked[trial_id])
-
-    def save(self, checkpoint_path: str) -> None:
-        """Nothing to save: what was reached stands in the artifact store."""
-
-    def restore(self, checkpoint_path: str) -> None:
-        """See `save`."""
-
-    def set_search_properties(self, metric: Any, mode: Any, config: Any, **spec: Any) -> bool:
-        """There is no metric to optimise."""
-        return True

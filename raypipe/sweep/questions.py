@@ -18,102 +18,118 @@ from raypipe.recipe.experiment import Experiment
 from raypipe.recipe.space import SEED
 from raypipe.recipe.trials import Choice, Trial, trial_of
 from raypipe.storage.builder import Builder
+from raypipe.sweep.plan import Plan
 
-_NONE = "no checkpoint stands"
+Questions = Mapping[tuple[str, str], "Question"]
+"""(trial name, stage name) to the question whose answer the stage takes."""
 
 
 @dataclass(frozen=True)
 class Question:
-    """One stage of some trials, and the candidates for its values."""
+    """Which values one stage of some trials takes."""
 
     name: str
-    stage: str
-    candidates: tuple[Trial, ...]
+    candidates: Plan
     """The stage alone, once per combination of values."""
     values: tuple[tuple[Choice, ...], ...]
     """What each candidate sets."""
 
+    @property
+    def digests(self) -> tuple[str, ...]:
+        """The candidates' stages: trials whose digests are equal ask the same."""
+        return tuple(self.candidates.last(trial).digest for trial in self.candidates.trials)
 
-def questions(experiment: Experiment, trials: Sequence[Trial]) -> dict[tuple[str, str], Question]:
-    """What is to be chosen, by (trial, stage); trials that ask the same share one question.
+
+@dataclass(frozen=True)
+class Answers:
+    """The trials of a comparison with the values that validation queries chose."""
+
+    trials: list[Trial]
+    """In order; a trial without an answer is as it was."""
+    sentences: list[str]
+    """What was chosen for each question, and among which values."""
+    errors: dict[str, str]
+    """By name of the trials for whose values every candidate failed."""
+
+
+def questions(experiment: Experiment, trials: Sequence[Trial]) -> Questions:
+    """What `sweep.select` asks; trials that ask the same share one question.
 
     Raises:
         ConfigError: a key names a stage that no trial has, or a value is not valid.
     """
     keys = experiment.sweep.select
-    stages = {key.split(".")[1] for key in keys}
     known = {name for trial in trials for name in trial.experiment.stage_names}
-    for name in sorted(stages - known):
+    for name in sorted({_stage_of(key) for key in keys} - known):
         raise ConfigError(f"sweep.select: no trial has a stage {name!r}{nearest(name, known)}")
-    first = trials[0].experiment.seed
-    found: dict[tuple[str, str], Question] = {}
-    shared: dict[str, Question] = {}
+    first_seed = trials[0].experiment.seed
+    asked: dict[tuple[str, str], Question] = {}
+    distinct: dict[tuple[str, ...], Question] = {}
     for trial in trials:
         for stage in trial.experiment.stage_names:
-            mine = {k: v for k, v in keys.items() if k.split(".")[1] == stage}
-            if not mine:
-                continue
-            one = _question(trial, stage, mine, first)
-            key = "|".join(c.experiment.trained().digest for c in one.candidates)
-            found[trial.name, stage] = shared.setdefault(key, one)
-    return found
+            stage_keys = {key: keys[key] for key in keys if _stage_of(key) == stage}
+            if stage_keys:
+                question = _question(trial, stage, stage_keys, first_seed)
+                asked[trial.name, stage] = distinct.setdefault(question.digests, question)
+    return asked
+
+
+def _stage_of(key: str) -> str:
+    """`contrastive` of `stages.contrastive.lr`."""
+    return key.split(".")[1]
+
+
+def _field_of(key: str) -> str:
+    """`loss.margin` of `stages.contrastive.loss.margin`."""
+    return key.split(".", 2)[2]
 
 
 def _question(trial: Trial, stage: str, keys: Mapping[str, Sequence[Any]], seed: int) -> Question:
     alone = trial.experiment.replace(
         order=(stage,), seed=seed, reference=None, sweep=trial.experiment.sweep.replace(select={})
     )
-    labels = [f"{v}" for k, v in trial.values.items() if k not in (SEED, "order")]
+    labels = [label for key, label in trial.values.items() if key not in (SEED, "order")]
     candidates, values = [], []
     for combination in itertools.product(*keys.values()):
         choices: tuple[Choice, ...] = tuple(
-            (k, v if isinstance(v, str) else json.dumps(v), v)
-            for k, v in zip(keys, combination, strict=True)
+            (key, value if isinstance(value, str) else json.dumps(value), value)
+            for key, value in zip(keys, combination, strict=True)
         )
-        shown = ", ".join(f"{k.split('.', 2)[2]}={label}" for k, label, _ in choices)
-        name = " / ".join(["select", *labels, stage, shown])
+        settings = ", ".join(f"{_field_of(key)}={label}" for key, label, _ in choices)
+        name = " / ".join(["select", *labels, stage, settings])
         candidates.append(trial_of(alone, choices, name))
         values.append(choices)
-    title = " / ".join([*labels, stage])
-    return Question(title, stage, tuple(candidates), tuple(values))
+    return Question(" / ".join([*labels, stage]), Plan.of(candidates), tuple(values))
 
 
-def candidates_of(asked: Mapping[tuple[str, str], Question]) -> list[Trial]:
-    """Every candidate once."""
-    distinct = {
-        one.experiment.trained().digest: one
-        for question in asked.values()
-        for one in question.candidates
-    }
-    return list(distinct.values())
+def candidates_of(asked: Questions) -> Plan:
+    """The candidates of all questions, each once."""
+    distinct = {question.digests: question for question in asked.values()}
+    return Plan.joined(question.candidates for question in distinct.values())
 
 
 def answer(
-    trials: Sequence[Trial],
-    asked: Mapping[tuple[str, str], Question],
-    builder: Builder,
-    failed: Mapping[str, str],
-) -> tuple[list[Trial], list[str], dict[str, str]]:
-    """The trials with the chosen values; what was chosen, in sentences; the errors, by name, of
-    trials for whose values every candidate failed.
+    trials: Sequence[Trial], asked: Questions, builder: Builder, failed: Mapping[str, str]
+) -> Answers:
+    """Choose the value with the best validation for every question.
 
-    Of equally good values the first one is taken; a candidate that failed is none.
+    Of equally good values the first one is taken; a candidate that failed has no validation.
+
+    Args:
+        failed: name of a candidate to its error.
     """
     chosen: dict[str, tuple[Choice, ...]] = {}
-    said = []
-    lost: dict[str, str] = {}
-    for question in dict.fromkeys(q.name for q in asked.values()):
-        one = next(q for q in asked.values() if q.name == question)
+    answers = Answers([], [], {})
+    for question in {question.name: question for question in asked.values()}.values():
         try:
-            chosen[question], sentence = _best(one, builder, failed)
+            chosen[question.name], sentence = _best(question, builder, failed)
+            answers.sentences.append(sentence)
         except RuntimeError as error:
-            lost |= {name: str(error) for (name, _), q in asked.items() if q.name == question}
-        else:
-            said.append(sentence)
-    answered = []
+            users = [name for (name, _), other in asked.items() if other.name == question.name]
+            answers.errors.update(dict.fromkeys(users, str(error)))
     for trial in trials:
-        if trial.name in lost:
-            answered.append(trial)
+        if trial.name in answers.errors:
+            answers.trials.append(trial)
             continue
         choices = [
             choice
@@ -121,31 +137,37 @@ def answer(
             if (trial.name, stage) in asked
             for choice in chosen[asked[trial.name, stage].name]
         ]
-        again = trial_of(trial.experiment, choices)
+        experiment = trial_of(trial.experiment, choices).experiment
         values = {key: value for key, _, value in choices}
-        answered.append(replace(trial, experiment=again.experiment, chosen=values))
-    return answered, said, lost
+        answers.trials.append(replace(trial, experiment=experiment, chosen=values))
+    return answers
 
 
 def _best(
     question: Question, builder: Builder, failed: Mapping[str, str]
 ) -> tuple[tuple[Choice, ...], str]:
-    measure = question.candidates[0].experiment.evaluation.selection
-    standing = [
-        (builder.find(one.experiment.trained()), choices)
-        for one, choices in zip(question.candidates, question.values, strict=True)
-        if one.name not in failed
-    ]
-    scored = [(a.counts["best"][measure], c) for a, c in standing if a is not None]
-    if not scored:
+    """The values of the best candidate, and a sentence that says so.
+
+    Raises:
+        RuntimeError: no candidate of the question has a checkpoint.
+    """
+    plan = question.candidates
+    measure = plan.trials[0].experiment.evaluation.selection
+    validated: list[tuple[float, tuple[Choice, ...]]] = []
+    for trial, choices in zip(plan.trials, question.values, strict=True):
+        checkpoint = None if trial.name in failed else builder.find(plan.last(trial))
+        if checkpoint is not None:
+            validated.append((checkpoint.counts["best"][measure], choices))
+    if not validated:
+        errors = [failed[trial.name] for trial in plan.trials if trial.name in failed]
         raise RuntimeError(
             f"sweep.select: every value of {question.name} failed: "
-            f"{next((failed[c.name] for c in question.candidates if c.name in failed), _NONE)}"
+            f"{errors[0] if errors else 'no checkpoint stands'}"
         )
-    best = max(value for value, _ in scored)
-    choices = next(c for value, c in scored if value == best)
-    shown = "; ".join(
-        f"{', '.join(label for _, label, _ in c)}: {value:.3f}" for value, c in scored
+    _, best = max(validated, key=lambda pair: pair[0])  # the first of equal ones
+    values = "; ".join(
+        f"{', '.join(label for _, label, _ in choices)}: {value:.3f}"
+        for value, choices in validated
     )
-    keys = ", ".join(f"{key.split('.', 2)[2]} {label}" for key, label, _ in choices)
-    return choices, f"{question.name}: {keys} chosen by validation {measure} ({shown})"
+    settings = ", ".join(f"{_field_of(key)} {label}" for key, label, _ in best)
+    return best, f"{question.name}: {settings} chosen by validation {measure} ({values})"

@@ -1,4 +1,4 @@
-"""The finished comparison: printed, and handed to the tracked run as text, page and data."""
+"""What a report says beside its rows: titles of test sets, curves, alarms, links, the reference."""
 
 from __future__ import annotations
 
@@ -11,19 +11,24 @@ from raypipe.evaluation.report.published import published_for
 from raypipe.evaluation.results import Row
 from raypipe.recipe.evaluation_sets import MAIN
 from raypipe.recipe.experiment import Experiment
-from raypipe.recipe.trials import Trial
+from raypipe.recipe.trials import by_row
 from raypipe.stages.stage import history
 from raypipe.storage.builder import Builder
+from raypipe.sweep.plan import Plan
 from raypipe.tracking.relay import Relay, series
 
-_GONE = "its checkpoint was deleted; the values are stored, so nothing was trained again"
+_DELETED = "its checkpoint was deleted; the values are stored, so nothing was trained again"
 _FIGURE = re.compile(r"\d+([.,]\d+)*(e[+-]?\d+)?")
 
 
 def set_facts(
     experiment: Experiment, counts: Mapping[str, Any], roles: Sequence[str]
 ) -> tuple[SetFacts, ...]:
-    """Test sets as tables name them, with the sizes that a reader needs to judge them."""
+    """Test sets as tables name them, with the sizes that a reader needs to judge them.
+
+    Args:
+        counts: of what was mined, by `queries/ROLE`, `collection/ROLE` and `groups`.
+    """
     return tuple(_set_facts(experiment, counts, role) for role in roles)
 
 
@@ -40,7 +45,7 @@ def _set_facts(experiment: Experiment, counts: Mapping[str, Any], role: str) -> 
     ]
     if role == MAIN:
         title.append(f"{counts['queries/validation']['queries']:,} validation queries")
-        title += _groups(counts)
+        title += _group_lines(counts)
     values, sources = published_for(
         experiment.published, queries.dataset, queries.split, source.label
     )
@@ -48,64 +53,69 @@ def _set_facts(experiment: Experiment, counts: Mapping[str, Any], role: str) -> 
     return SetFacts(role, tuple(title), experiment.measures(role), suite, values, sources)
 
 
-def _groups(counts: Mapping[str, Any]) -> list[str]:
-    said = []
+def _group_lines(counts: Mapping[str, Any]) -> list[str]:
+    """How many groups were trained on, a line per training set."""
+    lines = []
     for key, groups in counts.items():
         name, _, stages = key.partition("/")
         if name == "groups":
             of = f" of {stages}" if stages else ""
-            said.append(
+            lines.append(
                 f"{groups['groups']:,} training groups{of}, {groups['pairs']:,} pairs per epoch"
             )
-    return said
+    return lines
 
 
-def curves_of(
-    rows: Mapping[str, Sequence[Trial]], builder: Builder
-) -> dict[str, list[StageHistory]]:
-    """What every stage of these rows reported, from the checkpoints that stand."""
+def curves_of(plan: Plan, builder: Builder) -> dict[str, list[StageHistory]]:
+    """What the stages of every row reported while they were trained, from standing checkpoints."""
     return {
-        name: [
+        row: [
             StageHistory(stage.stage_name, trial.experiment.seed, series(history(checkpoint)))
             for trial in trials
-            for stage in trial.experiment.trained().chain()
+            for stage in plan.chain(trial)
             if (checkpoint := builder.find(stage)) is not None
         ]
-        for name, trials in rows.items()
+        for row, trials in by_row(plan.trials).items()
     }
 
 
-def alarms_of(trials: Sequence[Trial], builder: Builder) -> list[str]:
-    """What alarms and filters said of the trials' stages, each stage once; which are gone.
+def alarms_of(plan: Plan, builder: Builder) -> list[str]:
+    """The alarms, the filters' shares and the deleted checkpoints of all stages, in sentences.
 
-    An alarm that several seeds of a row were told, whatever its figures, stands once, with the
-    figures of the first and the names of the others; of filters what has the same figures.
+    A stage that several trials share is asked once. Seeds of a row whose sentences about a stage
+    are alike get one sentence: the first seed's, with the other seeds named behind it. Alarms are
+    alike if they differ in their figures only; of a filter the figures are what the sentence says,
+    so they must be equal.
     """
-    said: dict[tuple[str, int, str, str], tuple[str, list[str]]] = {}
-    heard: set[str] = set()
-    for trial in trials:
-        for place, stage in enumerate(trial.experiment.trained().chain()):
-            if stage.digest in heard:
+    sentences: dict[tuple[str, int, str, str], str] = {}  # by row, position, stage and gist
+    seeds: dict[tuple[str, int, str, str], list[str]] = {}
+    asked: set[str] = set()
+    for trial in plan.trials:
+        for position, stage in enumerate(plan.chain(trial)):
+            if stage.digest in asked:
                 continue
-            heard.add(stage.digest)
+            asked.add(stage.digest)
             checkpoint = builder.find(stage)
-            counts = {"alarms": [_GONE]} if checkpoint is None else checkpoint.counts
-            alike = {one: _FIGURE.sub("0", one) for one in counts.get("alarms", ())}
-            alike |= {one: one for one in _filtered(counts)}  # there the figures are what counts
-            for sentence, gist in alike.items():
-                kind = (trial.row, place, stage.stage_name, gist)
-                whole = f"{trial.name}, {stage.stage_name}: {sentence}"
-                said.setdefault(kind, (whole, []))[1].append(str(trial.experiment.seed))
-    return [
-        f"{first} (Likewise seed{'s' * (len(seeds) > 2)} {', '.join(seeds[1:])}.)"
-        if seeds[1:]
-        else first
-        for first, seeds in said.values()
-    ]
+            counts = {"alarms": [_DELETED]} if checkpoint is None else checkpoint.counts
+            gists = {alarm: _FIGURE.sub("0", alarm) for alarm in counts.get("alarms", ())}
+            gists |= {share: share for share in _filter_shares(counts)}
+            for sentence, gist in gists.items():
+                key = (trial.row, position, stage.stage_name, gist)
+                sentences.setdefault(key, f"{trial.name}, {stage.stage_name}: {sentence}")
+                seeds.setdefault(key, []).append(str(trial.experiment.seed))
+    return [sentence + _likewise(seeds[key][1:]) for key, sentence in sentences.items()]
 
 
-def _filtered(counts: Mapping[str, Any]) -> list[str]:
-    """What a stage's filter left out; the row without the filter says what it did."""
+def _likewise(seeds: Sequence[str]) -> str:
+    """The end of a sentence that holds for further seeds too."""
+    if not seeds:
+        return ""
+    return f" (Likewise seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}.)"
+
+
+def _filter_shares(counts: Mapping[str, Any]) -> list[str]:
+    """How much a stage's filter kept, if the stage has one; what that did to the model only a row
+    without the filter can say."""
     if counts.get("filtering/kept_share") is None:
         return []
     kept, work = counts["filtering/kept_share"], counts["filtering/compute"]
@@ -116,14 +126,17 @@ def _filtered(counts: Mapping[str, Any]) -> list[str]:
 
 
 def links_of(rows: Sequence[Row], relay: Relay) -> dict[str, list[str]]:
-    """Addresses of the tracked runs, a try that failed among them."""
+    """Row name to the addresses of its tracked runs, those of failed tries among them."""
     links = relay.links()
     return {row.name: links[row.name] for row in rows if row.name in links}
 
 
 def reference_of(experiment: Experiment, rows: Sequence[Row]) -> tuple[str | None, list[str]]:
-    """The reference if its row is there; a note if it is not."""
-    named = experiment.reference
-    if named is None or any(row.name == named and not row.error for row in rows):
-        return named, []
-    return None, [f"reference {named!r} has no row: nothing was tested against it"]
+    """The recipe's reference, or None and a note where the table lacks its row.
+
+    A search has none: nothing is tested against anything.
+    """
+    reference = experiment.reference if experiment.sweep.mode == "compare" else None
+    if reference is None or any(row.name == reference and not row.error for row in rows):
+        return reference, []
+    return None, [f"reference {reference!r} has no row: nothing was tested against it"]

@@ -11,10 +11,12 @@ from raypipe.config import flatten
 from raypipe.recipe.evaluation_sets import MAIN
 from raypipe.recipe.trials import Trial
 from raypipe.resources import Context
+from raypipe.runs.metrics import Metrics
 from raypipe.stages.stage import Stage, history
-from raypipe.storage.artifacts import Artifact
+from raypipe.storage.artifacts import Artifact, Step
 from raypipe.storage.builder import Builder
 from raypipe.storage.files import without_secrets
+from raypipe.sweep.plan import Plan
 from raypipe.sweep.table_rows import chain_facts, totals, trained_row, trainer_facts
 from raypipe.sweep.tracked_rows import ERROR_TAG, SEED_TAG, log_row
 from raypipe.tracking.relay import ROW_TAG, Relay, StageReports, series
@@ -24,37 +26,38 @@ OnReport = Callable[[dict[str, Any]], None]
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-    """What to do with a trial."""
+    """What to do with the trials of a plan."""
 
+    plan: Plan
     roles: tuple[str, ...] = (MAIN,)
-    """Test sets that its last stage is judged on; empty: it is trained only."""
+    """Test sets that a trial's model is judged on; empty: the trial is trained only."""
     tags: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    """Of its tracked run."""
+    """Of the trials' tracked runs."""
     needed: frozenset[str] = frozenset()
-    """Digests of last stages that somebody reads though everything of the trial is measured."""
+    """Digests of last stages whose checkpoints are read after the trials: a deleted one is trained
+    again though its trial is measured."""
 
-    def metrics(self, trial: Trial) -> dict[str, Any]:
+    def metrics(self, trial: Trial) -> dict[str, Metrics]:
         """The metrics step of every test set."""
-        one = trial.experiment
-        return {role: one.metrics(one.run_of(one.trained(), role), role) for role in self.roles}
+        return {role: self.plan.metrics(trial, role) for role in self.roles}
 
     def done(self, trial: Trial, builder: Builder) -> bool:
         """Whether everything that `run_trial` makes stands.
 
         A measured trial whose checkpoint was deleted is done, unless the checkpoint is needed.
         """
-        last, metrics = trial.experiment.trained(), self.metrics(trial)
-        steps = list(metrics.values())
-        if not metrics or last.digest in self.needed:
+        last = self.plan.last(trial)
+        steps: list[Step] = list(self.metrics(trial).values())
+        if not steps or last.digest in self.needed:
             steps.append(last)
         return all(builder.find(step) is not None for step in steps)
 
 
 def missing(chain: Sequence[Stage], builder: Builder) -> list[Stage]:
     """The stages that are trained to have the last one: those behind the last that stands."""
-    for place in range(len(chain), 0, -1):
-        if builder.find(chain[place - 1]) is not None:
-            return list(chain[place:])
+    for count in range(len(chain), 0, -1):
+        if builder.find(chain[count - 1]) is not None:
+            return list(chain[count:])
     return list(chain)
 
 
@@ -68,17 +71,17 @@ def run_trial(
 ) -> dict[str, float]:
     """Train what is missing, re-rank the test queries, measure.
 
-    A stage that stands no more and that nobody needs is not trained again.
+    A deleted stage that nothing needs any more is not trained again.
 
     Args:
-        on_report: given what the last stage reports while it is trained.
+        parent: the relay's id of the job's tracked run.
+        on_report: called with what the last stage reports while it is trained.
 
     Returns:
         Means by measure, those of further test sets as SET/MEASURE; of a trial that is trained
         only, the best validation.
     """
-    experiment = trial.experiment
-    chain = experiment.trained().chain()
+    experiment, chain = trial.experiment, work.plan.chain(trial)
     params = {**flatten(experiment.public()), **{f"sweep.{k}": v for k, v in trial.values.items()}}
     tags = {ROW_TAG: trial.row, SEED_TAG: experiment.seed, "stages": len(chain)}
     run = relay.start(trial.name, "trial", parent, params, {**tags, **work.tags})
@@ -88,8 +91,8 @@ def run_trial(
         for stage in chain:
             if stage not in to_train and builder.find(stage) is None:
                 continue
-            last = on_report if stage is chain[-1] else None
-            if _stage(stage, builder, relay, run, last):
+            listener = on_report if stage is chain[-1] else None
+            if _run_stage(stage, builder, relay, run, listener):
                 made.add(stage.digest)
         metrics = {role: builder.get(step) for role, step in work.metrics(trial).items()}
     except BaseException as error:
@@ -98,20 +101,21 @@ def run_trial(
         raise
     facts, checkpoint = chain_facts(chain, builder), builder.find(chain[-1])
     counts = {} if checkpoint is None else checkpoint.counts["best"]
-    best = {k: float(v) for k, v in counts.items()}
-    means = means_of(metrics) if metrics else {}
-    validation = {f"validation/{k}": v for k, v in best.items()}
+    best = {measure: float(value) for measure, value in counts.items()}
+    means = means_of(metrics)
+    validation = {f"validation/{measure}": value for measure, value in best.items()}
     price = experiment.resources.price_per_device_hour
     spent = {} if facts is None else totals(facts, price)
     relay.send("log", run, {**means, **validation, **spent})
     if metrics:
-        log_row(relay, run, trained_row(trial.row, [trial], builder, made, work.roles), metrics)
+        row = trained_row(trial.row, work.plan.only([trial]), builder, made, work.roles)
+        log_row(relay, run, row, metrics)
     relay.send("finish", run)
     return means or best
 
 
 def last_line(error: BaseException) -> str:
-    """Of what an error says, which for errors from workers is the one that counts."""
+    """The last line of an error's text, which for errors from workers says what went wrong."""
     text = "".join(traceback.format_exception_only(error)).strip()
     return without_secrets(text.splitlines()[-1])
 
@@ -125,19 +129,19 @@ def means_of(metrics: Mapping[str, Artifact]) -> dict[str, float]:
     }
 
 
-def _stage(
+def _run_stage(
     stage: Stage, builder: Builder, relay: Relay, parent: str, on_report: OnReport | None
 ) -> bool:
-    """Whether it was trained now."""
+    """Train the stage if it does not stand, and track it; whether it was trained now."""
     tags = {"digest": stage.digest, "groups_digest": stage.groups.digest}
     run = relay.start(stage.stage_name, "stage", parent, flatten(stage.config), tags)
     reused = builder.find(stage) is not None
     context = builder.context
     assert isinstance(context, Context)
-    told = StageReports(relay, {stage.digest: run})
+    track = StageReports(relay, {stage.digest: run})
 
     def report(digest: str, metrics: dict[str, Any]) -> None:
-        told(digest, metrics)
+        track(digest, metrics)
         if on_report is not None and digest == stage.digest:
             on_report(metrics)
 
@@ -149,27 +153,22 @@ def _stage(
         raise
     finally:
         builder.context = context
-    if reused:  # nobody reported: the curves come from the checkpoint
+    if reused:  # no worker reported now: the curves come from the checkpoint
         relay.send("log_series", run, series(history(checkpoint)))
     facts = trainer_facts(checkpoint)
     relay.send("log", run, {**_numbers(facts), "reused": float(reused)})
-    if sentences := _sentences(facts):
-        relay.send("log_text", run, "\n".join(sentences) + "\n", "alarms.txt")
+    if alarms := [str(alarm) for alarm in facts.get("alarms", [])]:
+        relay.send("log_text", run, "\n".join(alarms) + "\n", "alarms.txt")
     relay.send("finish", run)
     return not reused
 
 
 def _numbers(facts: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
     """Numbers at any depth, by slash-separated names."""
-    found: dict[str, float] = {}
+    numbers: dict[str, float] = {}
     for name, value in facts.items():
         if isinstance(value, Mapping):
-            found |= _numbers(value, f"{prefix}{name}/")
+            numbers |= _numbers(value, f"{prefix}{name}/")
         elif isinstance(value, int | float):
-            found[f"{prefix}{name}"] = float(value)
-    return found
-
-
-def _sentences(facts: Mapping[str, Any]) -> Sequence[str]:
-    """What alarms said during training."""
-    return [str(one) for one in facts.get("alarms", [])]
+            numbers[f"{prefix}{name}"] = float(value)
+    return numbers

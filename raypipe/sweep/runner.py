@@ -7,12 +7,14 @@ import functools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from ray.tune.search import Searcher
+
 from raypipe.config import ConfigError
 from raypipe.recipe.trials import Trial
 from raypipe.resources import Context
 from raypipe.storage.builder import Builder
 from raypipe.storage.claims import Claims
-from raypipe.sweep.plan import Plan, Readiness
+from raypipe.sweep.plan import Readiness
 from raypipe.sweep.run_trial import Work, last_line, run_trial
 from raypipe.tracking.relay import Relay
 
@@ -24,24 +26,25 @@ class Runner:
     builder: Builder
     relay: Relay
     parent: str
-    """Our id of the job's tracked run."""
+    """The relay's id of the job's tracked run."""
     retries: int
+    """How often a failed trial is run again."""
 
     def run(self, trials: Sequence[Trial], work: Work) -> dict[str, str]:
-        """All trials; returns the errors of those that failed, by name."""
+        """Run the trials, of the work's plan; the errors of those that failed, by name."""
         waiting = []
         for position, trial in enumerate(trials):
-            if not (work.done(trial, self.builder) and self._told(trial, work)):
+            if not (work.done(trial, self.builder) and self._track_done(trial, work)):
                 waiting.append(position)
         if not waiting:
             return {}
         self.settle(len(waiting))
         if len(waiting) == 1:  # Tune would add nothing but its start
             return self._alone(trials[waiting[0]], work)
-        return self._tune(Plan.of(trials), waiting, work)
+        return self._tune(trials, waiting, work)
 
     def settle(self, count: int) -> int:
-        """Share the cluster among `count` trials; how many run at once.
+        """Share the cluster among `count` trials; the number that run at once.
 
         Raises:
             ConfigError: not even one fits.
@@ -51,8 +54,9 @@ class Runner:
         self.builder.context = dataclasses.replace(self.builder.context, resources=resources)
         return slots
 
-    def _told(self, trial: Trial, work: Work) -> bool:
-        """Track a trial that is done; False if what stands cannot be read: then it is run."""
+    def _track_done(self, trial: Trial, work: Work) -> bool:
+        """Track a trial that is done; False if an artifact of it cannot be read, so that the trial
+        must be run."""
         try:
             run_trial(trial, self.builder, self.relay, self.parent, work)
         except Exception as error:
@@ -61,11 +65,12 @@ class Runner:
         return True
 
     def _alone(self, trial: Trial, work: Work) -> dict[str, str]:
+        """Run one trial in this process; its error by name, if it failed."""
         for left in range(self.retries, -1, -1):
             try:
                 run_trial(trial, self.builder, self.relay, self.parent, work)
             except Exception as error:
-                if left == 0 or isinstance(error, ConfigError):  # that would be the same again
+                if left == 0 or isinstance(error, ConfigError):  # the same again
                     return {trial.name: last_line(error)}
                 self.builder.announce(f"{trial.name} failed, tried again: {last_line(error)}")
             else:
@@ -81,51 +86,89 @@ class Runner:
         inner = context.resources.replace(actors=context.resources.actors or share)
         return dataclasses.replace(context, resources=inner, progress_bars=False)
 
-    def _tune(self, plan: Plan, waiting: list[int], work: Work) -> dict[str, str]:
+    def _tune(self, trials: Sequence[Trial], waiting: list[int], work: Work) -> dict[str, str]:
+        """Run the trials at these positions through Tune; errors by name."""
         from ray import tune
-
-        from raypipe.sweep.plan import PlannedSearch
 
         store = self.builder.store
         slots = self.builder.context.resources.slots()
         trainable = functools.partial(
             _trainable,
-            trials=list(plan.trials),
+            trials=trials,
             store=store,
             context=self.inner_context(slots),
             relay=self.relay,
             parent=self.parent,
             work=work,
         )
-        search = PlannedSearch(
-            Readiness(plan.chains, lambda step: store.find(step) is not None, waiting)
+        chains = [work.plan.chain(trial) for trial in trials]
+        searcher = PlanSearcher(
+            Readiness(chains, lambda step: store.find(step) is not None, waiting)
         )
         results = tune.Tuner(
-            # a trial only waits for its training; CPUs would be taken from that
+            # a trial only waits for its training, and a CPU of its own would be missing there
             tune.with_resources(trainable, {"cpu": 0, "memory": 1 << 20}),
             tune_config=tune.TuneConfig(
                 num_samples=len(waiting),
-                search_alg=search,
+                search_alg=searcher,
                 max_concurrent_trials=slots,
             ),
-            run_config=tune_run(
-                self.parent, store.uri, plan.trials[0].experiment.name, self.retries
-            ),
+            run_config=tune_run(self.parent, store.uri, trials[0].experiment.name, self.retries),
         ).fit()
-        return {plan.trials[at].name: error for at, error in errors_of(results, search.asked)}
+        errors = errors_of(results, searcher.positions)
+        return {trials[position].name: error for position, error in errors}
 
 
-def errors_of(results: Iterable[Any], asked: Mapping[str, int]) -> list[tuple[int, str]]:
-    """What was asked of each trial that failed, and the last line of its error.
+class PlanSearcher(Searcher):
+    """Suggests a trial as soon as nobody else is training what it needs.
 
-    A trial whose process died before it could describe itself has no config; its id it has always.
+    A trial that must wait is not suggested, so it holds neither a slot nor a CPU.
+    """
+
+    def __init__(self, readiness: Readiness) -> None:
+        super().__init__()
+        self._readiness = readiness
+        self.positions: dict[str, int] = {}
+        """Tune's id of a trial to its position in the plan."""
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """The position of the next trial, None to ask again later."""
+        if not self._readiness.waiting:
+            return Searcher.FINISHED
+        position = self._readiness.next()
+        if position is None:
+            return None
+        self.positions[trial_id] = position
+        return {"trial": position}
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """Free what the trial did not commit."""
+        self._readiness.finished(self.positions[trial_id])
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing to save: what was reached stands in the artifact store."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """See `save`."""
+
+    def set_search_properties(self, metric: Any, mode: Any, config: Any, **spec: Any) -> bool:
+        """There is no metric to optimise."""
+        return True
+
+
+def errors_of(results: Iterable[Any], numbers: Mapping[str, int]) -> list[tuple[int, str]]:
+    """The number of each trial that failed, and the last line of its error.
+
+    A trial whose process died before it could describe itself has an id, but no config.
 
     Args:
         results: Tune's.
-        asked: Tune's id of a trial to what was asked of it.
+        numbers: Tune's id of a trial to the caller's number of it.
     """
     return [
-        (asked[result.metrics["trial_id"]], last_line(result.error))
+        (numbers[result.metrics["trial_id"]], last_line(result.error))
         for result in results
         if result.error is not None
     ]
@@ -145,7 +188,7 @@ def tune_run(parent: str, storage: str, name: str, retries: int) -> Any:
 
 def _trainable(
     config: dict[str, Any],
-    trials: list[Trial],
+    trials: Sequence[Trial],
     store: Any,
     context: Context,
     relay: Relay,

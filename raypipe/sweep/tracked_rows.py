@@ -1,4 +1,4 @@
-"""Rows and comparisons as files of tracked runs, which `read_back` reads.
+"""Rows and comparisons as files of tracked runs: written by a job, read by a later report.
 
 A run of kind trial, baseline or derived has `row.json` and `per_query.parquet`; a job has
 `comparison.json`, which says what was compared on what.
@@ -6,13 +6,12 @@ A run of kind trial, baseline or derived has `row.json` and `per_query.parquet`;
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
-import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pyarrow as pa
@@ -27,28 +26,34 @@ from raypipe.tracking.recorder import Kind
 from raypipe.tracking.relay import ROW_TAG, Relay
 from raypipe.tracking.stored_runs import TrackedRun, TrackingStore
 
+ROW, PER_QUERY, COMPARISON = "row.json", "per_query.parquet", "comparison.json"
+"""Files of tracked runs."""
 ERROR_TAG = "raypipe.error"
 """Tag of a trial that failed: the last line of its error."""
 SEED_TAG = "raypipe.seed"
 """Tag of a trial."""
-ROW, PER_QUERY, COMPARISON = "row.json", "per_query.parquet", "comparison.json"
-_SCHEMA = pa.schema(
-    [
-        ("test_set", pa.string()),
-        ("query_id", pa.string()),
-        ("measure", pa.string()),
-        ("value", pa.float64()),
-    ]
-)
+PHASE_TAG = "raypipe.phase"
+"""Tag of a trial that is no row: `select` chooses values, `search` is one draw of a search."""
+ROW_KINDS = ("baseline", "trial", "derived")
+"""Kinds of the tracked runs that have a row's files."""
 _MOST = 64 << 20  # bytes of a ranking that is copied into the tracking store
+_CURVES = ("loss", "val/")
+_KEYS = ("test_set", "query_id", "measure")
+_SCHEMA = pa.schema([*((key, pa.string()) for key in _KEYS), ("value", pa.float64())])
+
+# --- written by a job -----------------------------------------------------------------------------
 
 
 def log_row(relay: Relay, run: str, row: Row, metrics: Mapping[str, Artifact]) -> None:
-    """A row with one seed or none: its facts, its values per query, its rankings."""
+    """A row with one seed or none: its facts, its values per query, its rankings.
+
+    Args:
+        metrics: by test set, the artifacts that hold the rankings to copy.
+    """
     relay.send("log_text", run, json.dumps(row_json(row), indent=1), ROW)
-    with tempfile.TemporaryDirectory() as scratch:
+    with TemporaryDirectory() as scratch:
         path = Path(scratch) / PER_QUERY
-        pq.write_table(table({role: one[0] for role, one in row.results.items()}), path)
+        pq.write_table(table({role: seeds[0] for role, seeds in row.results.items()}), path)
         _send_file(relay, run, path)
     for role, artifact in metrics.items():
         name = "run.trec" if role == MAIN else f"run.{role}.trec"
@@ -60,7 +65,11 @@ def log_row(relay: Relay, run: str, row: Row, metrics: Mapping[str, Artifact]) -
 
 
 def log_plain_row(relay: Relay, parent: str, row: Row, kind: Kind) -> None:
-    """A run of its own for a row that no trial made."""
+    """A run of its own for a row that no trial made.
+
+    Args:
+        parent: the relay's id of the job's tracked run.
+    """
     tags = {ROW_TAG: row.name, "raypipe.row_kind": row.kind}
     run = relay.start(row.name, kind, parent, {}, tags)
     means = {
@@ -84,15 +93,16 @@ def _send_file(relay: Relay, run: str, path: Path, name: str | None = None) -> N
 
 def row_json(row: Row) -> dict[str, Any]:
     """Everything of a row but its values."""
-    plain = {f.name: getattr(row, f.name) for f in dataclasses.fields(row) if f.name != "results"}
-    plain["stages"] = [dataclasses.asdict(stage) for stage in row.stages]
+    plain = {f.name: getattr(row, f.name) for f in fields(row) if f.name != "results"}
+    plain["stages"] = [asdict(stage) for stage in row.stages]
     return {**plain, "seeds": list(row.seeds)}
 
 
 def comparison_json(report: Report) -> dict[str, Any]:
-    """Everything of a report but links, curves, and what a row's own run says of it.
+    """Everything of a report but links, curves, and what the rows' own runs say.
 
-    A row's run knows neither that its process died nor what another trial of the job trained.
+    Which rows were reused or failed stands here too: a row's run knows neither that its process
+    died nor what another trial of the job trained.
     """
     return {
         "name": report.name,
@@ -102,13 +112,16 @@ def comparison_json(report: Report) -> dict[str, Any]:
         "notes": list(report.notes),
         "rows": [row.name for row in report.rows],
         "reused": {row.name: row.reused for row in report.rows if not row.error},
-        "failed": {r.name: {"seeds": list(r.seeds), "error": r.error} for r in report.failed},
-        "searched": [dataclasses.asdict(one) for one in report.searched],
-        "sets": [dataclasses.asdict(one) for one in report.sets],
+        "failed": {
+            row.name: {"seeds": list(row.seeds), "error": row.error} for row in report.failed
+        },
+        "searched": [asdict(trial) for trial in report.searched],
+        "sets": [asdict(test_set) for test_set in report.sets],
     }
 
 
 def table(results: Mapping[str, PerQuery]) -> pa.Table:
+    """The content of `per_query.parquet`: one row per test set, query and measure."""
     rows = [
         (role, query_id, measure, value)
         for role, per_query in results.items()
@@ -119,66 +132,101 @@ def table(results: Mapping[str, PerQuery]) -> pa.Table:
     return pa.table(columns, schema=_SCHEMA)
 
 
+# --- read by a report -----------------------------------------------------------------------------
+
+
 def read_table(path: Path) -> dict[str, dict[str, dict[str, float]]]:
-    found: dict[str, dict[str, dict[str, float]]] = {}
+    """test set -> measure -> query_id -> value."""
+    results: dict[str, dict[str, dict[str, float]]] = {}
     for row in pq.read_table(path).to_pylist():
-        by_measure = found.setdefault(row["test_set"], {}).setdefault(row["measure"], {})
+        by_measure = results.setdefault(row["test_set"], {}).setdefault(row["measure"], {})
         by_measure[row["query_id"]] = row["value"]
-    return found
+    return results
 
 
-KINDS = ("baseline", "trial", "derived")
-_CURVES = ("loss", "val/")
+@dataclass(frozen=True)
+class _RowRun:
+    """A tracked run of the job that makes a row, or one seed of a row."""
+
+    run: TrackedRun
+    row: Mapping[str, Any] | None
+    """The content of `row.json`; None of a run that did not finish."""
+    results: Mapping[str, PerQuery]
+    """By test set."""
+
+    @classmethod
+    def read(cls, run: TrackedRun, folder: Path) -> _RowRun:
+        """Fetch the run's files into the folder, which is made, and read them."""
+        folder.mkdir(parents=True)
+        row = run.json(ROW, folder)
+        path = run.file(PER_QUERY, folder) if row is not None else None
+        return cls(run, row, {} if path is None else read_table(path))
+
+    @property
+    def name(self) -> str:
+        """Of the row, which several seeds share."""
+        return str((self.row or {}).get("name", self.run.name))
+
+    @property
+    def seed(self) -> int | None:
+        """None where nothing was trained, and of a row that combines seeds."""
+        seeds = (self.row or {}).get("seeds") or [None]
+        return None if len(seeds) > 1 else seeds[0]
 
 
 def read_report(store: TrackingStore, job: TrackedRun) -> Report:
     """The comparison of a tracked job, as far as it got.
 
-    Rows come from the job's children, so a job that was killed has those that were finished. What
-    failed and what was reused is what the job said at its end; of a job that did not come so far,
-    what the children say.
+    Rows come from the job's children, so a job that was killed has the rows that were finished.
+    Which rows failed and which were reused the job says at its end; of a job that did not reach its
+    end the children say it.
     """
-    with tempfile.TemporaryDirectory() as scratch:
+    with TemporaryDirectory() as scratch:
         folder = Path(scratch)
         facts = job.json(COMPARISON, folder) or {}
-        children = [o for o in store.children(job) if o.kind in KINDS and PHASE_TAG not in o.tags]
-        found = [_Read(one, folder / one.run_id) for one in children]
-        failed = _failed(facts, found)
-        lost = {row.name for row in failed}
-        parts = [one for one in found if one.row is not None and one.run.name not in lost]
-        names = list(dict.fromkeys(one.name for one in parts))
-        rows = [_merged([one for one in parts if one.name == name]) for name in names]
-        reused = facts.get("reused", {})
-        rows = [replace(row, reused=reused.get(row.name, row.reused)) for row in rows] + failed
-        sets = tuple(_set_facts(one) for one in facts.get("sets", ())) or _sets_of(rows, job.name)
-        order = {name: i for i, name in enumerate(facts.get("rows", ()))}
-        rows.sort(key=lambda row: order.get(row.name, len(order)))
-        return Report(
-            name=facts.get("name", job.name),
-            rows=tuple(rows),
-            sets=sets,
-            reference=_reference(facts.get("reference") or job.tags.get("raypipe.reference"), rows),
-            statistics=Statistics(**facts.get("statistics", {})),
-            mode=facts.get("mode", "compare"),
-            notes=tuple(facts.get("notes", ())) or _unfinished(job),
-            searched=tuple(SearchedTrial(**one) for one in facts.get("searched", ())),
-            links={name: [one.run.address for one in parts if one.name == name] for name in names},
-            curves={
-                name: _curves(store, [o for o in parts if o.name == name], sets) for name in names
-            },
-        )
+        row_runs = [
+            _RowRun.read(run, folder / run.run_id)
+            for run in store.children(job)
+            if run.kind in ROW_KINDS and PHASE_TAG not in run.tags
+        ]
+    failed = _failed(facts, row_runs)
+    failed_names = {row.name for row in failed}
+    seeds_by_row: dict[str, list[_RowRun]] = {}
+    for row_run in row_runs:
+        if row_run.row is not None and row_run.run.name not in failed_names:
+            seeds_by_row.setdefault(row_run.name, []).append(row_run)
+    reused = facts.get("reused", {})
+    finished = [_joined(seeds) for seeds in seeds_by_row.values()]
+    rows = [replace(row, reused=reused.get(row.name, row.reused)) for row in finished] + failed
+    sets = tuple(map(_set_facts, facts.get("sets", ()))) or _common_sets(rows, job.name)
+    order = {name: position for position, name in enumerate(facts.get("rows", ()))}
+    rows.sort(key=lambda row: order.get(row.name, len(order)))
+    return Report(
+        name=facts.get("name", job.name),
+        rows=tuple(rows),
+        sets=sets,
+        reference=_reference(facts.get("reference") or job.tags.get("raypipe.reference"), rows),
+        statistics=Statistics(**facts.get("statistics", {})),
+        mode=facts.get("mode", "compare"),
+        notes=tuple(facts.get("notes", ())) or _unfinished(job),
+        searched=tuple(SearchedTrial(**trial) for trial in facts.get("searched", ())),
+        links={row: [one.run.address for one in seeds] for row, seeds in seeds_by_row.items()},
+        curves={row: _curves(store, seeds, sets) for row, seeds in seeds_by_row.items()},
+    )
 
 
-def _failed(facts: Mapping[str, Any], found: Sequence[_Read]) -> list[Row]:
-    """A row per trial that failed, however often it was tried, and never finished."""
+def _failed(facts: Mapping[str, Any], row_runs: Sequence[_RowRun]) -> list[Row]:
+    """A row per trial that failed and never finished, however often it was tried."""
     if "failed" in facts:
-        said = facts["failed"].items()
-        return [Row(n, "trained", {}, tuple(o["seeds"]), error=o["error"]) for n, o in said]
-    finished = {one.run.name for one in found if one.row is not None}
-    last = {
-        one.run.name: one.run.tags
-        for one in found
-        if one.run.status == "FAILED" and one.run.name not in finished
+        return [
+            Row(name, "trained", {}, tuple(failure["seeds"]), error=failure["error"])
+            for name, failure in facts["failed"].items()
+        ]
+    finished = {row_run.run.name for row_run in row_runs if row_run.row is not None}
+    last_tags = {
+        row_run.run.name: row_run.run.tags
+        for row_run in row_runs
+        if row_run.run.status == "FAILED" and row_run.run.name not in finished
     }
     return [
         Row(
@@ -188,45 +236,27 @@ def _failed(facts: Mapping[str, Any], found: Sequence[_Read]) -> list[Row]:
             (int(tags[SEED_TAG]),) if SEED_TAG in tags else (),
             error=tags.get(ERROR_TAG, "see its tracked run"),
         )
-        for name, tags in last.items()
+        for name, tags in last_tags.items()
     ]
 
 
-class _Read:
-    """A row's files, read."""
-
-    def __init__(self, run: TrackedRun, folder: Path) -> None:
-        folder.mkdir(parents=True)
-        self.run = run
-        self.row = run.json(ROW, folder)
-        path = run.file(PER_QUERY, folder) if self.row is not None else None
-        self.results: Mapping[str, PerQuery] = {} if path is None else read_table(path)
-
-    @property
-    def name(self) -> str:
-        return str((self.row or {}).get("name", self.run.name))
-
-    @property
-    def seed(self) -> int | None:
-        seeds = (self.row or {}).get("seeds") or [None]
-        return None if len(seeds) > 1 else seeds[0]
-
-
-def _merged(parts: Sequence[_Read]) -> Row:
-    """Seeds of one row, in order; of a seed that was run twice the later run counts."""
-    latest = sorted({one.seed: one for one in parts}.values(), key=lambda one: one.seed or 0)
-    first = dict(latest[0].row or {})
-    seconds = [one.row["seconds"] for one in latest if one.row and one.row["seconds"] is not None]
-    sets = [name for name in latest[0].results if all(name in one.results for one in latest)]
+def _joined(row_runs: Sequence[_RowRun]) -> Row:
+    """The seeds of one row, in order; of a seed that was run twice the later run counts."""
+    latest = {row_run.seed: row_run for row_run in row_runs}
+    seeds = sorted(latest.values(), key=lambda row_run: row_run.seed or 0)
+    rows = [row_run.row for row_run in seeds if row_run.row is not None]
+    seconds = [row["seconds"] for row in rows if row["seconds"] is not None]
+    common = [name for name in seeds[0].results if all(name in one.results for one in seeds)]
+    first = rows[0]
     return Row(
         name=first["name"],
         kind=first["kind"],
-        results={name: [one.results[name] for one in latest] for name in sets},
-        seeds=tuple(one.seed for one in latest if one.seed is not None) or tuple(first["seeds"]),
+        results={name: [row_run.results[name] for row_run in seeds] for name in common},
+        seeds=tuple(one.seed for one in seeds if one.seed is not None) or tuple(first["seeds"]),
         stages=tuple(StageFacts(**stage) for stage in first["stages"]),
         pairs=first["pairs"],
         seconds=sum(seconds) / len(seconds) if seconds else None,
-        reused=all(bool(one.row and one.row["reused"]) for one in latest),
+        reused=all(row["reused"] for row in rows),
         error=first["error"],
     )
 
@@ -236,17 +266,15 @@ def _set_facts(plain: Mapping[str, Any]) -> SetFacts:
     return SetFacts(**{**plain, **lists})
 
 
-def _sets_of(rows: Sequence[Row], name: str) -> tuple[SetFacts, ...]:
-    """Of a job that ended before it said what it compares."""
-    sound = [row for row in rows if row.results]
-    common = [s for s in (sound[0].results if sound else ()) if all(s in r.results for r in sound)]
-    return tuple(
-        SetFacts(one, (f"{name}: {one}",), tuple(sound[0].results[one][0])) for one in common
-    )
+def _common_sets(rows: Sequence[Row], job: str) -> tuple[SetFacts, ...]:
+    """The test sets that all rows have: what a job compared that ended before it said so."""
+    results = [row.results for row in rows if row.results]
+    common = [name for name in (results[0] if results else ()) if all(name in r for r in results)]
+    return tuple(SetFacts(name, (f"{job}: {name}",), tuple(results[0][name][0])) for name in common)
 
 
-def _reference(named: str | None, rows: Sequence[Row]) -> str | None:
-    return named if any(row.name == named and not row.error for row in rows) else None
+def _reference(name: str | None, rows: Sequence[Row]) -> str | None:
+    return name if any(row.name == name and not row.error for row in rows) else None
 
 
 def _unfinished(job: TrackedRun) -> tuple[str, ...]:
@@ -254,20 +282,17 @@ def _unfinished(job: TrackedRun) -> tuple[str, ...]:
 
 
 def _curves(
-    store: TrackingStore, parts: Sequence[_Read], sets: Sequence[SetFacts]
+    store: TrackingStore, row_runs: Sequence[_RowRun], sets: Sequence[SetFacts]
 ) -> list[StageHistory]:
-    ours = {metric_name(f"val/{m}"): f"val/{m}" for one in sets for m in one.measures}
+    """What the stages of a row's seeds reported; measures under their own names again."""
+    names = {metric_name(f"val/{m}"): f"val/{m}" for test_set in sets for m in test_set.measures}
     return [
         StageHistory(
             stage.name,
-            part.seed,
-            {ours.get(name, name): points for name, points in stage.history(_CURVES).items()},
+            row_run.seed,
+            {names.get(name, name): points for name, points in stage.history(_CURVES).items()},
         )
-        for part in parts
-        if part.run.kind == "trial"
-        for stage in store.children(part.run)
+        for row_run in row_runs
+        if row_run.run.kind == "trial"
+        for stage in store.children(row_run.run)
     ]
-
-
-PHASE_TAG = "raypipe.phase"
-"""Tag of the tracked runs of this phase, whose value is `select`."""

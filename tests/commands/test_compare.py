@@ -29,8 +29,8 @@ from raypipe.recipe.trials import expand
 from raypipe.resources import Context, Resources
 from raypipe.stages.stage import history
 from raypipe.storage.builder import Builder
-from raypipe.sweep.plan import Plan, PlannedSearch, Readiness
-from raypipe.sweep.runner import errors_of
+from raypipe.sweep.plan import Plan, Readiness
+from raypipe.sweep.runner import PlanSearcher, errors_of
 from raypipe.sweep.tracked_rows import read_report
 from raypipe.tracking.stored_runs import TrackingStore
 
@@ -436,14 +436,15 @@ def test_two_workers_train_like_one(first, cluster, path, tmp_path):
 def test_a_trial_whose_stage_is_being_trained_waits(path):
     plan = Plan.of(expand(load(Experiment, path, ["seed=77"])))
     committed: set[str] = set()
-    search = PlannedSearch(Readiness(plan.chains, lambda step: step.digest in committed, [0, 1]))
+    chains = [plan.chain(trial) for trial in plan.trials]
+    search = PlanSearcher(Readiness(chains, lambda step: step.digest in committed, [0, 1]))
     assert search.suggest("a") == {"trial": 0}
     assert search.suggest("b") is None
-    committed.add(plan.chains[0][0].digest)
+    committed.add(chains[0][0].digest)
     assert search.suggest("b") == {"trial": 1}
-    assert search.suggest("c") == PlannedSearch.FINISHED
+    assert search.suggest("c") == PlanSearcher.FINISHED
     search.on_trial_complete("a")
-    assert search.asked == {"a": 0, "b": 1}
+    assert search.positions == {"a": 0, "b": 1}
 
 
 def test_the_errors_of_trials_that_said_nothing_else():

@@ -9,14 +9,16 @@ from typing import Any
 
 import pytest
 
-from raypipe.commands import job as steps
-from raypipe.commands.job import line_of, log_inputs, record_best, tracked
+from raypipe.commands import result as results
+from raypipe.commands.job import log_inputs, tracked
 from raypipe.commands.mine import Mined
+from raypipe.commands.result import line_of, record_best
 from raypipe.config import ConfigError
 from raypipe.recipe.experiment import Experiment
 from raypipe.recipe.reading import load
 from raypipe.recipe.trials import expand
 from raypipe.storage.artifacts import Artifact, Store
+from raypipe.sweep.plan import Plan
 from raypipe.sweep.run_trial import Work, run_trial
 from raypipe.tracking import stored_runs as stores
 from raypipe.tracking.recorder import Kind, Recorder
@@ -97,7 +99,7 @@ def test_nothing_that_is_recorded_holds_a_password(recipe, relay, tmp_path, monk
 
     def work(relay: Relay, run: str) -> Any:
         log_inputs(experiment, ["test"], builder, relay, run)
-        run_trial(trial, builder, relay, run, Work())
+        run_trial(trial, builder, relay, run, Work(Plan.of([trial])))
 
     with pytest.raises(OSError):
         tracked(experiment, print, work)
@@ -113,7 +115,7 @@ def test_nothing_that_is_recorded_holds_a_password(recipe, relay, tmp_path, monk
 
 def test_no_summary_holds_a_password(recipe):
     (trial, *_) = expand(load(Experiment, recipe, [f"storage={STORAGE}"]))
-    line = line_of(trial, Standing())
+    line = line_of(trial, Plan.of([trial]), Standing())
     assert line["checkpoint"].startswith("s3://bucket/x/checkpoint/")
     mined = Mined({"queries": Standing().get(trial.experiment.queries("test"))}, [])
     assert "hush" not in f"{line} {mined.summary()}"
@@ -155,10 +157,10 @@ def test_trials_that_were_stopped_end_before_the_job(recipe, relay, tmp_path):
 def test_the_best_model_is_always_sent_with_its_digest(recipe, relay, tmp_path, monkeypatch):
     """A job that was killed just before trained everything; the server knows what it has."""
     (trial, *_), builder = expand(load(Experiment, recipe)), Standing()
-    monkeypatch.setattr(steps, "card_of", lambda best, builder: "# Card")
+    monkeypatch.setattr(results, "card_of", lambda *_: "# Card")
     monkeypatch.setattr(Artifact, "local", lambda artifact: tmp_path)
     run = relay.start("tiny", "job", None, {}, RUNS)
-    record_best(trial, builder, relay, run)
+    record_best(trial, Plan.of([trial]), builder, relay, run)
     digest = trial.experiment.trained().digest
     expected = ("log_model", run, str(tmp_path), "reranker", "tiny", {}, digest)
     assert relay.sent[-1] == expected

@@ -29,7 +29,8 @@ from raypipe.recipe.reading import load
 from raypipe.recipe.trials import expand
 from raypipe.storage import files
 from raypipe.storage.artifacts import Step
-from raypipe.sweep.derived import derived
+from raypipe.sweep.derived import derived_rows
+from raypipe.sweep.plan import Plan
 from raypipe.sweep.questions import candidates_of, questions
 
 RECIPES = Path(__file__).resolve().parents[2] / "jobs" / "recipes"
@@ -83,18 +84,19 @@ def steps_of(recipe: Path) -> dict[str, Step]:
     experiment = load(Experiment, recipe, ["precision=bf16"])
     trials = expand(experiment)
     candidates = candidates_of(questions(experiment, trials))
+    plan = Plan.joined([candidates, Plan.of(trials)])
     steps: dict[str, Step] = {}
-    for trial in [*candidates, *trials]:
+    for trial in plan.trials:
         if trial.experiment.seed == trials[0].experiment.seed:
-            _add(trial.experiment.trained(), steps)
+            _add(plan.last(trial), steps)
     first = trials[0].experiment
     for role in first.test_sets():
-        runs = [first.run_of(first.trained(), role), first.oracle(role)]
+        runs = [first.run_of(plan.last(trials[0]), role), first.oracle(role)]
         runs += [first.teacher_run(role)] if first.teacher is not None else []
         for run in runs:
             _add(first.metrics(run, role), steps)
-    for row in derived(trials, experiment.evaluation.ensembles)[:4]:
-        _add(first.metrics(row.run(MAIN), MAIN), steps)
+    for row in derived_rows(plan.only(trials), experiment.evaluation.ensembles)[:4]:
+        _add(row.metrics(MAIN), steps)
     return steps
 
 

@@ -13,7 +13,8 @@ from raypipe.recipe.experiment import Experiment
 from raypipe.recipe.reading import load
 from raypipe.recipe.trials import by_row, expand
 from raypipe.storage.builder import Builder
-from raypipe.sweep.derived import derived
+from raypipe.sweep.derived import derived_rows
+from raypipe.sweep.plan import Plan
 from raypipe.sweep.tracked_rows import read_report
 from raypipe.tracking.stored_runs import TrackingStore
 
@@ -26,17 +27,17 @@ ALL = "evaluation.ensembles=[seeds, average, interpolation]"
 
 
 def test_rows_are_named_after_what_they_combine(recipe):
-    trials = expand(load(Experiment, recipe, [*SEEDS, ALL]))
-    rows = derived(trials, ("seeds", "average", "interpolation"))
-    assert [(row.name, len(row.trials)) for row in rows] == [
+    plan = Plan.of(expand(load(Experiment, recipe, [*SEEDS, ALL])))
+    rows = derived_rows(plan, ("seeds", "average", "interpolation"))
+    assert [(row.name, len(row.plan.trials)) for row in rows] == [
         ("2 seeds: contrastive", 2),
         ("mean weights: contrastive", 2),
         ("2 seeds + first stage: contrastive", 2),
         ("one + first stage", 1),
         ("two + first stage", 1),
     ]
-    assert [row.name for row in derived(trials, ("average",))] == ["mean weights: contrastive"]
-    assert derived(trials, ()) == []
+    assert [row.name for row in derived_rows(plan, ("average",))] == ["mean weights: contrastive"]
+    assert derived_rows(plan, ()) == []
 
 
 def test_sets_differ_in_their_seed_only(recipe):

@@ -7,8 +7,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from raypipe.commands import compare as sweep
-from raypipe.commands.job import best_of
+from raypipe.commands import job as jobs
+from raypipe.commands.compare import Comparison, plan_of
+from raypipe.commands.job import Job
+from raypipe.commands.result import best_of
 from raypipe.config import ConfigError
 from raypipe.evaluation.results import Row
 from raypipe.recipe.experiment import Experiment
@@ -21,7 +23,7 @@ from raypipe.storage.builder import Builder
 from raypipe.sweep import run_trial as trial
 from raypipe.sweep import runner
 from raypipe.sweep import table_rows as rows
-from raypipe.sweep.derived import derived, needed
+from raypipe.sweep.derived import DerivedRow, derived_rows, needed
 from raypipe.sweep.plan import Plan
 from raypipe.sweep.report_facts import alarms_of, curves_of
 from raypipe.sweep.run_trial import Work, missing, run_trial
@@ -51,9 +53,9 @@ class Deleted:
         return found
 
 
-def job(recipe, *more: str) -> sweep._Job:
-    comparison, builder = sweep.plan_of(load(Experiment, recipe, more))
-    return sweep._Job(comparison, builder, RELAY, "job", lambda line: None)
+def job(recipe, *more: str) -> Job:
+    comparison, builder = plan_of(load(Experiment, recipe, more))
+    return Job(comparison, builder, RELAY, "job", lambda line: None)
 
 
 # --- a trial that fails ---------------------------------------------------------------------------
@@ -81,7 +83,7 @@ def test_one_trial_alone_fails_as_two_do(recipe, monkeypatch, errors, said):
     monkeypatch.setattr(runner, "run_trial", broken(errors))
     monkeypatch.setattr(Runner, "settle", lambda self, count: 1)
     builder = Builder(found[0].experiment.store())
-    failed = Runner(builder, RELAY, "job", retries=1).run(found, Work())
+    failed = Runner(builder, RELAY, "job", retries=1).run(found, Work(Plan.of(found)))
     assert failed.keys() == {"contrastive"} and failed["contrastive"].endswith(said)
 
 
@@ -91,7 +93,7 @@ def test_a_trial_that_stands_but_cannot_be_read_is_a_failed_row(recipe, monkeypa
     monkeypatch.setattr(Work, "done", lambda *_: True)
     monkeypatch.setattr(Runner, "settle", lambda self, count: 1)
     builder = Builder(found[0].experiment.store())
-    failed = Runner(builder, RELAY, "job", retries=0).run(found, Work())
+    failed = Runner(builder, RELAY, "job", retries=0).run(found, Work(Plan.of(found)))
     assert failed == {"contrastive": "OSError: unreadable"}
 
 
@@ -104,14 +106,14 @@ def test_when_every_trial_fails_there_is_a_report(recipe, monkeypatch, capsys):
     lost = SimpleNamespace(run=lambda trials, work: errors)
     for name, stub in {
         "available": lambda *_: (("test",), {}),
-        "teachers": lambda *_: [],
-        "mine": lambda *_: counts,
+        "teacher_quality": lambda *_: [],
+        "mine_shared": lambda *_: counts,
         "log_inputs": lambda *_: None,
         "baselines": lambda *_: fixed,
         "log_plain_row": lambda *_: None,
         "Runner": lambda *_: lost,
     }.items():
-        monkeypatch.setattr(sweep, name, stub)
+        monkeypatch.setattr(jobs, name, stub)
     result = job(recipe).run()
     assert result.failed == errors and result.status == "FAILED" and result.artifacts == {}
     assert {row.name: row.error for row in result.report.failed} == errors
@@ -125,14 +127,14 @@ def test_a_derived_row_that_fails_is_a_note(recipe, monkeypatch):
     one = job(recipe, "evaluation.ensembles=[interpolation]")
     made = Row("contrastive -> distil + first stage", "derived", {"test": [PER_QUERY]})
 
-    def row(wanted, *_):
-        if wanted.name == made.name:
+    def row(self, *_):
+        if self.name == made.name:
             return made
         raise OSError("disk full")
 
-    monkeypatch.setattr(sweep, "derived_row", row)
-    monkeypatch.setattr(sweep, "log_plain_row", lambda *_: None)
-    assert one._derived(one.comparison.trials, {}, set(), ("test",)) == [made]
+    monkeypatch.setattr(DerivedRow, "measured", row)
+    monkeypatch.setattr(jobs, "log_plain_row", lambda *_: None)
+    assert one.study._derived(one, one.study.plan, {}, set(), ("test",)) == [made]
     assert one.notes == ["no row 'contrastive + first stage': OSError: disk full"]
 
 
@@ -149,15 +151,16 @@ def test_a_run_file_of_suites_is_looked_for_before_work(recipe):
 
 def test_a_measured_trial_is_done_without_its_checkpoints(recipe, monkeypatch):
     (_, two) = expand(load(Experiment, recipe))
-    chain = two.experiment.trained().chain()
+    plan = Plan.of([two])
+    chain = plan.chain(two)
     for standing in ((), ("contrastive",), ("distil",)):
-        assert Work().done(two, Deleted(*standing))
-        needs = Work(needed=frozenset({chain[-1].digest}))
+        assert Work(plan).done(two, Deleted(*standing))
+        needs = Work(plan, needed=frozenset({chain[-1].digest}))
         assert needs.done(two, Deleted(*standing)) == ("distil" in standing)
     monkeypatch.setattr(rows, "per_query", lambda _: PER_QUERY)
     logged = []
     monkeypatch.setattr(trial, "log_row", lambda relay, run, row, metrics: logged.append(row))
-    assert run_trial(two, Deleted(), RELAY, "job", Work()) == {"nDCG@10": 0.5}
+    assert run_trial(two, Deleted(), RELAY, "job", Work(plan)) == {"nDCG@10": 0.5}
     (row,) = logged
     assert row.results == {"test": [PER_QUERY]} and row.reused
     assert (row.stages, row.pairs, row.seconds) == ((), None, None)
@@ -165,7 +168,7 @@ def test_a_measured_trial_is_done_without_its_checkpoints(recipe, monkeypatch):
 
 def test_only_what_the_last_stage_goes_on_from_is_trained(recipe):
     (_, two) = expand(load(Experiment, recipe))
-    chain = two.experiment.trained().chain()
+    chain = Plan.of([two]).chain(two)
     names = [[s.stage_name for s in missing(chain, Deleted(*there))] for there in STANDING]
     assert names == [["contrastive", "distil"], ["distil"], [], []]
 
@@ -174,29 +177,30 @@ STANDING = [(), ("contrastive",), ("distil",), ("contrastive", "distil")]
 
 
 def test_the_report_says_what_is_gone_and_the_best_is_one_that_stands(recipe):
-    found = expand(load(Experiment, recipe))
-    assert alarms_of(found[:1], Deleted()) == [
+    plan = Plan.of(expand(load(Experiment, recipe)))
+    first = plan.only(plan.trials[:1])
+    assert alarms_of(first, Deleted()) == [
         "contrastive, contrastive: its checkpoint was deleted; the values are stored, so nothing "
         "was trained again"
     ]
-    assert curves_of({"contrastive": found[:1]}, Deleted()) == {"contrastive": []}
-    assert best_of(found, Deleted()) is None
-    assert best_of(found, Deleted("contrastive")) == found[0]
+    assert curves_of(first, Deleted()) == {"contrastive": []}
+    assert best_of(plan, Deleted()) is None
+    assert best_of(plan, Deleted("contrastive")) == plan.trials[0]
 
 
 def test_who_needs_a_deleted_checkpoint(recipe):
     given = ['sweep.space={"seed": [1, 2]}', "order=contrastive"]
-    comparison, builder = sweep.plan_of(
+    comparison, builder = plan_of(
         load(Experiment, recipe, [*given, "evaluation.ensembles=[average]"])
     )
-    stages = Plan.of(comparison.trials).stages.keys()
-    mean = derived(comparison.trials, ("average",))
+    plan = comparison.plan
+    stages = plan.stages.keys()
+    mean = derived_rows(plan, ("average",))
     assert needed(mean, builder, ("test",)) == stages  # the row is not there yet
     assert needed(mean, Deleted(), ("test",)) == frozenset()  # it is
-    assert comparison.work(comparison.trials, Deleted(), ("test",)).needed == frozenset()
+    assert comparison.work(plan, Deleted(), ("test",)).needed == frozenset()
     # a job of one trial is there for its model
     (only,) = expand(load(Experiment, recipe, ["sweep.space={}", "order=contrastive"]))
-    comparison = sweep.Comparison(only.experiment, [only])
-    assert comparison.work([only], Deleted(), ("test",)).needed == {
-        only.experiment.trained().digest
-    }
+    comparison = Comparison(only.experiment, [only])
+    needs = comparison.work(comparison.plan, Deleted(), ("test",)).needed
+    assert needs == {only.experiment.trained().digest}

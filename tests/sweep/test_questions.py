@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from raypipe.commands.compare import plan_lines, plan_of, run
+from raypipe.commands.compare import plan_of, run
 from raypipe.config import ConfigError
 from raypipe.recipe.experiment import Experiment
 from raypipe.recipe.reading import load
@@ -42,7 +42,7 @@ def test_what_is_asked_once_is_trained_once(recipe):
     asked = questions(one, trials)
     assert len(trials) == 9 and len(asked) == 12  # two stages of three seeds' two-stage trials
     assert {q.name for q in asked.values()} == {"contrastive", "distil"}
-    candidates = candidates_of(asked)
+    candidates = candidates_of(asked).trials
     assert [c.name for c in candidates] == [
         "select / contrastive / lr=0.0001",
         "select / contrastive / lr=0.001",
@@ -63,7 +63,7 @@ def test_whatever_else_varies_is_asked_for_itself(recipe):
     )
     asked = questions(one, expand(one))
     assert {q.name for q in asked.values()} == {"infonce / contrastive", "hinge / contrastive"}
-    assert len(candidates_of(asked)) == 4
+    assert len(candidates_of(asked).trials) == 4
 
 
 def test_the_best_validation_decides_per_stage_and_is_reused(recipe):
@@ -73,32 +73,35 @@ def test_the_best_validation_decides_per_stage_and_is_reused(recipe):
     asked = questions(one, trials)
     best = {"contrastive": 1e-4, "distil": 1e-3}
     worth = Standing(lambda stage: 0.5 + (stage.config.lr == best[stage.stage_name]) / 4)
-    chosen, said, lost = answer(trials, asked, worth, {})
-    assert lost == {}
+    answers = answer(trials, asked, worth, {})
+    chosen = answers.trials
+    assert answers.errors == {}
     for trial in chosen:
         for name in trial.experiment.stage_names:
             assert trial.experiment.stages[name].lr == best[name]
             assert trial.chosen[f"stages.{name}.lr"] == best[name]
     assert [t.name for t in chosen] == [t.name for t in trials]
     assert by_row(chosen).keys() == {"contrastive", "contrastive -> distil"}
-    ready = {c.experiment.trained().digest for c in candidates_of(asked)}
+    ready = candidates_of(asked).stages.keys()
     stages = Plan.of(chosen).stages
     assert len(stages) == 4 and len(ready & stages.keys()) == 1  # the first seed's first stage
-    assert said[0].startswith("contrastive: lr 0.0001 chosen by validation nDCG@10 (0.0001: 0.750")
+    assert answers.sentences[0].startswith(
+        "contrastive: lr 0.0001 chosen by validation nDCG@10 (0.0001: 0.750"
+    )
 
 
 def test_ties_failures_and_nothing_left(recipe):
     one = read(recipe, {"order": ["contrastive"]}, {"stages.contrastive.lr": RATES})
     trials = expand(one)
     asked = questions(one, trials)
-    (tie,), _, _ = answer(trials, asked, Standing(lambda stage: 0.5), {})
+    (tie,) = answer(trials, asked, Standing(lambda stage: 0.5), {}).trials
     assert tie.experiment.stages["contrastive"].lr == RATES[0]
     lost = {"select / contrastive / lr=0.0001": "NaN"}
-    (other,), _, _ = answer(trials, asked, Standing(lambda stage: 0.5), lost)
+    (other,) = answer(trials, asked, Standing(lambda stage: 0.5), lost).trials
     assert other.experiment.stages["contrastive"].lr == RATES[1]
-    (unanswered,), said, errors = answer(trials, asked, Standing(lambda stage: None), lost)
-    assert unanswered == trials[0] and said == []
-    assert errors == {"contrastive": "sweep.select: every value of contrastive failed: NaN"}
+    answers = answer(trials, asked, Standing(lambda stage: None), lost)
+    assert answers.trials == trials and answers.sentences == []
+    assert answers.errors == {"contrastive": "sweep.select: every value of contrastive failed: NaN"}
 
 
 @pytest.mark.parametrize(
@@ -119,7 +122,8 @@ def test_wrong_keys_are_named_before_work(recipe, select, expected):
 
 def test_the_plan_says_what_is_chosen_before(recipe):
     one = read(recipe, {"order": ["contrastive"]}, {"stages.contrastive.lr": RATES})
-    lines = plan_lines(*plan_of(one))
+    comparison, builder = plan_of(one)
+    lines = comparison.plan_lines(builder)
     assert lines[2] == (
         "before: 2 short comparisons on validation queries choose stages.contrastive.lr"
     )

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from raypipe.recipe.experiment import Experiment
 from raypipe.recipe.reading import load
 from raypipe.recipe.trials import expand
+from raypipe.sweep.plan import Plan
 from raypipe.sweep.report_facts import alarms_of
 
 COUNTS = {
@@ -35,7 +36,7 @@ class Trained:
 def test_alarms_and_filters_of_every_distinct_stage(recipe):
     trials = expand(load(Experiment, recipe))  # contrastive, and it again with distil behind it
     builder = Trained(COUNTS)
-    assert alarms_of(trials, builder) == [
+    assert alarms_of(Plan.of(trials), builder) == [
         "contrastive, contrastive: All scores of a list are equal.",
         "contrastive, contrastive: No weight moved.",
         "contrastive, contrastive: its filter kept 40 % of 1,200 groups, at 55 % of the work of "
@@ -48,7 +49,7 @@ def test_alarms_and_filters_of_every_distinct_stage(recipe):
 def test_a_stage_that_has_nothing_to_say_says_nothing(recipe):
     unfiltered = {"alarms": [], "filtering/kept_share": None}
     trials = expand(load(Experiment, recipe))
-    assert alarms_of(trials, Trained({"contrastive": unfiltered, "distil": {}})) == []
+    assert alarms_of(Plan.of(trials), Trained({"contrastive": unfiltered, "distil": {}})) == []
 
 
 class Told(Trained):
@@ -72,7 +73,7 @@ def test_what_seeds_are_told_alike_stands_once(recipe):
     }
     counts |= {(seed, "distil"): {"alarms": [low.format(seed)]} for seed in (1, 3)}
     counts |= {(seed, "distil"): {} for seed in (2, 4)}
-    assert alarms_of(trials, Told(counts)) == [
+    assert alarms_of(Plan.of(trials), Told(counts)) == [
         f"{trials[0].name}, contrastive: {low.format('0.2594')} (Likewise seeds 2, 3.)",
         f"{trials[0].name}, distil: {low.format('1')} (Likewise seed 3.)",
         f"{trials[1].name}, contrastive: {stuck.format(1e-9)} (Likewise seed 4.)",
@@ -85,7 +86,7 @@ def test_a_stage_that_runs_twice_speaks_for_itself(recipe):
     trials = expand(load(Experiment, recipe, given))
     counts = {(seed, "contrastive"): {"alarms": [f"Loss {seed}."]} for seed in (1, 2)}
     once = f"{trials[0].name}, contrastive: Loss 1. (Likewise seed 2.)"
-    assert alarms_of(trials, Told(counts)) == [once, once]
+    assert alarms_of(Plan.of(trials), Told(counts)) == [once, once]
 
 
 def test_what_filters_left_out_is_told_of_every_seed(recipe):
@@ -99,6 +100,6 @@ def test_what_filters_left_out_is_told_of_every_seed(recipe):
         }
         for seed, kept in ((1, 0.39), (2, 0.44), (3, 0.39))
     }
-    first, second = alarms_of(trials, Told(counts))
+    first, second = alarms_of(Plan.of(trials), Told(counts))
     assert "kept 39 % of 256" in first and first.endswith("(Likewise seed 3.)")
     assert "kept 44 % of 256" in second and "ikewise" not in second

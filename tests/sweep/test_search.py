@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from raypipe.commands import search as job
+from raypipe.commands import job
+from raypipe.commands import search as command
 from raypipe.commands.search import run_or_plan
 from raypipe.config import ConfigError
 from raypipe.recipe.experiment import Experiment
@@ -21,11 +22,12 @@ from raypipe.recipe.space import Search, parse_axis
 from raypipe.recipe.trials import expand
 from raypipe.resources import Context, Resources
 from raypipe.storage.artifacts import Store
+from raypipe.sweep.plan import Plan
 from raypipe.sweep.run_trial import Work, run_trial
-from raypipe.sweep.search.drawing import Drawing, best_trial
-from raypipe.sweep.search.journal import Drawn, Journal
-from raypipe.sweep.search.sampler import Sampler
-from raypipe.sweep.search.tuning import DrawnSearch, Validations, scheduler
+from raypipe.sweep.search.journal import Draw, Journal
+from raypipe.sweep.search.space_sampler import SpaceSampler
+from raypipe.sweep.search.state import SearchState, best_trial
+from raypipe.sweep.search.tuning import DrawSearcher, Validations, scheduler
 
 SPACE = {
     "stages.contrastive.lr": {"type": "uniform", "low": 1e-4, "high": 1e-2, "log": True},
@@ -46,12 +48,12 @@ def overrides(trials: int, space=SPACE, **search) -> list[str]:
     ]
 
 
-def drawing(recipe, trials: int, space=SPACE, known=(), standing=lambda step: False, **search):
+def search_state(recipe, trials: int, space=SPACE, known=(), standing=lambda step: False, **search):
     experiment = load(Experiment, recipe, overrides(trials, space, **search))
-    sampler = Sampler(experiment.sweep.axes(), experiment.sweep.search, known)
+    sampler = SpaceSampler(experiment.sweep.axes(), experiment.sweep.search, known)
     journal = Journal.of(experiment, Store(str(recipe.parent / "storage")))
     held = {one.number: one for one in known}
-    return Drawing(experiment, sampler, journal, standing, held), journal
+    return SearchState(experiment, sampler, journal, standing, held), journal
 
 
 # --- draws ----------------------------------------------------------------------------------------
@@ -60,17 +62,17 @@ def drawing(recipe, trials: int, space=SPACE, known=(), standing=lambda step: Fa
 def test_draws_stay_in_their_ranges_and_conditions_hold():
     axes = [parse_axis(key, given) for key, given in SPACE.items()]
     for algorithm in ("random", "tpe"):
-        sampler = Sampler(axes, Search(algorithm=algorithm, startup=3))
+        sampler = SpaceSampler(axes, Search(algorithm=algorithm, startup=3))
         seen = set()
         for number in range(24):
-            drawn = sampler.draw(number)
-            assert 1e-4 <= drawn.params["stages.contrastive.lr"] <= 1e-2
-            loss = drawn.params["stages.contrastive.loss"]
-            conditional = "stages.contrastive.loss.temperature" in drawn.params
+            draw = sampler.draw(number)
+            assert 1e-4 <= draw.params["stages.contrastive.lr"] <= 1e-2
+            loss = draw.params["stages.contrastive.loss"]
+            conditional = "stages.contrastive.loss.temperature" in draw.params
             assert conditional == (loss == "infonce")
             seen.add(loss)
-            drawn.state, drawn.value = "finished", float(loss == "hinge")
-            sampler.tell(drawn)
+            draw.state, draw.value = "finished", float(loss == "hinge")
+            sampler.tell(draw)
         assert seen == {"infonce", "hinge"}
 
 
@@ -78,13 +80,13 @@ def test_tpe_learns_what_is_good_and_random_does_not():
     axes = [parse_axis("x", {"type": "uniform", "low": 0.0, "high": 1.0})]
 
     def late_values(algorithm: str) -> list[float]:
-        sampler = Sampler(axes, Search(algorithm=algorithm, startup=5))
+        sampler = SpaceSampler(axes, Search(algorithm=algorithm, startup=5))
         found = []
         for number in range(40):
-            drawn = sampler.draw(number)
-            drawn.state, drawn.value = "finished", -abs(drawn.params["x"] - 0.8)
-            sampler.tell(drawn)
-            found.append(drawn.params["x"])
+            draw = sampler.draw(number)
+            draw.state, draw.value = "finished", -abs(draw.params["x"] - 0.8)
+            sampler.tell(draw)
+            found.append(draw.params["x"])
         return found[20:]
 
     def away(values):
@@ -95,11 +97,11 @@ def test_tpe_learns_what_is_good_and_random_does_not():
 
 def test_a_continued_search_draws_something_else():
     axes = [parse_axis("x", {"type": "uniform", "low": 0.0, "high": 1.0})]
-    first = Sampler(axes, Search()).draw(0)
+    first = SpaceSampler(axes, Search()).draw(0)
     first.state, first.value = "finished", 0.5
-    again = Sampler(axes, Search(), [first]).draw(1)
+    again = SpaceSampler(axes, Search(), [first]).draw(1)
     assert again.params != first.params
-    same = Sampler(axes, Search()).draw(0)
+    same = SpaceSampler(axes, Search()).draw(0)
     assert same.params == first.params
 
 
@@ -119,7 +121,7 @@ def test_every_value_is_validated_before_work(recipe):
 
 def test_a_shared_last_stage_is_not_pruned(recipe):
     seeds = {"stages.distil.lr": [1e-3, 2e-3]}
-    plan, _ = drawing(recipe, 9, seeds, algorithm="random")
+    plan, _ = search_state(recipe, 9, seeds, algorithm="random")
     # order=contrastive leaves distil's rate without effect: all draws are one stage
     first = plan.next()
     assert first is not None and first["prunable"]
@@ -130,10 +132,10 @@ def test_a_shared_last_stage_is_not_pruned(recipe):
 
 
 def test_an_interrupted_draw_is_run_again_with_its_values(recipe):
-    lost = Drawn(0, {"stages.contrastive.lr": 0.005, "stages.contrastive.loss": "hinge"})
-    over = Drawn(1, {"stages.contrastive.lr": 0.001, "stages.contrastive.loss": "hinge"})
+    lost = Draw(0, {"stages.contrastive.lr": 0.005, "stages.contrastive.loss": "hinge"})
+    over = Draw(1, {"stages.contrastive.lr": 0.001, "stages.contrastive.loss": "hinge"})
     over.state, over.value = "finished", 0.5
-    plan, _ = drawing(recipe, 3, known=[lost, over])
+    plan, _ = search_state(recipe, 3, known=[lost, over])
     assert plan.left == 2
     config = plan.next()
     assert config["number"] == 0
@@ -144,8 +146,8 @@ def test_an_interrupted_draw_is_run_again_with_its_values(recipe):
 
 def test_a_draw_never_takes_the_number_of_another(recipe):
     params = {"stages.contrastive.lr": 0.005, "stages.contrastive.loss": "hinge"}
-    known = [Drawn(1, params), Drawn(2, params, "finished", 0.5)]  # 0 was lost
-    plan, journal = drawing(recipe, 4, known=known)
+    known = [Draw(1, params), Draw(2, params, "finished", 0.5)]  # 0 was lost
+    plan, journal = search_state(recipe, 4, known=known)
     for one in known:
         journal.write(one)
     numbers = []
@@ -154,12 +156,12 @@ def test_a_draw_never_takes_the_number_of_another(recipe):
         plan.readiness.finished(config["position"])
     assert numbers == [1, 3, 4] and plan.left == 0
     assert [one.number for one in journal.read()] == [1, 2, 3, 4]
-    assert journal.read()[1] == Drawn(2, params, "finished", 0.5)
+    assert journal.read()[1] == Draw(2, params, "finished", 0.5)
 
 
 def test_a_journal_file_is_written_whole_or_not_at_all(recipe, monkeypatch):
-    _, journal = drawing(recipe, 3)
-    before = Drawn(0, {"a": 1})
+    _, journal = search_state(recipe, 3)
+    before = Draw(0, {"a": 1})
     journal.write(before)
 
     def killed(self: Path, target: Path) -> Path:
@@ -167,7 +169,7 @@ def test_a_journal_file_is_written_whole_or_not_at_all(recipe, monkeypatch):
 
     monkeypatch.setattr(Path, "replace", killed)
     with pytest.raises(KeyboardInterrupt):
-        journal.write(Drawn(0, {"a": 1}, "finished", 0.5))
+        journal.write(Draw(0, {"a": 1}, "finished", 0.5))
     assert journal.read() == [before]
 
 
@@ -181,24 +183,24 @@ def test_what_a_search_is_continued_by(recipe):
 
 
 def test_the_journal_survives_half_a_file(recipe, tmp_path):
-    _, journal = drawing(recipe, 3)
-    journal.write(Drawn(0, {"a": 1}, "pruned", 0.25, [0.5, 0.25]))
+    _, journal = search_state(recipe, 3)
+    journal.write(Draw(0, {"a": 1}, "pruned", 0.25, [0.5, 0.25]))
     folder = recipe.parent / "storage" / journal.path
     (folder / "trial-00001.json").write_text('{"number": 1, "par')
-    assert journal.read() == [Drawn(0, {"a": 1}, "pruned", 0.25, [0.5, 0.25])]
+    assert journal.read() == [Draw(0, {"a": 1}, "pruned", 0.25, [0.5, 0.25])]
 
 
 def test_only_finished_trials_can_be_the_best(recipe):
     experiment = load(Experiment, recipe, overrides(3))
     params = {"stages.contrastive.loss": "hinge"}
-    drawn = [
-        Drawn(0, {**params, "stages.contrastive.lr": 0.001}, "finished", 0.4),
-        Drawn(1, {**params, "stages.contrastive.lr": 0.002}, "pruned", 0.9),
-        Drawn(2, {**params, "stages.contrastive.lr": 0.003}, "finished", 0.6),
+    draw = [
+        Draw(0, {**params, "stages.contrastive.lr": 0.001}, "finished", 0.4),
+        Draw(1, {**params, "stages.contrastive.lr": 0.002}, "pruned", 0.9),
+        Draw(2, {**params, "stages.contrastive.lr": 0.003}, "finished", 0.6),
     ]
-    assert best_trial(experiment, drawn).experiment.stages["contrastive"].lr == 0.003
+    assert best_trial(experiment, draw).experiment.stages["contrastive"].lr == 0.003
     with pytest.raises(RuntimeError, match="no trial of the search finished"):
-        best_trial(experiment, drawn[1:2])
+        best_trial(experiment, draw[1:2])
 
 
 # --- who is stopped -------------------------------------------------------------------------------
@@ -213,8 +215,8 @@ ASHA = {"grace": 1, "reduction": 2.0}
 class ScriptedTune:
     """What Ray Tune does with a searcher and a scheduler, on values that nobody trained for."""
 
-    def __init__(self, plan: Drawing) -> None:
-        self.search, self.scheduler, self.trials = DrawnSearch(plan), scheduler(plan), {}
+    def __init__(self, plan: SearchState) -> None:
+        self.search, self.scheduler, self.trials = DrawSearcher(plan), scheduler(plan), {}
 
     def start(self, name: str) -> dict[str, Any] | None:
         config = self.search.suggest(name)
@@ -233,13 +235,15 @@ class ScriptedTune:
         return decision
 
 
-def scripted(recipe, *draws: tuple[str, str], pruning: Any = ASHA) -> tuple[ScriptedTune, Drawing]:
+def scripted(
+    recipe, *draws: tuple[str, str], pruning: Any = ASHA
+) -> tuple[ScriptedTune, SearchState]:
     """A search that makes these draws, (order, rate), first."""
     known = [
-        Drawn(i, {"order": order, "stages.contrastive.lr": rate})
+        Draw(i, {"order": order, "stages.contrastive.lr": rate})
         for i, (order, rate) in enumerate(draws)
     ]
-    plan, _ = drawing(recipe, len(known), ORDERS, known, pruning=pruning)
+    plan, _ = search_state(recipe, len(known), ORDERS, known, pruning=pruning)
     return ScriptedTune(plan), plan
 
 
@@ -253,7 +257,7 @@ def test_bad_ones_are_stopped_and_good_ones_are_not(recipe):
     assert tune.tell("b", 2, 0.8) == "CONTINUE"
     assert tune.tell("a", 2, 0.6) == "STOP"
     # a pruned draw has the value that it was stopped with
-    found = {n: (one.state, one.value, one.curve) for n, one in plan.known.items()}
+    found = {n: (one.state, one.value, one.curve) for n, one in plan.draws.items()}
     assert found == {
         0: ("pruned", 0.6, [0.5, 0.6]),
         1: ("running", None, [0.7, 0.8]),
@@ -293,7 +297,7 @@ def test_a_stage_that_became_shared_is_not_stopped(recipe, rate):
     assert tune.tell("good", 2, 0.9) == "CONTINUE"
     if shared:
         assert tune.tell("bad", 2, 0.1) == "CONTINUE"
-        assert plan.known[1].curve == [0.1, 0.1] and plan.known[1].state == "running"
+        assert plan.draws[1].curve == [0.1, 0.1] and plan.draws[1].state == "running"
 
 
 def test_a_trial_that_is_run_again_tells_its_validations_from_the_first_on(recipe):
@@ -303,7 +307,7 @@ def test_a_trial_that_is_run_again_tells_its_validations_from_the_first_on(recip
         assert tune.tell("a", validation, value) == "CONTINUE"
     for validation, value in enumerate([0.5, 0.6, 0.7, 0.8], start=1):  # its worker died
         assert tune.tell("a", validation, value) == "CONTINUE"
-    assert plan.known[0].curve == [0.5, 0.6, 0.7, 0.8]
+    assert plan.draws[0].curve == [0.5, 0.6, 0.7, 0.8]
     assert tune.tell("b", 1, 0.5) == "CONTINUE" and tune.tell("b", 2, 0.55) == "STOP"
 
 
@@ -340,7 +344,7 @@ def test_of_a_chain_only_the_last_stage_is_told(recipe, tmp_path):
     relay = SimpleNamespace(start=lambda *_: "run", send=lambda *_: None)
     builder = Trains(tmp_path, {"contrastive": 0.2, "distil": 0.7})
     tell = Validations(callback, "val/nDCG@10")
-    best = run_trial(trial, builder, relay, "parent", Work(()), tell)
+    best = run_trial(trial, builder, relay, "parent", Work(Plan.of([trial]), ()), tell)
     assert builder.trained == ["contrastive", "distil"] and best == {"nDCG@10": 0.7}
     assert told == [{"validation": 1, "value": 0.7}]
 
@@ -351,8 +355,8 @@ def test_of_a_chain_only_the_last_stage_is_told(recipe, tmp_path):
 def test_the_plan_of_a_search_needs_no_cluster(recipe, monkeypatch):
     experiment = load(Experiment, recipe, overrides(5))
     monkeypatch.setattr(job, "start_cluster", lambda *_: pytest.fail("a cluster was started"))
-    monkeypatch.setattr(job, "estimate", lambda plan, builder: [f"{len(plan.trials)} to show"])
-    Journal.of(experiment, experiment.store()).write(Drawn(0, {}, "pruned", 0.5))
+    monkeypatch.setattr(command, "estimate", lambda plan, builder: [f"{len(plan.trials)} to show"])
+    Journal.of(experiment, experiment.store()).write(Draw(0, {}, "pruned", 0.5))
     said: list[str] = []
     assert run_or_plan(experiment, True, said.append) is None
     assert "\n".join(said).splitlines() == [
@@ -380,7 +384,7 @@ def test_a_search_prunes_reports_and_goes_on(mined_recipe, unprobed):
     experiment = load(Experiment, mined_recipe, given)
     journal = Journal.of(experiment, experiment.store())
     for number, rate in enumerate(rates):  # the draws of an interrupted search
-        journal.write(Drawn(number, {"stages.contrastive.lr": rate}))
+        journal.write(Draw(number, {"stages.contrastive.lr": rate}))
     said: list[str] = []
     result = run_or_plan(experiment, False, said.append)
     report = result.report

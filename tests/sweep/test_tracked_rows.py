@@ -14,6 +14,7 @@ from raypipe.recipe.reading import load
 from raypipe.recipe.trials import expand
 from raypipe.stages.stage import Stage
 from raypipe.sweep import table_rows as rows_module
+from raypipe.sweep.plan import Plan
 from raypipe.sweep.table_rows import trained_row
 from raypipe.sweep.tracked_rows import ERROR_TAG, PHASE_TAG, SEED_TAG, read_report
 from raypipe.tracking.recorder import Recorder
@@ -118,6 +119,6 @@ def test_the_jobs_own_rows_have_their_seeds_in_order(recipe, monkeypatch):
     facts = {"steps": 10, "pairs": 640, "seconds": 5.0}
     monkeypatch.setattr(rows_module, "chain_facts", lambda chain, builder: [facts])
     monkeypatch.setattr(rows_module, "per_query", lambda seed: {"nDCG@10": {"q": seed / 10}})
-    one = trained_row("contrastive", trials, Standing(), set(), ["test"])
+    one = trained_row("contrastive", Plan.of(trials), Standing(), set(), ["test"])
     assert one.seeds == (1, 2, 3)
     assert [seed["nDCG@10"]["q"] for seed in one.results["test"]] == [0.1, 0.2, 0.3]

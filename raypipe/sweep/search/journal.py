@@ -19,7 +19,7 @@ State = Literal["running", "finished", "pruned", "failed", "invalid"]
 
 
 @dataclass
-class Drawn:
+class Draw:
     """One draw from the space."""
 
     number: int
@@ -43,18 +43,18 @@ class Journal:
 
     @classmethod
     def of(cls, experiment: Experiment, store: Store) -> Journal:
-        """More trials of the same search, or other retries, go on in the same journal."""
+        """The journal of a recipe's search, which more trials or other retries go on in."""
         search = experiment.sweep.search.replace(trials=1)
         sweep = experiment.sweep.replace(search=search, retries=Sweep().retries)
         key = digest(experiment.replace(sweep=sweep))
         return cls(store, f"search/{experiment.name}-{key}")
 
-    def write(self, drawn: Drawn) -> None:
-        """Replace what was known of this draw."""
+    def write(self, draw: Draw) -> None:
+        """Replace the draw's file."""
         folder = f"{self.store.root}/{self.path}"
         self.store.fs.create_dir(folder, recursive=True)
-        target = f"{folder}/trial-{drawn.number:05d}.json"
-        text = json.dumps(asdict(drawn), indent=1).encode()
+        target = f"{folder}/trial-{draw.number:05d}.json"
+        text = json.dumps(asdict(draw), indent=1).encode()
         if self.store.is_local:  # a local write is not atomic, a rename is
             staged = Path(f"{target}.part")
             staged.write_bytes(text)
@@ -63,16 +63,16 @@ class Journal:
             with self.store.fs.open_output_stream(target) as out:
                 out.write(text)
 
-    def read(self) -> list[Drawn]:
-        """All draws by number; a file that was cut off is a draw that never was."""
+    def read(self) -> list[Draw]:
+        """All draws in the order of their numbers; a file that was cut off counts for nothing."""
         selector = pafs.FileSelector(f"{self.store.root}/{self.path}", allow_not_found=True)
-        found = []
+        draws = []
         for info in sorted(self.store.fs.get_file_info(selector), key=lambda info: info.path):
             if info.base_name.endswith(".json"):
                 with self.store.fs.open_input_stream(info.path) as stream:
                     text = stream.read()
                 try:
-                    found.append(Drawn(**json.loads(text)))
+                    draws.append(Draw(**json.loads(text)))
                 except (ValueError, TypeError):
                     continue
-        return sorted(found, key=lambda one: one.number)
+        return sorted(draws, key=lambda draw: draw.number)
