@@ -29,7 +29,7 @@ from raypipe.tracking.relay import Relay
 
 
 @dataclass(frozen=True)
-class Outcome:
+class StudyOutcome:
     """What a study's trials came to."""
 
     plan: Plan
@@ -72,7 +72,7 @@ class Study(ABC):
         """What would be done, and what it would cost."""
 
     @abstractmethod
-    def train(self, job: Job, runner: Runner, roles: tuple[str, ...]) -> Outcome:
+    def train(self, job: Job, runner: Runner, roles: tuple[str, ...]) -> StudyOutcome:
         """Run the trials, and judge those that have rows on these test sets."""
 
 
@@ -149,7 +149,7 @@ class Job:
     def _report(
         self,
         rows: Sequence[Row],
-        outcome: Outcome,
+        outcome: StudyOutcome,
         finished: Plan,
         counts: Mapping[str, Any],
         roles: Sequence[str],

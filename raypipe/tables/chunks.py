@@ -28,7 +28,7 @@ _NOTE = b"raypipe.chunk"
 _BEGUN = ".begun-"
 
 
-class Job(Protocol):
+class ChunkJob(Protocol):
     """A picklable description of the work, from which every actor builds its own."""
 
     def build(self) -> Work:
@@ -85,7 +85,7 @@ class Chunk:
 
 
 class _ChunkActor:
-    def __init__(self, job: Job, attempt: Attempt) -> None:
+    def __init__(self, job: ChunkJob, attempt: Attempt) -> None:
         self._work = job.build()
         self._attempt = attempt
 
@@ -95,12 +95,12 @@ class _ChunkActor:
         return pa.table({"number": [row["number"]], "counts": [json.dumps(counts)]})
 
 
-def _one_chunk(job: Job, attempt: Attempt, chunk: Chunk) -> Counts:
+def _one_chunk(job: ChunkJob, attempt: Attempt, chunk: Chunk) -> Counts:
     return chunk.write(job.build(), attempt)
 
 
 def run_chunks(
-    job: Job,
+    job: ChunkJob,
     rows: int,
     chunk_rows: int,
     attempt: Attempt,
@@ -192,7 +192,7 @@ def quieten(context: Context) -> None:
 
 
 def _stream(
-    job: Job, todo: list[Chunk], attempt: Attempt, context: Context, model: bool
+    job: ChunkJob, todo: list[Chunk], attempt: Attempt, context: Context, model: bool
 ) -> list[dict[str, Any]]:
     """Run chunks on an actor pool of Ray Data; return their counters."""
     import ray

@@ -18,7 +18,7 @@ from raypipe.candidates.bm25.vocabulary import Bm25Options, write_vocabulary
 from raypipe.datasets.steps import DOCS_FILE
 from raypipe.records import DOCS
 from raypipe.storage.artifacts import Attempt, Store
-from raypipe.tables.chunks import Chunk, Counts, Job
+from raypipe.tables.chunks import Chunk, ChunkJob, Counts
 
 PLAIN = Bm25Options(stemmer=None, stopwords=None)
 
@@ -34,7 +34,7 @@ class Made:
         return self.path
 
 
-def in_chunks(job: Job, rows: int, size: int, attempt: Attempt) -> Made:
+def in_chunks(job: ChunkJob, rows: int, size: int, attempt: Attempt) -> Made:
     """What `run_chunks` does, in this process."""
     work, total = job.build(), Counter()
     for number, start in enumerate(range(0, rows, size)):
