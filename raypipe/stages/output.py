@@ -15,7 +15,7 @@ from torch import nn
 from raypipe.models.cross_encoder import save
 from raypipe.train.batches import Batcher
 from raypipe.train.checkpoint import Checkpoints
-from raypipe.train.selection import Outcome
+from raypipe.train.selection import TrainingOutcome
 
 SAMPLE = 1000
 """So many groups tell how many documents the token limits cut."""
@@ -26,7 +26,7 @@ def write_checkpoint(
     start: Path,
     stage: Any,
     attempt: Any,
-    outcome: Outcome,
+    outcome: TrainingOutcome,
     facts: dict[str, Any],
     unfinished: Checkpoints,
 ) -> None:
@@ -61,7 +61,7 @@ def _size(model: nn.Module, tokens: int) -> dict[str, int]:
     return {"parameters": parameters, "flops": 6 * parameters * tokens}  # forward and backward
 
 
-def _facts_of(outcome: Outcome) -> dict[str, Any]:
+def _facts_of(outcome: TrainingOutcome) -> dict[str, Any]:
     """The outcome without its history; figures of a filter by `filtering/NAME`."""
     facts = asdict(outcome)
     del facts["history"]

@@ -26,7 +26,7 @@ from raypipe.train.drift import drift, drift_sentence, snapshot
 from raypipe.train.group_reader import GroupReader
 from raypipe.train.loop import train
 from raypipe.train.parallel import agree, load_whole, shard, sharded, whole_state
-from raypipe.train.selection import Outcome
+from raypipe.train.selection import TrainingOutcome
 
 
 def train_worker(config: Mapping[str, Any]) -> None:
@@ -75,7 +75,7 @@ def _trained(
     validate: Callable[[nn.Module], dict[str, float]],
     alarms: Alarms,
     say: Callable[[str], None],
-) -> Outcome:
+) -> TrainingOutcome:
     """Train on the first `used` groups, from the stage's newest checkpoint if there is one."""
     stage, files = config["stage"], config["checkpoints"]
     name = agree(files.newest() if rank == 0 else None)
@@ -100,7 +100,7 @@ def _write(
     model: nn.Module,
     start: Path,
     config: Mapping[str, Any],
-    outcome: Outcome,
+    outcome: TrainingOutcome,
     facts: dict[str, Any],
     rank: int,
 ) -> None:

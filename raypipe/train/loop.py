@@ -17,7 +17,7 @@ from raypipe.train.alarms import Alarms
 from raypipe.train.batches import Batcher
 from raypipe.train.optimizer_step import OptimizerSteps, Say
 from raypipe.train.parallel import agree, bare, rank_and_world, sharded
-from raypipe.train.selection import Outcome, Selection, copy_of
+from raypipe.train.selection import Selection, TrainingOutcome, copy_of
 from raypipe.train.settings import TrainingSettings
 from raypipe.train.snapshot import Snapshot, restore, take
 
@@ -44,7 +44,7 @@ def train(
     resume: Snapshot | None = None,
     alarms: Alarms | None = None,
     say: Say = lambda sentence: None,
-) -> Outcome:
+) -> TrainingOutcome:
     """Train one stage and leave the weights with the best validation value in the model.
 
     A stage that goes on from the snapshot of any step ends with the same bits as one that was not
@@ -105,11 +105,11 @@ class Training:
         self.model, self.stage, self.total = steps.model, steps.stage, steps.total
         self.validate, self.report, self.save, self.alarms = validate, report, save, steps.alarms
         self.validation_steps = self.stage.validation_steps(self.total)
-        self.outcome = Outcome()
+        self.outcome = TrainingOutcome()
         self.reported = 0
         """Rows of the history that `report` has received."""
 
-    def run(self) -> Outcome:
+    def run(self) -> TrainingOutcome:
         """Take the remaining steps."""
         self.begun = self.saved = time.monotonic()
         outcome, selection = self.outcome, self.selection
@@ -194,8 +194,8 @@ class Training:
         """Go on after the snapshot's step."""
         facts = copy.deepcopy(snapshot.facts)  # the history goes on in it
         best = restore(snapshot, self.model, self.steps.optimizer, seed)
-        names = {f.name for f in fields(Outcome)}
-        self.outcome = Outcome(**{k: v for k, v in facts["outcome"].items() if k in names})
+        names = {f.name for f in fields(TrainingOutcome)}
+        self.outcome = TrainingOutcome(**{k: v for k, v in facts["outcome"].items() if k in names})
         self.outcome.resumed_from.append(snapshot.step)
         self.selection.load(facts["selection"])
         self.selection.weights = best

@@ -63,7 +63,7 @@ def copy_of(model: nn.Module) -> dict[str, Tensor]:
 
 
 @dataclass
-class Outcome:
+class TrainingOutcome:
     """What a stage did; the model holds the best weights afterwards."""
 
     history: list[dict[str, float]] = field(default_factory=list)

@@ -1,6 +1,6 @@
 """Asks the loss filter, on behalf of all workers, which groups of a step are trained on.
 
-Rank 0 holds the filter's answer and broadcasts it: exp() may differ in the last bit between unlike
+Rank 0 asks its filter and broadcasts the answer: exp() may differ in the last bit between unlike
 CPUs, and workers that disagree hang. A worker that gets no group still takes part in the gradient's
 all-reduce. Without any kept group the optimizer step is left out, and the schedule goes on.
 

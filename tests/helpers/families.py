@@ -30,7 +30,7 @@ from raypipe.records import GROUPS
 from raypipe.train.batches import Batcher, Targets
 from raypipe.train.group_reader import GroupReader
 from raypipe.train.loop import train
-from raypipe.train.selection import Outcome
+from raypipe.train.selection import TrainingOutcome
 from raypipe.train.settings import TrainingSettings
 
 QUERIES, DOCS, PER_GROUP = 6, 24, 4
@@ -271,7 +271,7 @@ def batcher_of(family: str, uses: str, budget: int = 100_000) -> Batcher:
     )
 
 
-def fit(model: nn.Module, family: str, loss: Loss, steps: int, lr: float) -> Outcome:
+def fit(model: nn.Module, family: str, loss: Loss, steps: int, lr: float) -> TrainingOutcome:
     """Train on the bare loop; every step takes all groups, so all steps have the same batch."""
     stage = TrainingSettings(
         loss=loss, lr=lr, warmup=0.0, queries_per_step=QUERIES, steps=steps, validations=1

@@ -20,7 +20,7 @@ from raypipe.records import GROUPS
 from raypipe.train.batches import Batcher, Targets
 from raypipe.train.group_reader import GroupReader
 from raypipe.train.loop import train
-from raypipe.train.selection import Outcome
+from raypipe.train.selection import TrainingOutcome
 from raypipe.train.settings import TrainingSettings
 
 CUT = LongestFirst(max_length=48)
@@ -83,7 +83,7 @@ def fit(
     validate=lambda model: {"nDCG@10": 0.0},
     wrap=lambda model: model,
     **more,
-) -> tuple[Outcome, torch.nn.Module, list[dict]]:
+) -> tuple[TrainingOutcome, torch.nn.Module, list[dict]]:
     """Train the tiny model; returns outcome, bare model and what was reported."""
     config = CrossEncoder(backbone=str(backbone), hidden_dropout=dropout, attention_dropout=dropout)
     torch.manual_seed(seed)
@@ -105,7 +105,7 @@ def fit(
     return outcome, model, reports
 
 
-def column(outcome: Outcome, name: str) -> list[float]:
+def column(outcome: TrainingOutcome, name: str) -> list[float]:
     return [row[name] for row in outcome.history if name in row]
 
 

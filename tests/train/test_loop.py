@@ -23,7 +23,7 @@ from raypipe.models.cross_encoder import CrossEncoder
 from raypipe.records import CANDIDATES, QRELS
 from raypipe.stages.validation import Validation
 from raypipe.train.filtering import Filtering
-from raypipe.train.selection import Outcome
+from raypipe.train.selection import TrainingOutcome
 from raypipe.train.settings import Freeze
 
 
@@ -99,7 +99,7 @@ def test_two_processes_train_like_one(data, tiny_backbone, pair, name):
     assert first["history"] == second["history"]
     assert same(first["weights"], second["weights"])
     alone, model, _ = fit(data, tiny_backbone, STAGES[name], budget=128)
-    both = Outcome(first["history"])
+    both = TrainingOutcome(first["history"])
     np.testing.assert_allclose(column(both, "loss"), column(alone, "loss"), rtol=0, atol=1e-5)
     np.testing.assert_allclose(
         column(both, "grad_norm"), column(alone, "grad_norm"), rtol=1e-4, atol=1e-6
