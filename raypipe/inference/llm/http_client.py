@@ -1,0 +1,228 @@
+"""Sends many requests to one HTTP server: some at a time, with retries, at a limited rate."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import deque
+from collections.abc import Coroutine, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    import aiohttp
+
+T = TypeVar("T")
+
+AWAY = (None, 408, 429, 502, 503, 504)
+"""Statuses that say nothing about the request: no response, or a server that is busy or away."""
+STRIKES = 3
+"""Requests in a row without an answer in all their tries after which no more are sent."""
+LONGEST_WAIT = 60.0
+"""Most seconds between two tries of one request."""
+LONGEST_CONNECT = 10.0
+"""Most seconds until a connection stands, and for the first knock at a server."""
+LONGEST_MESSAGE = 300
+"""Most characters of a server's words in an error."""
+
+
+@dataclass(frozen=True)
+class HttpOutcome:
+    """What became of one request."""
+
+    status: int | None = None
+    """None if there was no response."""
+    body: str = ""
+    failure: str = ""
+    """Why there was no response."""
+    connected: bool = True
+    """False if no connection to the server came about."""
+    sent: bool = True
+    """False if the server had left `STRIKES` requests before this one without an answer."""
+    retry_after_s: int | None = None
+    """Seconds that the server asks the client to wait."""
+
+    @property
+    def away(self) -> bool:
+        """Whether the outcome says nothing about the request."""
+        return self.status in AWAY
+
+    @property
+    def can_change(self) -> bool:
+        """Whether another try may end otherwise."""
+        return self.away or (self.status or 0) >= 500
+
+
+NOT_SENT = HttpOutcome(
+    failure=f"not sent, the server had left {STRIKES} prompts without an answer", sent=False
+)
+
+
+class Client:
+    """Sends requests to one server. The key is in no repr and is taken out of every message.
+
+    Args:
+        key: sent as bearer token; None for a server without keys.
+        concurrency: requests in flight; one that waits for its next try counts.
+        requests_per_second: starts of requests, retries included, over all calls of this client.
+        retries: further tries of a request after no response, 408, 429 or 5xx.
+        retry_wait_s: before the first retry, doubled each time; a Retry-After header wins.
+        timeout_s: for one try, from the connection to the last byte.
+    """
+
+    def __init__(
+        self,
+        key: str | None,
+        *,
+        concurrency: int,
+        requests_per_second: float | None,
+        retries: int,
+        retry_wait_s: float,
+        timeout_s: float,
+    ) -> None:
+        self._key = key
+        self._concurrency = concurrency
+        self._interval_s = 1 / requests_per_second if requests_per_second else 0.0
+        self._retries = retries
+        self._retry_wait_s = retry_wait_s
+        self._timeout_s = timeout_s
+        self._next_start = 0.0
+
+    def get(self, url: str) -> HttpOutcome:
+        """One GET without retries."""
+        return _run(self._get(url))
+
+    def post_all(self, url: str, bodies: Sequence[Mapping[str, Any]]) -> list[HttpOutcome]:
+        """One POST of JSON per body; outcomes in the order of the bodies.
+
+        The first requests use up their tries before the last have had one, so that a server that
+        hangs is found out after `STRIKES` requests, however many wait.
+        """
+        return _run(self._post_all(url, bodies))
+
+    def clean(self, outcome: HttpOutcome) -> str:
+        """Status and words of a failure in one line, the key taken out."""
+        text = outcome.failure
+        if outcome.status is not None:
+            text = f"{outcome.status}: {_message(outcome.body)}"
+        return one_line(text.replace(self._key, "[key]") if self._key else text)
+
+    async def _get(self, url: str) -> HttpOutcome:
+        async with self._session(min(self._timeout_s, LONGEST_CONNECT)) as session:
+            return await _try(session, "GET", url)
+
+    async def _post_all(self, url: str, bodies: Sequence[Mapping[str, Any]]) -> list[HttpOutcome]:
+        outcomes = [NOT_SENT] * len(bodies)
+        waiting = deque(range(len(bodies)))
+        strikes = 0
+
+        async def send(session: aiohttp.ClientSession) -> None:
+            nonlocal strikes
+            while waiting:
+                number = waiting.popleft()
+                outcomes[number] = await self._post(session, url, bodies[number])
+                strikes = strikes + 1 if outcomes[number].away else 0
+                if strikes == STRIKES:
+                    waiting.clear()
+
+        async with self._session(self._timeout_s) as session, asyncio.TaskGroup() as senders:
+            for _ in range(min(self._concurrency, len(bodies))):
+                senders.create_task(send(session))
+        return outcomes
+
+    async def _post(
+        self, session: aiohttp.ClientSession, url: str, body: Mapping[str, Any]
+    ) -> HttpOutcome:
+        """One request with its retries."""
+        await self._turn()
+        outcome = await _try(session, "POST", url, body)
+        for retry in range(self._retries):
+            if not outcome.can_change:
+                break
+            pause = outcome.retry_after_s or self._retry_wait_s * 2**retry
+            await asyncio.sleep(min(pause, LONGEST_WAIT))
+            await self._turn()
+            outcome = await _try(session, "POST", url, body)
+        return outcome
+
+    async def _turn(self) -> None:
+        """Wait until the next request may start."""
+        now = asyncio.get_running_loop().time()
+        start = max(self._next_start, now)
+        self._next_start = start + self._interval_s
+        if start > now:
+            await asyncio.sleep(start - now)
+
+    def _session(self, timeout_s: float) -> aiohttp.ClientSession:
+        """Sends the key, uses no proxy of the environment and limits no connections by itself."""
+        import aiohttp
+
+        return aiohttp.ClientSession(
+            headers={"Authorization": f"Bearer {self._key}"} if self._key else {},
+            timeout=aiohttp.ClientTimeout(
+                total=timeout_s, sock_connect=min(timeout_s, LONGEST_CONNECT)
+            ),
+            connector=aiohttp.TCPConnector(limit=0),
+        )
+
+
+async def _try(
+    session: aiohttp.ClientSession, method: str, url: str, body: Mapping[str, Any] | None = None
+) -> HttpOutcome:
+    """One try of one request. Redirects are not followed: the key is meant for this server."""
+    import aiohttp
+
+    try:
+        async with session.request(method, url, json=body, allow_redirects=False) as response:
+            text = (await response.read()).decode("utf-8", "replace")
+            wait = response.headers.get("Retry-After", "")
+            return HttpOutcome(
+                response.status, text, retry_after_s=int(wait) if wait.isdecimal() else None
+            )
+    except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+        return HttpOutcome(failure=str(error), connected=False)
+    except TimeoutError:
+        return HttpOutcome(failure=f"no answer within {session.timeout.total:g} s")
+    except (aiohttp.ClientError, OSError, ValueError) as error:
+        return HttpOutcome(failure=f"{type(error).__name__}: {error}")
+
+
+def _run(work: Coroutine[Any, Any, T]) -> T:
+    """Run to the end in a thread of its own, so also where an event loop already runs (a notebook).
+
+    An interrupt of the caller cancels the work: requests that wait are not sent.
+    """
+    with closing(asyncio.new_event_loop()) as loop, ThreadPoolExecutor(1) as pool:
+        task = loop.create_task(work)
+        result = pool.submit(loop.run_until_complete, task)
+        try:
+            return result.result()
+        except BaseException:
+            loop.call_soon_threadsafe(task.cancel)
+            raise
+
+
+def _message(body: str) -> str:
+    """What the server says in a body that is no answer."""
+    try:
+        words = json.loads(body)
+    except ValueError:
+        return f"not JSON: {body}" if body.strip() else "an empty body"
+    for name in ("error", "message", "detail"):
+        if isinstance(words, dict) and words.get(name):
+            words = words[name]
+    return words if isinstance(words, str) else f"no choices in {json.dumps(words)}"
+
+
+def one_line(text: str) -> str:
+    """One line of at most `LONGEST_MESSAGE` characters."""
+    text = " ".join(text.split())
+    return text if len(text) <= LONGEST_MESSAGE else text[:LONGEST_MESSAGE] + "..."
+
+
+def shown(url: str) -> str:
+    """Without query and fragment."""
+    return urlsplit(url)._replace(query="", fragment="").geturl()
