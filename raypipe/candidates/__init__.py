@@ -1,7 +1,7 @@
 """Candidate sources: configs whose `candidates` names a retrieval job or a reader of files.
 
-`label` is the name in tables, `depth` the candidates per query, `check` whether everything that
-lies outside the recipe is there.
+`label` is the source's name in tables, `depth` the number of candidates per query; `check` refuses
+a source whose files, models or packages are not there.
 """
 
 from typing import Annotated
@@ -11,4 +11,4 @@ from pydantic import Field
 from raypipe.candidates.fused import Fused, Plain
 
 Source = Annotated[Plain | Fused, Field(discriminator="type")]
-"""Adding a source: one class with these four, and its name in `fusion.Plain`."""
+"""Adding a source: one class with these four, and its name in `fused.Plain`."""

@@ -82,7 +82,7 @@ class Fused(DepthOptions):
         """Everything that the sources need is there.
 
         Raises:
-            ConfigError: it is not; the message begins with the source's name.
+            ConfigError: something is missing; the message begins with the source's name.
         """
         for name, source in self.sources.items():
             try:

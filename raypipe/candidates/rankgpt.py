@@ -30,7 +30,7 @@ class RankGptLists(Config):
     depth: int = Field(100, ge=1)
     """Candidates per query."""
     name: str = "RankGPT's lists"
-    """What the source is called in tables."""
+    """The source's name in tables."""
 
     @property
     def label(self) -> str:
@@ -52,7 +52,7 @@ def read_lists(path: Path) -> Iterator[tuple[int, str, list[str]]]:
     Without ranks they stand in order.
 
     Raises:
-        ConfigError: a line is something else.
+        ConfigError: a line is not JSON, or has no query id or no ids of documents.
     """
     for number, line in json_lines(path):
         try:
@@ -83,13 +83,18 @@ def _read_list(line: Any) -> tuple[str, list[str]]:
 
 
 def json_lines(path: Path) -> Iterator[tuple[int, Any]]:
+    """(line number, value) of every line that is not empty.
+
+    Raises:
+        ConfigError: a line is not JSON.
+    """
     with open_bytes(path) as stream:
         for number, line in enumerate(stream, start=1):
             if not line.strip():
                 continue
             try:
                 yield number, json.loads(line)
-            except ValueError as error:  # bytes that are not UTF-8 are one too
+            except ValueError as error:  # also raised for bytes that are not UTF-8
                 raise ConfigError(f"{path}, line {number}: expected JSON, found {error}") from None
 
 

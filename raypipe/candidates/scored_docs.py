@@ -34,21 +34,21 @@ class ScoredDocs(DepthOptions):
     dataset: str | None = None
     """The id that has them; null is each query set's own data set."""
     name: str = "scoreddocs"
-    """What the source is called in tables."""
+    """The source's name in tables."""
 
     @property
     def label(self) -> str:
         return self.name
 
     def candidates(self, collection: Collection, queries: Queries, precision: str) -> Step:
-        """The step that reads them."""
+        """The step that reads the scoreddocs."""
         return self.cut(ScoredDocsCandidates(self, collection, queries))
 
     def check(self) -> None:
         """The id has scoreddocs; a query set's own id is checked when the step is planned.
 
         Raises:
-            ConfigError: it does not, or there is no such id.
+            ConfigError: there is no such id, or it has no scoreddocs.
         """
         if self.dataset is not None:
             QuerySet(dataset=self.dataset).open().scoreddocs()
@@ -60,7 +60,7 @@ _ORDERED = FLAT.set(FLAT.get_field_index("order"), pa.field("order", pa.float32(
 
 @dataclass(frozen=True)
 class ScoredDocsCandidates(Step):
-    """By score, highest first, ties by doc_id; a query that has none has no candidates."""
+    """One row per query of the set: its scoreddocs by score, highest first, ties by doc_id."""
 
     source: ScoredDocs
     collection: Collection

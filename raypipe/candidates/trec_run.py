@@ -31,7 +31,7 @@ class TrecRun(DepthOptions):
     depth: int = Field(100, ge=1)
     """Candidates per query, counted in the file's ranks."""
     name: str = "run"
-    """What the source is called in tables."""
+    """The source's name in tables."""
 
     @property
     def label(self) -> str:
@@ -45,7 +45,7 @@ class TrecRun(DepthOptions):
         """The files exist.
 
         Raises:
-            ConfigError: one does not.
+            ConfigError: a file does not.
         """
         check_files(self.paths)
 

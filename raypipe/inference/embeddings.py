@@ -1,4 +1,4 @@
-"""Embeddings of every text of a collection or query set: a Ray Data job."""
+"""Vectors of every text of a collection or query set: the job that encodes, and a reader."""
 
 from __future__ import annotations
 

@@ -39,8 +39,11 @@ class Lists:
         return {**parts, "extra": self.extra} if self.extra is not None else parts
 
     def named(self) -> dict[str, Step]:
-        """For the inputs of a step that looks pairs up: at depth 0 no candidate is read, so none
-        has to be there (triples of queries that the first stage does not know)."""
+        """For the inputs of a step that looks up pairs by their ids.
+
+        At depth 0 no candidates are read, so they are no input: triples may have queries that the
+        first stage does not know.
+        """
         return {k: v for k, v in self.inputs().items() if self.depth or k != "candidates"}
 
 
@@ -78,17 +81,17 @@ class ListReader:
         extra = self._extra.of_queries(r["query_id"] for r in part) if self._extra else {}
         merged = []
         for row in part:
-            more = [d for one in extra.get(row["query_id"], ()) for d in one["doc_ids"]]
+            more = [d for added in extra.get(row["query_id"], ()) for d in added["doc_ids"]]
             merged.append(list(dict.fromkeys([*row["doc_ids"][: self.depth], *more])))
-        flat = self._docs.rows_of([d for one in merged for d in one])
+        doc_rows = self._docs.rows_of([d for doc_ids in merged for d in doc_ids])
         queries = self._queries.rows_of([r["query_id"] for r in part])
-        ends = np.cumsum([len(one) for one in merged])
+        ends = np.cumsum([len(doc_ids) for doc_ids in merged])
         return [
             ScoreList(
                 row["query_id"],
                 int(query),
                 doc_ids,
-                flat[end - len(doc_ids) : end],
+                doc_rows[end - len(doc_ids) : end],
                 dict(zip(row["doc_ids"], row["scores"], strict=True)),
             )
             for row, query, doc_ids, end in zip(part, queries, merged, ends, strict=True)

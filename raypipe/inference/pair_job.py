@@ -25,10 +25,10 @@ Scored = list[tuple[ScoreList, Array]]
 
 @dataclass(frozen=True)
 class PairJob:
-    """Picklable; a job that writes the scores in its own form inherits it and adds `build`."""
+    """Scores lists on an actor; a subclass adds `build`, which writes scores in its own form."""
 
     inputs: dict[str, Artifact]
-    """Those of `Lists`, with weights, query_tokens and doc_tokens."""
+    """The inputs of `Lists`, with weights, query_tokens and doc_tokens."""
     model: CrossEncoder
     truncation: Truncation
     depth: int
@@ -37,7 +37,7 @@ class PairJob:
     device: str
 
     def open(self) -> Callable[[range], tuple[Scored, Counts]]:
-        """Load the model; the result scores rows of the candidates, and counts what it read."""
+        """Load the model; the result scores rows of the candidates and counts pairs."""
         folder = self.inputs["weights"].local()
         lists = ListReader(self.inputs, self.depth)
         query_tokens = TokenReader(self.inputs["query_tokens"].local())
@@ -54,11 +54,11 @@ class PairJob:
         def scored(chunk: range) -> tuple[Scored, Counts]:
             part = lists.read(chunk)
             pairs = [
-                (query_tokens[one.query_index], doc_tokens[int(d)])
-                for one in part
-                for d in one.doc_indices
+                (query_tokens[listed.query_index], doc_tokens[int(d)])
+                for listed in part
+                for d in listed.doc_indices
             ]
-            ends = np.cumsum([len(one.doc_ids) for one in part])[:-1]
+            ends = np.cumsum([len(listed.doc_ids) for listed in part])[:-1]
             return list(zip(part, np.split(score(pairs), ends), strict=True)), score.counts(pairs)
 
         return scored

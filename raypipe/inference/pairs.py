@@ -77,8 +77,8 @@ class Template:
                 if self.type_ids is not None:
                     types[row, at : at + len(part)] = self.type_ids[number]
                 at += len(part)
-        out = {"input_ids": ids, "attention_mask": mask}
-        return {**out, "token_type_ids": types} if self.type_ids is not None else out
+        inputs = {"input_ids": ids, "attention_mask": mask}
+        return {**inputs, "token_type_ids": types} if self.type_ids is not None else inputs
 
 
 def length_batches(lengths: Sequence[int] | Ids, budget: int) -> Iterator[Ids]:

@@ -69,10 +69,10 @@ class PairScorer:
         extra = self.template.n_special
         read = [self.truncation.passages(len(q), len(d), extra) for q, d in pairs]
         cut = sum(p[-1][2] < len(d) for p, (_, d) in zip(read, pairs, strict=True))
-        found = {"pairs": len(pairs), "documents_cut": cut}
+        counts = {"pairs": len(pairs), "documents_cut": cut}
         if isinstance(self.truncation, MaxP):
-            found["passages"] = sum(map(len, read))
-        return found
+            counts["passages"] = sum(map(len, read))
+        return counts
 
 
 @dataclass
@@ -102,15 +102,15 @@ class TextEncoder:
         cut = [text[: self.room] for text in texts]
         if self.prefix is not None:
             cut = [np.concatenate([self.prefix, text]) for text in cut]
-        out: Array | None = None
+        all_vectors: Array | None = None
         with torch.inference_mode(), autocast(self.device, self.precision):
             for rows in length_batches(
                 [len(t) + self.template.n_special for t in cut], self.budget
             ):
                 inputs = self.template.pad([(cut[i], None) for i in rows])
                 vectors = self.encoder(**to_tensors(inputs, self.device)).float().cpu().numpy()
-                if out is None:
-                    out = np.zeros((len(cut), vectors.shape[1]), dtype=np.float32)
-                out[rows] = vectors
-        assert out is not None, "no texts"
-        return out
+                if all_vectors is None:
+                    all_vectors = np.zeros((len(cut), vectors.shape[1]), dtype=np.float32)
+                all_vectors[rows] = vectors
+        assert all_vectors is not None, "no texts"
+        return all_vectors

@@ -43,5 +43,5 @@ class TokenReader:
         shard = bisect_right(self._starts, row) - 1
         offsets, values = self._shards[shard]
         at = row - self._starts[shard]
-        found: Ids = values[offsets[at] : offsets[at + 1]]
-        return found
+        ids: Ids = values[offsets[at] : offsets[at + 1]]
+        return ids

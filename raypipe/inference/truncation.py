@@ -140,7 +140,7 @@ def expand(
     """What is read of the pairs: all passages, in order, and how many each pair has (>= 1)."""
     flat, counts = [], []
     for query, doc in pairs:
-        found = truncation.passages(len(query), len(doc), n_special)
-        flat += [(query[:kept], doc[start:stop]) for kept, start, stop in found]
-        counts.append(len(found))
+        passages = truncation.passages(len(query), len(doc), n_special)
+        flat += [(query[:kept], doc[start:stop]) for kept, start, stop in passages]
+        counts.append(len(passages))
     return flat, counts

@@ -1,7 +1,8 @@
 """Teachers: configs whose `scores` names the step that gives every document of a list a value.
 
-`values` says whether that is a score (higher is better) or a rank (1 is best), `needs_lists`
-whether it depends on the other documents of the list, `check` whether everything is there.
+`values` says whether a value is a score (higher is better) or a rank (1 is best), `needs_lists`
+whether it depends on the list's other documents; `check` refuses a teacher whose files, models or
+packages are not there.
 """
 
 from typing import Annotated

@@ -102,7 +102,7 @@ class Ensemble(Config):
         """Everything that the teachers need is there.
 
         Raises:
-            ConfigError: it is not; the message begins with the teacher's name.
+            ConfigError: something is missing; the message begins with the teacher's name.
         """
         for name, teacher in self.teachers.items():
             try:

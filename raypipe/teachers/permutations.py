@@ -1,7 +1,7 @@
 """A language model's answer about a list, such as "[5] > [18] > [2]", as a permutation.
 
-Answers repeat ids, leave some out, invent others, and wrap them in prose. Every repair is counted,
-so that a file or a model with many can be told from a good one.
+Answers repeat ids, leave some out, invent others, and wrap them in prose. Every repair is counted:
+many repairs are the mark of a bad file or model.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ class Permutation:
     order: list[int]
     """Positions from 0, best first: always a permutation of range(n)."""
     repeats: int
-    """Ids given again; the first place counts."""
+    """Ids that the answer names again; the first mention counts."""
     out_of_range: int
     """Ids below 1 or above n."""
     missing: int
-    """Ids not given; they follow in the original order."""
+    """Ids that the answer does not name; they follow in the original order."""
     parsable: bool
-    """Whether at least one id of the list was found; otherwise the order is the original one and
+    """Whether the answer names an id of the list; if not, the order is the original order and
     `missing` is n."""
 
     @property
@@ -62,16 +62,16 @@ def parse_permutation(text: str, n: int) -> Permutation:
         n: documents of the list.
     """
     answer = _THINKING_END.sub("", _THINKING.sub("", text)).replace("\r", "\n")
-    found = _bracketed(answer) or _plain(answer, n)
-    inside = [i - 1 for i in found if 1 <= i <= n]
-    given = dict.fromkeys(inside)
-    order = [*given, *(i for i in range(n) if i not in given)]
+    ids = _bracketed(answer) or _plain(answer, n)
+    inside = [i - 1 for i in ids if 1 <= i <= n]
+    named = dict.fromkeys(inside)
+    order = [*named, *(i for i in range(n) if i not in named)]
     return Permutation(
         order=order,
-        repeats=len(inside) - len(given),
-        out_of_range=len(found) - len(inside),
-        missing=n - len(given),
-        parsable=bool(given),
+        repeats=len(inside) - len(named),
+        out_of_range=len(ids) - len(inside),
+        missing=n - len(named),
+        parsable=bool(named),
     )
 
 

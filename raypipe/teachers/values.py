@@ -1,4 +1,4 @@
-"""What a teacher said, by query and document."""
+"""Reads a teacher's values, and its comparisons, by query and document."""
 
 from __future__ import annotations
 
@@ -51,19 +51,19 @@ class Comparisons:
 
 
 def check_finite(teacher: Artifact) -> None:
-    """Refuse a teacher whose values are all NaN or infinite; one without values passes.
+    """Refuse a teacher whose values are all NaN or infinite; a teacher without values passes.
 
     Raises:
-        ConfigError: it has values and none is a finite number.
+        ConfigError: there are values, and none is a finite number.
     """
-    folder, found = teacher.local(), 0
+    folder, total = teacher.local(), 0
     for name in teacher.files:
         values = pc.list_flatten(pq.read_table(folder / name, columns=["values"]).column(0))
         if pc.any(pc.is_finite(values)).as_py():
             return
-        found += len(values)
-    if found:
+        total += len(values)
+    if total:
         raise ConfigError(
-            f"teacher {teacher.step_path}: expected finite values, found {found} of which none is; "
+            f"teacher {teacher.step_path}: expected finite values, found {total} of which none is; "
             "look at the model's precision or the teacher's file"
         )

@@ -83,7 +83,7 @@ class Bm25Search:
 class _Shard:
     """Some neighbouring documents, scored by bm25s out of the memory map.
 
-    Its scores lack what absent terms add: bm25s' two backends would add that up differently.
+    bm25s' scores leave out what absent terms add, since its two backends sum that differently.
     """
 
     def __init__(self, path: Path, first: int, order: Array) -> None:
@@ -107,7 +107,7 @@ class _Shard:
     def best(
         self, queries: list[list[int]], absent: list[np.float32], depth: int, numba: bool
     ) -> list[Found]:
-        """The first `depth` of each query given by term ids, at least one."""
+        """The first `depth` of each query, which is a list of at least one term id."""
         if not numba:
             return [self._exact(*query, depth) for query in zip(queries, absent, strict=True)]
         fetch = min(depth + SPARE, self.docs)

@@ -41,17 +41,17 @@ class ExactSearch:
         if not len(queries_QH):
             return []
         rows_QK, reach_Q = self._fast(queries_QH, depth + MARGIN)
-        found = rank(self._docs, self._order, queries_QH, rows_QK, depth)
+        results = rank(self._docs, self._order, queries_QH, rows_QK, depth)
         if rows_QK.shape[1] == len(self._docs):
-            return found
-        last_Q = np.array([scores[-1] for _, scores in found], dtype=np.float64)
+            return results
+        last_Q = np.array([scores[-1] for _, scores in results], dtype=np.float64)
         unsure = np.flatnonzero(last_Q <= reach_Q)
         if len(unsure):
             rows_QK = self._slow(queries_QH[unsure], depth)
             again = rank(self._docs, self._order, queries_QH[unsure], rows_QK, depth)
-            for query, one in zip(unsure, again, strict=True):
-                found[query] = one
-        return found
+            for query, result in zip(unsure, again, strict=True):
+                results[query] = result
+        return results
 
     def _fast(self, queries_QH: Array, keep: int) -> tuple[Array, Array]:
         """Rows [Q, keep] of the highest float32 scores, and what no other document exceeds."""
@@ -108,8 +108,8 @@ class _Best:
 def top(scores_QX: torch.Tensor, rank_QX: torch.Tensor | None, keep: int) -> torch.Tensor:
     """[Q, min(keep, X)] columns of the highest scores, of equal ones those with the lowest rank.
 
-    torch.topk takes any of equal scores; where it left one out, the row is sorted in full. Without
-    ranks any of them will do.
+    torch.topk takes any of equal scores: a row with an equal score left out is sorted in full.
+    Without ranks any of the equal scores will do.
     """
     keep = min(keep, scores_QX.shape[1])
     values, columns = scores_QX.topk(keep, dim=1)
@@ -128,11 +128,16 @@ def top(scores_QX: torch.Tensor, rank_QX: torch.Tensor | None, keep: int) -> tor
 def rank(
     docs: Vectors, order: Array, queries_QH: Array, rows: Sequence[Array] | Array, depth: int
 ) -> Found:
-    """The given rows of every query scored in float64, sorted by (-score, id), cut to `depth`."""
-    found = []
+    """The best `depth` of some documents per query, by (-score, id), scored in float64.
+
+    Args:
+        order: of every document the rank of its id.
+        rows: per query the documents to score.
+    """
+    results = []
     for query_H, rows_K in zip(queries_QH, rows, strict=True):
         exact_K = docs.take(rows_K).astype(np.float64) @ query_H.astype(np.float64)
         scores_K = exact_K.astype(np.float32)
         best = np.lexsort((order[rows_K], -scores_K))[:depth]
-        found.append((rows_K[best], scores_K[best]))
-    return found
+        results.append((rows_K[best], scores_K[best]))
+    return results

@@ -32,7 +32,7 @@ class _Faiss(Config):
         """FAISS is installed.
 
         Raises:
-            ConfigError: it is not.
+            ConfigError: FAISS is missing.
         """
         if importlib.util.find_spec("faiss") is None:
             raise ConfigError(
@@ -45,7 +45,7 @@ class _Faiss(Config):
         raise NotImplementedError
 
     def tune(self, index: Any) -> None:
-        """Set what searching needs."""
+        """Set the fields `search_only` on a loaded index."""
         raise NotImplementedError
 
 

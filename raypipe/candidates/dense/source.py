@@ -51,7 +51,7 @@ class Dense(DepthOptions, BiEncoder):
     index: Index = ExactIndex()
     """exact compares everything; ivf and hnsw are approximate and need FAISS."""
     name: str = Field("dense", min_length=1)
-    """What the source is called in tables."""
+    """The source's name in tables."""
 
     @property
     def label(self) -> str:
@@ -68,7 +68,7 @@ class Dense(DepthOptions, BiEncoder):
         """The backbone is there, and FAISS if the index needs it.
 
         Raises:
-            ConfigError: it is not.
+            ConfigError: the model or FAISS is missing.
         """
         Backbone(self.backbone).spec()
         self.index.check()
@@ -163,7 +163,7 @@ class _Retrieve:
 
 
 def recall_counts(exact: Found, approximate: Found) -> Counts:
-    """How many documents the approximate search found of those of exact search, and of how many.
+    """How many documents exact search finds, and how many of them the approximate search found.
 
     Args:
         exact: results of the first queries.

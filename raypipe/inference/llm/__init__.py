@@ -1,4 +1,4 @@
-"""Language models as teachers: what to ask (tasks), whom (engines), and the step that does it."""
+"""Engines: where a language model runs, and how prompts become answers."""
 
 from typing import Annotated
 

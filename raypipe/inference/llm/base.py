@@ -85,7 +85,7 @@ class Engine(Config):
     """Most tokens of a prompt with its answer; longer passages are cut to fit."""
 
     def check(self) -> None:
-        """Whatever can be found wrong before work starts.
+        """Refuse what is wrong before work starts.
 
         Raises:
             ConfigError: a model, a package or a setting is missing.

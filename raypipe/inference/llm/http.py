@@ -1,4 +1,4 @@
-"""An LLM behind HTTP: any server with OpenAI's chat completions, and how its answers are read."""
+"""An LLM behind HTTP: requests to any server with OpenAI's chat completions, and their answers."""
 
 from __future__ import annotations
 
@@ -22,12 +22,11 @@ from raypipe.inference.llm.base import (
     choice_logprobs,
     estimate_tokens,
 )
-from raypipe.inference.llm.http_client import LONGEST_WAIT, Client, RequestOutcome, one_line, shown
+from raypipe.inference.llm.http_client import LONGEST_WAIT, Client, HttpOutcome, one_line, shown
 from raypipe.models.backbone import Backbone
 
 if TYPE_CHECKING:
     from raypipe.resources import Context
-
 
 CHAT = "/chat/completions"
 
@@ -47,9 +46,9 @@ class HttpEngine(Engine):
     uses_precision: ClassVar[bool] = False
 
     url: Annotated[str, NOT_SEMANTIC]
-    """Of /v1/chat/completions; a base such as http://host:8000/v1 is completed."""
+    """Address of /v1/chat/completions; a base such as http://host:8000/v1 is completed."""
     model: str = Field(min_length=1)
-    """As the server calls it."""
+    """The server's name of the model."""
     api_key_env: Annotated[str | None, NOT_SEMANTIC] = None
     """Name (in capitals) of the environment variable that holds the key; never the key."""
     requests_per_second: Annotated[float | None, Field(gt=0), NOT_SEMANTIC] = None
@@ -68,7 +67,7 @@ class HttpEngine(Engine):
     """Alternatives asked for with a prompt that has choices; some servers give at most 5. None
     asks for words alone, for servers that refuse the question (most just ignore it)."""
     max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
-    """OpenAI's reasoning models want the second."""
+    """OpenAI's reasoning models want max_completion_tokens."""
     extra_body: dict[str, Any] = Field(default_factory=dict)
     """Further fields of the request, e.g. `{seed: 1}`; null takes a field out. No secrets here."""
     tokenizer: str | None = None
@@ -80,8 +79,8 @@ class HttpEngine(Engine):
         parts = urlsplit(self.url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError("url: expected http://HOST:PORT/v1/chat/completions or https://...")
-        asked = {name.lower() for name, _ in parse_qsl(parts.query, keep_blank_values=True)}
-        if "@" in parts.netloc or any(re.search("key|token|secret|sig", name) for name in asked):
+        names = {name.lower() for name, _ in parse_qsl(parts.query, keep_blank_values=True)}
+        if "@" in parts.netloc or any(re.search("key|token|secret|sig", name) for name in names):
             raise ValueError(
                 "url: it holds a password or a key, which would be stored with the recipe; take it "
                 "out and name the environment variable that holds the key in api_key_env"
@@ -139,7 +138,7 @@ class HttpEngine(Engine):
         return {**{name: getattr(self, name) for name in names}, "tokenizer": counted}
 
     def facts(self) -> dict[str, Any]:
-        """With the server's address, without what may follow it."""
+        """With the server's address, without its query, which may hold what is secret."""
         return {**super().facts(), "url": shown(self.endpoint)}
 
     def body(self, prompt: Prompt, max_new_tokens: int) -> dict[str, Any]:
@@ -158,7 +157,7 @@ class HttpEngine(Engine):
         return {name: v for name, v in {**body, **self.extra_body}.items() if v is not None}
 
     def open(self, context: Context) -> Generator:
-        """Knock at the server, then hand out a generator.
+        """A generator, after the server has answered a first request.
 
         Raises:
             ConfigError: no server there, a certificate that does not fit, or a key that is refused.
@@ -249,7 +248,7 @@ class HttpGenerator:
     def _tokenizer(self) -> Any:
         return self._engine.load_tokenizer() if self._engine.tokenizer else None
 
-    def _read(self, outcome: RequestOutcome, choices: Sequence[str]) -> Answer:
+    def _read(self, outcome: HttpOutcome, choices: Sequence[str]) -> Answer:
         """The answer in a response of any shape."""
         try:
             (choice, *_) = json.loads(outcome.body)["choices"]
@@ -260,7 +259,7 @@ class HttpGenerator:
             return Answer(error=self._client.clean(outcome))
         return Answer(text, _logprobs_in(choice, choices) if choices else None)
 
-    def _judge(self, outcomes: Sequence[RequestOutcome], answers: Sequence[Answer]) -> None:
+    def _judge(self, outcomes: Sequence[HttpOutcome], answers: Sequence[Answer]) -> None:
         """Tell a server that is wrong or gone from prompts that it cannot answer."""
         failed = [(o, a) for o, a in zip(outcomes, answers, strict=True) if a.error is not None]
         for outcome, answer in failed:

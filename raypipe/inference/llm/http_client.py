@@ -1,8 +1,4 @@
-"""Requests to one HTTP server: many in flight, each retried by itself, each with an outcome.
-
-Whatever the server does is data: a refusal, a page that is not JSON and a broken connection are
-outcomes of their request and end no other.
-"""
+"""Sends many requests to one HTTP server: some at a time, with retries, at a limited rate."""
 
 from __future__ import annotations
 
@@ -34,7 +30,7 @@ LONGEST_MESSAGE = 300
 
 
 @dataclass(frozen=True)
-class RequestOutcome:
+class HttpOutcome:
     """What became of one request."""
 
     status: int | None = None
@@ -60,7 +56,7 @@ class RequestOutcome:
         return self.away or (self.status or 0) >= 500
 
 
-NOT_SENT = RequestOutcome(
+NOT_SENT = HttpOutcome(
     failure=f"not sent, the server had left {STRIKES} prompts without an answer", sent=False
 )
 
@@ -95,11 +91,11 @@ class Client:
         self._timeout_s = timeout_s
         self._next_start = 0.0
 
-    def get(self, url: str) -> RequestOutcome:
+    def get(self, url: str) -> HttpOutcome:
         """One GET without retries."""
         return _run(self._get(url))
 
-    def post_all(self, url: str, bodies: Sequence[Mapping[str, Any]]) -> list[RequestOutcome]:
+    def post_all(self, url: str, bodies: Sequence[Mapping[str, Any]]) -> list[HttpOutcome]:
         """One POST of JSON per body; outcomes in the order of the bodies.
 
         The first requests use up their tries before the last have had one, so that a server that
@@ -107,20 +103,18 @@ class Client:
         """
         return _run(self._post_all(url, bodies))
 
-    def clean(self, outcome: RequestOutcome) -> str:
+    def clean(self, outcome: HttpOutcome) -> str:
         """Status and words of a failure in one line, the key taken out."""
         text = outcome.failure
         if outcome.status is not None:
             text = f"{outcome.status}: {_message(outcome.body)}"
         return one_line(text.replace(self._key, "[key]") if self._key else text)
 
-    async def _get(self, url: str) -> RequestOutcome:
+    async def _get(self, url: str) -> HttpOutcome:
         async with self._session(min(self._timeout_s, LONGEST_CONNECT)) as session:
             return await _try(session, "GET", url)
 
-    async def _post_all(
-        self, url: str, bodies: Sequence[Mapping[str, Any]]
-    ) -> list[RequestOutcome]:
+    async def _post_all(self, url: str, bodies: Sequence[Mapping[str, Any]]) -> list[HttpOutcome]:
         outcomes = [NOT_SENT] * len(bodies)
         waiting = deque(range(len(bodies)))
         strikes = 0
@@ -141,7 +135,7 @@ class Client:
 
     async def _post(
         self, session: aiohttp.ClientSession, url: str, body: Mapping[str, Any]
-    ) -> RequestOutcome:
+    ) -> HttpOutcome:
         """One request with its retries."""
         await self._turn()
         outcome = await _try(session, "POST", url, body)
@@ -177,7 +171,7 @@ class Client:
 
 async def _try(
     session: aiohttp.ClientSession, method: str, url: str, body: Mapping[str, Any] | None = None
-) -> RequestOutcome:
+) -> HttpOutcome:
     """One try of one request. Redirects are not followed: the key is meant for this server."""
     import aiohttp
 
@@ -185,15 +179,15 @@ async def _try(
         async with session.request(method, url, json=body, allow_redirects=False) as response:
             text = (await response.read()).decode("utf-8", "replace")
             wait = response.headers.get("Retry-After", "")
-            return RequestOutcome(
+            return HttpOutcome(
                 response.status, text, retry_after_s=int(wait) if wait.isdecimal() else None
             )
     except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-        return RequestOutcome(failure=str(error), connected=False)
+        return HttpOutcome(failure=str(error), connected=False)
     except TimeoutError:
-        return RequestOutcome(failure=f"no answer within {session.timeout.total:g} s")
+        return HttpOutcome(failure=f"no answer within {session.timeout.total:g} s")
     except (aiohttp.ClientError, OSError, ValueError) as error:
-        return RequestOutcome(failure=f"{type(error).__name__}: {error}")
+        return HttpOutcome(failure=f"{type(error).__name__}: {error}")
 
 
 def _run(work: Coroutine[Any, Any, T]) -> T:

@@ -154,6 +154,6 @@ class GgufWeights(Step):
 
             revision = Backbone(self.source).revision
             path = Path(hf_hub_download(self.source, self.file, revision=revision))
-        with attempt.open(self.file) as out, path.open("rb") as source:
-            shutil.copyfileobj(source, out, 1 << 20)
+        with attempt.open(self.file) as sink, path.open("rb") as source:
+            shutil.copyfileobj(source, sink, 1 << 20)
         return {"source": self.source}

@@ -1,11 +1,11 @@
 """An LLM that ray.data.llm runs with vLLM on the cluster's GPUs.
 
-**Not run yet**: there was no GPU where this was written. It was written against the source of the
-installed Ray; tests cover the prompts, the settings and the checks, not vLLM itself.
+**Never run on a GPU**: this module follows the source of the installed Ray; tests cover prompts,
+settings and checks, not vLLM itself.
 
 Ray Data starts its actors anew for every pipeline, so each call of the generator loads the model
-again (minutes for a large one). It suits one call with very many prompts. For work in many calls,
-such as sliding windows, start `vllm serve MODEL` and use the `http` engine.
+again (minutes for a large model). This engine suits one call with very many prompts. For work in
+many calls, such as sliding windows, start `vllm serve MODEL` and use the `http` engine.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 
 
 class VllmEngine(Engine):
-    """vLLM in Ray actors, one per `replicas`, each on `tensor_parallel` GPUs. Never run so far."""
+    """vLLM in Ray actors, one per `replicas`, each on `tensor_parallel` GPUs."""
 
     type: Literal["vllm"] = "vllm"
     in_actor: ClassVar[bool] = False

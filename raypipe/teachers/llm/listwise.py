@@ -61,7 +61,7 @@ def rank_windows(
 
     Args:
         sizes: documents per list; their order so far is 0, 1, ...
-        ask: called once per round with the next window of every list that still has one.
+        ask: called once per round with the next window of every list that has windows left.
 
     Returns:
         Per list a permutation of its positions, best first.
@@ -71,11 +71,11 @@ def rank_windows(
     for step in range(max(map(len, plans), default=0)):
         moving = [i for i, plan in enumerate(plans) if step < len(plan)]
         windows = [Window(i, orders[i][slice(*plans[i][step])]) for i in moving]
-        for one, found in zip(windows, ask(windows), strict=True):
-            if found is not None:
-                assert sorted(found) == list(range(len(one.positions))), "not a permutation"
-                new = [one.positions[k] for k in found]
-                orders[one.list_index][slice(*plans[one.list_index][step])] = new
+        for moved, order in zip(windows, ask(windows), strict=True):
+            if order is not None:
+                assert sorted(order) == list(range(len(moved.positions))), "not a permutation"
+                new = [moved.positions[k] for k in order]
+                orders[moved.list_index][slice(*plans[moved.list_index][step])] = new
     return orders
 
 
@@ -91,7 +91,7 @@ class Listwise(Task):
     stride: int = Field(10, ge=1)
     """How far a window moves; window - stride documents are carried to the front."""
     passes: int = Field(1, ge=1)
-    """Passes over the whole list; each carries on where the last one ended."""
+    """Passes over the whole list; each begins with the order of the last."""
 
     @model_validator(mode="after")
     def _overlap(self) -> Listwise:
@@ -105,11 +105,10 @@ class Listwise(Task):
     def judge(self, lists: Sequence[RankingList], asked: Asked) -> list[Row]:
         """Rank of every document, 1 is best.
 
-        A window whose answer failed or cannot be read stays in its order. A list without one
-        readable answer, or whose windows do not fit, has no values: its order would be the first
-        stage's.
+        A window whose answer failed or cannot be read stays in its order. A list has no values if
+        no answer can be read, or if its windows do not fit: its order would be the first stage's.
         """
-        sizes = [len(one.doc_ids) for one in lists]
+        sizes = [len(ranking.doc_ids) for ranking in lists]
         plans = [window_bounds(n, self.window, self.stride) for n in sizes]
         asked.expect(self.passes * sum(map(len, plans)))
         rounds = _Rounds(self, lists, asked)
@@ -118,15 +117,15 @@ class Listwise(Task):
         silent = {i for i, n in enumerate(sizes) if n > 1} - rounds.answered - rounds.too_long
         asked.counts["queries_without_answer"] += len(silent)
         rows = []
-        for i, (one, order) in enumerate(zip(lists, orders, strict=True)):
+        for i, (ranking, order) in enumerate(zip(lists, orders, strict=True)):
             none = i in silent or i in rounds.too_long
             ranks = {position: rank for rank, position in enumerate(order, 1)}
             kept = [] if none else range(len(order))
             asked.counts["documents_without_value"] += len(order) - len(kept)
             rows.append(
                 {
-                    "query_id": one.query_id,
-                    "doc_ids": [one.doc_ids[k] for k in kept],
+                    "query_id": ranking.query_id,
+                    "doc_ids": [ranking.doc_ids[k] for k in kept],
                     "values": [float(ranks[k]) for k in kept],
                 }
             )
@@ -156,36 +155,36 @@ class _Rounds:
         self.too_long: set[int] = set()
 
     def __call__(self, windows: list[Window]) -> list[list[int] | None]:
-        new = answer_tokens(max(len(one.positions) for one in windows))
-        made = [self._prompt(one, new) for one in windows]
+        new = answer_tokens(max(len(window.positions) for window in windows))
+        made = [self._prompt(window, new) for window in windows]
         answers = iter(self._asked([prompt for prompt in made if prompt is not None], new))
         counts = self._asked.counts
         orders: list[list[int] | None] = []
-        for one, prompt in zip(windows, made, strict=True):
+        for window, prompt in zip(windows, made, strict=True):
             answer = next(answers) if prompt is not None else None
             order = None
             if answer is not None and answer.error is None:
                 counts["windows"] += 1
-                found = parse_permutation(answer.text, len(one.positions))
-                counts["windows_unparsable"] += not found.parsable
-                if found.parsable:
-                    self.answered.add(one.list_index)
-                    counts["windows_repaired"] += found.repaired
-                    counts["ids_repeated"] += found.repeats
-                    counts["ids_out_of_range"] += found.out_of_range
-                    counts["ids_missing"] += found.missing
-                    order = found.order
+                permutation = parse_permutation(answer.text, len(window.positions))
+                counts["windows_unparsable"] += not permutation.parsable
+                if permutation.parsable:
+                    self.answered.add(window.list_index)
+                    counts["windows_repaired"] += permutation.repaired
+                    counts["ids_repeated"] += permutation.repeats
+                    counts["ids_out_of_range"] += permutation.out_of_range
+                    counts["ids_missing"] += permutation.missing
+                    order = permutation.order
             orders.append(order)
         return orders
 
-    def _prompt(self, one: Window, new: int) -> Prompt | None:
-        if one.list_index in self.too_long:
+    def _prompt(self, window: Window, new: int) -> Prompt | None:
+        if window.list_index in self.too_long:
             return None
-        source = self._lists[one.list_index]
+        source = self._lists[window.list_index]
         make = prompts.listwise(self._task.prompt, self._task.instruction, source.query)
-        prompt = self._asked.fit(make, [source.passages[k] for k in one.positions], new)
+        prompt = self._asked.fit(make, [source.passages[k] for k in window.positions], new)
         if prompt is None:
-            self.too_long.add(one.list_index)
+            self.too_long.add(window.list_index)
         return prompt
 
 

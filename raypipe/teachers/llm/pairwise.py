@@ -27,41 +27,44 @@ class Pairwise(Task):
     neighbours: int = Field(5, ge=1)
     """Document i is compared with i + 1 ... i + neighbours of the first stage."""
     both_orders: bool = True
-    """Ask twice, either passage first, and average: models favour a place."""
+    """Ask twice, either passage first, and average: models favour the first or the second."""
 
     columns = PAIRWISE
 
     def judge(self, lists: Sequence[RankingList], asked: Asked) -> list[Row]:
-        """Values and comparisons; a comparison with an answer that failed or cannot be read is
-        dropped, with both of its orders."""
-        plans = [pairs_of(len(one.doc_ids), self.neighbours) for one in lists]
+        """Values and comparisons.
+
+        A comparison is dropped, with both of its orders, where an answer failed or is unreadable.
+        """
+        plans = [pairs_of(len(ranking.doc_ids), self.neighbours) for ranking in lists]
         made = [
-            self._prompts(one, pair, asked)
-            for one, plan in zip(lists, plans, strict=True)
+            self._prompts(ranking, pair, asked)
+            for ranking, plan in zip(lists, plans, strict=True)
             for pair in plan
         ]
-        asked.counts["comparisons_too_long"] += sum(not each for each in made)
-        sent = [prompt for each in made for prompt in each]
+        asked.counts["comparisons_too_long"] += sum(not orders for orders in made)
+        sent = [prompt for orders in made for prompt in orders]
         asked.expect(len(sent))
         wins = [self._wins(answer, asked) for answer in asked(sent, CHOICE_TOKENS)]
         ends = list(accumulate(map(len, made)))
-        found = iter(wins[end - len(each) : end] for each, end in zip(made, ends, strict=True))
+        by_pair = iter(wins[end - len(p) : end] for p, end in zip(made, ends, strict=True))
         rows = []
-        for one, plan in zip(lists, plans, strict=True):
+        for ranking, plan in zip(lists, plans, strict=True):
             kept: Pairs = {}
             for pair in plan:
-                p = self._probability(next(found), asked)
+                p = self._probability(next(by_pair), asked)
                 if p is not None:
                     kept[pair] = p
-            rows.append(_row(one, kept, asked))
+            rows.append(_row(ranking, kept, asked))
         return rows
 
-    def _prompts(self, one: RankingList, pair: tuple[int, int], asked: Asked) -> list[Prompt]:
+    def _prompts(self, ranking: RankingList, pair: tuple[int, int], asked: Asked) -> list[Prompt]:
         """The comparison in one or both orders; none if the query leaves no room."""
-        make = prompts.pairwise(self.instruction, one.query)
+        make = prompts.pairwise(self.instruction, ranking.query)
         orders = [pair, pair[::-1]] if self.both_orders else [pair]
-        out = [asked.fit(make, [one.passages[k] for k in o], CHOICE_TOKENS) for o in orders]
-        return [] if None in out else [prompt for prompt in out if prompt is not None]
+        shown = [[ranking.passages[k] for k in order] for order in orders]
+        fitted = [asked.fit(make, passages, CHOICE_TOKENS) for passages in shown]
+        return [] if None in fitted else [prompt for prompt in fitted if prompt is not None]
 
     def _wins(self, answer: Answer, asked: Asked) -> float | None:
         """Probability of A, in [0, 1]."""
@@ -108,19 +111,19 @@ def mean_wins(n: int, pairs: Mapping[tuple[int, int], float]) -> list[float | No
     for (first, second), p in pairs.items():
         won[first].append(p)
         won[second].append(1 - p)
-    return [math.fsum(each) / len(each) if each else None for each in won]
+    return [math.fsum(wins) / len(wins) if wins else None for wins in won]
 
 
-def _row(one: RankingList, pairs: Pairs, asked: Asked) -> Row:
-    means = mean_wins(len(one.doc_ids), pairs)
+def _row(ranking: RankingList, pairs: Pairs, asked: Asked) -> Row:
+    means = mean_wins(len(ranking.doc_ids), pairs)
     kept = [k for k, mean in enumerate(means) if mean is not None]
-    place = {k: number for number, k in enumerate(kept)}
+    position = {k: number for number, k in enumerate(kept)}
     asked.counts["documents_without_value"] += len(means) - len(kept)
     return {
-        "query_id": one.query_id,
-        "doc_ids": [one.doc_ids[k] for k in kept],
+        "query_id": ranking.query_id,
+        "doc_ids": [ranking.doc_ids[k] for k in kept],
         "values": [means[k] for k in kept],
-        "first": [place[first] for first, _ in pairs],
-        "second": [place[second] for _, second in pairs],
+        "first": [position[first] for first, _ in pairs],
+        "second": [position[second] for _, second in pairs],
         "probabilities": list(pairs.values()),
     }

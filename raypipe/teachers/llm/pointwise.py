@@ -23,18 +23,20 @@ class Pointwise(Task):
         are left out.
         """
         made = [
-            asked.fit(prompts.pointwise(self.instruction, one.query), [text], CHOICE_TOKENS)
-            for one in lists
-            for text in one.passages
+            asked.fit(prompts.pointwise(self.instruction, ranking.query), [text], CHOICE_TOKENS)
+            for ranking in lists
+            for text in ranking.passages
         ]
         asked.counts["documents_too_long"] += sum(prompt is None for prompt in made)
         sent = [prompt for prompt in made if prompt is not None]
         asked.expect(len(sent))
         answers = iter(asked(sent, CHOICE_TOKENS))
         every = iter([None if prompt is None else next(answers) for prompt in made])
-        return [self._row(one, [next(every) for _ in one.doc_ids], asked) for one in lists]
+        return [
+            self._row(ranking, [next(every) for _ in ranking.doc_ids], asked) for ranking in lists
+        ]
 
-    def _row(self, one: RankingList, answers: list[Answer | None], asked: Asked) -> Row:
+    def _row(self, ranking: RankingList, answers: list[Answer | None], asked: Asked) -> Row:
         usable = [a if a is not None and a.error is None else None for a in answers]
         graded = any(a is not None and a.logprobs is not None for a in usable)
         values = []
@@ -48,8 +50,8 @@ class Pointwise(Task):
         kept = [k for k, value in enumerate(values) if value is not None]
         asked.counts["documents_without_value"] += len(values) - len(kept)
         return {
-            "query_id": one.query_id,
-            "doc_ids": [one.doc_ids[k] for k in kept],
+            "query_id": ranking.query_id,
+            "doc_ids": [ranking.doc_ids[k] for k in kept],
             "values": [values[k] for k in kept],
         }
 

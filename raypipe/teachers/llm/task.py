@@ -1,4 +1,4 @@
-"""What a listwise, pairwise or pointwise task has in common, and how its requests are counted."""
+"""Base of the tasks that a language model is asked; prompts that fit, requests that are counted."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ class Task(Config):
     """Candidates that are judged, at most as many as there are; what training adds to the
     candidates (injected positives) is judged behind them."""
     instruction: str | None = None
-    """Your own wording of the request, in place of the published one."""
+    """Your own wording of the request instead of the published wording."""
     queries_per_chunk: int | None = Field(None, ge=1)
-    """The unit of work and of resume; its requests are batched together. None is 8 where a model is
-    loaded and 64 where a service is called, so that every round fills the connections to it."""
+    """The unit of work and of resume; a chunk's requests are batched together. None is 8 where a
+    model is loaded, and 64 where a service is called, so that requests fill its connections."""
     max_failed: Annotated[float, NOT_SEMANTIC] = Field(0.01, ge=0, le=1)
     """Share of a chunk's requests that may fail; above it the job stops, finished chunks stay."""
 
@@ -79,7 +79,7 @@ class Asked:
         self._expected = requests
 
     def __call__(self, prompts: Sequence[Prompt], max_new_tokens: int) -> list[Answer]:
-        """Answers in order; a failed one has `error`.
+        """Answers in the order of the prompts; a failed answer has `error`.
 
         Raises:
             RuntimeError: more than `max_failed` of the chunk's requests have failed.
@@ -165,17 +165,19 @@ def shares(lengths: Sequence[int], room: int) -> list[int]:
 
     Lengths 2, 9, 9 in 12 get 2, 5, 5. The sum is at most `room`, no share above its length.
     """
-    out = [0] * len(lengths)
+    parts = [0] * len(lengths)
     order = sorted(range(len(lengths)), key=lambda i: lengths[i])
     for left, i in zip(range(len(order), 0, -1), order, strict=True):
-        out[i] = min(lengths[i], room // left)
-        room -= out[i]
-    return out
+        parts[i] = min(lengths[i], room // left)
+        room -= parts[i]
+    return parts
 
 
 def cut(text: str, budget: int, count: Callable[[str], int]) -> str:
-    """The longest beginning of at most `budget` tokens, found by bisection; ends at a word's end
-    unless the first word alone is too long."""
+    """The longest beginning of at most `budget` tokens, by bisection.
+
+    The cut is at a word's end, unless the first word alone is too long.
+    """
     low, high = 0, len(text)  # text[:low] fits
     while low < high:
         middle = (low + high + 1) // 2

@@ -34,7 +34,7 @@ class _LlmTeacher(Task):
     """Where the model runs: `transformers`, `http` or `vllm`."""
 
     task: ClassVar[type[Task]]
-    """The task alone: its fields are in the digest, the engine by its `identity`."""
+    """The class whose fields are in the digest, beside the engine's `identity`."""
 
     @property
     def label(self) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from chat_server import Server, always, close, error, prompt_in, running
 
-from raypipe.inference.llm.http_client import NOT_SENT, Client, RequestOutcome
+from raypipe.inference.llm.http_client import NOT_SENT, Client, HttpOutcome
 
 KEY = "sk-test-0123456789-secret"
 
@@ -41,7 +41,7 @@ def client(key: str | None = None, **limits: Any) -> Client:
     return Client(key, **{**defaults, "retry_wait_s": 0, "timeout_s": 20, **limits})
 
 
-def post(sender: Client, server: Server, *texts: str) -> list[RequestOutcome]:
+def post(sender: Client, server: Server, *texts: str) -> list[HttpOutcome]:
     bodies = [{"messages": [{"content": text}]} for text in texts]
     return sender.post_all(f"{server.url}/chat/completions", bodies)
 
@@ -58,7 +58,7 @@ def test_outcomes_stand_in_the_order_of_the_bodies(serve):
             handler.server.release.set()
 
     outcomes = post(client(concurrency=2), serve(play), *texts)
-    assert outcomes == [RequestOutcome(200, text) for text in texts]
+    assert outcomes == [HttpOutcome(200, text) for text in texts]
 
 
 def test_as_many_requests_are_in_flight_as_asked_for(serve):
@@ -88,7 +88,7 @@ def test_as_many_requests_are_in_flight_as_asked_for(serve):
 )
 def test_what_is_tried_again(serve, status, tries):
     server = serve(always(status, b"words"))
-    assert post(client(retries=2), server, "a") == [RequestOutcome(status, "words")]
+    assert post(client(retries=2), server, "a") == [HttpOutcome(status, "words")]
     assert server.tries == {"a": tries}
 
 
@@ -97,7 +97,7 @@ def test_a_broken_connection_is_tried_again(serve):
         close(handler) if number < 3 else handler.reply(200, b"ok")
 
     server = serve(play)
-    assert post(client(retries=2), server, "a") == [RequestOutcome(200, "ok")]
+    assert post(client(retries=2), server, "a") == [HttpOutcome(200, "ok")]
     (broken,) = post(client(retries=0), serve(close), "a")
     assert broken.status is None and broken.failure.startswith("ServerDisconnectedError")
     assert broken.connected and broken.sent
@@ -139,8 +139,8 @@ def test_three_requests_in_a_row_without_an_answer_are_the_last(serve):
 
     server = serve(play)
     outcomes = post(client(concurrency=1, retries=1), server, *"abcdefghi")
-    away = RequestOutcome(503)
-    good = RequestOutcome(200, "ok")
+    away = HttpOutcome(503)
+    good = HttpOutcome(200, "ok")
     assert outcomes == [good, away, away, good, away, away, away, NOT_SENT, NOT_SENT]
     assert server.tries == {"a": 1, "d": 1, **dict.fromkeys("bcefg", 2)}
     assert post(client(), server, "a") == [good]
@@ -148,21 +148,21 @@ def test_three_requests_in_a_row_without_an_answer_are_the_last(serve):
 
 def test_a_server_that_says_500_is_not_away(serve):
     server = serve(always(500, b""))
-    assert post(client(concurrency=1), server, *"abcde") == [RequestOutcome(500)] * 5
+    assert post(client(concurrency=1), server, *"abcde") == [HttpOutcome(500)] * 5
 
 
 def test_every_call_has_its_own_strikes(serve):
     server = serve(always(503, b""))
     sender = client(concurrency=1)
-    assert post(sender, server, "a", "b") == [RequestOutcome(503)] * 2
-    assert post(sender, server, "c", "d") == [RequestOutcome(503)] * 2
+    assert post(sender, server, "a", "b") == [HttpOutcome(503)] * 2
+    assert post(sender, server, "c", "d") == [HttpOutcome(503)] * 2
 
 
 def test_a_redirect_is_not_followed(serve):
     """Else the key would travel to a server that it is not meant for."""
     other = serve(always(200, b"ok"))
     server = serve(lambda handler, *_: handler.reply(307, b"", Location=f"{other.url}/x"))
-    assert post(client(KEY), server, "a") == [RequestOutcome(307)]
+    assert post(client(KEY), server, "a") == [HttpOutcome(307)]
     assert server.keys == {f"Bearer {KEY}"} and other.keys == set()
 
 
@@ -172,7 +172,7 @@ def test_a_server_that_is_not_there(serve):
     outcome = client().get(f"{server.url}/models")
     assert not outcome.connected and outcome.status is None
     assert "Cannot connect to host 127.0.0.1" in outcome.failure
-    assert client().get(f"{serve(always(200, b'')).url}/models") == RequestOutcome(404)
+    assert client().get(f"{serve(always(200, b'')).url}/models") == HttpOutcome(404)
 
 
 def test_an_interrupt_ends_the_requests(serve):
@@ -193,16 +193,16 @@ def test_an_interrupt_ends_the_requests(serve):
 @pytest.mark.parametrize(
     ("outcome", "words"),
     [
-        (RequestOutcome(401, error(f"no such key {KEY}").decode()), "401: no such key [key]"),
+        (HttpOutcome(401, error(f"no such key {KEY}").decode()), "401: no such key [key]"),
         (
-            RequestOutcome(failure=f"OSError: with\n header Bearer {KEY}"),
+            HttpOutcome(failure=f"OSError: with\n header Bearer {KEY}"),
             "OSError: with header Bearer [key]",
         ),
-        (RequestOutcome(502, f"<html>{KEY}"), "502: not JSON: <html>[key]"),
-        (RequestOutcome(400, '{"detail": "too long"}'), "400: too long"),
-        (RequestOutcome(400, "[1, 2]"), "400: no choices in [1, 2]"),
-        (RequestOutcome(503), "503: an empty body"),
-        (RequestOutcome(500, "x" * 400), f"500: not JSON: {'x' * 285}..."),
+        (HttpOutcome(502, f"<html>{KEY}"), "502: not JSON: <html>[key]"),
+        (HttpOutcome(400, '{"detail": "too long"}'), "400: too long"),
+        (HttpOutcome(400, "[1, 2]"), "400: no choices in [1, 2]"),
+        (HttpOutcome(503), "503: an empty body"),
+        (HttpOutcome(500, "x" * 400), f"500: not JSON: {'x' * 285}..."),
     ],
 )
 def test_messages_are_short_and_without_the_key(outcome, words):

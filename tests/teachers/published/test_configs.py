@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from pydantic import ValidationError
+from six_documents import DEPTH
 
 from raypipe.config import ConfigError
 from raypipe.inference.lists import Lists
@@ -82,3 +83,36 @@ def test_missing_files_suggest_the_one_beside_them(teacher, tmp_path):
 def test_no_files_is_no_teacher(cls):
     with pytest.raises(ValidationError, match="at least 1 item"):
         cls(paths=())
+
+
+def test_what_decides_the_values_is_in_the_digest(lists, tmp_path):
+    for name, text in (("a", "one"), ("copy", "one"), ("b", "two")):
+        (tmp_path / name).write_text(text)
+    a, copy, b = (str(tmp_path / name) for name in ("a", "copy", "b"))
+    deeper = Lists(lists.candidates, lists.extra, lists.collection, lists.queries, DEPTH + 1)
+    mono, duo, run = MonoScores(paths=(a,)), DuoScores(paths=(a,)), RunFile(paths=(a,))
+    orders = RankGptFile(lists=a, permutations=b)
+
+    def digest(teacher: Any, lists: Lists = lists) -> str:
+        step: Step = teacher.scores(lists, "fp32")
+        return step.digest
+
+    assert digest(mono) == digest(MonoScores(paths=(copy,)))
+    others = [
+        digest(mono),
+        digest(MonoScores(paths=(b,))),
+        digest(MonoScores(paths=(a, b))),
+        digest(EnsembleScores(paths=(a,))),
+        digest(mono, deeper),
+        digest(duo),
+        digest(duo.replace(aggregation="sum")),
+        digest(duo.replace(aggregation="sum"), deeper),
+        digest(run),
+        digest(run.replace(column="score")),
+        digest(orders),
+        digest(orders.replace(unparsable="keep")),
+        digest(RankGptFile(lists=b, permutations=a, unparsable="keep")),
+    ]
+    assert len(set(others)) == len(others)
+    # orders are of whole lists: the candidates do not decide them
+    assert digest(run) == digest(run, deeper)

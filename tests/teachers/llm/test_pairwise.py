@@ -1,4 +1,4 @@
-"""Pairwise and pointwise: numbers worked by hand, answers in text, drops."""
+"""Pairwise: numbers worked by hand, answers in text, drops."""
 
 from __future__ import annotations
 
@@ -6,38 +6,13 @@ import math
 import re
 
 import pytest
+from asked_model import ABC, judge
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raypipe.inference.llm.base import Answer, Prompt
 from raypipe.teachers.llm.pairwise import Pairwise, first_wins, mean_wins, pairs_of
-from raypipe.teachers.llm.pointwise import Pointwise, log_yes
-from raypipe.teachers.llm.task import Asked, RankingList
-
-ABC = RankingList("q", "what", ["a", "b", "c"], ["1", "2", "4"])
-
-
-class Fake:
-    """A generator: one function from a prompt to an answer."""
-
-    def __init__(self, answer) -> None:
-        self.answer = answer
-        self.calls: list[list[Prompt]] = []
-
-    def __call__(self, prompts, max_new_tokens):
-        self.calls.append(list(prompts))
-        return [self.answer(prompt) for prompt in prompts]
-
-    def count_tokens(self, text: str) -> int:
-        return len(text.split())
-
-
-def judge(task, answer, *lists, context=4096):
-    generate = Fake(answer)
-    asked = Asked(generate, context, task.max_failed)
-    rows = task.judge(lists, asked)
-    assert len(generate.calls) <= 1, "one call for the whole chunk"
-    return rows, asked.counts, [p for call in generate.calls for p in call]
+from raypipe.teachers.llm.task import RankingList
 
 
 def shown(prompt: Prompt) -> tuple[str, str]:
@@ -169,71 +144,3 @@ def test_mean_wins_against_a_naive_table(n, neighbours, rng):
         mine = [p for (first, _), p in table.items() if first == i]
         assert mean == pytest.approx(sum(mine) / len(mine))
     assert mean_wins(n + 1, pairs)[n] is None
-
-
-@pytest.mark.parametrize(
-    ("logprobs", "value"),
-    [
-        ({"Yes": math.log(0.3), "No": math.log(0.1)}, math.log(0.75)),
-        ({"Yes": -1000.0, "No": 0.0}, -1000.0),
-        ({"Yes": -3.0}, 0.0),
-        ({"No": -3.0}, None),
-        ({"Yes": math.nan, "No": -1.0}, None),
-        (None, None),
-    ],
-)
-def test_log_yes(logprobs, value):
-    assert log_yes(logprobs) == (value if value is None else pytest.approx(value))
-
-
-def passage(prompt: Prompt) -> str:
-    return re.findall(r"^Passage: (.*)$", prompt.messages[0][1], re.M)[0]
-
-
-def test_pointwise_from_log_probabilities():
-    def answer(prompt):
-        p = float(passage(prompt)) / 8
-        return Answer("", {"Yes": math.log(p), "No": math.log(1 - p)})
-
-    (row,), counts, prompts = judge(Pointwise(), answer, ABC)
-    assert row["doc_ids"] == ["a", "b", "c"]
-    assert row["values"] == pytest.approx([math.log(p) for p in (1 / 8, 1 / 4, 1 / 2)])
-    assert counts["answers_from_text"] == 0 and counts["requests"] == 3
-    assert all(p.choices == ("Yes", "No") for p in prompts)
-
-
-def test_pointwise_from_text():
-    texts = {"1": "No.", "2": "yes, it does", "4": "perhaps"}
-    (row,), counts, _ = judge(Pointwise(), lambda p: Answer(texts[passage(p)]), ABC)
-    assert (row["doc_ids"], row["values"]) == (["a", "b"], [0.0, 1.0])
-    assert counts["answers_from_text"] == 3 and counts["answers_unparsable"] == 1
-    assert counts["documents_without_value"] == 1
-
-
-def test_pointwise_never_mixes_text_with_log_probabilities():
-    def answer(prompt):
-        return Answer("Yes", {"Yes": -1.0, "No": -1.0} if passage(prompt) == "1" else None)
-
-    (row,), counts, _ = judge(Pointwise(), answer, ABC)
-    assert row["doc_ids"] == ["a"] and row["values"] == pytest.approx([-math.log(2)])
-    assert counts["answers_from_text"] == 0 and counts["documents_without_value"] == 2
-
-
-def test_pointwise_failures():
-    def answer(prompt):
-        return Answer(error="down") if passage(prompt) == "2" else Answer("yes")
-
-    (row,), counts, _ = judge(Pointwise(max_failed=0.4), answer, ABC)
-    assert row["doc_ids"] == ["a", "c"] and counts["requests_failed"] == 1
-    assert counts["answers_unparsable"] == 0 and counts["answers_from_text"] == 2
-    with pytest.raises(RuntimeError, match=r"1 of 3 requests.*down"):
-        judge(Pointwise(max_failed=0.3), answer, ABC)
-
-
-def test_pointwise_instruction_and_room():
-    _, _, prompts = judge(Pointwise(instruction="Judge it."), lambda _: Answer("yes"), ABC)
-    assert prompts[0].messages[0][1].startswith("Judge it.\n\nPassage: 1\nQuery: what\n")
-    long = RankingList("q", "why " * 300, ["a"], ["x " * 20])
-    rows, counts, _ = judge(Pointwise(), lambda _: Answer("yes"), ABC, long, context=200)
-    assert [len(row["doc_ids"]) for row in rows] == [3, 0]
-    assert counts["documents_too_long"] == 1 and counts["documents_without_value"] == 1
