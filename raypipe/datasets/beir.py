@@ -34,7 +34,8 @@ class BeirFolder(Dataset):
             )
         if split is None:
             self._folder()
-            raise ConfigError(f"dataset beir:{folder} needs a split{nearest('', self.splits())}")
+            names = nearest("", self.splits()) or "; there is no qrels file at all"
+            raise ConfigError(f"dataset beir:{folder} needs a split{names}")
         self.split = split
         self.docs_name = file_safe(self.folder.name)
         self.name = file_safe(f"{self.folder.name}-{split}")
@@ -112,8 +113,11 @@ class BeirFolder(Dataset):
         for suffix in (".jsonl", ".jsonl.gz"):
             if (path := self.folder / (stem + suffix)).is_file():
                 return path
-        found = ", ".join(sorted(path.name for path in self.folder.iterdir())) or "nothing"
-        raise ConfigError(f"{self.folder}: expected {stem}.jsonl or {stem}.jsonl.gz, found {found}")
+        names = ", ".join(sorted(path.name for path in self.folder.iterdir())) or "nothing"
+        raise ConfigError(
+            f"{self.folder}: expected {stem}.jsonl or {stem}.jsonl.gz, found {names}; "
+            "add the file, or name another folder"
+        )
 
     def _qrels_file(self) -> Path:
         self._folder()
@@ -138,9 +142,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
                     yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
     except UnicodeDecodeError as error:
         bad = error.object[error.start : error.start + 1]
-        raise ConfigError(
-            _wrong(path, number, "UTF-8", bad) + "; convert the file to UTF-8"
-        ) from None
+        raise ConfigError(_wrong(path, number, "UTF-8", bad, "convert the file to UTF-8")) from None
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise ConfigError(
             f"{path}: the gzip data is damaged after line {number} ({error}); copy the file again"
@@ -154,7 +156,7 @@ def _records(path: Path) -> Iterator[dict[str, Any]]:
             record = json.loads(line)
         except ValueError as error:
             raise ConfigError(
-                _wrong(path, number, "one JSON object per line", line) + f" ({error})"
+                _wrong(path, number, "one JSON object per line", line, f"correct it ({error})")
             ) from None
         if not isinstance(record, dict):
             raise ConfigError(_wrong(path, number, "a JSON object", record))
@@ -188,6 +190,8 @@ def _relevance(path: Path, number: int, text: str) -> int:
     return value
 
 
-def _wrong(path: Path, number: int, expected: str, found: Any) -> str:
+def _wrong(path: Path, number: int, expected: str, found: Any, remedy: str = "correct it") -> str:
+    """The error of a line."""
     text = repr(found)
-    return f"{path}:{number}: expected {expected}, found {text[:120]}{'...' * (len(text) > 120)}"
+    text = f"{text[:120]}{'...' * (len(text) > 120)}"
+    return f"{path}:{number}: expected {expected}, found {text}; {remedy}"

@@ -136,11 +136,11 @@ class IrDataset(Dataset):
     def _check_shipped(self, kind: str, fields: tuple[str, ...]) -> None:
         if not self._data.has(kind):
             raise ConfigError(f"dataset {self.dataset_id} has no {kind}{self._below(kind)}")
-        there = getattr(self._data, f"{kind}_cls")()._fields
-        if missing := set(fields) - set(there):
+        names = getattr(self._data, f"{kind}_cls")()._fields
+        if missing := set(fields) - set(names):
             raise ConfigError(
                 f"dataset {self.dataset_id}: expected {kind} with the fields {', '.join(fields)}, "
-                f"found {', '.join(there)}; {', '.join(sorted(missing))} cannot be read, name "
+                f"found {', '.join(names)}; {', '.join(sorted(missing))} cannot be read, name "
                 "another id"
             )
 

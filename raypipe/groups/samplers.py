@@ -202,7 +202,7 @@ class Mixed(SamplerBase):
             if uniform != (name == CORPUS):
                 raise ValueError(
                     f"parts.{name}: found sampler {part.sampler.type}, but {CORPUS} is sampled by "
-                    "uniform and every ranked source by another one"
+                    "uniform and every ranked source by another sampler; change the sampler's type"
                 )
             if part.sampler.count != type(part.sampler).model_fields["count"].default:
                 raise ValueError(

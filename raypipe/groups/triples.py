@@ -61,8 +61,8 @@ class Triples(Config):
     @model_validator(mode="after")
     def _one_source(self) -> Triples:
         if (self.dataset is None) == (self.path is None):
-            given = "neither; name" if self.path is None else "both; leave out"
-            raise ValueError(f"expected either `dataset` or `path`, found {given} one")
+            found = "neither; name one" if self.path is None else "both; leave one out"
+            raise ValueError(f"expected either `dataset` or `path`, found {found}")
         return self
 
     @property

@@ -207,11 +207,11 @@ class InterpolatedRun(Step):
     kind: ClassVar[str] = "run"
 
     def __post_init__(self) -> None:
-        here, there = self.run_step.depth, self.weight.run_step.depth
-        if here != there:
+        depth, chosen_at = self.run_step.depth, self.weight.run_step.depth
+        if depth != chosen_at:
             raise ValueError(
-                f"expected a weight chosen at depth {here}, found one at {there}: z-scores depend "
-                "on the depth; re-rank the validation queries as deep as the test queries"
+                f"expected a weight chosen at depth {depth}, found one at {chosen_at}: z-scores "
+                "depend on the depth; re-rank the validation queries as deep as the test queries"
             )
 
     @property

@@ -102,7 +102,7 @@ class TextBlock:
         text = line.decode().strip()
         text = text if len(text) <= 100 else text[:97] + "..."
         return ValueError(
-            f"{self.path}, line {number}: expected {expected}, found {found}: {text!r}"
+            f"{self.path}, line {number}: expected {expected}, found {found}: {text!r}; correct it"
         )
 
     def _check_utf8(self, line: bytes, number: int) -> None:
@@ -250,9 +250,9 @@ def _explain(path: Path, columns: Columns, error: Exception) -> ConfigError:
     number = 0
     for number, line in _lines(path):
         if problem := _problem(line, columns):
-            header = "; if it is a header, delete it" if number == 1 else ""
+            remedy = "if it is a header, delete it" if number == 1 else "correct it"
             shown = line[:80].decode(errors="replace")
-            return ConfigError(f"{path}, line {number}: {problem}: {shown!r}{header}")
+            return ConfigError(f"{path}, line {number}: {problem}: {shown!r}; {remedy}")
     if not number:
         return ConfigError(f"{path}: expected {columns}, found an empty file; name another one")
     return ConfigError(

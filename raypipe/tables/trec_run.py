@@ -60,7 +60,7 @@ def read_trec_run(
         ValueError: a malformed line (with its number), a damaged gzip file, text that is not UTF-8.
     """
     if depth is not None and depth < 1:
-        raise ValueError(f"expected a depth of at least 1, found {depth}; None keeps all documents")
+        raise ValueError(f"expected a depth of at least 1, found {depth}; raise it, or use None")
     wanted = None if query_ids is None else set(query_ids)
     queries: dict[str, int] = {}
     tags: dict[str, int] = {}
