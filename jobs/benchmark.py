@@ -44,8 +44,8 @@ def main() -> None:
     texts = _texts()
     print(f"{torch.get_num_threads()} threads, torch {torch.__version__}, {LENGTH} tokens\n")
     print("| work | raypipe, pairs/s | against | pairs/s | ratio |\n|---|---|---|---|---|")
-    for name, against, ours, theirs in comparisons(folder, texts):
-        rates = measure(ours, theirs, options.seconds, options.rounds)
+    for name, against, raypipe_way, other_way in comparisons(folder, texts):
+        rates = measure(raypipe_way, other_way, options.seconds, options.rounds)
         print(
             f"| {name} | {rates[0]:.0f} | {against} | {rates[1]:.0f} | {rates[0] / rates[1]:.1f} |",
             flush=True,
@@ -55,7 +55,7 @@ def main() -> None:
 def comparisons(
     folder: Path, texts: list[tuple[str, str]]
 ) -> list[tuple[str, str, Callable[[], int], Callable[[], int]]]:
-    """(work, what it is compared with, our way, the other way); each call returns its pairs."""
+    """(work, the other side, raypipe's way, the other way); a way works and returns its pairs."""
     sdpa, fp32 = {"attention": "sdpa"}, {"precision": "fp32"}
     return [
         (
@@ -88,12 +88,12 @@ def comparisons(
 
 
 def measure(
-    ours: Callable[[], int], theirs: Callable[[], int], seconds: float, rounds: int
+    raypipe_way: Callable[[], int], other_way: Callable[[], int], seconds: float, rounds: int
 ) -> tuple[float, float]:
     """Pairs per second of both, the best of interleaved rounds: these machines are noisy."""
     best = [0.0, 0.0]
     for _ in range(rounds):
-        for side, work in enumerate((ours, theirs)):
+        for side, work in enumerate((raypipe_way, other_way)):
             work()  # warm
             started, pairs = time.perf_counter(), 0
             while time.perf_counter() - started < seconds:
@@ -149,13 +149,17 @@ def mining(dataset: str, queries: int) -> None:
     overrides += [f"data.train.limit={queries}", f"candidates.depth={depth}"]
     names = {"DATASET": dataset, "QUERIES": queries, "DEPTH": depth}
     names |= {"RECIPE": recipe, "OVERRIDES": overrides}
-    given = "".join(f"{name} = {value!r}\n" for name, value in names.items())
+    values = "".join(f"{name} = {value!r}\n" for name, value in names.items())
     job = [sys.executable, str(root / "mine.py"), recipe, *overrides]
     print(f"| {queries:,} queries of {dataset}, depth {depth} | seconds | peak MB |\n|---|---|---|")
     with tempfile.TemporaryDirectory() as home:
         for folder, name, command in (
-            ("a", "plain bm25s, one process: candidates", [sys.executable, "-c", given + PLAIN]),
-            ("b", "raypipe, the same work: candidates", [sys.executable, "-c", given + SAME]),
+            (
+                "a",
+                "plain bm25s, one process: candidates",
+                [sys.executable, "-c", values + PLAIN],
+            ),
+            ("b", "raypipe, the same work: candidates", [sys.executable, "-c", values + SAME]),
             ("c", "jobs/mine.py: negatives and groups too, 3 query sets", job),
             ("c", "jobs/mine.py again", job),
         ):
@@ -178,9 +182,9 @@ def watched(command: list[str], home: str) -> tuple[float, int]:
         process = psutil.Popen(command, env=env, stdout=out, stderr=subprocess.STDOUT)
     while process.poll() is None:
         held = 0
-        for one in [process, *process.children(recursive=True)]:
+        for relative in [process, *process.children(recursive=True)]:
             with contextlib.suppress(psutil.Error):
-                held += one.memory_full_info().pss
+                held += relative.memory_full_info().pss
         peak = max(peak, held)
         time.sleep(0.5)
     if process.returncode:
