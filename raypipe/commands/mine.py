@@ -100,7 +100,7 @@ def run(experiment: Experiment, say: Say = print) -> Mined:
     trials = expand(experiment)
     check_held_out([trial.experiment for trial in trials], builder)
     start_cluster(experiment, builder, say)
-    # first, so that a bad teacher is known before its scores of all training lists are paid for
+    # early, so that a bad teacher is known before it scores all training lists, which costs
     qualities = teacher_quality(experiment, training_sets(trials), builder, say)
     artifacts = {name: builder.get(step) for name, step in steps.items()}
     made_from = behind(steps, builder)
