@@ -101,7 +101,7 @@ class Runner:
             parent=self.parent,
             work=work,
         )
-        chains = [work.plan.chain(trial) for trial in trials]
+        chains = work.plan.only(trials).chains
         searcher = PlanSearcher(
             Readiness(chains, lambda step: store.find(step) is not None, waiting)
         )

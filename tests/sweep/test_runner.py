@@ -14,11 +14,10 @@ from raypipe.sweep.runner import PlanSearcher, errors_of
 def test_a_trial_whose_stage_is_being_trained_waits(recipe):
     plan = Plan.of(expand(load(Experiment, recipe)))
     committed: set[str] = set()
-    chains = [plan.chain(trial) for trial in plan.trials]
-    search = PlanSearcher(Readiness(chains, lambda step: step.digest in committed, [0, 1]))
+    search = PlanSearcher(Readiness(plan.chains, lambda step: step.digest in committed, [0, 1]))
     assert search.suggest("a") == {"trial": 0}
     assert search.suggest("b") is None
-    committed.add(chains[0][0].digest)
+    committed.add(plan.chains[0][0].digest)
     assert search.suggest("b") == {"trial": 1}
     assert search.suggest("c") == PlanSearcher.FINISHED
     search.on_trial_complete("a")
