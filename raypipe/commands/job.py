@@ -29,7 +29,7 @@ from raypipe.tracking.relay import Relay
 
 
 @dataclass(frozen=True)
-class Outcome:
+class StudyOutcome:
     """What a study's trials came to."""
 
     plan: Plan
@@ -75,7 +75,7 @@ class Study(ABC):
         """What would be done, and what it would cost."""
 
     @abstractmethod
-    def train(self, job: Job, runner: Runner, roles: tuple[str, ...]) -> Outcome:
+    def train(self, job: StudyJob, runner: Runner, roles: tuple[str, ...]) -> StudyOutcome:
         """Run the trials, and judge those that get rows on these test sets."""
 
 
@@ -92,13 +92,13 @@ def run_study(study: Study, builder: Builder, say: Say) -> Result:
         say(line)
 
     def work(relay: Relay, run_id: str) -> Result:
-        return Job(study, builder, relay, run_id, say).run()
+        return StudyJob(study, builder, relay, run_id, say).run()
 
     return tracked(study.experiment, say, work)
 
 
 @dataclass
-class Job:
+class StudyJob:
     """A study while it runs."""
 
     study: Study
@@ -152,7 +152,7 @@ class Job:
     def _report(
         self,
         rows: Sequence[Row],
-        outcome: Outcome,
+        outcome: StudyOutcome,
         finished: Plan,
         counts: Mapping[str, Any],
         roles: Sequence[str],

@@ -8,7 +8,7 @@ import pytest
 
 from raypipe.commands import job as jobs
 from raypipe.commands.compare import plan_of
-from raypipe.commands.job import Job
+from raypipe.commands.job import StudyJob
 from raypipe.commands.result import Result
 from raypipe.commands.search import SettingsSearch
 from raypipe.commands.teacher_quality import TeacherQuality, teacher_quality
@@ -154,15 +154,15 @@ class MinedError(Exception):
     """Raised where a job begins to mine: what stands before it was done."""
 
 
-def comparison(recipe: Path, say) -> Job:
-    return Job(*plan_of(load(Experiment, recipe)), None, "", say)
+def comparison(recipe: Path, say) -> StudyJob:
+    return StudyJob(*plan_of(load(Experiment, recipe)), None, "", say)
 
 
-def searching(recipe: Path, say) -> Job:
+def searching(recipe: Path, say) -> StudyJob:
     given = "sweep={mode: search, space: {stages.contrastive.lr: [1.0e-4, 1.0e-3]}}"
     experiment = load(Experiment, recipe, [given, "reference=null"])
     study = SettingsSearch(experiment, representatives(experiment))
-    return Job(study, Builder(experiment.store()), None, "", say)
+    return StudyJob(study, Builder(experiment.store()), None, "", say)
 
 
 @pytest.mark.parametrize("job_of", [comparison, searching])
