@@ -8,7 +8,7 @@ from functools import cached_property
 
 from raypipe.commands.checks import check_judged, differences
 from raypipe.commands.cost import estimate
-from raypipe.commands.job import Job, Study, StudyOutcome, run_study
+from raypipe.commands.job import Study, StudyJob, StudyOutcome, run_study
 from raypipe.commands.result import Result
 from raypipe.commands.search import run_or_plan as search_or_plan
 from raypipe.evaluation.results import Row
@@ -114,7 +114,7 @@ class Comparison(Study):
             )
         return [*lines, *estimate(to_run, builder)]
 
-    def train(self, job: Job, runner: Runner, roles: tuple[str, ...]) -> StudyOutcome:
+    def train(self, job: StudyJob, runner: Runner, roles: tuple[str, ...]) -> StudyOutcome:
         """Choose values, run every trial, and make the derived rows."""
         candidates = candidates_of(self.asked)
         before = _absent(candidates, job.builder)
@@ -131,7 +131,9 @@ class Comparison(Study):
         numbers = {"stages_trained": len(made), "trials_failed": len(failed)}
         return StudyOutcome(plan, failed, made, counts, numbers, rows)
 
-    def _answered(self, job: Job, candidates: Plan, runner: Runner) -> tuple[Plan, dict[str, str]]:
+    def _answered(
+        self, job: StudyJob, candidates: Plan, runner: Runner
+    ) -> tuple[Plan, dict[str, str]]:
         """The trials with the values that validation queries choose; errors of those without."""
         if not self.asked:
             return self.plan.only(self.trials), {}
@@ -146,7 +148,7 @@ class Comparison(Study):
 
     def _derived(
         self,
-        job: Job,
+        job: StudyJob,
         plan: Plan,
         failed: Mapping[str, str],
         made: set[str],

@@ -43,7 +43,9 @@ class StudyOutcome:
     numbers: Mapping[str, int]
     """For the tracked run."""
     further_rows: Sequence[Row] = ()
+    """Rows of the table that are no trial's."""
     searched: tuple[SearchedTrial, ...] = ()
+    """Every draw of a search."""
 
 
 @dataclass
@@ -52,7 +54,7 @@ class Study(ABC):
 
     experiment: Experiment
     trials: Sequence[Trial]
-    """Titles and the rows without training are those of the first one."""
+    """At least one."""
 
     @cached_property
     def plan(self) -> Plan:
@@ -61,6 +63,7 @@ class Study(ABC):
 
     @property
     def first(self) -> Experiment:
+        """The recipe whose test sets, first stage, teacher and oracle the table shows."""
         return self.trials[0].experiment
 
     def shown_once(self) -> list[str]:
@@ -72,12 +75,12 @@ class Study(ABC):
         """What would be done, and what it would cost."""
 
     @abstractmethod
-    def train(self, job: Job, runner: Runner, roles: tuple[str, ...]) -> StudyOutcome:
-        """Run the trials, and judge those that have rows on these test sets."""
+    def train(self, job: StudyJob, runner: Runner, roles: tuple[str, ...]) -> StudyOutcome:
+        """Run the trials, and judge those that get rows on these test sets."""
 
 
 def run_study(study: Study, builder: Builder, say: Say) -> Result:
-    """From the checks that need data to the published report; nothing was run before.
+    """Check the query sets, start the cluster, print the plan, and do the job in a tracked run.
 
     Raises:
         ConfigError: training, validation and test queries are not disjoint, or what was mined
@@ -89,13 +92,13 @@ def run_study(study: Study, builder: Builder, say: Say) -> Result:
         say(line)
 
     def work(relay: Relay, run_id: str) -> Result:
-        return Job(study, builder, relay, run_id, say).run()
+        return StudyJob(study, builder, relay, run_id, say).run()
 
     return tracked(study.experiment, say, work)
 
 
 @dataclass
-class Job:
+class StudyJob:
     """A study while it runs."""
 
     study: Study
@@ -105,14 +108,14 @@ class Job:
     """The relay's id of the job's tracked run."""
     say: Say
     notes: list[str] = field(default_factory=list)
-    """Of the report."""
+    """Sentences below the report's tables."""
 
     def run(self) -> Result:
         """From mining to the published report."""
         study, first, builder = self.study, self.study.first, self.builder
         roles, missing = available(first, builder)
         self.note([*missing_notes(first, missing), *study.shown_once()])
-        # first, so that a bad teacher is known before its scores of all training lists are paid for
+        # early, so that a bad teacher is known before it scores all training lists, which costs
         qualities = teacher_quality(first, training_sets(study.trials), builder, self.say)
         self.notes += [line for quality in qualities for line in quality.lines()]
         counts = mine_shared(study.plan, roles, builder, self.say)

@@ -100,15 +100,26 @@ def run(experiment: Experiment, say: Say = print) -> Mined:
     trials = expand(experiment)
     check_held_out([trial.experiment for trial in trials], builder)
     start_cluster(experiment, builder, say)
-    # first, so that a bad teacher is known before its scores of all training lists are paid for
+    # early, so that a bad teacher is known before it scores all training lists, which costs
     qualities = teacher_quality(experiment, training_sets(trials), builder, say)
+    artifacts, made_from = _made(steps, builder, say)
+    for quality in qualities:
+        for line in quality.lines():
+            say(line)
+    return Mined(artifacts, qualities, made_from)
+
+
+def _made(
+    steps: Mapping[str, Step], builder: Builder, say: Say
+) -> tuple[dict[str, Artifact], dict[str, Artifact]]:
+    """Make the steps, say all their counts; (their artifacts, what these were made from)."""
     artifacts = {name: builder.get(step) for name, step in steps.items()}
     made_from = behind(steps, builder)
     for name, artifact in artifacts.items():
         say(counts_line(name, artifact.counts))
-    for line in [*behind_lines(made_from), *(line for q in qualities for line in q.lines())]:
+    for line in behind_lines(made_from):
         say(line)
-    return Mined(artifacts, qualities, made_from)
+    return artifacts, made_from
 
 
 # --- the start of a comparison or a search --------------------------------------------------------
@@ -130,13 +141,7 @@ def mine_shared(plan: Plan, roles: Sequence[str], builder: Builder, say: Say) ->
         for role in roles:
             for step in experiment.reranking(role).steps().values():
                 builder.get(step)
-    steps = _counted_steps(plan, roles)
-    made_from = behind(steps, builder)
-    artifacts = {name: builder.get(step) for name, step in steps.items()}
-    for name, artifact in artifacts.items():
-        say(counts_line(name, artifact.counts))
-    for line in behind_lines(made_from):
-        say(line)
+    artifacts, made_from = _made(_counted_steps(plan, roles), builder, say)
     return {name: artifact.counts for name, artifact in {**artifacts, **made_from}.items()}
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from raypipe.commands.checks import check_judged, differences
 from raypipe.commands.cost import estimate
-from raypipe.commands.job import Job, Study, StudyOutcome, run_study
+from raypipe.commands.job import Study, StudyJob, StudyOutcome, run_study
 from raypipe.commands.result import Result
 from raypipe.evaluation.report.contents import SearchedTrial
 from raypipe.progress import Say
@@ -58,7 +58,7 @@ class SettingsSearch(Study):
             *estimate(self.plan, builder),
         ]
 
-    def train(self, job: Job, runner: Runner, roles: tuple[str, ...]) -> StudyOutcome:
+    def train(self, job: StudyJob, runner: Runner, roles: tuple[str, ...]) -> StudyOutcome:
         """Search, then judge the best trial."""
         draws = search(self.experiment, runner)
         plan, failed = self._tested(job, draws, runner, roles)
@@ -71,7 +71,7 @@ class SettingsSearch(Study):
         return StudyOutcome(plan, failed, made, {"trials": counts}, numbers, searched=searched)
 
     def _tested(
-        self, job: Job, draws: Sequence[Draw], runner: Runner, roles: tuple[str, ...]
+        self, job: StudyJob, draws: Sequence[Draw], runner: Runner, roles: tuple[str, ...]
     ) -> tuple[Plan, dict[str, str]]:
         """The best trial on validation, tested, if one finished; what went wrong."""
         try:

@@ -43,9 +43,9 @@ class Evaluation(Config):
     """How runs are judged."""
 
     depth: int = Field(50, ge=1)
-    """Candidates re-ranked per test query; deeper ones keep their first-stage order behind them."""
+    """Candidates re-ranked per test query; the deeper candidates follow in first-stage order."""
     validation_depth: int = Field(20, ge=1)
-    """The same for validation during training."""
+    """Candidates re-ranked per validation query during training."""
     measures: tuple[str, ...] = Field(("nDCG@10", "RR@10", "Judged@10"), min_length=1)
     """Names as in ir-measures, the most important first."""
     selection: str = "nDCG@10"
@@ -54,7 +54,7 @@ class Evaluation(Config):
     """Further test sets by name, each a table of its own: the same queries over another first
     stage, or other collections (zero-shot transfer)."""
     suites: tuple[SuiteName, ...] = ()
-    """Test sets that the field reports together; what cannot be had is listed, not an error."""
+    """Test sets that the field reports together; a set that cannot be had is listed, no error."""
     suite_candidates: Source = Bm25(depth=100)
     """The first stage of the suites' sets."""
     ensembles: tuple[Derivation, ...] = ()
@@ -70,10 +70,8 @@ class Evaluation(Config):
         except ValueError as error:
             raise ValueError(f"measures: {error}") from None
         if self.selection not in self.measures:
-            raise ValueError(
-                f"selection: {self.selection!r} is not measured"
-                f"{nearest(self.selection, self.measures)}"
-            )
+            near = nearest(self.selection, self.measures)
+            raise ValueError(f"selection: {self.selection!r} is not measured{near}")
         for name in self.sets:
             if name in RESERVED or name in self.suite_sets():
                 raise ValueError(f"sets.{name}: this name is taken; choose another")
@@ -84,14 +82,16 @@ class Evaluation(Config):
     def suite_sets(self) -> Mapping[str, EvaluationSet]:
         """The test sets of all suites, by name."""
         return {
-            one.name: EvaluationSet(
-                queries=QuerySet(dataset=one.dataset, positive_relevance=one.positive_relevance),
+            member.name: EvaluationSet(
+                queries=QuerySet(
+                    dataset=member.dataset, positive_relevance=member.positive_relevance
+                ),
                 candidates=self._source(suite),
-                depth=min(one.depth, self.suite_candidates.depth),
-                measures=one.measures,
+                depth=min(member.depth, self.suite_candidates.depth),
+                measures=member.measures,
             )
             for suite in self.suites
-            for one in SUITES[suite]
+            for member in SUITES[suite]
         }
 
     def _source(self, suite: SuiteName) -> Source:
@@ -101,5 +101,6 @@ class Evaluation(Config):
         return source.replace(exclude_query_id=True) if own else source
 
     def suite_of(self, name: str) -> str:
-        """The suite that a test set came with; empty if a recipe names it itself."""
-        return next((s for s in self.suites if any(one.name == name for one in SUITES[s])), "")
+        """The suite that a test set came with; empty if the recipe names the set itself."""
+        holders = (s for s in self.suites if name in {member.name for member in SUITES[s]})
+        return next(holders, "")

@@ -6,8 +6,9 @@ groups, teacher, stages, runs, metrics.
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -25,6 +26,7 @@ from raypipe.models.backbone import Backbone
 from raypipe.models.cross_encoder import CrossEncoder
 from raypipe.recipe.evaluation_sets import MAIN, Evaluation, EvaluationSet
 from raypipe.recipe.space import Sweep
+from raypipe.recipe.stage_checks import check_stage
 from raypipe.resources import Resources, default_precision
 from raypipe.runs.baselines import OracleRun, TeacherRun
 from raypipe.runs.metrics import Metrics
@@ -37,6 +39,15 @@ from raypipe.teachers import Teacher
 Role = str
 """train, validation, test, or the name of a further test set."""
 ARROW = "->"
+
+
+@contextlib.contextmanager
+def _blamed_on(path: str) -> Iterator[None]:
+    """Errors of the body begin with the dotted path of the field that named what is wrong."""
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
 
 
 class Data(Config):
@@ -56,7 +67,7 @@ class Experiment(Config):
     candidates: Source = Bm25()
     """The first stage: its lists are trained on, validated on and re-ranked."""
     groups: TrainingSet = TrainingSet()
-    """What every stage trains on that names no groups itself."""
+    """What the stages train on that name no groups of their own."""
     teacher: Teacher | None = None
     """Gives the values that distillation losses fit."""
     model: CrossEncoder
@@ -68,9 +79,9 @@ class Experiment(Config):
     """Which stages run, such as `contrastive -> distil`; None is all of them in order."""
     evaluation: Evaluation = Evaluation()
     reference: str | None = None
-    """The row that every other one is tested against, fixed before the results are known."""
+    """The row that the others are tested against, fixed before the results are known."""
     published: tuple[Published, ...] = ()
-    """Values of papers, shown beside one's own on the same data over the same first stage."""
+    """Values of papers, shown beside the rows on the same data over the same first stage."""
     seed: int = 1
     """Of head initialisation, query order and dropout."""
     precision: Literal["auto", "bf16", "fp16", "fp32"] = Field("auto", validate_default=True)
@@ -108,41 +119,17 @@ class Experiment(Config):
                     f"evaluation.{key}: {depth} is more than candidates.depth="
                     f"{self.candidates.depth}; raise that one"
                 )
-        for name, one in self.evaluation.sets.items():
-            depth, source = one.depth or self.evaluation.depth, one.candidates or self.candidates
+        for name in self.evaluation.sets:
+            depth, source = self.depth(name), self.source(name)
             if depth > source.depth:
                 raise ValueError(
                     f"evaluation.sets.{name}.depth: {depth} is more than its candidates' depth="
                     f"{source.depth}; raise that one"
                 )
         for name in self.stage_names:
-            self._check_stage(name)
+            stage, data = self.stages[name], self.training(name)
+            check_stage(name, stage, data, self.resources, self.truncation.longest)
         return self
-
-    def _check_stage(self, name: str) -> None:
-        loss, data = self.stages[name].loss, self.training(name)
-        self.stages[name].check(f"stages.{name}", self.resources, self.truncation.longest)
-        if loss.uses == "teacher":
-            if data.teacher is None:
-                raise ValueError(f"stages.{name}.loss: {loss.type} needs a teacher; set `teacher`")
-            if data.teacher.values not in loss.teacher_kinds:
-                raise ValueError(
-                    f"stages.{name}.loss: {loss.type} cannot use the {data.teacher.type} teacher, "
-                    f"which gives a {data.teacher.values}; it needs "
-                    f"{' or '.join(sorted(loss.teacher_kinds))}"
-                )
-            if getattr(data.teacher, "negative", False) and loss.refuses("teacher", -1.0, 0.0):
-                raise ValueError(
-                    f"stages.{name}.loss: {loss.type} takes a teacher's values for gains, and the "
-                    f"{data.teacher.type} teacher's are in part below 0; use a teacher of grades "
-                    "or probabilities, or a loss of the order alone: listmle, ranknet, adr_mse"
-                )
-        if loss.needs_positive and not data.training_set.every_group_has_a_positive:
-            raise ValueError(
-                f"stages.{name}.loss: {loss.type} needs a positive in every group, but "
-                f"groups.positives is {data.training_set.positives}; use inject or drop"
-            )
-        data.problems("groups" if self.stages[name].groups is None else f"stages.{name}.groups")
 
     # --- what is named -------------------------------------------------------------------------
 
@@ -157,12 +144,12 @@ class Experiment(Config):
 
     def training(self, stage: str | None = None) -> TrainingData:
         """The training set of a stage, or the recipe's own, with every default filled in."""
-        one = self.groups if stage is None else self.groups_of(stage)
+        chosen = self.groups if stage is None else self.groups_of(stage)
         return TrainingData(
-            one,
-            one.queries or self.data.train,
-            one.candidates or self.candidates,
-            one.teacher or self.teacher,
+            chosen,
+            chosen.queries or self.data.train,
+            chosen.candidates or self.candidates,
+            chosen.teacher or self.teacher,
             self.precision,
             self.evaluation.depth,
         )
@@ -211,7 +198,7 @@ class Experiment(Config):
         return self.tracking or os.environ.get("MLFLOW_TRACKING_URI")
 
     def public(self) -> Experiment:
-        """As it may be written down and shown: addresses without passwords."""
+        """The recipe as it may be written down and shown: addresses without passwords."""
         shown = {k: without_secrets(v) for k in ("storage", "tracking") if (v := getattr(self, k))}
         return self.model_copy(update=shown)
 
@@ -219,41 +206,35 @@ class Experiment(Config):
         """Everything outside the recipe that must be there, before work starts.
 
         Args:
-            model: the backbone too; mining needs none.
+            model: whether the backbone is checked; mining needs none.
 
         Raises:
             ConfigError: data set, split, run file, model, measure or storage is not usable; the
                 model has fewer positions than `truncation` reads or fewer layers than are frozen.
         """
         for role in ("train", "validation", "test"):
-            try:
+            with _blamed_on(f"data.{role}"):
                 getattr(self.data, role).open().check()
-            except ConfigError as error:
-                raise ConfigError(f"data.{role}: {error}") from None
         self.candidates.check()
-        for name, one in self.evaluation.sets.items():
-            try:
-                one.queries.open().check()
-                if one.candidates is not None:
-                    one.candidates.check()
-            except ConfigError as error:
-                raise ConfigError(f"evaluation.sets.{name}: {error}") from None
+        for name, test_set in self.evaluation.sets.items():
+            with _blamed_on(f"evaluation.sets.{name}"):
+                test_set.queries.open().check()
+                if test_set.candidates is not None:
+                    test_set.candidates.check()
         if self.evaluation.suites:
-            try:
+            with _blamed_on("evaluation.suite_candidates"):
                 self.evaluation.suite_candidates.check()
-            except ConfigError as error:
-                raise ConfigError(f"evaluation.suite_candidates: {error}") from None
         if self.teacher is not None:
             self.teacher.check()
         for stages, data in self.training_sets().items():
-            try:
+            with _blamed_on(f"groups of {stages}"):
                 data.check()
-            except ConfigError as error:
-                raise ConfigError(f"groups of {stages}: {error}") from None
         if model:
             lengths = {f"truncation.{self.truncation.length_fields}": self.truncation.longest}
-            stages = {name: self.stages[name].freeze.layers for name in self.stage_names}
-            frozen = {f"stages.{name}.freeze.layers": n for name, n in stages.items()}
+            frozen = {
+                f"stages.{name}.freeze.layers": self.stages[name].freeze.layers
+                for name in self.stage_names
+            }
             self.model.check(lengths, frozen)
         self.store().check_writable()
 

@@ -46,10 +46,14 @@ def expand(experiment: Experiment) -> list[Trial]:
     trials = [trial_of(experiment, choices) for choices in combinations(experiment.sweep.axes())]
     names = [trial.name for trial in trials]
     if len(set(names)) < len(names):
-        raise ConfigError(f"sweep.space: two trials have one name among {names}")
+        raise ConfigError(
+            f"sweep.space: two trials have one name among {names}; name the values in a mapping"
+        )
     for row, members in by_row(trials).items():
         if SEED not in experiment.sweep.space and len(members) > 1:
-            raise ConfigError(f"sweep.space: two trials share the row {row!r}")
+            raise ConfigError(
+                f"sweep.space: two trials share the row {row!r}; name the values in a mapping"
+            )
     _check_rows(experiment, [*by_row(trials), *fixed_rows(experiment)])
     return trials
 
@@ -73,7 +77,7 @@ def representatives(experiment: Experiment) -> list[Trial]:
     Each value of a key, and both ends of a range, with the first values of the other keys.
 
     Raises:
-        ConfigError: one is not a valid recipe.
+        ConfigError: a value does not make a valid recipe.
     """
     axes = experiment.sweep.axes()
     options = [_options(axis) for axis in axes]

@@ -21,32 +21,32 @@ def counts_line(name: str, counts: Mapping[str, Any]) -> str:
 
 
 def behind(steps: Mapping[str, Step], builder: Builder) -> dict[str, Artifact]:
-    """What the steps were made from and is none of them, each distinct artifact once.
+    """The standing artifacts that the steps were made from, without the steps themselves.
 
     Args:
         steps: by name.
 
     Returns:
-        Artifacts that stand, by the shortest way to them, such as `member bm25 of candidates of
-        distil` or `doc vectors of teacher scores of distil`.
+        Each distinct artifact once, by the shortest way to it, such as `member bm25 of candidates
+        of distil` or `doc vectors of teacher scores of distil`.
     """
     seen = {step.digest for step in steps.values()}
-    found: dict[str, Artifact] = {}
+    artifacts: dict[str, Artifact] = {}
     queue = deque(steps.items())
     while queue:
         name, step = queue.popleft()
-        for key, one in {**step.inputs(), **step.needs()}.items():
-            if one.digest in seen:
+        for key, source in {**step.inputs(), **step.needs()}.items():
+            if source.digest in seen:
                 continue
-            seen.add(one.digest)
-            inner = f"{key.replace('_', ' ')} of {name}"
-            queue.append((inner, one))
-            if (artifact := builder.find(one)) is not None:
-                found[inner] = artifact
-    return found
+            seen.add(source.digest)
+            way = f"{key.replace('_', ' ')} of {name}"
+            queue.append((way, source))
+            if (artifact := builder.find(source)) is not None:
+                artifacts[way] = artifact
+    return artifacts
 
 
-def behind_lines(found: Mapping[str, Artifact]) -> list[str]:
-    """A line for each of them that counts anything."""
-    lines = (counts_line(name, artifact.counts) for name, artifact in found.items())
+def behind_lines(artifacts: Mapping[str, Artifact]) -> list[str]:
+    """A line for each artifact that counts anything."""
+    lines = (counts_line(name, artifact.counts) for name, artifact in artifacts.items())
     return [line for line in lines if not line.endswith(": empty")]

@@ -52,6 +52,11 @@ class Plan:
         """The trial's stages in order."""
         return self._chains[trial.name]
 
+    @property
+    def chains(self) -> list[Sequence[Stage]]:
+        """Per trial, its stages in order."""
+        return [self.chain(trial) for trial in self.trials]
+
     def last(self, trial: Trial) -> Stage:
         """The stage whose checkpoint is the trial's model."""
         return self.chain(trial)[-1]
@@ -64,7 +69,7 @@ class Plan:
     @cached_property
     def stages(self) -> dict[str, Stage]:
         """Distinct stages by digest, in order of first use."""
-        return {stage.digest: stage for trial in self.trials for stage in self.chain(trial)}
+        return {stage.digest: stage for chain in self.chains for stage in chain}
 
     def shared(self) -> list[Step]:
         """What all trials read and none should make: collections, lists, groups, tokens."""
@@ -77,7 +82,7 @@ class Plan:
 
     def summary(self, standing: Callable[[Step], bool]) -> list[str]:
         """Lines for people: how many stages, and which of them are already trained."""
-        uses = sum(len(self.chain(trial)) for trial in self.trials)
+        uses = sum(len(chain) for chain in self.chains)
         trained = sum(standing(stage) for stage in self.stages.values())
         lines = [
             f"{_count(len(self.trials), 'trial')}, {_count(len(self.stages), 'distinct stage')} "

@@ -70,7 +70,7 @@ class Runner:
             try:
                 run_trial(trial, self.builder, self.relay, self.parent, work)
             except Exception as error:
-                if left == 0 or isinstance(error, ConfigError):  # the same again
+                if left == 0 or isinstance(error, ConfigError):  # no retry mends a recipe
                     return {trial.name: last_line(error)}
                 self.builder.announce(f"{trial.name} failed, tried again: {last_line(error)}")
             else:
@@ -101,7 +101,7 @@ class Runner:
             parent=self.parent,
             work=work,
         )
-        chains = [work.plan.chain(trial) for trial in trials]
+        chains = work.plan.only(trials).chains
         searcher = PlanSearcher(
             Readiness(chains, lambda step: store.find(step) is not None, waiting)
         )

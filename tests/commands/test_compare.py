@@ -12,7 +12,6 @@ import sys
 import threading
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import psutil
@@ -25,12 +24,9 @@ from raypipe.evaluation.report.page import to_html
 from raypipe.evaluation.report.text import to_markdown
 from raypipe.recipe.experiment import Experiment
 from raypipe.recipe.reading import load
-from raypipe.recipe.trials import expand
 from raypipe.resources import Context, Resources
 from raypipe.stages.stage import history
 from raypipe.storage.builder import Builder
-from raypipe.sweep.plan import Plan, Readiness
-from raypipe.sweep.runner import PlanSearcher, errors_of
 from raypipe.sweep.tracked_rows import read_report
 from raypipe.tracking.stored_runs import TrackingStore
 
@@ -431,25 +427,3 @@ def test_two_workers_train_like_one(first, cluster, path, tmp_path):
             most = 0 if exact else 0.05 if name.startswith("val/") else 1e-4
             assert two[name] == pytest.approx(value, rel=most, abs=most), name
     assert pair.counts["best"] == pytest.approx(alone.counts["best"], abs=0.05)
-
-
-def test_a_trial_whose_stage_is_being_trained_waits(path):
-    plan = Plan.of(expand(load(Experiment, path, ["seed=77"])))
-    committed: set[str] = set()
-    chains = [plan.chain(trial) for trial in plan.trials]
-    search = PlanSearcher(Readiness(chains, lambda step: step.digest in committed, [0, 1]))
-    assert search.suggest("a") == {"trial": 0}
-    assert search.suggest("b") is None
-    committed.add(chains[0][0].digest)
-    assert search.suggest("b") == {"trial": 1}
-    assert search.suggest("c") == PlanSearcher.FINISHED
-    search.on_trial_complete("a")
-    assert search.positions == {"a": 0, "b": 1}
-
-
-def test_the_errors_of_trials_that_said_nothing_else():
-    results = [
-        SimpleNamespace(metrics={"trial_id": one}, error=error)
-        for one, error in [("a", None), ("b", RuntimeError("first\nlast")), ("c", OSError("full"))]
-    ]
-    assert errors_of(results, {"b": 3, "c": 0, "a": 5}) == [(3, "last"), (0, "OSError: full")]

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from raypipe.commands import compare as sweep
-from raypipe.commands import job as steps
-from raypipe.commands import search
+from raypipe.commands import job as jobs
+from raypipe.commands.compare import plan_of
+from raypipe.commands.job import StudyJob
 from raypipe.commands.result import Result
+from raypipe.commands.search import SettingsSearch
 from raypipe.commands.teacher_quality import TeacherQuality, teacher_quality
 from raypipe.evaluation.report.contents import Report, SetFacts
 from raypipe.recipe.evaluation_sets import MAIN
@@ -153,15 +154,15 @@ class MinedError(Exception):
     """Raised where a job begins to mine: what stands before it was done."""
 
 
-def comparison(recipe: Path, say) -> sweep._Job:
-    return sweep._Job(*sweep.plan_of(load(Experiment, recipe)), None, "", say)
+def comparison(recipe: Path, say) -> StudyJob:
+    return StudyJob(*plan_of(load(Experiment, recipe)), None, "", say)
 
 
-def searching(recipe: Path, say) -> search._Job:
+def searching(recipe: Path, say) -> StudyJob:
     given = "sweep={mode: search, space: {stages.contrastive.lr: [1.0e-4, 1.0e-3]}}"
     experiment = load(Experiment, recipe, [given, "reference=null"])
-    shown = representatives(experiment)
-    return search._Job(experiment, shown, Builder(experiment.store()), None, "", say)
+    study = SettingsSearch(experiment, representatives(experiment))
+    return StudyJob(study, Builder(experiment.store()), None, "", say)
 
 
 @pytest.mark.parametrize("job_of", [comparison, searching])
@@ -178,8 +179,8 @@ def test_the_report_notes_what_was_said_of_a_teacher(recipe, monkeypatch, job_of
 
     said: list[str] = []
     job = job_of(recipe, said.append)
-    monkeypatch.setattr(steps, "teacher_quality", measure)
-    monkeypatch.setattr(sweep if job_of is comparison else search, "mine", mine)
+    monkeypatch.setattr(jobs, "teacher_quality", measure)
+    monkeypatch.setattr(jobs, "mine_shared", mine)
     with pytest.raises(MinedError):
         job.run()
     assert job.notes == said == bad.lines() and len(said) == 2  # noted, and not said again

@@ -1,18 +1,14 @@
-"""The recipe as a whole: what cannot fit is refused, and what a sweep expands to."""
+"""The recipe as a whole: what cannot fit is refused, and what a changed field trains anew."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
 
 from raypipe.config import ConfigError
 from raypipe.recipe.experiment import Experiment
 from raypipe.recipe.reading import load, validate
-from raypipe.recipe.trials import Trial, expand
-from raypipe.sweep.plan import Plan, Readiness
 
 DEFAULT = Path(__file__).parents[2] / "jobs" / "recipes" / "default.yaml"
 ALL_PAIRS = "stages.distil.loss={type: margin_mse, pairs: all}"
@@ -240,145 +236,23 @@ def test_storage_and_tracking_default_to_the_home(monkeypatch, tmp_path):
     assert read("tracking=sqlite:///x").tracking_uri() == "sqlite:///x"
 
 
-# --- search space --------------------------------------------------------------------------------
+def test_a_recipe_is_validated_as_a_mapping_too():
+    with pytest.raises(ConfigError, match=r"^here: stages\.a\.loss: "):
+        validate(
+            Experiment,
+            {
+                "name": "x",
+                "data": {r: {"dataset": "pydoc"} for r in ("train", "validation", "test")},
+                "model": {"backbone": "x"},
+                "stages": {"a": {"loss": "infonce"}},
+            },
+            "here",
+        )
+
+
+# --- what a changed field changes -----------------------------------------------------------------
 
 BASE = ["sweep.space={}", "reference=null"]
-
-
-def spread(space: dict[str, Any], *overrides: str) -> list[Trial]:
-    return expand(
-        read(*BASE, *overrides, f"sweep.space={yaml.safe_dump(space, sort_keys=False).strip()}")
-    )
-
-
-def test_an_empty_space_is_one_trial_named_by_its_stages():
-    (trial,) = expand(read(*BASE))
-    assert trial.name == "contrastive -> distil" and trial.values == {}
-    assert trial.experiment == read(*BASE)
-
-
-def test_the_last_key_varies_fastest():
-    trials = spread({"seed": [1, 2], "stages.distil.lr": [0.01, 0.02], "order": ["distil"]})
-    assert [trial.name for trial in trials] == [
-        "seed 1 / 0.01 / distil",
-        "seed 1 / 0.02 / distil",
-        "seed 2 / 0.01 / distil",
-        "seed 2 / 0.02 / distil",
-    ]
-    assert [trial.row for trial in trials[:2]] == [trial.row for trial in trials[2:]]
-    assert trials[0].row == "0.01 / distil"
-    found = [(t.experiment.seed, t.experiment.stages["distil"].lr) for t in trials]
-    assert found == [(1, 0.01), (1, 0.02), (2, 0.01), (2, 0.02)]
-    assert trials[1].values == {"seed": "1", "stages.distil.lr": "0.02", "order": "distil"}
-    assert {trial.experiment.stage_names for trial in trials} == {("distil",)}
-
-
-def test_labels_name_the_rows_and_mappings_are_merged():
-    space = {"model": {"deep": {"keep_layers": None}, "flat": {"keep_layers": 2}}}
-    trials = spread(space, "model.attention_dropout=0.2", "model.keep_layers=5")
-    assert [trial.name for trial in trials] == ["deep", "flat"]
-    assert [trial.experiment.model.keep_layers for trial in trials] == [None, 2]
-    assert {trial.experiment.model.attention_dropout for trial in trials} == {0.2}
-    assert {trial.experiment.model.backbone for trial in trials} == {read().model.backbone}
-
-
-def test_mappings_are_merged_at_every_depth():
-    change = {"distil": {"lr": 0.03, "loss": {"scale": 2.0}}}
-    (trial,) = spread({"stages": {"x": change}}, "stages.distil.clip=3")
-    stage = trial.experiment.stages["distil"]
-    assert (stage.lr, stage.clip, stage.loss.type, stage.loss.scale) == (0.03, 3, "margin_mse", 2)
-    assert trial.experiment.stages["contrastive"] == read().stages["contrastive"]
-
-
-def test_a_mapping_with_a_type_replaces():
-    losses = {"margin": {"type": "margin_mse"}, "pairs": {"type": "ranknet", "targets": "teacher"}}
-    trials = spread({"stages.distil.loss": losses}, "stages.distil.loss.scale=2")
-    assert trials[0].experiment.stages["distil"].loss.scale == 1.0
-    assert trials[1].experiment.stages["distil"].loss.semantic()["targets"] == "teacher"
-
-
-@pytest.mark.parametrize(
-    ("space", "expected"),
-    [
-        ({"modl.keep_layers": [3]}, "unknown key 'modl'; did you mean 'model'?"),
-        ({"stages.distil.lrr": [3]}, "stages.distil.lrr: unknown key 'lrr'"),
-        ({"stages.distll.lr": [0.1]}, "there is no 'distll' here; did you mean 'distil'?"),
-        ({"seed": [1, 1]}, "sweep.space.seed: expected values with different names, found [1, 1]"),
-        (
-            {"seed": [1, 2], "stages.distil.lr": [0.1, 7]},
-            "sweep.space: seed=1, stages.distil.lr=7: stages.distil.lr: input should be less than",
-        ),
-        (
-            {"order": {"short": "contrastive", "wrong": "contrast"}},
-            "sweep.space: order=wrong: the recipe: order: there is no stage 'contrast'",
-        ),
-        (
-            {"teacher": {"with": {}, "without": None}},
-            "sweep.space: teacher=without: the recipe: stages.distil.loss: margin_mse needs a",
-        ),
-    ],
-)
-def test_a_wrong_combination_is_named(space, expected):
-    with pytest.raises(ConfigError) as error:
-        spread(space)
-    assert expected in str(error.value)
-
-
-def test_the_reference_is_a_row_of_the_table():
-    space = "sweep.space={order: [contrastive, distil]}"
-    for row in ("contrastive", "BM25", "teacher: bi-encoder + first stage"):
-        assert len(expand(read(space, f"reference='{row}'"))) == 2
-    with pytest.raises(ConfigError) as error:
-        expand(read(space, "reference=contrastiv"))
-    assert str(error.value) == "reference: no row 'contrastiv'; did you mean 'contrastive'?"
-    with pytest.raises(ConfigError, match="reference: no row 'bm-25'"):
-        expand(read(space, "reference=bm-25", "teacher=null", "stages.distil.loss.type=infonce"))
-
-
-# --- plan ----------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def default_plan() -> Plan:
-    return Plan.of(expand(read()))
-
-
-def test_the_demo_trains_every_distinct_stage_once(default_plan):
-    assert [trial.name for trial in default_plan.trials] == [
-        f"MiniLM-{depth} / {order}"
-        for depth in ("L6", "L3")
-        for order in ("contrastive", "distil", "contrastive -> distil")
-    ]
-    assert [len(chain) for chain in default_plan.chains] == [1, 1, 2, 1, 1, 2]
-    assert len(default_plan.stages) == 6
-    summary = default_plan.summary(lambda step: False)
-    assert summary[0] == "6 trials, 6 distinct stages instead of 8 (0 already trained)"
-    assert summary[3] == "  MiniLM-L6 / contrastive -> distil: contrastive -> distil"
-    first = default_plan.chains[0][0].digest
-    there = default_plan.summary(lambda step: step.digest == first)
-    assert there[0].endswith("(1 already trained)")
-    assert there[1:4] == [
-        "  MiniLM-L6 / contrastive: contrastive (there)",
-        "  MiniLM-L6 / distil: distil",
-        "  MiniLM-L6 / contrastive -> distil: contrastive (there) -> distil",
-    ]
-
-
-def test_trials_share_their_beginning_and_nothing_else(default_plan):
-    chains = [[stage.digest for stage in chain] for chain in default_plan.chains]
-    for at in (0, 3):
-        assert chains[at][0] == chains[at + 2][0]
-        assert chains[at + 1][0] != chains[at + 2][1]  # distil of a backbone, of a trained stage
-    assert not {d for chain in chains[:3] for d in chain} & {d for c in chains[3:] for d in c}
-
-
-def test_all_trials_share_their_groups_and_tokens(default_plan):
-    assert len({stage.groups.digest for stage in default_plan.stages.values()}) == 1
-    shared = default_plan.shared()
-    assert len({step.digest for step in shared}) == len(shared)
-    assert not {step.digest for step in shared} & set(default_plan.stages)
-    kinds = {step.kind for step in shared}
-    assert kinds == {"backbone", "groups", "tokens", "candidates", "queries", "collection"}
 
 
 def trained(*overrides: str):
@@ -442,63 +316,3 @@ def test_groups_depend_on_candidates_sampling_and_teacher(plain):
         digests.add(trained(override).groups.digest)
     assert len(digests) == 6  # the loss is not in it
     assert trained("data.test.limit=7").groups.digest == plain.groups.digest
-
-
-# --- who may start -------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def standing() -> set[str]:
-    """Digests of committed stages."""
-    return set()
-
-
-@pytest.fixture
-def ready(default_plan, standing) -> Readiness:
-    """The three trials of MiniLM-L6: contrastive (0), distil (1), contrastive -> distil (2)."""
-    return Readiness(default_plan.chains, lambda step: step.digest in standing, [0, 1, 2])
-
-
-def test_a_trial_waits_while_another_trains_its_stage(ready, standing, default_plan):
-    assert ready.next() == 0 and ready.next() == 1
-    assert ready.next() is None  # 0 trains the first stage of 2
-    ready.finished(1)
-    assert ready.next() is None  # 1 trained another stage
-    standing.add(default_plan.chains[0][0].digest)
-    assert ready.next() == 2  # on commit, whether trial 0 has ended or not
-    assert ready.next() is None and ready.waiting == []
-
-
-def test_a_trial_takes_over_after_a_failure(ready):
-    assert (ready.next(), ready.next(), ready.next()) == (0, 1, None)
-    ready.finished(0)  # without a commit
-    assert ready.next() == 2
-
-
-def test_the_longer_trial_may_train_for_the_shorter(default_plan, standing):
-    ready = Readiness(default_plan.chains, lambda step: step.digest in standing, [2, 0, 1])
-    assert ready.next() == 2
-    assert ready.next() == 1  # 0 must wait, and does not hold up who comes after it
-    assert ready.next() is None and ready.waiting == [0]
-    standing.add(default_plan.chains[2][0].digest)
-    assert ready.next() == 0
-
-
-def test_finished_stages_hold_nobody_up(default_plan, standing):
-    standing |= set(default_plan.stages)
-    ready = Readiness(default_plan.chains, lambda step: step.digest in standing, list(range(6)))
-    assert [ready.next() for _ in range(7)] == [0, 1, 2, 3, 4, 5, None]
-
-
-def test_a_recipe_is_validated_as_a_mapping_too():
-    with pytest.raises(ConfigError, match=r"^here: stages\.a\.loss: "):
-        validate(
-            Experiment,
-            {
-                "name": "x",
-                "data": {r: {"dataset": "pydoc"} for r in ("train", "validation", "test")},
-                "model": {"backbone": "x"},
-                "stages": {"a": {"loss": "infonce"}},
-            },
-            "here",
-        )

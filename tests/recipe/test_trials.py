@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from raypipe.config import ConfigError
 from raypipe.recipe.experiment import Experiment
 from raypipe.recipe.reading import load
-from raypipe.recipe.trials import by_row, expand
+from raypipe.recipe.trials import Trial, by_row, expand
 
+DEFAULT = Path(__file__).parents[2] / "jobs" / "recipes" / "default.yaml"
+BASE = ["sweep.space={}", "reference=null"]
 LOSSES = {"infonce": {"type": "infonce"}, "hinge": {"type": "hinge"}, "bce": {"type": "bce"}}
 
 
@@ -108,3 +113,100 @@ def test_wrong_ranges_are_named(recipe, given, expected):
     with pytest.raises(ConfigError) as error:
         expand(load(Experiment, recipe, [f"sweep={text}", "reference=null"]))
     assert expected in str(error.value)
+
+
+# --- of the demo recipe ---------------------------------------------------------------------------
+
+
+def read(*overrides: str) -> Experiment:
+    return load(Experiment, DEFAULT, overrides)
+
+
+def spread(space: dict[str, Any], *overrides: str) -> list[Trial]:
+    return expand(
+        read(*BASE, *overrides, f"sweep.space={yaml.safe_dump(space, sort_keys=False).strip()}")
+    )
+
+
+def test_an_empty_space_is_one_trial_named_by_its_stages():
+    (trial,) = expand(read(*BASE))
+    assert trial.name == "contrastive -> distil" and trial.values == {}
+    assert trial.experiment == read(*BASE)
+
+
+def test_the_last_key_varies_fastest():
+    trials = spread({"seed": [1, 2], "stages.distil.lr": [0.01, 0.02], "order": ["distil"]})
+    assert [trial.name for trial in trials] == [
+        "seed 1 / 0.01 / distil",
+        "seed 1 / 0.02 / distil",
+        "seed 2 / 0.01 / distil",
+        "seed 2 / 0.02 / distil",
+    ]
+    assert [trial.row for trial in trials[:2]] == [trial.row for trial in trials[2:]]
+    assert trials[0].row == "0.01 / distil"
+    found = [(t.experiment.seed, t.experiment.stages["distil"].lr) for t in trials]
+    assert found == [(1, 0.01), (1, 0.02), (2, 0.01), (2, 0.02)]
+    assert trials[1].values == {"seed": "1", "stages.distil.lr": "0.02", "order": "distil"}
+    assert {trial.experiment.stage_names for trial in trials} == {("distil",)}
+
+
+def test_labels_name_the_rows_and_mappings_are_merged():
+    space = {"model": {"deep": {"keep_layers": None}, "flat": {"keep_layers": 2}}}
+    trials = spread(space, "model.attention_dropout=0.2", "model.keep_layers=5")
+    assert [trial.name for trial in trials] == ["deep", "flat"]
+    assert [trial.experiment.model.keep_layers for trial in trials] == [None, 2]
+    assert {trial.experiment.model.attention_dropout for trial in trials} == {0.2}
+    assert {trial.experiment.model.backbone for trial in trials} == {read().model.backbone}
+
+
+def test_mappings_are_merged_at_every_depth():
+    change = {"distil": {"lr": 0.03, "loss": {"scale": 2.0}}}
+    (trial,) = spread({"stages": {"x": change}}, "stages.distil.clip=3")
+    stage = trial.experiment.stages["distil"]
+    assert (stage.lr, stage.clip, stage.loss.type, stage.loss.scale) == (0.03, 3, "margin_mse", 2)
+    assert trial.experiment.stages["contrastive"] == read().stages["contrastive"]
+
+
+def test_a_mapping_with_a_type_replaces():
+    losses = {"margin": {"type": "margin_mse"}, "pairs": {"type": "ranknet", "targets": "teacher"}}
+    trials = spread({"stages.distil.loss": losses}, "stages.distil.loss.scale=2")
+    assert trials[0].experiment.stages["distil"].loss.scale == 1.0
+    assert trials[1].experiment.stages["distil"].loss.semantic()["targets"] == "teacher"
+
+
+@pytest.mark.parametrize(
+    ("space", "expected"),
+    [
+        ({"modl.keep_layers": [3]}, "unknown key 'modl'; did you mean 'model'?"),
+        ({"stages.distil.lrr": [3]}, "stages.distil.lrr: unknown key 'lrr'"),
+        ({"stages.distll.lr": [0.1]}, "there is no 'distll' here; did you mean 'distil'?"),
+        ({"seed": [1, 1]}, "sweep.space.seed: expected values with different names, found [1, 1]"),
+        (
+            {"seed": [1, 2], "stages.distil.lr": [0.1, 7]},
+            "sweep.space: seed=1, stages.distil.lr=7: stages.distil.lr: input should be less than",
+        ),
+        (
+            {"order": {"short": "contrastive", "wrong": "contrast"}},
+            "sweep.space: order=wrong: the recipe: order: there is no stage 'contrast'",
+        ),
+        (
+            {"teacher": {"with": {}, "without": None}},
+            "sweep.space: teacher=without: the recipe: stages.distil.loss: margin_mse needs a",
+        ),
+    ],
+)
+def test_a_wrong_combination_is_named(space, expected):
+    with pytest.raises(ConfigError) as error:
+        spread(space)
+    assert expected in str(error.value)
+
+
+def test_the_reference_is_a_row_of_the_table():
+    space = "sweep.space={order: [contrastive, distil]}"
+    for row in ("contrastive", "BM25", "teacher: bi-encoder + first stage"):
+        assert len(expand(read(space, f"reference='{row}'"))) == 2
+    with pytest.raises(ConfigError) as error:
+        expand(read(space, "reference=contrastiv"))
+    assert str(error.value) == "reference: no row 'contrastiv'; did you mean 'contrastive'?"
+    with pytest.raises(ConfigError, match="reference: no row 'bm-25'"):
+        expand(read(space, "reference=bm-25", "teacher=null", "stages.distil.loss.type=infonce"))

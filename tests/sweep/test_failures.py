@@ -9,7 +9,7 @@ import pytest
 
 from raypipe.commands import job as jobs
 from raypipe.commands.compare import Comparison, plan_of
-from raypipe.commands.job import Job
+from raypipe.commands.job import StudyJob
 from raypipe.commands.result import best_of
 from raypipe.config import ConfigError
 from raypipe.evaluation.results import Row
@@ -53,9 +53,9 @@ class Deleted:
         return found
 
 
-def job(recipe, *more: str) -> Job:
+def job(recipe, *more: str) -> StudyJob:
     comparison, builder = plan_of(load(Experiment, recipe, more))
-    return Job(comparison, builder, RELAY, "job", lambda line: None)
+    return StudyJob(comparison, builder, RELAY, "job", lambda line: None)
 
 
 # --- a trial that fails ---------------------------------------------------------------------------

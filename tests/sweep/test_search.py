@@ -121,13 +121,13 @@ def test_every_value_is_validated_before_work(recipe):
 
 def test_a_shared_last_stage_is_not_pruned(recipe):
     seeds = {"stages.distil.lr": [1e-3, 2e-3]}
-    plan, _ = search_state(recipe, 9, seeds, algorithm="random")
+    state, _ = search_state(recipe, 9, seeds, algorithm="random")
     # order=contrastive leaves distil's rate without effect: all draws are one stage
-    first = plan.next()
+    first = state.next()
     assert first is not None and first["prunable"]
-    assert plan.next() is None and len(plan.readiness.waiting) >= 1  # waits, holds nothing
-    plan.readiness.finished(first["position"])
-    second = plan.next()
+    assert state.next() is None and len(state.readiness.waiting) >= 1  # waits, holds nothing
+    state.readiness.finished(first["position"])
+    second = state.next()
     assert second is not None and not second["prunable"]
 
 
@@ -135,26 +135,26 @@ def test_an_interrupted_draw_is_run_again_with_its_values(recipe):
     lost = Draw(0, {"stages.contrastive.lr": 0.005, "stages.contrastive.loss": "hinge"})
     over = Draw(1, {"stages.contrastive.lr": 0.001, "stages.contrastive.loss": "hinge"})
     over.state, over.value = "finished", 0.5
-    plan, _ = search_state(recipe, 3, known=[lost, over])
-    assert plan.left == 2
-    config = plan.next()
+    state, _ = search_state(recipe, 3, known=[lost, over])
+    assert state.left == 2
+    config = state.next()
     assert config["number"] == 0
     assert ("stages.contrastive.lr", "0.005", 0.005) in config["choices"]
-    plan.readiness.finished(config["position"])
-    assert plan.next()["number"] == 2 and plan.left == 0
+    state.readiness.finished(config["position"])
+    assert state.next()["number"] == 2 and state.left == 0
 
 
 def test_a_draw_never_takes_the_number_of_another(recipe):
     params = {"stages.contrastive.lr": 0.005, "stages.contrastive.loss": "hinge"}
     known = [Draw(1, params), Draw(2, params, "finished", 0.5)]  # 0 was lost
-    plan, journal = search_state(recipe, 4, known=known)
+    state, journal = search_state(recipe, 4, known=known)
     for one in known:
         journal.write(one)
     numbers = []
-    while (config := plan.next()) is not None:
+    while (config := state.next()) is not None:
         numbers.append(config["number"])
-        plan.readiness.finished(config["position"])
-    assert numbers == [1, 3, 4] and plan.left == 0
+        state.readiness.finished(config["position"])
+    assert numbers == [1, 3, 4] and state.left == 0
     assert [one.number for one in journal.read()] == [1, 2, 3, 4]
     assert journal.read()[1] == Draw(2, params, "finished", 0.5)
 
@@ -193,14 +193,14 @@ def test_the_journal_survives_half_a_file(recipe, tmp_path):
 def test_only_finished_trials_can_be_the_best(recipe):
     experiment = load(Experiment, recipe, overrides(3))
     params = {"stages.contrastive.loss": "hinge"}
-    draw = [
+    draws = [
         Draw(0, {**params, "stages.contrastive.lr": 0.001}, "finished", 0.4),
         Draw(1, {**params, "stages.contrastive.lr": 0.002}, "pruned", 0.9),
         Draw(2, {**params, "stages.contrastive.lr": 0.003}, "finished", 0.6),
     ]
-    assert best_trial(experiment, draw).experiment.stages["contrastive"].lr == 0.003
+    assert best_trial(experiment, draws).experiment.stages["contrastive"].lr == 0.003
     with pytest.raises(RuntimeError, match="no trial of the search finished"):
-        best_trial(experiment, draw[1:2])
+        best_trial(experiment, draws[1:2])
 
 
 # --- who is stopped -------------------------------------------------------------------------------
@@ -215,8 +215,8 @@ ASHA = {"grace": 1, "reduction": 2.0}
 class ScriptedTune:
     """What Ray Tune does with a searcher and a scheduler, on values that nobody trained for."""
 
-    def __init__(self, plan: SearchState) -> None:
-        self.search, self.scheduler, self.trials = DrawSearcher(plan), scheduler(plan), {}
+    def __init__(self, state: SearchState) -> None:
+        self.search, self.scheduler, self.trials = DrawSearcher(state), scheduler(state), {}
 
     def start(self, name: str) -> dict[str, Any] | None:
         config = self.search.suggest(name)
@@ -243,12 +243,12 @@ def scripted(
         Draw(i, {"order": order, "stages.contrastive.lr": rate})
         for i, (order, rate) in enumerate(draws)
     ]
-    plan, _ = search_state(recipe, len(known), ORDERS, known, pruning=pruning)
-    return ScriptedTune(plan), plan
+    state, _ = search_state(recipe, len(known), ORDERS, known, pruning=pruning)
+    return ScriptedTune(state), state
 
 
 def test_bad_ones_are_stopped_and_good_ones_are_not(recipe):
-    tune, plan = scripted(recipe, *(("contrastive", rate) for rate in ("0.001", "0.002", "0.003")))
+    tune, state = scripted(recipe, *(("contrastive", rate) for rate in ("0.001", "0.002", "0.003")))
     for name in "abc":
         assert tune.start(name)["prunable"]
     assert tune.tell("a", 1, 0.5) == "CONTINUE"  # nobody to be worse than
@@ -257,7 +257,7 @@ def test_bad_ones_are_stopped_and_good_ones_are_not(recipe):
     assert tune.tell("b", 2, 0.8) == "CONTINUE"
     assert tune.tell("a", 2, 0.6) == "STOP"
     # a pruned draw has the value that it was stopped with
-    found = {n: (one.state, one.value, one.curve) for n, one in plan.draws.items()}
+    found = {n: (one.state, one.value, one.curve) for n, one in state.draws.items()}
     assert found == {
         0: ("pruned", 0.6, [0.5, 0.6]),
         1: ("running", None, [0.7, 0.8]),
@@ -266,7 +266,7 @@ def test_bad_ones_are_stopped_and_good_ones_are_not(recipe):
 
 
 def test_a_failed_trial_says_why_even_if_its_process_said_nothing(recipe):
-    tune, plan = scripted(recipe, ("contrastive", "0.001"), ("contrastive", "0.002"))
+    tune, state = scripted(recipe, ("contrastive", "0.001"), ("contrastive", "0.002"))
     assert tune.start("a") and tune.start("b")
     tune.search.on_trial_complete("a", {"finished": 1, "value": 0.5})
     tune.search.on_trial_complete("b", error=True)
@@ -274,7 +274,7 @@ def test_a_failed_trial_says_why_even_if_its_process_said_nothing(recipe):
     tune.search.read_errors(
         SimpleNamespace(metrics={"trial_id": one}, error=error) for one, error in said.items()
     )
-    found = [(one.state, one.error) for one in plan.journal.read()]
+    found = [(one.state, one.error) for one in state.journal.read()]
     assert found == [("finished", ""), ("failed", "died")]
 
 
@@ -286,7 +286,7 @@ def test_without_pruning_nothing_is_stopped(recipe):
 
 @pytest.mark.parametrize("rate", ["0.002", "0.003"])
 def test_a_stage_that_became_shared_is_not_stopped(recipe, rate):
-    tune, plan = scripted(
+    tune, state = scripted(
         recipe, ("contrastive", "0.001"), ("contrastive", "0.002"), ("contrastive -> distil", rate)
     )
     assert tune.start("good") and tune.start("bad")["prunable"]
@@ -297,17 +297,17 @@ def test_a_stage_that_became_shared_is_not_stopped(recipe, rate):
     assert tune.tell("good", 2, 0.9) == "CONTINUE"
     if shared:
         assert tune.tell("bad", 2, 0.1) == "CONTINUE"
-        assert plan.draws[1].curve == [0.1, 0.1] and plan.draws[1].state == "running"
+        assert state.draws[1].curve == [0.1, 0.1] and state.draws[1].state == "running"
 
 
 def test_a_trial_that_is_run_again_tells_its_validations_from_the_first_on(recipe):
-    tune, plan = scripted(recipe, ("contrastive", "0.001"), ("contrastive", "0.002"))
+    tune, state = scripted(recipe, ("contrastive", "0.001"), ("contrastive", "0.002"))
     assert tune.start("a") and tune.start("b")
     for validation, value in enumerate([0.5, 0.6], start=1):
         assert tune.tell("a", validation, value) == "CONTINUE"
     for validation, value in enumerate([0.5, 0.6, 0.7, 0.8], start=1):  # its worker died
         assert tune.tell("a", validation, value) == "CONTINUE"
-    assert plan.draws[0].curve == [0.5, 0.6, 0.7, 0.8]
+    assert state.draws[0].curve == [0.5, 0.6, 0.7, 0.8]
     assert tune.tell("b", 1, 0.5) == "CONTINUE" and tune.tell("b", 2, 0.55) == "STOP"
 
 

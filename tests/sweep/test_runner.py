@@ -1,0 +1,32 @@
+"""How Ray Tune is asked for trials, and what it says of those that failed; needs no cluster."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+from raypipe.recipe.experiment import Experiment
+from raypipe.recipe.reading import load
+from raypipe.recipe.trials import expand
+from raypipe.sweep.plan import Plan, Readiness
+from raypipe.sweep.runner import PlanSearcher, errors_of
+
+
+def test_a_trial_whose_stage_is_being_trained_waits(recipe):
+    plan = Plan.of(expand(load(Experiment, recipe)))
+    committed: set[str] = set()
+    search = PlanSearcher(Readiness(plan.chains, lambda step: step.digest in committed, [0, 1]))
+    assert search.suggest("a") == {"trial": 0}
+    assert search.suggest("b") is None
+    committed.add(plan.chains[0][0].digest)
+    assert search.suggest("b") == {"trial": 1}
+    assert search.suggest("c") == PlanSearcher.FINISHED
+    search.on_trial_complete("a")
+    assert search.positions == {"a": 0, "b": 1}
+
+
+def test_the_errors_of_trials_that_said_nothing_else():
+    results = [
+        SimpleNamespace(metrics={"trial_id": one}, error=error)
+        for one, error in [("a", None), ("b", RuntimeError("first\nlast")), ("c", OSError("full"))]
+    ]
+    assert errors_of(results, {"b": 3, "c": 0, "a": 5}) == [(3, "last"), (0, "OSError: full")]
