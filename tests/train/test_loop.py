@@ -109,7 +109,8 @@ def test_two_processes_train_like_one(data, tiny_backbone, pair, name):
     for weight, value in weights(model).items():
         if weight.endswith(("classifier.bias", "key.bias")):
             continue  # no difference of scores sees them: Adam makes steps of rounding errors
-        torch.testing.assert_close(first["weights"][weight], value, rtol=0, atol=1e-4, msg=weight)
+        # a sixth of one of up to twelve steps; half a 1e-4 was seen under AVX-512 kernels
+        torch.testing.assert_close(first["weights"][weight], value, rtol=0, atol=5e-4, msg=weight)
 
 
 def test_two_processes_filter_as_one_does(data, tiny_backbone, pair):
