@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-RECIPES = Path(__file__).resolve().parent.parent / "jobs" / "recipes"
+RECIPES = Path(__file__).resolve().parents[2] / "jobs" / "recipes"
 
 
 def main(

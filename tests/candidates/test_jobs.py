@@ -329,10 +329,10 @@ def test_a_run_is_the_head_by_score_and_the_rest_as_it_was(
 def test_bytes_do_not_depend_on_the_number_of_actors(
     cluster, builder, experiment, scorer, monkeypatch, tmp_path
 ):
-    sizes = {"bm25.candidates": 12, "groups.negatives": 12, "groups.indices": 12}
-    sizes |= {"dense.embeddings": 50, "score": 1}  # the query without candidates is a chunk
-    for module, size in sizes.items():
-        monkeypatch.setattr(f"raypipe.inference.{module}.CHUNK", size)
+    for module in ("candidates.bm25.source", "groups.negatives", "groups.training_groups"):
+        monkeypatch.setattr(f"raypipe.{module}.CHUNK", 12)
+    monkeypatch.setattr("raypipe.inference.embeddings.CHUNK", 50)
+    monkeypatch.setattr("raypipe.runs.rerank.CHUNK", 1)  # the query without candidates is a chunk
     training = experiment.training().groups()
     parts = {
         experiment.first_stage("train"): 3,
