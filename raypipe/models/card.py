@@ -49,7 +49,7 @@ from pathlib import Path
 
 import mlflow
 import pandas as pd
-from raypipe.tracking.models import save_pyfunc
+from raypipe.tracking import save_pyfunc
 
 target = Path(tempfile.mkdtemp()) / "reranker"
 save_pyfunc(target, Path(folder))

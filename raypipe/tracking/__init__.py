@@ -6,3 +6,7 @@ that a call deserves. `stored_runs` reads tracked runs back. `models` writes che
 models, with `pyfunc` inside. `python -m raypipe.tracking` opens the MLflow UI on the store that
 jobs write to.
 """
+
+from raypipe.tracking.models import save_pyfunc
+
+__all__ = ["save_pyfunc"]  # model cards tell their readers to import it from here

@@ -55,7 +55,7 @@ def test_all_arms_train_on_the_same_groups(controlled):
     experiment, trials = controlled
     assert len(by_row(trials)) > 1
     assert len(groups_of(trials)) == 1
-    candidates = candidates_of(questions(experiment, trials))
+    candidates = candidates_of(questions(experiment, trials)).trials
     assert candidates and groups_of(candidates) == groups_of(trials)  # rates are chosen on them too
 
 
