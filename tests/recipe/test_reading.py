@@ -284,7 +284,9 @@ def test_an_override_without_key_or_value(text):
 
 
 def test_an_override_that_is_not_yaml():
-    assert refused("seed=[1") == "override 'seed=[1': the value is not valid YAML"
+    assert refused("seed=[1") == (
+        "override 'seed=[1': the value is not valid YAML; put it in quotes"
+    )
 
 
 # --- files ----------------------------------------------------------------------------------------

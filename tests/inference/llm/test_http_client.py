@@ -185,8 +185,12 @@ def test_an_interrupt_ends_the_requests(serve):
         handler.reply(200, b"ok")
 
     server = serve(play)
-    with pytest.raises(KeyboardInterrupt):
-        post(client(concurrency=1), server, *"abc")
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            post(client(concurrency=1), server, *"abc")
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert server.tries == {"a": 1} and not server.release.is_set()
 
 
