@@ -6,6 +6,7 @@ The sources are read, never imported, so imports inside functions and under TYPE
 from __future__ import annotations
 
 import ast
+import functools
 import subprocess
 import sys
 from collections import defaultdict
@@ -109,6 +110,7 @@ def problems(path: str, source: str) -> list[str]:
     return wrong
 
 
+@functools.cache
 def sources() -> dict[str, str]:
     """Every Python file of raypipe and jobs with its text."""
     paths = [*(ROOT / "raypipe").rglob("*.py"), *(ROOT / "jobs").rglob("*.py")]
