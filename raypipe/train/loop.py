@@ -13,9 +13,10 @@ from typing import Any
 
 from torch import nn
 
+from raypipe.progress import Say
 from raypipe.train.alarms import Alarms
 from raypipe.train.batches import Batcher
-from raypipe.train.optimizer_step import OptimizerSteps, Say
+from raypipe.train.optimizer_step import OptimizerSteps
 from raypipe.train.parallel import agree, bare, rank_and_world, sharded
 from raypipe.train.selection import Selection, TrainingOutcome, copy_of
 from raypipe.train.settings import TrainingSettings

@@ -6,13 +6,13 @@ Shapes: Q queries, D documents per group (padded).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from raypipe.progress import Say
 from raypipe.train.alarms import Alarms, not_finite
 from raypipe.train.batches import Batcher, Block, QueryOrder
 from raypipe.train.gradients import Gradients, query_losses
@@ -21,8 +21,6 @@ from raypipe.train.optim import build_optimizer, rate, set_rate
 from raypipe.train.parallel import agree, bare, rank_and_world, sharded, whole
 from raypipe.train.settings import TrainingSettings
 from raypipe.train.skipping import kept_rows, losses_without_graph
-
-Say = Callable[[str], None]
 
 
 class OptimizerSteps:
