@@ -13,10 +13,10 @@ from pydantic import Field, model_validator
 
 from raypipe.candidates.bm25.source import Bm25
 from raypipe.candidates.dense.source import Dense
+from raypipe.candidates.rank_fusion import FusedList, MemberList, Method, ReciprocalRank, fuse
 from raypipe.candidates.rankgpt import RankGptLists
 from raypipe.candidates.scored_docs import ScoredDocs
 from raypipe.candidates.trec_run import TrecRun
-from raypipe.candidates.weighted_sum import FusedList, MemberList, Method, ReciprocalRank, fuse
 from raypipe.candidates.without_self import DepthOptions
 from raypipe.config import ConfigError, nearest
 from raypipe.datasets.steps import QUERIES_FILE, Collection, Queries

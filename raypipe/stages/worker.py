@@ -22,7 +22,7 @@ from raypipe.stages.validation import Validation, validation_of
 from raypipe.storage.artifacts import Artifact
 from raypipe.train.alarms import Alarms, cut_sentence
 from raypipe.train.batches import Batcher, Targets
-from raypipe.train.drift import drift, drift_sentence, snapshot
+from raypipe.train.drift import copy_of_trainable, drift, drift_sentence
 from raypipe.train.group_reader import GroupReader
 from raypipe.train.loop import train
 from raypipe.train.parallel import agree, load_whole, shard, sharded, whole_state
@@ -46,7 +46,7 @@ def train_worker(config: Mapping[str, Any]) -> None:
     model = stage.model.load(start, stage.seed, training=True, device=device)
     facts: dict[str, Any] = {"frozen": freeze(model, **stage.config.freeze.model_dump())}
     wrapped = _prepared(model, stage.config, config["strategy"], device)
-    before = snapshot(model)
+    before = copy_of_trainable(model)
     template = Template.of(load_tokenizer(start))
     validation = validation_of(stage, inputs)
     say = speaker(stage.name, rank)

@@ -95,7 +95,8 @@ def trained_row(
     """The row of trials that differ in their seed only.
 
     Seeds stand in order, however the recipe lists them and whichever ended first: the bootstrap
-    draws them by position. Pairs and seconds are those of the seeds whose checkpoints stand.
+    draws them by position. Of the seeds whose checkpoints are there, pairs are those
+    of the first one, and seconds the mean.
     """
     trials = sorted(plan.trials, key=lambda trial: trial.experiment.seed)
     facts_of = [(plan.chain(trial), chain_facts(plan.chain(trial), builder)) for trial in trials]

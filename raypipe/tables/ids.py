@@ -1,11 +1,12 @@
-"""The rows of document and query ids, looked up in one sorted order per file of ids.
+"""Ids of documents and queries become row numbers, through one sorted order per file of ids.
 
 The order is made once per node and file of documents or queries, and mapped into the memory of
-every process that asks: 12 bytes per id are touched, and the ids themselves where they are long.
+every process that asks. A process touches 12 bytes per id, and an id itself only where its first
+8 bytes behind the common prefix do not decide.
 
-The order lives in `$RAYPIPE_HOME/cache/ids` only, never in the artifact whose ids it sorts: so
-artifacts of every version have it alike, no digest and no manifest knows of it, and a lost or
-damaged order is made again in seconds.
+The order lives in `$RAYPIPE_HOME/cache/ids` only, never in the artifact whose ids it sorts: so it
+serves artifacts of every version, no digest and no manifest knows of it, and a lost or damaged
+order is made again in seconds.
 """
 
 from __future__ import annotations
@@ -29,16 +30,16 @@ from raypipe.storage.files import home, locked
 Array = np.ndarray[Any, Any]
 Asked = Sequence[str] | pa.Array | pa.ChunkedArray
 Content = Sequence[Array]
-"""All bytes of ids, then `KEY` spare ones; and where each id begins, and the last one ends."""
+"""The bytes of all ids, padded with `KEY` zeros, and the n + 1 offsets that delimit n ids."""
 
 FORMAT = 1
-"""Of the files in the cache; raised when their content changes."""
+"""Version of the files in the cache; raised when their content changes."""
 BLOCK = 1 << 16
 """Ids looked up at once: what a look-up allocates stays below 10 MB."""
 KEY = 8
 """Bytes of an id, after the prefix that all ids share, that are compared as one number."""
 CHECKSUM = 4
-"""Bytes at the end of a file in the cache."""
+"""Length of the CRC-32 at the end of a file in the cache."""
 # _MASK[n] keeps the first n bytes of a big-endian number.
 _MASK = np.array([(1 << 64) - (1 << 8 * (KEY - n)) for n in range(KEY + 1)], np.uint64)
 
@@ -57,7 +58,7 @@ class SortedIds:
         self._prefix: str = order.schema.metadata[b"prefix"].decode()
         self._start = len(self._prefix.encode())
         self._keys, self._rows, *self._ids = (
-            order.column(name).values.to_numpy() for name in ("keys", "rows", "bytes", "ends")
+            order.column(name).values.to_numpy() for name in ("keys", "rows", "bytes", "offsets")
         )
 
     def __len__(self) -> int:
@@ -92,19 +93,19 @@ class SortedIds:
         rows = np.full(len(asked), -1, np.int64)
         for start in range(0, len(asked) if len(self) else 0, BLOCK):
             block = _one_array(asked[start : start + BLOCK])
-            alike = pc.fill_null(pc.starts_with(block, pattern=self._prefix), False)
-            places = np.flatnonzero(alike.to_numpy(zero_copy_only=False))
+            has_prefix = pc.fill_null(pc.starts_with(block, pattern=self._prefix), False)
+            places = np.flatnonzero(has_prefix.to_numpy(zero_copy_only=False))
             rows[start + places] = self._rows_of(_content(block.take(pa.array(places))))
         return rows
 
     def _rows_of(self, asked: Content) -> Array:
-        """Rows of ids that begin as all do, -1 where unknown."""
-        keys = _words(asked, np.arange(len(asked[1]) - 1), self._start)
+        """Rows of ids that have the common prefix, -1 where unknown."""
+        keys = _eight_bytes_at(asked, np.arange(len(asked[1]) - 1), self._start)
         by_key = keys.argsort()  # neighbours read the same pages and cache lines
         first = np.empty(len(keys), np.int64)
         first[by_key] = self._keys.searchsorted(keys[by_key])
         known = self._keys[np.minimum(first, len(self) - 1)] == keys
-        long = np.flatnonzero(known & _goes_on(keys))
+        long = np.flatnonzero(known & _may_be_longer(keys))
         first[long], known[long] = self._search(first[long], keys[long], asked, long)
         rows = np.full(len(keys), -1)
         rows[known] = self._rows[first[known]]
@@ -131,23 +132,23 @@ class SortedIds:
         signs = np.zeros(len(places), np.int8)
         undecided, at = np.arange(len(places)), self._start + KEY
         while len(undecided):
-            ours = _words(self._ids, places[undecided], at)
-            theirs = _words(asked, numbers[undecided], at)
+            ours = _eight_bytes_at(self._ids, places[undecided], at)
+            theirs = _eight_bytes_at(asked, numbers[undecided], at)
             signs[undecided] = (ours > theirs).astype(np.int8) - (ours < theirs)
-            undecided, at = undecided[(ours == theirs) & _goes_on(ours)], at + KEY
+            undecided, at = undecided[(ours == theirs) & _may_be_longer(ours)], at + KEY
         return signs
 
     def _id(self, place: int) -> bytes:
-        content, ends = self._ids
-        return content[ends[place] : ends[place + 1]].tobytes()
+        content, offsets = self._ids
+        return content[offsets[place] : offsets[place + 1]].tobytes()
 
 
 def open_ids(path: str | Path) -> SortedIds:
-    """The sorted ids of an Arrow IPC file, whose first column they are, in a shared memory map.
+    """The sorted ids of an Arrow IPC file, whose first column holds them, in a shared memory map.
 
     The first process of the node that asks makes the file, the others wait for it. Making it takes
-    45 bytes and three times its own length per id; later a process holds what it touched of the
-    map. Where the cache cannot be written each process holds an order of its own.
+    45 bytes and three times its own length per id; afterwards a process holds only the pages that
+    it reads. Where the cache cannot be written each process holds an order of its own.
     """
     stat = Path(path).stat()
     known_by = [FORMAT, str(Path(path).absolute()), stat.st_ino, stat.st_size, stat.st_mtime_ns]
@@ -174,8 +175,8 @@ def open_ids(path: str | Path) -> SortedIds:
 def sorted_order(ids: pa.Array | pa.ChunkedArray) -> pa.RecordBatch:
     """The content of the file: one row of lists, all in ascending order of the ids.
 
-    `keys` and `rows` have an entry per id, `ends` one more, and `bytes` are those of all ids. Equal
-    ids keep the order of their rows.
+    `keys` and `rows` have an entry per id, `offsets` one more, and `bytes` are those of all ids.
+    Equal ids keep the order of their rows.
     """
     ids = _one_array(ids)
     order = pc.sort_indices(ids)
@@ -186,11 +187,11 @@ def sorted_order(ids: pa.Array | pa.ChunkedArray) -> pa.RecordBatch:
     start = len(prefix.encode())
     columns = {
         "keys": np.concatenate(
-            [np.empty(0, np.uint64), *(_words(content, b, start) for b in blocks)]
+            [np.empty(0, np.uint64), *(_eight_bytes_at(content, b, start) for b in blocks)]
         ),
         "rows": order.cast(pa.uint32()),
         "bytes": content[0],
-        "ends": content[1].astype(np.uint32 if content[1][-1] < 1 << 32 else np.uint64),
+        "offsets": content[1].astype(np.uint32 if content[1][-1] < 1 << 32 else np.uint64),
     }
     lists = [pa.LargeListArray.from_arrays([0, len(c)], pa.array(c)) for c in columns.values()]
     return pa.record_batch(lists, list(columns)).replace_schema_metadata({"prefix": prefix})
@@ -212,38 +213,38 @@ def _one_array(ids: pa.Array | pa.ChunkedArray) -> pa.Array:
     """As one array without NUL, with 64-bit offsets, which hold any number of ids."""
     ids = ids.cast(pa.large_string())
     ids = ids.combine_chunks() if isinstance(ids, pa.ChunkedArray) else ids
-    if _used(ids)[0].min(initial=KEY) > 1:
+    if _bytes_and_offsets(ids)[0].min(initial=KEY) > 1:  # no id has NUL or the escape, byte 1
         return ids
     return pc.replace_substring(pc.replace_substring(ids, "\1", "\1\2"), "\0", "\1\1")
 
 
 def _without_nul(text: str) -> str:
-    """A text without NUL, which sorts among others that are changed like this as `text` does."""
+    """The text with NUL escaped, so that escaped texts sort as the texts do."""
     return text.replace("\1", "\1\2").replace("\0", "\1\1")
 
 
-def _used(ids: pa.Array) -> tuple[Array, Array]:
-    _, ends, content = ids.buffers()
-    ends = np.frombuffer(ends or bytes(8), np.int64)[ids.offset :][: len(ids) + 1]
-    return np.frombuffer(content or b"", np.uint8)[ends[0] : ends[-1]], ends - ends[0]
+def _bytes_and_offsets(ids: pa.Array) -> tuple[Array, Array]:
+    _, offsets, content = ids.buffers()
+    offsets = np.frombuffer(offsets or bytes(8), np.int64)[ids.offset :][: len(ids) + 1]
+    return np.frombuffer(content or b"", np.uint8)[offsets[0] : offsets[-1]], offsets - offsets[0]
 
 
 def _content(ids: pa.Array) -> Content:
-    content, ends = _used(ids)
-    return np.append(content, np.zeros(KEY, np.uint8)), ends
+    content, offsets = _bytes_and_offsets(ids)
+    return np.append(content, np.zeros(KEY, np.uint8)), offsets
 
 
-def _words(ids: Content, places: Array, at: int) -> Array:
-    """Bytes `at` to `at` + 8 of the ids at some places as numbers, with NUL behind their ends."""
-    content, ends = ids
-    stops = ends[places + 1].astype(np.int64)
-    starts = np.minimum(ends[places].astype(np.int64) + at, stops)
+def _eight_bytes_at(ids: Content, places: Array, at: int) -> Array:
+    """Bytes `at` to `at` + 8 of the ids at some places as numbers, padded with NUL."""
+    content, offsets = ids
+    stops = offsets[places + 1].astype(np.int64)
+    starts = np.minimum(offsets[places].astype(np.int64) + at, stops)
     from_every_byte = np.ndarray(len(content) - KEY + 1, ">u8", content, strides=(1,))
     return from_every_byte[starts].astype(np.uint64) & _MASK[np.minimum(stops - starts, KEY)]
 
 
-def _goes_on(words: Array) -> Array:
-    """Where an id may go on behind these 8 bytes: it has no NUL, so that NUL is behind its end."""
+def _may_be_longer(words: Array) -> Array:
+    """Where an id may be longer than these 8 bytes: the last one is no padding."""
     return words & np.uint64(0xFF) != 0
 
 
@@ -271,7 +272,7 @@ def _is_whole(path: Path) -> bool:
 
 
 def _checksum(file: Any, size: int) -> bytes:
-    """Of the next `size` bytes."""
+    """The CRC-32 of the next `size` bytes."""
     checksum, left = 0, size
     while block := file.read(min(left, 1 << 20)):
         checksum, left = zlib.crc32(block, checksum), left - len(block)

@@ -45,7 +45,7 @@ def rate_sentence(share: float, lr: float) -> str | None:
     )
 
 
-def snapshot(model: nn.Module) -> dict[str, Tensor]:
+def copy_of_trainable(model: nn.Module) -> dict[str, Tensor]:
     """The `start` of `drift`: a copy of the trainable weights in main memory, under FSDP of this
     worker's part."""
     return {name: weight.to("cpu", copy=True) for name, weight in _trainable(model)}
@@ -57,7 +57,7 @@ def drift(start: Mapping[str, Tensor], model: nn.Module) -> dict[str, float]:
     drift: ||now - start|| / ||start|| over all of them together, 0 or more (infinite from zero).
     drift_unchanged: share of single weights that are equal to the last bit, 0 to 1.
     drift_unchanged_layers: the same outside the embeddings, whose rows of unseen tokens stay.
-    Under FSDP every worker calls this, with its own `snapshot`.
+    Under FSDP every worker calls this, with its own `copy_of_trainable`.
 
     Raises:
         ValueError: a trainable weight is not in `start`, or has another shape there.
@@ -69,7 +69,7 @@ def drift(start: Mapping[str, Tensor], model: nn.Module) -> dict[str, float]:
             found = tuple(start[name].shape) if name in start else "none"
             raise ValueError(
                 f"drift: expected start weights for {name} of shape {tuple(weight.shape)}, found "
-                f"{found}; take the snapshot from the same model, after freezing"
+                f"{found}; take the copy from the same model, after freezing"
             )
         before = start[name].to(weight.device, weight.dtype)
         moved += float(torch.linalg.vector_norm(weight - before, dtype=torch.float64)) ** 2

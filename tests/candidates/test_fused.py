@@ -12,7 +12,7 @@ import pytest
 
 from raypipe.candidates.bm25.source import Bm25
 from raypipe.candidates.fused import Fused, FusedCandidates, _Fuse, lists_of
-from raypipe.candidates.weighted_sum import MinMax, ReciprocalRank, ZSum
+from raypipe.candidates.rank_fusion import MinMax, ReciprocalRank, ZSum
 from raypipe.config import Config, ConfigError
 from raypipe.datasets.steps import QUERIES_FILE, Collection, Queries, QuerySet
 from raypipe.recipe.reading import override, validate

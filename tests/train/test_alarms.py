@@ -13,8 +13,8 @@ from torch import nn
 from raypipe.losses.listwise import InfoNCE
 from raypipe.train.alarms import Alarms, cut_sentence, not_finite
 from raypipe.train.drift import (
+    copy_of_trainable,
     drift,
-    snapshot,
 )
 
 FIRST = {"nDCG@10": 0.45}
@@ -52,7 +52,7 @@ def train(lr: float, steps: int = 200, noise: bool = False) -> tuple[Alarms, lis
     model, loss_of = Ranker(), InfoNCE()
     rng = torch.Generator().manual_seed(1)
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr)
-    start = snapshot(model)
+    start = copy_of_trainable(model)
     alarms.on_start(model, lr)
     targets = torch.zeros(16, 8)
     targets[:, 0] = 1

@@ -9,10 +9,10 @@ from torch import nn
 
 from raypipe.train.drift import (
     LossCurve,
+    copy_of_trainable,
     drift,
     drift_sentence,
     rate_sentence,
-    snapshot,
     spacing_share,
 )
 
@@ -102,7 +102,7 @@ def test_drift_by_hand():
     model.embeddings = nn.Parameter(torch.tensor([3.0, 0.0]))
     model.layer = nn.Parameter(torch.tensor([4.0, 0.0]))
     model.frozen = nn.Parameter(torch.tensor([100.0]), requires_grad=False)
-    start = snapshot(model)
+    start = copy_of_trainable(model)
     assert drift(start, model) == {
         "drift": 0.0,
         "drift_unchanged": 1.0,

@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from raypipe.losses.listwise import InfoNCE
 from raypipe.losses.preference import MarginMSE
 from raypipe.models.cross_encoder import CrossEncoder
-from raypipe.train.drift import drift, snapshot, spacing_share
+from raypipe.train.drift import copy_of_trainable, drift, spacing_share
 from raypipe.train.gradients import Gradients, query_losses
 from raypipe.train.parallel import load_whole, shard, sharded, whole_state
 
@@ -174,7 +174,7 @@ def two_workers(rank: int, folder: str, backbone: str, data: str) -> None:
         out = (
             DistributedDataParallel(model, broadcast_buffers=False) if ddp else shard(model, "cpu")
         )
-        begun.update(start=snapshot(model), spacing=spacing_share(model, 1e-9))
+        begun.update(start=copy_of_trainable(model), spacing=spacing_share(model, 1e-9))
         return out
 
     def keep(step, snapshot):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raypipe.candidates.weighted_sum import MemberList, MinMax, ReciprocalRank, ZSum, fuse
+from raypipe.candidates.rank_fusion import MemberList, MinMax, ReciprocalRank, ZSum, fuse
 
 METHODS = [ReciprocalRank(), ReciprocalRank(k=0), MinMax(), ZSum()]
 
