@@ -210,7 +210,7 @@ def _make_room(copy: _Copy, remote: RemoteFolder) -> None:
     """
     _sweep()
     shutil.rmtree(copy.part, ignore_errors=True)
-    limit, need = _limit(), remote.size
+    limit, need = limit_in_bytes(), remote.size
     sizes = {other: other.size for other in _copies() if other != copy}
     coming = sum(max(sizes[c] - c.written, 0) for c in sizes if not c.whole())
     below_limit = limit - sum(sizes.values())
@@ -268,8 +268,12 @@ def _sweep() -> None:
             copy.discard()
 
 
-def _limit() -> int:
-    """The limit in bytes: from the environment, or half of the disk."""
+def limit_in_bytes() -> int:
+    """The limit: from the environment, or half of the disk.
+
+    Raises:
+        ConfigError: $RAYPIPE_CACHE_GB is no positive number.
+    """
     text = os.environ.get(LIMIT, "").strip()
     if not text:
         return shutil.disk_usage(_root()).total // 2

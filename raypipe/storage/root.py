@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 
 from raypipe.config import ConfigError
+from raypipe.storage.cache import limit_in_bytes
 from raypipe.storage.files import without_secrets
 
 
@@ -59,11 +60,13 @@ class StorageRoot:
         return sorted(info.path for info in infos if info.type == pafs.FileType.File)
 
     def check_writable(self) -> None:
-        """Write and delete a small file.
+        """Write and delete a small file; where copies will be made, read their limit.
 
         Raises:
-            ConfigError: the storage cannot be written.
+            ConfigError: the storage cannot be written, or $RAYPIPE_CACHE_GB is no positive number.
         """
+        if not self.is_local:
+            limit_in_bytes()
         try:
             probe = f"{self.root}/.probe-{uuid.uuid4().hex[:8]}"
             self.fs.create_dir(self.root, recursive=True)

@@ -30,7 +30,9 @@ class Plan:
     @classmethod
     def of(cls, trials: Sequence[Trial]) -> Plan:
         """The plan of trials with different names."""
-        return cls(trials, {trial.name: trial.experiment.trained().chain() for trial in trials})
+        chains = {trial.name: trial.experiment.trained().chain() for trial in trials}
+        assert len(chains) == len(trials), "expand refuses trials of one name"
+        return cls(trials, chains)
 
     @classmethod
     def joined(cls, plans: Iterable[Plan]) -> Plan:

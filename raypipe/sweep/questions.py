@@ -103,9 +103,10 @@ def _question(trial: Trial, stage: str, keys: Mapping[str, Sequence[Any]], seed:
 
 
 def candidates_of(asked: Questions) -> Plan:
-    """The candidates of all questions, each once."""
+    """The candidates of all questions, each stage once, though several questions may try it."""
     distinct = {question.digests: question for question in asked.values()}
-    return Plan.joined(question.candidates for question in distinct.values())
+    plan = Plan.joined(question.candidates for question in distinct.values())
+    return plan.only(list({plan.last(trial).digest: trial for trial in plan.trials}.values()))
 
 
 def answer(

@@ -151,8 +151,9 @@ def open_ids(path: str | Path) -> SortedIds:
     it reads. Where the cache cannot be written each process holds an order of its own.
     """
     stat = Path(path).stat()
-    known_by = [FORMAT, str(Path(path).absolute()), stat.st_ino, stat.st_size, stat.st_mtime_ns]
-    target = home() / "cache" / "ids" / f"{digest(known_by, 32)}.arrow"
+    times = [stat.st_mtime_ns, stat.st_ctime_ns]  # a tool may set the first one back
+    file = [str(Path(path).absolute()), stat.st_dev, stat.st_ino, stat.st_size]
+    target = home() / "cache" / "ids" / f"{digest([FORMAT, *file, *times], 32)}.arrow"
     try:
         if not _is_whole(target):
             target.parent.mkdir(parents=True, exist_ok=True)

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from number_steps import Number, Sum, read
 
+from raypipe.config import ConfigError
 from raypipe.resources import Context, Resources
 from raypipe.storage.artifacts import MANIFEST, Attempt, Step, Store
 from raypipe.storage.builder import Builder
@@ -189,6 +190,13 @@ def remote(tmp_path, monkeypatch) -> Store:
     monkeypatch.setattr(Store, "_fs_root", (there, "bucket"))
     monkeypatch.setenv("RAYPIPE_HOME", str(tmp_path / "home"))
     return Store("s3://bucket")
+
+
+def test_a_cache_limit_that_is_no_number_is_refused_before_work(remote, monkeypatch, tmp_path):
+    monkeypatch.setenv("RAYPIPE_CACHE_GB", "many")
+    with pytest.raises(ConfigError, match="RAYPIPE_CACHE_GB: expected a positive number of GB"):
+        remote.check_writable()
+    Store(str(tmp_path / "local")).check_writable()  # copies nothing
 
 
 def test_remote_files_are_copied_once(remote, tmp_path):

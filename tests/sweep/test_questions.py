@@ -66,6 +66,23 @@ def test_whatever_else_varies_is_asked_for_itself(recipe):
     assert len(candidates_of(asked).trials) == 4
 
 
+def test_a_candidate_of_several_questions_is_trained_once(recipe):
+    """Both questions try infonce, which has no margin: three stages, not four."""
+    losses = {"H1": {"type": "hinge", "margin": 0.1}, "H2": {"type": "hinge", "margin": 0.2}}
+    experiment = read(
+        recipe,
+        {"stages.contrastive.loss": losses, "order": ["contrastive"]},
+        {"stages.contrastive.loss.type": ["hinge", "infonce"]},
+        "reference=H1 / contrastive",
+    )
+    asked = questions(experiment, expand(experiment))
+    assert sum(len(question.candidates.trials) for question in asked.values()) == 4
+    plan = candidates_of(asked)
+    assert len(plan.trials) == len(plan.stages) == len({t.name for t in plan.trials})
+    assert {digest for q in asked.values() for digest in q.digests} == plan.stages.keys()
+    assert len(plan.trials) < 4
+
+
 def test_the_best_validation_decides_per_stage_and_is_reused(recipe):
     space = {"order": ["contrastive", "contrastive -> distil"], "seed": [1, 2]}
     one = read(recipe, space, SELECT, "reference=contrastive")

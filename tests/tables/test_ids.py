@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -126,6 +127,17 @@ def test_another_file_has_an_order_of_its_own(home, tmp_path):
     assert first.rows_of(["a"]).tolist() == [1]
     assert second.rows_of(["a"]).tolist() == [0]
     assert len(cached(home)) == 2
+
+
+def test_a_file_rewritten_in_place_at_its_old_time_has_an_order_of_its_own(home, tmp_path):
+    path = file_of(tmp_path / "docs.arrow", ["b", "a"])
+    assert open_ids(path).rows_of(["a"]).tolist() == [1]
+    before = path.stat()
+    content = file_of(tmp_path / "other.arrow", ["a", "b"]).read_bytes()
+    path.write_bytes(content)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (path.stat().st_ino, path.stat().st_size) == (before.st_ino, before.st_size)
+    assert open_ids(path).rows_of(["a"]).tolist() == [0]
 
 
 def _cut(content: bytes) -> bytes:
