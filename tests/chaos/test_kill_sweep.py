@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from killing import ROOT, finish, until
+from killing import ROOT, finish, ray_workers, until
 
 from raypipe.sweep.tracked_rows import read_report
 from raypipe.tracking.stored_runs import TrackingStore
@@ -56,10 +56,9 @@ def test_a_killed_sweep(recipe, tmp_path):
     broken = tmp_path / "broken"
     process = job(recipe, broken)
     until(lambda: len(trained(broken)) >= 1, process)
-    family = psutil.Process(process.pid).children(recursive=True)
+    workers = ray_workers(process)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    workers = [one for one in family if "ray::" in one.name()]
     psutil.wait_procs(workers, timeout=60)  # Ray ends them when their driver is gone
     there = trained(broken)
     assert there and len(there) < 4

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import time
 from pathlib import Path
+
+import psutil
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -28,3 +31,13 @@ def finish(process: subprocess.Popen[str], folder: Path) -> str:
     out = (folder / "out").read_text()
     assert process.returncode == 0, out[-4000:]
     return out
+
+
+def ray_workers(driver: subprocess.Popen[str]) -> list[psutil.Process]:
+    """Ray's processes below a driver, without those that end while they are asked."""
+    workers = []
+    for process in psutil.Process(driver.pid).children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if "ray::" in process.name():
+                workers.append(process)
+    return workers
