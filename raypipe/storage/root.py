@@ -65,9 +65,9 @@ class StorageRoot:
         Raises:
             ConfigError: the storage cannot be written, or $RAYPIPE_CACHE_GB is no positive number.
         """
-        if not self.is_local:
-            limit_in_bytes()
         try:
+            if not self.is_local:
+                limit_in_bytes()
             probe = f"{self.root}/.probe-{uuid.uuid4().hex[:8]}"
             self.fs.create_dir(self.root, recursive=True)
             with self.fs.open_output_stream(probe) as sink:
