@@ -210,7 +210,8 @@ def _make_room(copy: _Copy, remote: RemoteFolder) -> None:
     """
     _sweep()
     shutil.rmtree(copy.part, ignore_errors=True)
-    limit, need = limit_in_bytes(), remote.size
+    chosen, need = chosen_limit(), remote.size
+    limit = shutil.disk_usage(_root()).total // 2 if chosen is None else chosen
     sizes = {other: other.size for other in _copies() if other != copy}
     coming = sum(max(sizes[c] - c.written, 0) for c in sizes if not c.whole())
     below_limit = limit - sum(sizes.values())
@@ -268,15 +269,15 @@ def _sweep() -> None:
             copy.discard()
 
 
-def limit_in_bytes() -> int:
-    """The limit: from the environment, or half of the disk.
+def chosen_limit() -> int | None:
+    """The limit in bytes that the environment gives; None if it gives none.
 
     Raises:
         ConfigError: $RAYPIPE_CACHE_GB is no positive number.
     """
     text = os.environ.get(LIMIT, "").strip()
     if not text:
-        return shutil.disk_usage(_root()).total // 2
+        return None
     try:
         gigabytes = float(text)
     except ValueError:

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 
 from raypipe.config import ConfigError
-from raypipe.storage.cache import limit_in_bytes
+from raypipe.storage.cache import chosen_limit
 from raypipe.storage.files import without_secrets
 
 
@@ -67,7 +67,7 @@ class StorageRoot:
         """
         try:
             if not self.is_local:
-                limit_in_bytes()
+                chosen_limit()
             probe = f"{self.root}/.probe-{uuid.uuid4().hex[:8]}"
             self.fs.create_dir(self.root, recursive=True)
             with self.fs.open_output_stream(probe) as sink:
