@@ -6,9 +6,10 @@ import asyncio
 import json
 from collections import deque
 from collections.abc import Coroutine, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from concurrent.futures import Future, wait
+from contextlib import suppress
 from dataclasses import dataclass
+from threading import Thread
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -195,14 +196,25 @@ def _run(work: Coroutine[Any, Any, T]) -> T:
 
     An interrupt of the caller cancels the work: requests that wait are not sent.
     """
-    with closing(asyncio.new_event_loop()) as loop, ThreadPoolExecutor(1) as pool:
-        task = loop.create_task(work)
-        result = pool.submit(loop.run_until_complete, task)
+    loop, outcome = asyncio.new_event_loop(), Future[T]()
+    task = loop.create_task(work)
+
+    def run() -> None:
         try:
-            return result.result()
-        except BaseException:
+            outcome.set_result(loop.run_until_complete(task))
+        except BaseException as error:
+            outcome.set_exception(error)
+        finally:
+            loop.close()
+
+    try:
+        Thread(target=run, daemon=True).start()
+        return outcome.result()
+    except BaseException:
+        with suppress(RuntimeError):  # the loop has ended and closed
             loop.call_soon_threadsafe(task.cancel)
-            raise
+        wait([outcome], LONGEST_CONNECT)
+        raise
 
 
 def _message(body: str) -> str:
