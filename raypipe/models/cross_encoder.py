@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from types import MethodType
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from pydantic import Field
@@ -31,8 +31,6 @@ HIDDEN_DROPOUT = (
     "pooler_dropout",
     "seq_classif_dropout",
 )
-
-Precision = Literal["bf16", "fp16", "fp32"]
 
 
 class CrossEncoder(Config):

@@ -26,6 +26,8 @@ LONGEST_WAIT = 60.0
 """Most seconds between two tries of one request."""
 LONGEST_CONNECT = 10.0
 """Most seconds until a connection stands, and for the first knock at a server."""
+LONGEST_CANCEL = 10.0
+"""Most seconds that an interrupted caller waits for its requests to be cancelled."""
 LONGEST_MESSAGE = 300
 """Most characters of a server's words in an error."""
 
@@ -213,7 +215,7 @@ def _run(work: Coroutine[Any, Any, T]) -> T:
     except BaseException:
         with suppress(RuntimeError):  # the loop has ended and closed
             loop.call_soon_threadsafe(task.cancel)
-        wait([outcome], LONGEST_CONNECT)
+        wait([outcome], LONGEST_CANCEL)
         raise
 
 

@@ -6,6 +6,7 @@ import random
 import re
 
 import pytest
+from asked_model import Fake
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,21 +15,6 @@ from raypipe.inference.llm.base import Answer, Engine, Prompt
 from raypipe.recipe.reading import validate
 from raypipe.teachers.llm.listwise import Listwise, Window, rank_windows, window_bounds
 from raypipe.teachers.llm.task import Asked, RankingList
-
-
-class Fake:
-    """A generator: one function from a prompt to an answer; remembers what it was asked."""
-
-    def __init__(self, answer) -> None:
-        self.answer = answer
-        self.calls: list[list[Prompt]] = []
-
-    def __call__(self, prompts, max_new_tokens):
-        self.calls.append(list(prompts))
-        return [self.answer(prompt) for prompt in prompts]
-
-    def count_tokens(self, text: str) -> int:
-        return len(text.split())
 
 
 def shown(prompt: Prompt) -> dict[int, str]:
