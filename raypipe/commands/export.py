@@ -11,7 +11,7 @@ from raypipe.models.backbone import Backbone
 from raypipe.models.card import CardFacts, GroupFacts, QueryFacts, card
 from raypipe.recipe.experiment import Experiment, Role
 from raypipe.recipe.trials import Trial
-from raypipe.storage.artifacts import versions
+from raypipe.storage.manifest import versions
 from raypipe.storage.builder import Builder
 from raypipe.sweep.plan import Plan
 

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-import pyarrow.fs as pafs
 
 from raypipe.config import ConfigError
 from raypipe.groups.training_groups import TrainingGroups
@@ -28,6 +27,9 @@ from raypipe.storage.artifacts import Artifact, Attempt, Step
 from raypipe.train.checkpoint import Checkpoints
 from raypipe.train.group_reader import GroupReader
 from raypipe.train.settings import TrainingSettings, too_few
+
+_TRAINING = ".training"
+"""The folder of an attempt with the checkpoints of the training, which its commit removes."""
 
 
 class StageConfig(TrainingSettings):
@@ -132,8 +134,8 @@ class Stage(Step):
         from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
         from ray.train.torch import TorchTrainer
 
+        attempt.resume(lambda name, stream: False)  # an error leaves the checkpoints
         checkpoints = self.checkpoints(attempt)
-        _forget_controller(checkpoints)
         TorchTrainer(
             _train,
             train_loop_config={
@@ -191,16 +193,18 @@ class Stage(Step):
             )
 
     def checkpoints(self, attempt: Attempt) -> Checkpoints:
-        """The checkpoints of this stage's unfinished training, beside the attempts at its artifact.
+        """The checkpoints of this stage's unfinished training, in a folder of the attempt's own.
 
-        The directory is the same for every attempt, so that an attempt finds what the last one
-        left; the commit of the artifact deletes it with the other directories.
+        Those that other attempts left are read; raypipe 0.1 kept them in `train-<digest>`.
         """
+        folders = [f"{folder}/{_TRAINING}" for folder in attempt.others()]
+        earlier = f"{attempt.store.root}/{self.path}/train-{self.digest}"
         return Checkpoints(
             attempt.store.fs,
-            f"{attempt.store.root}/{self.path}/train-{self.digest}",
+            f"{attempt.base}/{_TRAINING}",
             {name: artifact.checksum for name, artifact in sorted(attempt.inputs.items())},
             self.config.checkpoints_kept,
+            (*folders, earlier),
         )
 
 
@@ -241,18 +245,6 @@ def _train(config: Mapping[str, Any]) -> None:
     from raypipe.stages.worker import train_worker
 
     train_worker(config)
-
-
-def _forget_controller(checkpoints: Checkpoints) -> None:
-    """Delete Ray Train's own files about the run; a killed controller may have cut them off.
-
-    Ray Train would refuse to start with such files. Nothing needs them: `Checkpoints.newest` finds
-    where to go on.
-    """
-    selector = pafs.FileSelector(checkpoints.base, allow_not_found=True)
-    for info in checkpoints.fs.get_file_info(selector):
-        if info.type == pafs.FileType.File:
-            checkpoints.fs.delete_file(info.path)
 
 
 def _callbacks(digest: str, on_report: Callable[[str, dict[str, Any]], None] | None) -> list[Any]:

@@ -1,8 +1,9 @@
 """Content-addressed artifacts on any pyarrow filesystem: the only interface between steps.
 
 `<storage>/<kind>/<name>-<digest>/manifest.json` stands beside `<attempt>/` directories. A writer
-fills its own attempt and writes the manifest last, with one PUT: no manifest, no artifact. Readers
-follow the manifest to the winning attempt and read nothing else.
+fills its own attempt and creates the manifest last, if none is there: no manifest, no artifact.
+Readers follow the manifest to the winning attempt and read nothing else. Whoever comes second reads
+the first one's artifact and removes its own attempt. Only a damaged artifact is replaced.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from importlib import metadata
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar
 
@@ -25,16 +25,15 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from raypipe.config import digest
-from raypipe.storage.attempts import AttemptFolder, is_note
+from raypipe.storage.attempts import AttemptFolder, attempt_folders, is_note
 from raypipe.storage.cache import RemoteFolder, localize, localized
+from raypipe.storage.liveness import LEASE_S, AttemptState, Heartbeat, has_writer, states
+from raypipe.storage.manifest import FORMAT, MANIFEST, as_bytes, parsed, versions
 from raypipe.storage.root import StorageRoot
+from raypipe.storage.sweeping import is_marked, sweep
+from raypipe.storage.verified import damage, remember
 
-MANIFEST = "manifest.json"
 _INPUTS = ".inputs.json"
-_VERSIONED = (
-    *("raypipe", "ray", "torch", "transformers", "tokenizers", "pyarrow", "numpy", "bm25s"),
-    *("PyStemmer", "faiss-cpu", "vllm"),
-)
 
 
 class Step:
@@ -161,23 +160,31 @@ class Store(StorageRoot):
     """The artifacts below a storage root."""
 
     def find(self, step: Step) -> Artifact | None:
-        """The committed artifact of `step`; None if there is none, or one of its files is damaged.
+        """The committed artifact of `step`; None if there is none, or if it is damaged.
 
-        A file is damaged that is not there or has another size than committed.
+        It is damaged if its manifest cannot be read, or if a file is not there or has another size
+        than committed; on a disk also if a file has another checksum, which each machine computes
+        once.
         """
-        path = f"{self.root}/{step.path}"
+        return self._look(step)[0]
+
+    def _look(self, step: Step) -> tuple[Artifact | None, bytes | None]:
+        """As `find`; and the manifest's content, which a repair replaces. None: no manifest."""
+        path = f"{self.root}/{step.path}/{MANIFEST}"
         try:
-            with self.fs.open_input_stream(f"{path}/{MANIFEST}") as stream:
-                manifest = json.loads(stream.read())
+            with self.fs.open_input_stream(path) as stream:
+                content: bytes = stream.read()
         except (FileNotFoundError, NotADirectoryError):
-            return None
-        base = f"{path}/{manifest['attempt']}"
-        infos = self.fs.get_file_info([f"{base}/{name}" for name in manifest["files"]])
-        for (name, meta), info in zip(manifest["files"].items(), infos, strict=True):
-            if info.type != pafs.FileType.File or info.size != meta["size"]:
-                warnings.warn(f"{base}/{name} is damaged: made again", stacklevel=2)
-                return None
-        return Artifact(self, step.path, manifest)
+            return None, None
+        manifest = parsed(content)
+        if manifest is None:
+            warnings.warn(f"{path} is damaged: made again", stacklevel=3)
+            return None, content
+        base = f"{self.root}/{step.path}/{manifest['attempt']}"
+        if (name := damage(self, base, manifest)) is not None:
+            warnings.warn(f"{base}/{name} is damaged: made again", stacklevel=3)
+            return None, content
+        return Artifact(self, step.path, manifest), content
 
     @contextlib.contextmanager
     def attempt(self, step: Step, inputs: Mapping[str, Artifact]) -> Iterator[Attempt]:
@@ -189,11 +196,18 @@ class Store(StorageRoot):
         attempt = Attempt(self, step, f"attempt-{uuid.uuid4().hex[:12]}", dict(inputs))
         self.fs.create_dir(attempt.base, recursive=True)
         try:
-            yield attempt
+            with Heartbeat(self, attempt.base):
+                yield attempt
         except BaseException:
             if not attempt.resumable:
                 attempt.discard()
             raise
+
+    def writers(self, step: Step) -> list[AttemptState]:
+        """Attempts at the artifact of `step` whose writers live, in the order of their beginning.
+        """
+        folders = attempt_folders(self, step.path)
+        return [state for state in states(self, folders) if state.alive]
 
 
 @dataclass
@@ -207,6 +221,8 @@ class Attempt(AttemptFolder):
     started: float = field(default_factory=time.time)
     resumable: bool = False
     """Set by `resume`: an error leaves the files for the next attempt."""
+    expected: set[str] = field(default_factory=set)
+    """Names of files without which the attempt cannot be committed."""
 
     def resume(self, accept: Callable[[str, BinaryIO], bool]) -> list[str]:
         """Take over files that unfinished attempts at this artifact left behind.
@@ -222,19 +238,25 @@ class Attempt(AttemptFolder):
         """
         taken: list[str] = []
         for folder in self._alike():
-            for path in self.store.files(folder):
-                name = path.removeprefix(f"{folder}/")
-                if name in taken or is_note(name):
-                    continue
-                with self.store.fs.open_input_file(path) as stream:
-                    accepted = accept(name, stream)
-                if accepted:
-                    self.link(path, name)
-                    taken.append(name)
+            with contextlib.suppress(FileNotFoundError):  # swept away meanwhile
+                for path in self.store.files(folder):
+                    name = path.removeprefix(f"{folder}/")
+                    if name not in taken and not is_note(name) and self._accepted(path, accept):
+                        taken.append(name)
         with self.open(_INPUTS) as sink:
             sink.write(self._input_record())
         self.resumable = True
+        self.expected |= set(taken)
         return sorted(taken)
+
+    def _accepted(self, path: str, accept: Callable[[str, BinaryIO], bool]) -> bool:
+        """Whether a file of another attempt belongs to this one, which has it now."""
+        name = path.removeprefix(f"{self.store.root}/{self.step.path}/").partition("/")[2]
+        with self.store.fs.open_input_file(path) as stream:
+            accepted = accept(name, stream)
+        if accepted:
+            self.link(path, name)
+        return accepted
 
     def notes(self, prefix: str) -> list[str]:
         """Names of notes in this attempt and in unfinished ones that read the same inputs.
@@ -267,31 +289,80 @@ class Attempt(AttemptFolder):
             for name, artifact in sorted(self.inputs.items())
         }
 
+    def comes_first(self) -> bool:
+        """Whether no other living writer of this artifact began before this one."""
+        others = self.others()
+        alive = [state for state in states(self.store, [self.base, *others]) if state.alive]
+        return not others or not alive or alive[0].folder == self.base
+
     def commit(self, counts: Mapping[str, Any], used: Mapping[str, Any] | None = None) -> Artifact:
-        """Checksum the files and write the manifest; if another attempt's stands, return that one.
+        """Create the manifest; if another attempt's stands, return that artifact instead.
+
+        What the manifest names is on the disk before. A damaged artifact's manifest is replaced.
 
         Args:
             used: workers, batch sizes and the like, for the manifest.
+
+        Raises:
+            OSError: files of this attempt are gone, and no other attempt was committed.
         """
+        files = self._complete_files()
+        if files is not None:
+            content = as_bytes(self._manifest(files, counts, used or {}))
+            if self._publish(content):
+                self._tidy()
+                artifact = Artifact(self.store, self.step.path, json.loads(content))
+                remember(self.store, self.base, artifact.manifest)
+                return artifact
+        self.discard()
+        if (standing := self.store.find(self.step)) is None:
+            raise OSError(
+                f"{self.base} lost files before it was committed: another job swept it away after "
+                f"{LEASE_S:.0f} s without a sign of life, or somebody removed it; run the same "
+                "command again"
+            )
+        return standing
+
+    def _complete_files(self) -> dict[str, dict[str, Any]] | None:
+        """By name, size and checksum of every file; None if one is gone."""
         try:
             files = self.checksums()
-        except FileNotFoundError:  # the winner of a race has swept this attempt away
-            files = {}
-        if (standing := self.store.find(self.step)) is not None:
-            self.discard()
-            return standing
-        manifest = self._manifest(files, counts, used or {})
-        text = json.dumps(manifest, indent=1, sort_keys=True)
-        self._publish(text.encode())
-        for folder in self.others():  # a writer that still lives finds the manifest and gives up
-            self.discard(folder)
-        return Artifact(self.store, self.step.path, json.loads(text))
+        except FileNotFoundError:
+            return None
+        there = has_writer(self.store, self.base) and self.expected <= files.keys()
+        return files if there else None
+
+    def _publish(self, content: bytes) -> bool:
+        """Make this content the manifest; False if another attempt's stands, or this was swept."""
+        target, store = f"{self.step.path}/{MANIFEST}", self.store
+        while not store.conditional.create(target, content):
+            standing, seen = store._look(self.step)
+            if standing is None and seen is not None:
+                time.sleep(0.5)  # a network mount may show the winner's files late
+                standing = store.find(self.step)
+            if standing is not None:
+                return False
+            if seen is not None and store.conditional.replace(target, content, seen):
+                break
+        if has_writer(store, self.base) and not is_marked(store, self.base):
+            return True
+        store.conditional.replace(target, b"{}", content)
+        return False
+
+    def _tidy(self) -> None:
+        """Remove what only writers needed, and attempts that nobody writes any more."""
+        with contextlib.suppress(OSError, pa.ArrowException):
+            for info in self.store.fs.get_file_info(pafs.FileSelector(self.base)):
+                if info.type == pafs.FileType.Directory and is_note(info.base_name):
+                    self.store.fs.delete_dir(info.path)
+        with contextlib.suppress(OSError, pa.ArrowException):
+            sweep(self.store, self.step.path)
 
     def _manifest(
         self, files: Mapping[str, Any], counts: Mapping[str, Any], used: Mapping[str, Any]
     ) -> dict[str, Any]:
         return {
-            "format": 1,
+            "format": FORMAT,
             "kind": self.step.kind,
             "name": self.step.name,
             "digest": self.step.digest,
@@ -309,23 +380,3 @@ class Attempt(AttemptFolder):
             "machine": platform.node(),
             "versions": versions(),
         }
-
-    def _publish(self, manifest: bytes) -> None:
-        """Write the manifest at once: readers see all of it or nothing."""
-        target = f"{self.store.root}/{self.step.path}/{MANIFEST}"
-        if self.store.is_local:  # a local write is not atomic, a rename is
-            staged = Path(f"{target}.{self.name}")
-            staged.write_bytes(manifest)
-            staged.replace(target)
-        else:
-            with self.store.fs.open_output_stream(target) as sink:
-                sink.write(manifest)
-
-
-def versions() -> dict[str, str]:
-    """Installed versions of the libraries that results depend on."""
-    installed = {"python": platform.python_version()}
-    for name in _VERSIONED:
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            installed[name] = metadata.version(name)
-    return installed

@@ -1,6 +1,7 @@
 """The folder that one writer of an artifact fills; every file appears in it whole.
 
-Files whose name begins with a dot are the writers' own notes and no part of the artifact.
+Files and folders whose name begins with a dot are the writers' own notes and no part of the
+artifact.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
+from raypipe.storage.conditional import sync, sync_folders
 from raypipe.storage.files import sha256
 from raypipe.storage.root import StorageRoot
 
@@ -85,7 +87,10 @@ class AttemptFolder:
             shutil.copyfileobj(source, sink)
 
     def checksums(self) -> dict[str, dict[str, Any]]:
-        """By file name: `size` in bytes and `sha256`; notes and unfinished files are left out."""
+        """By file name: `size` in bytes and `sha256`; notes and unfinished files are left out.
+
+        On a disk, files and folders are written to it, so that a power loss takes nothing back.
+        """
         fs = self.store.fs
         entries: dict[str, dict[str, Any]] = {}
         for path in self.store.files(self.base):
@@ -93,16 +98,16 @@ class AttemptFolder:
             if not is_note(name):
                 size = fs.get_file_info(path).size
                 entries[name] = {"size": size, "sha256": sha256(fs.open_input_stream(path))}
+                if self.store.is_local:
+                    sync(Path(path))
+        if self.store.is_local:
+            for folder in {Path(self.base, name).parent for name in entries}:
+                sync_folders(folder, Path(self.store.root))
         return entries
 
     def others(self) -> list[str]:
         """Folders of other attempts at the same artifact, sorted, as paths on the file system."""
-        selector = pafs.FileSelector(f"{self.store.root}/{self.step.path}")
-        return sorted(
-            info.path
-            for info in self.store.fs.get_file_info(selector)
-            if info.type == pafs.FileType.Directory and not info.path.endswith(f"/{self.name}")
-        )
+        return [folder for folder in attempt_folders(self.store, self.step.path) if folder != self.base]
 
     def discard(self, folder: str | None = None) -> None:
         """Remove this attempt's folder, or another one; what cannot be removed stays."""
@@ -110,6 +115,12 @@ class AttemptFolder:
             self.store.fs.delete_dir(folder or self.base)
 
 
+def attempt_folders(root: StorageRoot, path: str) -> list[str]:
+    """Folders of all attempts below an artifact's path, sorted, as paths on the file system."""
+    infos = root.fs.get_file_info(pafs.FileSelector(f"{root.root}/{path}", allow_not_found=True))
+    return sorted(info.path for info in infos if info.type == pafs.FileType.Directory)
+
+
 def is_note(name: str) -> bool:
     """Whether a file is a writer's own: begun but unfinished, or a note for later attempts."""
-    return Path(name).name.startswith(".")
+    return any(part.startswith(".") for part in name.split("/"))

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from raypipe.progress import shown
 from raypipe.storage.artifacts import Artifact, Step, Store
 
+_FIRST_WAIT_S, _LONGEST_WAIT_S = 0.02, 1.0
 Claim = Callable[[str, Callable[[], bool]], contextlib.AbstractContextManager[Any]]
-"""Given a step's path and a function that says whether its artifact stands by now: a context to
+"""Given an artifact's address and a function that says whether its artifact stands by now: a context to
 make the artifact in."""
 
 
@@ -45,14 +47,46 @@ class Builder:
             return standing
         read = {**step.inputs(), **step.needs()}
         inputs = {name: self.get(other) for name, other in read.items()}
-        with self.claim(step.path, lambda: self.find(step) is not None):
-            if (standing := self.find(step)) is not None:  # another job made it meanwhile
-                return standing
-            self.announce(f"{step.kind} {step.name}")
-            bars = getattr(self.context, "progress_bars", False)
-            with shown(step.name, bars), self.store.attempt(step, inputs) as attempt:
-                counts = step.run(attempt, self.context)
-                artifact = attempt.commit(counts, getattr(self.context, "facts", dict)())
-        self.made.add(step.digest)
+        with self.claim(self.store.shown_path(step.path), lambda: self.find(step) is not None):
+            artifact, made = self._made_once(step, inputs)
+        if made:
+            self.made.add(step.digest)
         self._done[step.digest] = artifact
         return artifact
+
+    def _made_once(self, step: Step, inputs: Mapping[str, Artifact]) -> tuple[Artifact, bool]:
+        """The artifact, and whether this builder made it: another job may be at work on it."""
+        while True:
+            if (standing := self._awaited(step)) is not None:
+                return standing, False
+            with self.store.attempt(step, inputs) as attempt:
+                if attempt.comes_first():
+                    self.announce(f"{step.kind} {step.name}")
+                    bars = getattr(self.context, "progress_bars", False)
+                    with shown(step.name, bars):
+                        counts = step.run(attempt, self.context)
+                    artifact = attempt.commit(counts, self._used(step))
+                    return artifact, artifact.manifest["attempt"] == attempt.name
+                attempt.discard()
+
+    def _awaited(self, step: Step) -> Artifact | None:
+        """The artifact, when another job has made it; None when no other job is making it."""
+        wait, waiting = _FIRST_WAIT_S, False
+        while (standing := self.find(step)) is None:
+            writers = self.store.writers(step)
+            if not writers:
+                return self.find(step)
+            if not waiting:
+                who = writers[0].writer or "a job of raypipe 0.1"
+                self.announce(f"waiting for {who}, which makes {step.kind} {step.name}")
+            waiting = True
+            time.sleep(wait)
+            wait = min(2 * wait, _LONGEST_WAIT_S)
+        return standing
+
+    def _used(self, step: Step) -> dict[str, Any]:
+        """What the manifest says of the resources, and of a claim that another job took."""
+        facts = dict(getattr(self.context, "facts", dict)())
+        key = self.store.shown_path(step.path)
+        lost = list(getattr(self.claim, "lost", ())).count(key)
+        return {**facts, "claims_lost": lost} if lost else facts

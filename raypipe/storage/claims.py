@@ -1,8 +1,8 @@
 """Claims: jobs of one cluster that want the same artifact make it once.
 
 One named actor remembers which job makes which artifact. A claim is a lease that its holder renews,
-so the claim of a dead job ends. Claims only save double work: without them, or when the actor is
-lost, the store's manifests still decide (artifacts).
+so the claim of a dead job ends. Claims only save double work: without them, or when the actor or a
+claim is lost, the store's manifests still decide (artifacts).
 """
 
 from __future__ import annotations
@@ -47,14 +47,20 @@ class Claims:
         self._lease = lease
         self._owner = uuid.uuid4().hex
         self._actor: Any = None
+        self.lost: list[str] = []
+        """Keys that another job claimed while this one held them."""
 
     def __getstate__(self) -> dict[str, Any]:
         # a process that receives the claims is another owner, with its own handle
-        return {**vars(self), "_actor": None, "_owner": uuid.uuid4().hex}
+        return {**vars(self), "_actor": None, "_owner": uuid.uuid4().hex, "lost": []}
 
     @contextlib.contextmanager
     def __call__(self, key: str, stands: Callable[[], bool]) -> Iterator[None]:
-        """Hold `key` in the block; first wait while another job holds it and nothing stands yet."""
+        """Hold `key` in the block; first wait while another job holds it and nothing stands yet.
+
+        Args:
+            key: the artifact's address, its storage included.
+        """
         waiting = False
         while not self._call("claim", key, self._owner, self._lease):
             if stands():
@@ -74,26 +80,45 @@ class Claims:
             self._call("release", key, self._owner)
 
     def _renew(self, key: str, over: threading.Event) -> None:
-        while not over.wait(self._lease / 3):
-            self._call("claim", key, self._owner, self._lease)
+        wait = self._lease / 3
+        while not over.wait(wait):
+            try:
+                held = self._call("claim", key, self._owner, self._lease)
+            except Exception:  # of any library: the lease leaves time for more tries
+                wait = self._lease / 10
+                continue
+            wait = self._lease / 3
+            if not held:
+                self.lost.append(key)
+                self._announce(
+                    f"another job took the claim on {key}, which this job was late to renew; "
+                    "what is committed first counts for both"
+                )
+                return
 
     def _call(self, verb: str, *args: Any) -> Any:
         import ray
 
-        try:
-            if self._actor is None:
-                self._actor = (
-                    ray.remote(Registry)
-                    .options(
-                        name=NAME,
-                        namespace=NAMESPACE,
-                        lifetime="detached",
-                        get_if_exists=True,
-                        num_cpus=0,
-                    )
-                    .remote()
+        for _ in range(2):  # a new actor takes the place of one that was killed
+            try:
+                return ray.get(getattr(self._registry(), verb).remote(*args))
+            except ray.exceptions.RayActorError:
+                self._actor = None
+        return True  # without claims the manifests decide
+
+    def _registry(self) -> Any:
+        import ray
+
+        if self._actor is None:
+            self._actor = (
+                ray.remote(Registry)
+                .options(
+                    name=NAME,
+                    namespace=NAMESPACE,
+                    lifetime="detached",
+                    get_if_exists=True,
+                    num_cpus=0,
                 )
-            return ray.get(getattr(self._actor, verb).remote(*args))
-        except ray.exceptions.RayActorError:
-            self._actor = None  # lost with its node: go on without claims, the manifests decide
-            return True
+                .remote()
+            )
+        return self._actor

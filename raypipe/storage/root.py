@@ -12,7 +12,9 @@ import pyarrow.fs as pafs
 
 from raypipe.config import ConfigError
 from raypipe.storage.cache import chosen_limit
+from raypipe.storage.conditional import ConditionalFiles, DiskFiles, ObjectFiles, object_errors
 from raypipe.storage.files import without_secrets
+from raypipe.storage.objects import objects_of
 
 
 @dataclass(frozen=True)
@@ -37,10 +39,27 @@ class StorageRoot:
         """The root's path on `fs`."""
         return self._fs_root[1]
 
+    @cached_property
+    def conditional(self) -> ConditionalFiles:
+        """Files that one of several writers creates, by their path below the root."""
+        if self.is_local:
+            return DiskFiles(Path(self.root))
+        return ObjectFiles(objects_of(self.uri, self.fs))
+
     @property
     def shown(self) -> str:
         """The URI for people and records, without passwords."""
         return without_secrets(self.uri)
+
+    def shown_path(self, path: str) -> str:
+        """The address of a path below the root, for people and records; nothing opens it."""
+        return f"{(self.root if self.is_local else self.shown).rstrip('/')}/{path}"
+
+    def below(self, path: str) -> str:
+        """The URI of a path below the root, with the root's own parameters."""
+        parts = self.uri.partition("?") if "://" in self.uri else (self.uri, "", "")
+        address, mark, parameters = parts
+        return f"{address.rstrip('/')}/{path}{mark}{parameters}"
 
     @property
     def is_local(self) -> bool:
@@ -60,21 +79,28 @@ class StorageRoot:
         return sorted(info.path for info in infos if info.type == pafs.FileType.File)
 
     def check_writable(self) -> None:
-        """Write and delete a small file; where copies will be made, read their limit.
+        """Create a small file once, not twice, and delete it; read the limit of copies, if any.
 
         Raises:
-            ConfigError: the storage cannot be written, or $RAYPIPE_CACHE_GB is no positive number.
+            ConfigError: the storage cannot be written, it lets two writers create one file, or
+                $RAYPIPE_CACHE_GB is no positive number.
         """
+        probe = f".probe-{uuid.uuid4().hex[:8]}"
         try:
             if not self.is_local:
                 chosen_limit()
-            probe = f"{self.root}/.probe-{uuid.uuid4().hex[:8]}"
             self.fs.create_dir(self.root, recursive=True)
-            with self.fs.open_output_stream(probe) as sink:
-                sink.write(b"raypipe")
-            self.fs.delete_file(probe)
-        except (OSError, pa.ArrowException) as error:
+            first, second = (self.conditional.create(probe, b"raypipe") for _ in range(2))
+            self.fs.delete_file(f"{self.root}/{probe}")
+        except (OSError, pa.ArrowException, *object_errors()) as error:
             raise ConfigError(
                 f"storage {self.shown} cannot be written ({without_secrets(str(error))}); "
                 "set storage= to a writable directory or bucket, or $RAYPIPE_HOME"
             ) from None
+        if not first or second:
+            raise ConfigError(
+                f"storage {self.shown}: expected that a file is created only if it is absent, "
+                "found that a second writer replaces it, so that finished work could be lost; set "
+                "storage= to a directory, or to a bucket of a server that knows conditional writes "
+                "(S3's If-None-Match)"
+            )

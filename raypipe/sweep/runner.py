@@ -14,6 +14,7 @@ from raypipe.recipe.trials import Trial
 from raypipe.resources import Context
 from raypipe.storage.builder import Builder
 from raypipe.storage.claims import Claims
+from raypipe.storage.root import StorageRoot
 from raypipe.sweep.plan import Readiness
 from raypipe.sweep.run_trial import Work, last_line, run_trial
 from raypipe.tracking.relay import Relay
@@ -113,7 +114,7 @@ class Runner:
                 search_alg=searcher,
                 max_concurrent_trials=slots,
             ),
-            run_config=tune_run(self.parent, store.uri, trials[0].experiment.name, self.retries),
+            run_config=tune_run(self.parent, store, trials[0].experiment.name, self.retries),
         ).fit()
         errors = errors_of(results, searcher.positions)
         return {trials[position].name: error for position, error in errors}
@@ -174,13 +175,13 @@ def errors_of(results: Iterable[Any], numbers: Mapping[str, int]) -> list[tuple[
     ]
 
 
-def tune_run(parent: str, storage: str, name: str, retries: int) -> Any:
+def tune_run(parent: str, storage: StorageRoot, name: str, retries: int) -> Any:
     """Tune's own files go below the storage; a trial that fails is run again `retries` times."""
     from ray import tune
 
     return tune.RunConfig(
         name=f"{name}-{parent[:8]}",
-        storage_path=f"{storage.rstrip('/')}/.tune",
+        storage_path=storage.below(".tune"),
         failure_config=tune.FailureConfig(max_failures=retries),
         verbose=0,
     )

@@ -11,7 +11,7 @@ import contextlib
 import json
 import uuid
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +41,8 @@ class Checkpoints:
     stage computes. Checkpoints of another origin are not used."""
     keep: int = 2
     """How many complete checkpoints remain."""
+    earlier: Sequence[str] = ()
+    """Directories of other writers, whose checkpoints are read and never removed."""
 
     def new_name(self, step: int) -> str:
         """A new name for the checkpoint after `step` steps; no two writers get the same."""
@@ -85,7 +87,7 @@ class Checkpoints:
 
         from raypipe.train.snapshot import Snapshot
 
-        path, tensors = f"{self.base}/{name}", {}
+        path, tensors = self._path(name), {}
         manifest = self._manifest(name)
         assert manifest is not None, f"{path} is incomplete"
         for file in manifest["files"]:
@@ -99,14 +101,27 @@ class Checkpoints:
 
     def names(self) -> list[str]:
         """The names of all checkpoints, complete or not, latest step first."""
-        infos = self.fs.get_file_info(pafs.FileSelector(self.base, allow_not_found=True))
+        return sorted((n for base in self._bases for n in self._below(base)), reverse=True)
+
+    @property
+    def _bases(self) -> tuple[str, ...]:
+        return (self.base, *self.earlier)
+
+    def _below(self, base: str) -> list[str]:
+        infos = self.fs.get_file_info(pafs.FileSelector(base, allow_not_found=True))
         folders = [info.base_name for info in infos if info.type == pafs.FileType.Directory]
-        return sorted((name for name in folders if name.startswith("step-")), reverse=True)
+        return [name for name in folders if name.startswith("step-")]
+
+    def _path(self, name: str) -> str:
+        """The directory with that name, which no two writers use."""
+        infos = self.fs.get_file_info([f"{base}/{name}" for base in self._bases])
+        there = [info.path for info in infos if info.type == pafs.FileType.Directory]
+        return there[0] if there else f"{self.base}/{name}"
 
     def prune(self) -> None:
-        """Delete what is older than the last `keep` complete checkpoints."""
+        """Delete what is older than the last `keep` complete checkpoints of this writer."""
         complete = 0
-        for name in self.names():
+        for name in sorted(self._below(self.base), reverse=True):
             if complete >= self.keep:
                 with contextlib.suppress(OSError, pa.ArrowException):  # another writer was faster
                     self.fs.delete_dir(f"{self.base}/{name}")
@@ -130,11 +145,13 @@ class Checkpoints:
     def _manifest(self, name: str) -> dict[str, Any] | None:
         """The manifest of a complete checkpoint of this origin, else None."""
         try:
-            with self.fs.open_input_stream(f"{self.base}/{name}/{_MANIFEST}") as stream:
+            with self.fs.open_input_stream(f"{self._path(name)}/{_MANIFEST}") as stream:
                 manifest: dict[str, Any] = json.loads(stream.read())
         except (OSError, ValueError):  # not there, or cut off
             return None
         origin = json.loads(json.dumps(dict(self.origin)))
+        if not isinstance(manifest, dict) or not {"step", "files"} <= manifest.keys():
+            return None
         same = manifest.get("format") == _FORMAT and manifest.get("origin") == origin
         return manifest if same else None
 
@@ -143,12 +160,13 @@ class Checkpoints:
         manifest = self._manifest(name)
         if manifest is None:
             return False
+        path = self._path(name)
         for file, meta in manifest["files"].items():
             try:
-                checksum = sha256(self.fs.open_input_stream(f"{self.base}/{name}/{file}"))
+                checksum = sha256(self.fs.open_input_stream(f"{path}/{file}"))
             except OSError:
                 checksum = ""
             if checksum != meta["sha256"]:
-                warnings.warn(f"{self.base}/{name}/{file} is damaged: not used", stacklevel=2)
+                warnings.warn(f"{path}/{file} is damaged: not used", stacklevel=2)
                 return False
         return True

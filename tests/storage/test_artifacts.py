@@ -8,16 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 import pytest
+from buckets import bucket_store
 from number_steps import Number, Sum, read
 
 from raypipe.config import ConfigError
 from raypipe.resources import Context, Resources
-from raypipe.storage.artifacts import MANIFEST, Attempt, Step, Store
+from raypipe.storage.artifacts import Attempt, Step, Store
 from raypipe.storage.builder import Builder
 from raypipe.storage.files import home
+from raypipe.storage.manifest import MANIFEST
 
 
 class Broken(Number):
@@ -184,12 +185,7 @@ def test_a_digest_does_not_change_between_versions_of_this_code():
 
 @pytest.fixture
 def remote(tmp_path, monkeypatch) -> Store:
-    """A bucket: a file system that is not this machine's, whose files the test can reach."""
-    (tmp_path / "remote").mkdir()
-    there = pafs.SubTreeFileSystem(str(tmp_path / "remote"), pafs.LocalFileSystem())
-    monkeypatch.setattr(Store, "_fs_root", (there, "bucket"))
-    monkeypatch.setenv("RAYPIPE_HOME", str(tmp_path / "home"))
-    return Store("s3://bucket")
+    return bucket_store(monkeypatch, tmp_path)
 
 
 def test_a_cache_limit_that_is_no_number_is_refused_before_work(remote, monkeypatch):

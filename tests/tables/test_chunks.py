@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pyarrow as pa
-import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 import pytest
+from buckets import bucket_store
 
 from raypipe.resources import Context, Resources
 from raypipe.storage.artifacts import Attempt, Step, Store
@@ -104,11 +104,7 @@ def test_an_interrupted_job_continues_and_its_bytes_are_the_same(tmp_path, log):
 
 
 def test_chunks_are_taken_over_on_object_stores_too(tmp_path, log, monkeypatch):
-    (tmp_path / "remote").mkdir()
-    there = pafs.SubTreeFileSystem(str(tmp_path / "remote"), pafs.LocalFileSystem())
-    monkeypatch.setattr(Store, "_fs_root", (there, "bucket"))
-    monkeypatch.setenv("RAYPIPE_HOME", str(tmp_path / "home"))
-    store = Store("s3://bucket")
+    store = bucket_store(monkeypatch, tmp_path)
     assert not store.is_local
     interrupted(store, log, fail_at=8)
     again = Builder(store, CONTEXT).get(Squares(str(log)))

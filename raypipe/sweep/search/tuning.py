@@ -21,6 +21,7 @@ from raypipe.resources import Context
 from raypipe.storage.artifacts import Store
 from raypipe.storage.builder import Builder
 from raypipe.storage.claims import Claims
+from raypipe.storage.sweeping import sweep
 from raypipe.sweep.plan import Plan
 from raypipe.sweep.run_trial import Work, run_trial
 from raypipe.sweep.runner import Runner, errors_of, say_at_once, tune_run
@@ -129,7 +130,7 @@ def search(experiment: Experiment, runner: Runner) -> list[Draw]:
             scheduler=scheduler(state),
             max_concurrent_trials=slots,
         ),
-        run_config=tune_run(runner.parent, store.uri, experiment.name, runner.retries),
+        run_config=tune_run(runner.parent, store, experiment.name, runner.retries),
     ).fit()
     searcher.read_errors(results)
     _sweep_away(state, store)
@@ -208,6 +209,5 @@ def _trainable(
 def _sweep_away(state: SearchState, store: Store) -> None:
     """Remove what pruned stages left: no trial goes on from there."""
     for stage in state.pruned_stages():
-        if store.find(stage) is None:
-            with contextlib.suppress(OSError):
-                store.fs.delete_dir(f"{store.root}/{stage.path}")
+        with contextlib.suppress(OSError):
+            sweep(store, stage.path)
