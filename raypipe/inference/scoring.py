@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -12,7 +12,9 @@ from torch import nn
 
 from raypipe.inference.pairs import Template, length_batches
 from raypipe.inference.truncation import MaxP, Pair, Truncation, expand
-from raypipe.models.bi_encoder import Encoder
+
+if TYPE_CHECKING:
+    from raypipe.models.bi_encoder import Encoder
 
 Array = np.ndarray[Any, Any]
 

@@ -50,6 +50,7 @@ class DiskFiles:
 
     def replace(self, path: str, data: bytes, seen: bytes) -> bool:
         target = self.root / path
+        target.parent.mkdir(parents=True, exist_ok=True)
         with locked(_lock_of(target)), _staged(target, data) as staged:
             with contextlib.suppress(FileNotFoundError):
                 if target.read_bytes() != seen:
@@ -88,7 +89,8 @@ class ObjectFiles:
             there = obstore.get(self.store, path)
             if bytes(there.bytes()) != seen:
                 return False
-            unchanged = {"e_tag": there.meta["e_tag"], "version": there.meta["version"]}
+            tags = {name: there.meta[name] for name in ("e_tag", "version")}
+            unchanged = {name: tag for name, tag in tags.items() if tag is not None}
             obstore.put(self.store, path, data, mode=unchanged)
         except PreconditionError:
             return False

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from importlib import metadata
 from typing import Any
 
+from raypipe.config import ConfigError
+
 MANIFEST = "manifest.json"
 FORMAT = 1
 _TEXTS = ("digest", "kind", "name", "attempt")
@@ -20,11 +22,21 @@ _VERSIONED = (
 
 
 def parsed(text: bytes) -> dict[str, Any] | None:
-    """The manifest; None if the file is empty, cut off, or holds anything else."""
+    """The manifest; None if the file is empty, cut off, or holds anything else.
+
+    Raises:
+        ConfigError: a later version of raypipe wrote it.
+    """
     try:
         manifest = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
+    found = manifest.get("format") if isinstance(manifest, dict) else None
+    if isinstance(found, int) and found > FORMAT:
+        raise ConfigError(
+            f"artifact {manifest.get('name')}: expected a manifest of format {FORMAT}, found "
+            f"{found}, which a newer raypipe wrote; install that, or set another storage="
+        )
     return manifest if _is_manifest(manifest) else None
 
 
@@ -33,9 +45,14 @@ def _is_manifest(manifest: Any) -> bool:
         isinstance(manifest, dict)
         and all(isinstance(manifest.get(name), str) and manifest[name] for name in _TEXTS)
         and all(isinstance(manifest.get(name), dict) for name in _MAPPINGS)
-        and "/" not in manifest["attempt"]
-        and all(_is_file(meta) for meta in manifest["files"].values())
+        and _is_below(manifest["attempt"])
+        and all(_is_below(name) and _is_file(meta) for name, meta in manifest["files"].items())
     )
+
+
+def _is_below(name: str) -> bool:
+    """Whether a path stays below the folder that it is relative to."""
+    return not name.startswith("/") and ".." not in name.split("/")
 
 
 def _is_file(meta: Any) -> bool:

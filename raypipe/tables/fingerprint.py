@@ -18,9 +18,16 @@ def fingerprint(table: pa.Table) -> str:
     total = hashlib.sha256()
     for name in table.column_names:
         column = table.column(name)
-        total.update(f"{name} {column.type} {len(column)}\n".encode())
+        total.update(f"{name} {_type(column.type)} {len(column)}\n".encode())
         _add(total, pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([]))
     return total.hexdigest()
+
+
+def _type(kind: pa.DataType) -> str:
+    """The type's name; Parquet calls a list's field otherwise than Arrow does."""
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return f"{'large_' * pa.types.is_large_list(kind)}list<{_type(kind.value_type)}>"
+    return str(kind)
 
 
 def _add(total: Any, array: pa.Array) -> None:

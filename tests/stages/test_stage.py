@@ -13,7 +13,6 @@ import json
 import shutil
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pyarrow as pa
 import pytest
@@ -29,6 +28,7 @@ from raypipe.records import GROUPS, PAIRWISE_GROUPS
 from raypipe.resources import Context, Resources
 from raypipe.stages.stage import Stage, _callbacks, history
 from raypipe.stages.validation import validation_of
+from raypipe.storage.artifacts import Store
 from raypipe.storage.builder import Builder
 from raypipe.train.checkpoint import Checkpoints
 from raypipe.train.group_reader import GroupReader
@@ -256,11 +256,21 @@ def test_what_changes_no_result_is_not_in_the_digest(path):
         assert stage_of(path, f"stages.contrastive.{key}")[0].digest != plain.digest
 
 
-def test_as_many_checkpoints_are_kept_as_the_recipe_says(path):
-    attempt = SimpleNamespace(store=SimpleNamespace(fs=None, root="/root"), inputs={})
+def test_as_many_checkpoints_are_kept_as_the_recipe_says(path, tmp_path):
     for kept in (1, 4):
         stage, _ = stage_of(path, f"stages.contrastive.checkpoints_kept={kept}")
-        assert stage.checkpoints(attempt).keep == kept
+        with Store(str(tmp_path)).attempt(stage, {}) as attempt:
+            assert stage.checkpoints(attempt).keep == kept
+
+
+def test_two_writers_of_a_stage_have_a_folder_each_and_read_the_others(path, tmp_path):
+    stage, _ = stage_of(path)
+    store = Store(str(tmp_path))
+    with store.attempt(stage, {}) as first, store.attempt(stage, {}) as second:
+        mine, other = stage.checkpoints(first), stage.checkpoints(second)
+        assert mine.base != other.base and other.base in mine.earlier and mine.base in other.earlier
+        old = f"{store.root}/{stage.path}/train-{stage.digest}"  # of raypipe 0.1
+        assert old in mine.earlier
 
 
 def test_reports_are_forwarded_once():

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import re
 import shutil
+import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
+from clocks import age, elsewhere
 from number_steps import Number, Sum, read
 
 from raypipe.storage.artifacts import Attempt, Store
@@ -65,3 +70,60 @@ def test_downstream_manifests_hold_the_checksums_of_their_inputs(store):
     shutil.rmtree(Path(store.root) / "numbers")
     again = Builder(store).get(part)  # another attempt: another manifest
     assert again.digest == part.digest and again.checksum != recorded["checksum"]
+
+
+# --- several jobs ---------------------------------------------------------------------------------
+
+
+def test_a_builder_waits_for_a_living_writer_and_reads_its_artifact(store):
+    """A job of another cluster shares no claims."""
+    step, lines = Number(7), []
+    made = {}
+    with store.attempt(step, {}) as attempt:
+        counts = step.run(attempt, None)
+        builder = Builder(store, announce=lines.append)
+        thread = threading.Thread(target=lambda: made.update(artifact=builder.get(step)))
+        thread.start()
+        while not lines:
+            assert thread.is_alive()
+        won = attempt.commit(counts)
+    thread.join()
+    assert made["artifact"] == won and builder.made == set()
+    (line,) = lines
+    assert re.fullmatch(rf"waiting for process {os.getpid()} on .*, which makes numbers number", line)
+
+
+def test_the_work_of_a_dead_writer_is_done_again(store):
+    step = Number(7)
+    with store.attempt(step, {}) as attempt:
+        elsewhere(Path(attempt.base))
+        age(Path(attempt.base), 1000)
+        builder = Builder(store)
+        made = builder.get(step)
+        assert builder.made == {step.digest}
+        assert attempt.commit(step.run(attempt, None)) == made  # it was only asleep
+    assert [path.name for path in made.local().parent.glob("attempt-*")] == [made.local().name]
+
+
+def test_a_lost_claim_is_in_the_manifest(store):
+    class Losing:
+        lost: ClassVar[list[str]] = [f"{store.root}/{Number(7).path}"]
+
+        def __call__(self, key, stands):
+            return contextlib.nullcontext()
+
+    made = Builder(store, claim=Losing()).get(Number(7))
+    assert made.manifest["used"]["claims_lost"] == 1
+    assert "claims_lost" not in Builder(store, claim=Losing()).get(Number(8)).manifest["used"]
+
+
+def test_claims_of_two_storages_are_two(tmp_path):
+    keys = []
+
+    def claim(key, stands):
+        keys.append(key)
+        return contextlib.nullcontext()
+
+    for name in ("a", "b"):
+        Builder(Store(str(tmp_path / name)), claim=claim).get(Number(7))
+    assert keys == [f"{tmp_path}/a/{Number(7).path}", f"{tmp_path}/b/{Number(7).path}"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -134,3 +135,78 @@ def test_another_process_is_another_owner():
     mine = Claims(print)
     assert pickle.loads(pickle.dumps(mine))._owner != mine._owner
     assert claims.LEASE_S >= 10  # a busy driver must not lose its claim
+
+
+class Failing(Registry):
+    """Its n-th call fails, as one to a busy cluster does."""
+
+    def __init__(self, failures: int) -> None:
+        super().__init__()
+        self.failures, self.calls = failures, 0
+
+    def claim(self, key, owner, lease):
+        self.calls += 1
+        if 1 < self.calls <= 1 + self.failures:
+            raise TimeoutError("busy")
+        return super().claim(key, owner, lease)
+
+
+def until(condition) -> None:
+    end = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
+def test_a_renewal_that_fails_is_tried_again_within_the_lease():
+    registry, said = Failing(3), []
+    waiter = Local(registry, said)
+    with waiter("a", lambda: False):
+        until(lambda: registry.calls >= 7)
+        assert not Registry.claim(registry, "a", "another", 1)
+    assert said == [] and waiter.lost == []
+
+
+def test_a_lost_claim_is_said_once_and_counted():
+    registry, said = Registry(), []
+    holder = Local(registry, said)
+    with holder("a", lambda: False):
+        registry._held["a"] = ("another", time.monotonic() + 60)
+        until(lambda: said)
+    assert holder.lost == ["a"] and len(said) == 1
+    assert "another job took the claim on a" in said[0] and "committed first" in said[0]
+    assert not registry.claim("a", "third", 1)  # the other job's claim was not released
+
+
+class Killed:
+    """A handle of an actor that is dead, or of its successor."""
+
+    def __init__(self, registry) -> None:
+        self.registry = registry
+
+    def __getattr__(self, verb):
+        return SimpleNamespace(remote=lambda *args: (self.registry, verb, args))
+
+
+def test_a_killed_registry_has_a_successor(monkeypatch):
+    import ray
+
+    registry = Registry()
+    handles = [Killed(None), Killed(registry)]
+
+    def get(call):
+        there, verb, args = call
+        if there is None:
+            raise ray.exceptions.RayActorError
+        return getattr(there, verb)(*args)
+
+    monkeypatch.setattr(ray, "get", get)
+    mine = Claims(print)
+    monkeypatch.setattr(
+        Claims,
+        "_registry",
+        lambda self: handles[0] if len(handles) == 1 else handles.pop(0),
+    )
+    with mine("a", lambda: False):
+        assert not registry.claim("a", "another", 1)
+    assert registry.claim("a", "another", 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import json
 from pathlib import Path
@@ -90,6 +91,27 @@ def test_other_inputs_are_another_training(tmp_path):
     write(files(tmp_path), 10)
     assert files(tmp_path, origin="xyz").newest() is None
     assert files(tmp_path).newest() is not None
+
+
+def test_checkpoints_of_other_writers_are_read_and_stay(tmp_path):
+    """Each writer has a folder of its own: the second one cannot delete what the first one needs."""
+    first, other = files(tmp_path / "a"), files(tmp_path / "b")
+    theirs = [write(first, step) for step in (10, 20)]
+    mine = dataclasses.replace(other, earlier=(first.base, str(tmp_path / "nowhere")))
+    assert mine.newest() == theirs[1].name and mine.read(theirs[1].name).step == 20
+    for step in (30, 40, 50):
+        write(mine, step)
+    assert all(path.is_dir() for path in theirs)
+    assert [name[:13] for name in other.names()] == ["step-00000050", "step-00000040"]
+    assert mine.read(mine.newest()).step == 50
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"7", b"{}", bytes(40), b'{"format": 1}'])
+def test_a_damaged_manifest_is_not_used(tmp_path, content):
+    stored = files(tmp_path)
+    good, bad = write(stored, 10), write(stored, 20)
+    (bad / "manifest.json").write_bytes(content)
+    assert stored.newest() == good.name
 
 
 class Full:
