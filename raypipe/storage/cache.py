@@ -3,7 +3,8 @@
 `$RAYPIPE_HOME/cache/<kind>/<name>-<digest>/` holds `<attempt>/`, a copy, and beside it
 `<attempt>.lock`, its marker. The marker's text is the size of the copy in bytes, its mtime the last
 use. A process that uses the copy holds a shared lock on the marker; a process that fills
-`<attempt>.part/` holds an exclusive one. The kernel releases the locks of a dead process, and no
+`<attempt>.part/` holds an exclusive one. `<attempt>.seen` says when each file was found to have its
+checksum; a file that changed since, or is gone, is fetched again. The kernel releases the locks of a dead process, and no
 child that starts another program inherits them: Python opens files close-on-exec.
 
 Markers are opened, locked, written and removed under the lock of the whole cache, `cache/.lock`.
@@ -13,9 +14,11 @@ So nobody holds a marker that another process has just removed.
 from __future__ import annotations
 
 import contextlib
+import json
 import math
 import os
 import shutil
+import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,6 +102,11 @@ class _Copy:
         return self.folder.with_suffix(".part")
 
     @property
+    def seen(self) -> Path:
+        """By file: size, inode and times when its checksum was last computed."""
+        return self.folder.with_suffix(".seen")
+
+    @property
     def size(self) -> int:
         """Bytes that the copy has or will have. A marker of raypipe 0.1 is empty."""
         return int(self.marker.read_text("utf-8") or self.written)
@@ -128,6 +136,7 @@ class _Copy:
         with contextlib.suppress(FileNotFoundError):
             self.folder.rename(self.part)
         shutil.rmtree(self.part, ignore_errors=True)
+        self.seen.unlink(missing_ok=True)
         self.marker.unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # not empty: the copy of another attempt
             self.folder.parent.rmdir()
@@ -172,6 +181,8 @@ def _use(copy: _Copy, remote: RemoteFolder) -> IO[str]:
                 locked_now = _lock(marker, exclusive=not whole)
                 if locked_now and not whole:
                     _make_room(copy, remote)
+                elif locked_now:
+                    _mend(copy, remote)
                 if locked_now:
                     copy.marker.write_text(str(remote.size), "utf-8")  # its mtime: the last use
             if locked_now and not whole:
@@ -187,20 +198,69 @@ def _fill(copy: _Copy, remote: RemoteFolder, marker: IO[str]) -> None:
     try:
         copy.part.mkdir()
         pafs.copy_files(remote.base, str(copy.part), remote.fs, pafs.LocalFileSystem())
-        for name, meta in remote.files.items():
-            if (checksum := sha256((copy.part / name).open("rb"))) != meta["sha256"]:
-                raise OSError(
-                    f"{remote.shown}/{name} does not have its committed checksum: expected "
-                    f"{meta['sha256']}, found {checksum}; run the command again, and if the file "
-                    "in the storage is damaged remove the artifact, then raypipe makes it anew"
-                )
+        for name in remote.files:
+            _check(copy.part / name, remote, name)
     except BaseException:
         with _alone():
             copy.discard()
         raise
     with _alone():
         copy.part.rename(copy.folder)
+        _remember(copy, remote)
         _lock(marker, exclusive=False)
+
+
+def _mend(copy: _Copy, remote: RemoteFolder) -> None:
+    """Fetch files again that are gone or no longer what was committed.
+
+    A process that has such a file open keeps what it has; the new file takes its name.
+    """
+    try:
+        seen = json.loads(copy.seen.read_text("utf-8"))
+    except (OSError, ValueError):
+        seen = {}
+    changed = [name for name in remote.files if _traits(copy.folder / name) != seen.get(name)]
+    for name in changed:
+        with contextlib.suppress(OSError):
+            _check(copy.folder / name, remote, name)
+            continue
+        staged = copy.folder / f".again-{uuid.uuid4().hex[:8]}"
+        try:
+            with remote.fs.open_input_stream(f"{remote.base}/{name}") as source:
+                with staged.open("wb") as sink:
+                    shutil.copyfileobj(source, sink)
+            _check(staged, remote, name)
+            (copy.folder / name).parent.mkdir(parents=True, exist_ok=True)
+            staged.replace(copy.folder / name)
+        finally:
+            staged.unlink(missing_ok=True)
+    if changed:
+        _remember(copy, remote)
+
+
+def _check(path: Path, remote: RemoteFolder, name: str) -> None:
+    """Refuse a file that has another checksum than committed."""
+    expected = remote.files[name]["sha256"]
+    if (checksum := sha256(path.open("rb"))) != expected:
+        raise OSError(
+            f"{remote.shown}/{name} does not have its committed checksum: expected {expected}, "
+            f"found {checksum}; run the command again, and if the file in the storage is damaged "
+            "remove the artifact, then raypipe makes it anew"
+        )
+
+
+def _remember(copy: _Copy, remote: RemoteFolder) -> None:
+    traits = {name: _traits(copy.folder / name) for name in remote.files}
+    copy.seen.write_text(json.dumps(traits), "utf-8")
+
+
+def _traits(path: Path) -> list[int] | None:
+    """What changes when a file does; None without a file."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return [stat.st_size, stat.st_ino, stat.st_mtime_ns, stat.st_ctime_ns]
 
 
 def _make_room(copy: _Copy, remote: RemoteFolder) -> None:

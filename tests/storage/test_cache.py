@@ -21,6 +21,7 @@ import pyarrow.fs as pafs
 import pytest
 
 from raypipe.config import ConfigError
+from raypipe.storage import cache
 from raypipe.storage.cache import LIMIT, RemoteFolder, localize, localized
 from raypipe.storage.files import file_checksum
 
@@ -346,3 +347,46 @@ def test_a_removal_that_was_cut_off_leaves_no_copy(bucket, monkeypatch):
     assert there() == ""
     use(a)  # copied again
     assert there() == "a"
+
+
+# --- copies that were changed ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("change", ["gone", "shorter", "of the same size", "no memory of it"])
+def test_a_file_that_changed_is_fetched_again(bucket, change):
+    """Somebody cleaned a disk, or a disk failed."""
+    remote = bucket("a")
+    with localized(remote) as folder:
+        path, whole = folder / "data", (folder / "data").read_bytes()
+    if change == "gone":
+        path.unlink()
+    elif change == "shorter":
+        path.write_bytes(whole[:-1])
+    else:
+        path.write_bytes(b"b" + whole[1:])
+    if change == "no memory of it":
+        folder.with_suffix(".seen").unlink()
+    for _ in range(2):
+        with localized(remote) as folder:
+            assert path.read_bytes() == whole
+            assert [p.name for p in folder.iterdir()] == ["data"]
+
+
+def test_a_file_is_fetched_again_while_another_process_uses_the_copy(bucket):
+    remote = bucket("a")
+    with localized(remote) as folder, (folder / "data").open("rb") as opened:
+        whole = opened.read()
+        (folder / "data").unlink()
+        with localized(remote) as again:
+            assert (again / "data").read_bytes() == whole
+
+
+def test_files_that_did_not_change_are_not_read_again(bucket, monkeypatch):
+    remote = bucket("a")
+    use(remote)
+
+    def refused(stream):
+        raise AssertionError("a checksum is computed once")
+
+    monkeypatch.setattr(cache, "sha256", refused)
+    use(remote)
