@@ -117,7 +117,11 @@ class AttemptFolder:
 
 def attempt_folders(root: StorageRoot, path: str) -> list[str]:
     """Folders of all attempts below an artifact's path, sorted, as paths on the file system."""
-    infos = root.fs.get_file_info(pafs.FileSelector(f"{root.root}/{path}", allow_not_found=True))
+    selector = pafs.FileSelector(f"{root.root}/{path}", allow_not_found=True)
+    try:
+        infos = root.fs.get_file_info(selector)
+    except FileNotFoundError:  # pyarrow's, of a folder that appears while it is looked for
+        return []
     return sorted(info.path for info in infos if info.type == pafs.FileType.Directory)
 
 
