@@ -112,6 +112,10 @@ def connect(resources: Resources, storage_is_local: bool, shared: bool) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")  # report() waits for it
     os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # an actor that nobody needs
+    # a busy machine needs more than a minute, and what is begun twice may hold its CPUs for ever
+    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "600")
+    # a process that has imported torch waits a minute for more work: the next costs five seconds
+    os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "60000")
     os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # Ctrl-C ends the job, at once
     import ray
 

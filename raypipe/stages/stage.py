@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
@@ -27,6 +27,9 @@ from raypipe.storage.artifacts import Artifact, Attempt, Step
 from raypipe.train.checkpoint import Checkpoints
 from raypipe.train.group_reader import GroupReader
 from raypipe.train.settings import TrainingSettings, too_few
+
+if TYPE_CHECKING:
+    from ray.train.torch import TorchTrainer
 
 _TRAINING = ".training"
 """The folder of an attempt with the checkpoints of the training, which its commit removes."""
@@ -132,11 +135,10 @@ class Stage(Step):
         use_gpu = resources.use_gpu()
         self.check(groups, context.micro_batch_tokens(), use_gpu=use_gpu)
         from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
-        from ray.train.torch import TorchTrainer
 
         attempt.resume(lambda name, stream: False)  # an error leaves the checkpoints
         checkpoints = self.checkpoints(attempt)
-        TorchTrainer(
+        _trainer_class()(
             _train,
             train_loop_config={
                 "stage": self,
@@ -238,6 +240,20 @@ def _refused(loss: Loss, groups: GroupReader, used: int) -> str | None:
     if problem is None and len(known):
         problem = loss.refuses("teacher", float(known.min()), float(known.max()))
     return problem
+
+
+def _trainer_class() -> type[TorchTrainer]:
+    """Ray Train's trainer without the actor that hands out Ray Data's sets: no stage has one, and
+    the actor's start takes two seconds of a CPU."""
+    from ray.train.torch import TorchTrainer
+    from ray.train.v2._internal.callbacks import DatasetsCallback
+
+    class Trainer(TorchTrainer):
+        def _create_default_callbacks(self) -> list[Any]:
+            callbacks = super()._create_default_callbacks()
+            return [c for c in callbacks if not isinstance(c, DatasetsCallback)]
+
+    return Trainer
 
 
 def _train(config: Mapping[str, Any]) -> None:
