@@ -25,6 +25,8 @@ def fingerprint(table: pa.Table) -> str:
 
 def _type(kind: pa.DataType) -> str:
     """The type's name; Parquet calls a list's field otherwise than Arrow does."""
+    if pa.types.is_fixed_size_list(kind):
+        return f"list[{kind.list_size}]<{_type(kind.value_type)}>"
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
         return f"{'large_' * pa.types.is_large_list(kind)}list<{_type(kind.value_type)}>"
     return str(kind)
@@ -42,6 +44,8 @@ def _add(total: Any, array: pa.Array) -> None:
             _add(total, values)
     elif pa.types.is_list(kind) or pa.types.is_large_list(kind):
         total.update(pc.list_value_length(array).fill_null(0).to_numpy(False).tobytes())
+        _add(total, array.flatten())
+    elif pa.types.is_fixed_size_list(kind):
         _add(total, array.flatten())
     elif pa.types.is_string(kind) or pa.types.is_binary(kind):
         _add_bytes(total, array.fill_null("" if pa.types.is_string(kind) else b""), np.int32)

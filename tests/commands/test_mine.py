@@ -102,7 +102,7 @@ class WaitedError(Exception):
 
 def test_a_job_waits_for_what_another_one_makes(cluster, experiment, tmp_path):
     apart = experiment.replace(storage=str(tmp_path))
-    path = apart.collection("test").path
+    path = apart.store().shown_path(apart.collection("test").path)
 
     def say(line: str) -> None:
         if line == f"waiting for another job that makes {path}":

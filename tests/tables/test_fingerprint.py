@@ -20,6 +20,7 @@ COLUMNS = {
     "flags": pa.array([True, None, False, True]),
     "ids": pa.array([["a", "b"], [], None, ["c"]], pa.list_(pa.string())),
     "tokens": pa.array([[1, 2], [], [3], [70]], pa.large_list(pa.uint16())),
+    "vectors": pa.array([[0.5, 1], [2, 3], [6, 7], [4, 5]], pa.list_(pa.float32(), 2)),
     "pairs": pa.array([{"i": 1, "s": "x"}, {"i": None, "s": "y"}, {"i": 3, "s": None}, None]),
     "names": pa.array(["x", "y", "x", None]).dictionary_encode(),
 }
