@@ -11,8 +11,8 @@ from raypipe.models.backbone import Backbone
 from raypipe.models.card import CardFacts, GroupFacts, QueryFacts, card
 from raypipe.recipe.experiment import Experiment, Role
 from raypipe.recipe.trials import Trial
-from raypipe.storage.manifest import versions
 from raypipe.storage.builder import Builder
+from raypipe.storage.manifest import versions
 from raypipe.sweep.plan import Plan
 
 if TYPE_CHECKING:

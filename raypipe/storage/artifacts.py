@@ -204,8 +204,7 @@ class Store(StorageRoot):
             raise
 
     def writers(self, step: Step) -> list[AttemptState]:
-        """Attempts at the artifact of `step` whose writers live, in the order of their beginning.
-        """
+        """Attempts at the artifact of `step` whose writers live, the earliest first."""
         folders = attempt_folders(self, step.path)
         return [state for state in states(self, folders) if state.alive]
 

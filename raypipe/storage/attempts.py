@@ -107,7 +107,9 @@ class AttemptFolder:
 
     def others(self) -> list[str]:
         """Folders of other attempts at the same artifact, sorted, as paths on the file system."""
-        return [folder for folder in attempt_folders(self.store, self.step.path) if folder != self.base]
+        return [
+            folder for folder in attempt_folders(self.store, self.step.path) if folder != self.base
+        ]
 
     def discard(self, folder: str | None = None) -> None:
         """Remove this attempt's folder, or another one; what cannot be removed stays."""

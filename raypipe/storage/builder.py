@@ -13,8 +13,8 @@ from raypipe.storage.artifacts import Artifact, Step, Store
 
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.02, 1.0
 Claim = Callable[[str, Callable[[], bool]], contextlib.AbstractContextManager[Any]]
-"""Given an artifact's address and a function that says whether its artifact stands by now: a context to
-make the artifact in."""
+"""Given an artifact's address and a function that says whether the artifact stands by now: a
+context to make it in."""
 
 
 @dataclass

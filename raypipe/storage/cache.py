@@ -3,9 +3,10 @@
 `$RAYPIPE_HOME/cache/<kind>/<name>-<digest>/` holds `<attempt>/`, a copy, and beside it
 `<attempt>.lock`, its marker. The marker's text is the size of the copy in bytes, its mtime the last
 use. A process that uses the copy holds a shared lock on the marker; a process that fills
-`<attempt>.part/` holds an exclusive one. `<attempt>.seen` says when each file was found to have its
-checksum; a file that changed since, or is gone, is fetched again. The kernel releases the locks of a dead process, and no
-child that starts another program inherits them: Python opens files close-on-exec.
+`<attempt>.part/` holds an exclusive one. The kernel releases the locks of a dead process, and no
+child that starts another program inherits them: Python opens files close-on-exec. `<attempt>.seen`
+says which files had their checksums when they were last read; one that changed since, or is gone,
+is fetched again.
 
 Markers are opened, locked, written and removed under the lock of the whole cache, `cache/.lock`.
 So nobody holds a marker that another process has just removed.
@@ -226,9 +227,7 @@ def _mend(copy: _Copy, remote: RemoteFolder) -> None:
             continue
         staged = copy.folder / f".again-{uuid.uuid4().hex[:8]}"
         try:
-            with remote.fs.open_input_stream(f"{remote.base}/{name}") as source:
-                with staged.open("wb") as sink:
-                    shutil.copyfileobj(source, sink)
+            pafs.copy_files(f"{remote.base}/{name}", str(staged), remote.fs, pafs.LocalFileSystem())
             _check(staged, remote, name)
             (copy.folder / name).parent.mkdir(parents=True, exist_ok=True)
             staged.replace(copy.folder / name)

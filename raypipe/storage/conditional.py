@@ -90,7 +90,7 @@ class ObjectFiles:
             if bytes(there.bytes()) != seen:
                 return False
             tags = {name: there.meta[name] for name in ("e_tag", "version")}
-            unchanged = {name: tag for name, tag in tags.items() if tag is not None}
+            unchanged: Any = {name: tag for name, tag in tags.items() if tag is not None}
             obstore.put(self.store, path, data, mode=unchanged)
         except PreconditionError:
             return False

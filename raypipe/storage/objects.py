@@ -36,8 +36,9 @@ def objects_of(uri: str, fs: Any) -> Any:
     if parts.scheme in ("gs", "gcs"):
         return stores.GCSStore(parts.hostname or "", prefix=prefix)
     if parts.scheme in ("abfs", "abfss"):
-        key = {"account_key": unquote(parts.password)} if parts.password else {}
-        return stores.from_url(f"{parts.scheme}://{_without_password(parts)}{parts.path}", **key)
+        url = f"{parts.scheme}://{_without_password(parts)}{parts.path}"
+        key: Any = {"account_key": unquote(parts.password)} if parts.password else {}
+        return stores.AzureStore.from_url(url, **key)
     raise ConfigError(
         f"storage {without_secrets(uri)}: expected a directory or a URI that begins with s3://, "
         f"gs:// or abfs://, found {parts.scheme}://, where no file can be created only if it is "

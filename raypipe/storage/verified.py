@@ -33,7 +33,7 @@ def damage(root: StorageRoot, base: str, manifest: Mapping[str, Any]) -> str | N
     if not root.is_local or _memo(base, manifest).exists():
         return None
     for name, meta in files.items():
-        if sha256(Path(base, name).open("rb")) != meta["sha256"]:
+        if sha256(root.fs.open_input_stream(f"{base}/{name}")) != meta["sha256"]:
             return str(name)
     remember(root, base, manifest)
     return None

@@ -34,7 +34,9 @@ def test_of_several_writers_one_wins_and_all_have_its_files(tmp_path, writers, j
     begun = time.monotonic()
     wrong = race(str(tmp_path), ROUNDS, writers, jitter_ms / 1000, wait)
     seconds = time.monotonic() - begun
-    print(f"\n{ROUNDS} rounds, {writers} writers, {jitter_ms} ms: {len(wrong)} wrong, {seconds:.0f} s")
+    print(
+        f"\n{ROUNDS} rounds, {writers} writers, {jitter_ms} ms: {len(wrong)} wrong, {seconds:.0f} s"
+    )
     assert wrong == []
     folders = list(tmp_path.glob("numbers/*/attempt-*"))
     assert len(folders) == ROUNDS  # who lost removed its own
@@ -89,7 +91,9 @@ def test_a_writer_that_is_killed_at_any_moment_loses_nothing_that_it_said(tmp_pa
         assert time.monotonic() - begun < 20  # nobody waits for the lease of a dead process
         seen += len(done)
     assert seen > 10
-    left = [s for path in tmp_path.glob("storage/*/*") for s in abandoned(store, below(store, path))]
+    left = [
+        s for path in tmp_path.glob("storage/*/*") for s in abandoned(store, below(store, path))
+    ]
     print(f"\n{MOMENTS} kills, {seen} artifacts said done, {len(left)} abandoned attempts left")
     assert len(left) <= MOMENTS
 

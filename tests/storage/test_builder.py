@@ -90,7 +90,9 @@ def test_a_builder_waits_for_a_living_writer_and_reads_its_artifact(store):
     thread.join()
     assert made["artifact"] == won and builder.made == set()
     (line,) = lines
-    assert re.fullmatch(rf"waiting for process {os.getpid()} on .*, which makes numbers number", line)
+    assert re.fullmatch(
+        rf"waiting for process {os.getpid()} on .*, which makes numbers number", line
+    )
 
 
 def test_the_work_of_a_dead_writer_is_done_again(store):

@@ -349,7 +349,7 @@ def test_a_removal_that_was_cut_off_leaves_no_copy(bucket, monkeypatch):
     assert there() == "a"
 
 
-# --- copies that were changed ----------------------------------------------------------------------
+# --- copies that were changed --------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("change", ["gone", "shorter", "of the same size", "no memory of it"])

@@ -55,6 +55,6 @@ def test_a_manifest_of_a_newer_raypipe_is_not_replaced(tmp_path):
     made = Builder(store).get(step)
     path = Path(store.root) / step.path / MANIFEST
     path.write_bytes(as_bytes({**made.manifest, "format": 2}))
-    with pytest.raises(ConfigError, match="format 1.*found 2.*newer raypipe"):
+    with pytest.raises(ConfigError, match=r"format 1.*found 2.*newer raypipe"):
         Builder(store).get(step)
     assert json.loads(path.read_bytes())["format"] == 2

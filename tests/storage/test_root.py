@@ -54,7 +54,10 @@ def test_a_storage_where_two_writers_create_one_file_is_refused(tmp_path, monkey
         ("/data/store", "/data/store/.tune"),
         ("odd?name", "odd?name/.tune"),
         ("s3://bucket/a/", "s3://bucket/a/.tune"),
-        ("s3://bucket?region=us-east-1&scheme=http", "s3://bucket/.tune?region=us-east-1&scheme=http"),
+        (
+            "s3://bucket?region=us-east-1&scheme=http",
+            "s3://bucket/.tune?region=us-east-1&scheme=http",
+        ),
     ],
 )
 def test_a_path_below_keeps_the_parameters(uri, below):

@@ -10,7 +10,7 @@ from number_steps import Number, read
 
 from raypipe.storage.artifacts import Store
 from raypipe.storage.builder import Builder
-from raypipe.storage.sweeping import abandoned, sweep
+from raypipe.storage.sweeping import sweep
 
 
 @pytest.fixture
@@ -25,10 +25,9 @@ def names(store: Store, step: Number) -> list[str]:
 def test_only_what_nobody_writes_is_swept(store):
     step = Number(7)
     made = Builder(store).get(step)
-    with store.attempt(step, {}) as living, pytest.raises(RuntimeError):
-        with store.attempt(step, {}) as ended:
-            ended.resumable = True
-            raise RuntimeError
+    with store.attempt(step, {}), pytest.raises(RuntimeError), store.attempt(step, {}) as ended:
+        ended.resumable = True
+        raise RuntimeError
     assert ended.base in sweep(store, step.path)
     assert store.find(step) == made and read(made.local()) == 7
     assert not Path(ended.base).exists()
@@ -44,15 +43,15 @@ def test_a_living_writer_keeps_its_attempt(store):
 def test_a_swept_attempt_is_not_committed(store):
     """Its writer was asleep: no manifest may name files that are gone."""
     step = Number(7)
-    with pytest.raises(OSError, match="lost files before it was committed.*run the same command"):
-        with store.attempt(step, {}) as attempt:
-            counts = step.run(attempt, None)
-            elsewhere(Path(attempt.base))
-            age(Path(attempt.base), 1000)
-            assert sweep(store, step.path) == [attempt.base]
-            Path(attempt.base).mkdir()
-            step.run(attempt, None)  # an actor still writes
-            attempt.commit(counts)
+    lost = r"lost files before it was committed.*run the same command"
+    with pytest.raises(OSError, match=lost), store.attempt(step, {}) as attempt:
+        counts = step.run(attempt, None)
+        elsewhere(Path(attempt.base))
+        age(Path(attempt.base), 1000)
+        assert sweep(store, step.path) == [attempt.base]
+        Path(attempt.base).mkdir()
+        step.run(attempt, None)  # an actor still writes
+        attempt.commit(counts)
     assert store.find(step) is None
 
 

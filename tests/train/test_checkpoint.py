@@ -94,7 +94,7 @@ def test_other_inputs_are_another_training(tmp_path):
 
 
 def test_checkpoints_of_other_writers_are_read_and_stay(tmp_path):
-    """Each writer has a folder of its own: the second one cannot delete what the first one needs."""
+    """Each writer has a folder of its own: nobody deletes what another one needs."""
     first, other = files(tmp_path / "a"), files(tmp_path / "b")
     theirs = [write(first, step) for step in (10, 20)]
     mine = dataclasses.replace(other, earlier=(first.base, str(tmp_path / "nowhere")))
