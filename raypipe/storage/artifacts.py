@@ -27,6 +27,7 @@ import pyarrow.parquet as pq
 from raypipe.config import digest
 from raypipe.storage.attempts import AttemptFolder, is_note
 from raypipe.storage.cache import RemoteFolder, localize, localized
+from raypipe.storage.parts import in_order
 from raypipe.storage.root import StorageRoot
 
 MANIFEST = "manifest.json"
@@ -116,7 +117,8 @@ class Artifact:
 
     @property
     def files(self) -> list[str]:
-        return sorted(self.manifest["files"])
+        """Names in order, see `parts.in_order`."""
+        return in_order(self.manifest["files"])
 
     def read(self, name: str) -> bytes:
         """The content of one small file; no file is copied to this machine."""
@@ -220,7 +222,7 @@ class Attempt(AttemptFolder):
         Returns:
             The names taken over. From now on an error leaves this attempt's files as well.
         """
-        taken: list[str] = []
+        taken: set[str] = set()
         for folder in self._alike():
             for path in self.store.files(folder):
                 name = path.removeprefix(f"{folder}/")
@@ -230,7 +232,7 @@ class Attempt(AttemptFolder):
                     accepted = accept(name, stream)
                 if accepted:
                     self.link(path, name)
-                    taken.append(name)
+                    taken.add(name)
         with self.open(_INPUTS) as sink:
             sink.write(self._input_record())
         self.resumable = True
