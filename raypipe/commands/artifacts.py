@@ -13,7 +13,7 @@ from raypipe.storage.artifacts import Artifact, Store
 from raypipe.storage.files import home
 from raypipe.storage.inventory import (
     Inventory,
-    Stored,
+    Place,
     damaged_files,
     inventory,
     size_text,
@@ -37,44 +37,46 @@ def list_lines(store: Store) -> Iterator[str]:
     Raises:
         ConfigError: the storage cannot be read.
     """
-    found = inventory(store)
+    contents = inventory(store)
     cells = [("kind", "artifact", "size", "rows", "written")]
-    cells += [_cells(path, found.stored[path]) for path in [*found.artifacts, *found.unreadable]]
+    paths = [*contents.artifacts, *contents.unreadable]
+    cells += [_cells(path, contents.places[path]) for path in paths]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     for kind, name, size, rows, written in cells:
         left = f"{kind:<{widths[0]}}  {name:<{widths[1]}}"
         yield f"{left}  {size:>{widths[2]}}  {rows:>{widths[3]}}  {written}"
     yield ""
-    yield from _sums(found)
+    yield from _sums(contents)
 
 
-def _cells(path: str, each: Stored) -> tuple[str, str, str, str, str]:
+def _cells(path: str, place: Place) -> tuple[str, str, str, str, str]:
     kind, _, name = path.partition("/")
-    if each.artifact is None:
+    if place.artifact is None:
         return kind, name, "?", "", "unreadable manifest"
-    counts = each.artifact.counts
+    counts = place.artifact.counts
     rows = next((f"{counts[key]:,}" for key in _ROWS if isinstance(counts.get(key), int)), "")
-    return kind, name, size_text(each.size), rows, each.artifact.manifest["written"]
+    return kind, name, size_text(place.size), rows, place.artifact.manifest["written"]
 
 
-def _sums(found: Inventory) -> Iterator[str]:
+def _sums(contents: Inventory) -> Iterator[str]:
     sizes: Counter[str] = Counter()
     numbers: Counter[str] = Counter()
-    for path in found.artifacts:
+    for path in contents.artifacts:
         kind = path.partition("/")[0]
-        sizes[kind] += found.stored[path].size
+        sizes[kind] += contents.places[path].size
         numbers[kind] += 1
     for kind, size in sizes.most_common():
         yield f"{kind}: {numbers[kind]}, {size_text(size)}"
-    total, shown = size_text(sizes.total()), found.store.shown
+    total, shown = size_text(sizes.total()), contents.store.shown
     yield f"total: {_number(numbers.total(), 'artifact')}, {total} in {shown}"
-    folders = [folder for each in found.stored.values() for folder in each.unnamed.values()]
-    for what, others in (("attempt", folders), ("folder of Ray Tune", list(found.tune.values()))):
+    folders = [folder for place in contents.places.values() for folder in place.unnamed.values()]
+    tune = list(contents.tune.values())
+    for what, others in (("attempt", folders), ("folder of Ray Tune", tune)):
         if others:
             size = size_text(sum(folder.size for folder in others))
             yield f"beside them: {_number(len(others), what)}, {size}; see prune"
-    if found.unreadable:
-        yield f"{_number(len(found.unreadable), 'manifest')} cannot be read; see verify"
+    if contents.unreadable:
+        yield f"{_number(len(contents.unreadable), 'manifest')} cannot be read; see verify"
 
 
 def _number(count: int, noun: str) -> str:
@@ -94,30 +96,30 @@ def show_lines(store: Store, named: str) -> Iterator[str]:
     Raises:
         ConfigError: no such artifact, or the storage cannot be read.
     """
-    found = inventory(store)
-    each = found.named(named)
-    if each.artifact is None:
-        yield each.path
-        yield f"  {_why_none(each)}"
+    contents = inventory(store)
+    place = contents.named(named)
+    if place.artifact is None:
+        yield place.path
+        yield f"  {_why_none(place)}"
         return
-    manifest = each.artifact.manifest
-    yield f"{each.artifact.uri}"
-    yield f"  made by {manifest.get('step', '?')}, {_made(each.artifact)}"
-    yield f"  {_number(len(each.artifact.files), 'file')}, {size_text(each.size)}"
+    manifest = place.artifact.manifest
+    yield f"{place.artifact.uri}"
+    yield f"  made by {manifest.get('step', '?')}, {_made(place.artifact)}"
+    yield f"  {_number(len(place.artifact.files), 'file')}, {size_text(place.size)}"
     for title in ("spec", "counts", "facts", "used", "versions"):
         if fields := manifest.get(title):
             yield f"  {title}:"
             text = yaml.safe_dump(_shortened(fields), sort_keys=False, allow_unicode=True)
             yield from (f"    {line}" for line in text.splitlines())
     yield "  made from:" if manifest["inputs"] else "  made from no artifact"
-    yield from _tree(found, manifest["inputs"], "    ", set())
+    yield from _tree(contents, manifest["inputs"], "    ", set())
 
 
-def _why_none(each: Stored) -> str:
-    if each.problem:
-        return f"its manifest cannot be read: {each.problem}"
-    size = size_text(sum(folder.size for folder in each.attempts.values()))
-    return f"not finished: {_number(len(each.attempts), 'attempt')}, {size}"
+def _why_none(place: Place) -> str:
+    if place.problem:
+        return f"its manifest cannot be read: {place.problem}"
+    size = size_text(sum(folder.size for folder in place.attempts.values()))
+    return f"not finished: {_number(len(place.attempts), 'attempt')}, {size}"
 
 
 def _made(artifact: Artifact) -> str:
@@ -137,13 +139,13 @@ def _shortened(value: Any, most: int = 20) -> Any:
 
 
 def _tree(
-    found: Inventory, inputs: Mapping[str, Mapping[str, str]], indent: str, shown: set[str]
+    contents: Inventory, inputs: Mapping[str, Mapping[str, str]], indent: str, shown: set[str]
 ) -> Iterator[str]:
     """The inputs of a manifest, and below each its own; those of one artifact are shown once."""
     for name, entry in inputs.items():
         path = entry["path"]
-        each = found.stored.get(path)
-        artifact = each.artifact if each is not None else None
+        place = contents.places.get(path)
+        artifact = place.artifact if place is not None else None
         if artifact is None:
             yield f"{indent}{name}: {path}  (not there any more)"
         elif path in shown:
@@ -152,7 +154,7 @@ def _tree(
             shown.add(path)
             again = "" if artifact.checksum == entry.get("checksum") else "; made again since"
             yield f"{indent}{name}: {path}  ({_made(artifact)}{again})"
-            yield from _tree(found, artifact.manifest["inputs"], f"{indent}  ", shown)
+            yield from _tree(contents, artifact.manifest["inputs"], f"{indent}  ", shown)
 
 
 # --- verify ---------------------------------------------------------------------------------------
@@ -167,21 +169,21 @@ def verify(store: Store, named: Sequence[str], say: Say) -> bool:
     Raises:
         ConfigError: no such artifact, or the storage cannot be read.
     """
-    found = inventory(store)
-    whole: list[Stored] = []
+    contents = inventory(store)
+    whole: list[Place] = []
     damaged: list[str] = []
-    for each in [found.named(name) for name in named] or found.stored.values():
-        problems = list(_problems(each, of_all=not named))
+    for place in [contents.named(name) for name in named] or contents.places.values():
+        problems = list(_problems(place, of_all=not named))
         for problem in problems:
-            say(f"damaged: {each.path}: {problem}")
+            say(f"damaged: {place.path}: {problem}")
         if problems:
-            damaged.append(f"{store.shown.rstrip('/')}/{each.path}")
-        elif each.artifact is not None:
-            whole.append(each)
-    files = sum(len(each.artifact.files) for each in whole if each.artifact is not None)
+            damaged.append(f"{store.shown.rstrip('/')}/{place.path}")
+        elif place.artifact is not None:
+            whole.append(place)
+    files = sum(len(place.artifact.files) for place in whole if place.artifact is not None)
     say(
         f"{_number(len(whole), 'artifact')} whole, {_number(files, 'file')}, "
-        f"{size_text(sum(each.size for each in whole))}; {len(damaged)} damaged"
+        f"{size_text(sum(place.size for place in whole))}; {len(damaged)} damaged"
     )
     if damaged:
         say(
@@ -191,15 +193,15 @@ def verify(store: Store, named: Sequence[str], say: Say) -> bool:
     return not damaged
 
 
-def _problems(each: Stored, *, of_all: bool) -> Iterator[str]:
+def _problems(place: Place, *, of_all: bool) -> Iterator[str]:
     """What is wrong with an artifact.
 
     Args:
         of_all: unfinished artifacts are not damaged, unless they were asked for.
     """
-    if each.problem:
-        yield f"its manifest cannot be read: {each.problem}"
-    elif each.artifact is not None:
-        yield from damaged_files(each.artifact)
+    if place.problem:
+        yield f"its manifest cannot be read: {place.problem}"
+    elif place.artifact is not None:
+        yield from damaged_files(place.artifact)
     elif not of_all:
-        yield _why_none(each)
+        yield _why_none(place)

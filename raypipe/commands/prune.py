@@ -16,7 +16,6 @@ from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.fs as pafs
 
 from raypipe.config import ConfigError
 from raypipe.progress import Say
@@ -28,9 +27,10 @@ from raypipe.storage.inventory import (
     TUNE_OVER,
     Folder,
     Inventory,
-    Stored,
+    Place,
     folder_at,
     inventory,
+    place_at,
     size_text,
 )
 
@@ -38,9 +38,9 @@ QUIET_S = 24 * 3600.0
 """A folder into which nobody has written for so long belongs to nobody."""
 ATTEMPTS = "attempts that nobody writes and no manifest names"
 TUNE_FOLDERS = "Ray Tune's folders of jobs that ended"
-_INPUTS = ".inputs.json"
 COPIES = "copies in the cache of this machine, above its limit"
 ARTIFACTS = "artifacts that no kept recipe needs"
+_INPUTS = ".inputs.json"
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Garbage:
 
 
 @dataclass
-class Pruning:
+class LeftOvers:
     """What goes, by class, and what should be known about what stays."""
 
     store: Store
@@ -103,21 +103,21 @@ def run(store: Store, keep: Sequence[str], tracking: str | None, yes: bool, say:
     """Say what nobody needs any more, and remove it if `yes`.
 
     Args:
-        keep, tracking: see `pruning_of`, which also says what it raises.
+        keep, tracking: see `left_overs`, which also says what it raises.
 
     Returns:
         False if something could not be removed.
     """
-    pruning = pruning_of(store, keep, tracking)
-    for line in pruning.lines():
+    left_over = left_overs(store, keep, tracking)
+    for line in left_over.lines():
         say(line)
     if yes:
-        return pruning.run(say)
-    say(f"nothing was removed; the same command with --yes frees {size_text(pruning.size)}")
+        return left_over.run(say)
+    say(f"nothing was removed; the same command with --yes frees {size_text(left_over.size)}")
     return True
 
 
-def pruning_of(store: Store, keep: Sequence[str] = (), tracking: str | None = None) -> Pruning:
+def left_overs(store: Store, keep: Sequence[str] = (), tracking: str | None = None) -> LeftOvers:
     """What would be removed; nothing is removed yet.
 
     Args:
@@ -129,54 +129,55 @@ def pruning_of(store: Store, keep: Sequence[str] = (), tracking: str | None = No
         ConfigError: the storage cannot be read, the needs of a kept recipe cannot be told, or
             $RAYPIPE_CACHE_GB is no positive number.
     """
-    found, pruning = inventory(store), Pruning(store)
-    needed = found.behind(_needed(keep, found, tracking))
-    left = {path: abandoned(store, path) for path, each in found.stored.items() if each.unnamed}
-    pruning.garbage[ATTEMPTS] = [
-        _attempts(found.stored[path], folders)
-        for path, folders in left.items()
-        if folders and not (path in needed and found.stored[path].artifact is None)
+    contents, left_over = inventory(store), LeftOvers(store)
+    needed = contents.behind(_needed(keep, contents, tracking))
+    unnamed = [path for path, place in contents.places.items() if place.unnamed]
+    dead = {path: abandoned(store, path) for path in unnamed}
+    left_over.garbage[ATTEMPTS] = [
+        _attempts(contents.places[path], folders)
+        for path, folders in dead.items()
+        if folders and not (path in needed and contents.places[path].artifact is None)
     ]
-    pruning.garbage[TUNE_FOLDERS] = [
+    left_over.garbage[TUNE_FOLDERS] = [
         Garbage(f"{TUNE}/{name}", folder.size, partial(_remove_tune, store, f"{TUNE}/{name}"))
-        for name, folder in found.tune.items()
+        for name, folder in contents.tune.items()
         if _is_over(folder)
     ]
-    pruning.garbage[COPIES] = [
+    left_over.garbage[COPIES] = [
         Garbage(str(home() / "cache" / path), size, partial(discard, path))
         for path, size in surplus().items()
     ]
     if keep:
-        stays = needed | _read_by_living(found, left, pruning.notes)
-        pruning.garbage[ARTIFACTS] = _artifacts(found, stays)
+        stays = needed | _read_by_living(contents, dead, left_over.notes)
+        left_over.garbage[ARTIFACTS] = _artifacts(contents, stays)
     else:
-        everything = sum(each.size for each in found.stored.values())
-        pruning.notes.append(
-            f"artifacts stay, {len(found.artifacts)} of {size_text(everything)}: name the recipes "
-            "to keep, --keep RECIPE.yaml, to remove those that none of them needs"
+        everything = sum(place.size for place in contents.places.values())
+        left_over.notes.append(
+            f"artifacts stay, {len(contents.artifacts)} of {size_text(everything)}: name the "
+            "recipes to keep, --keep RECIPE.yaml, to remove those that none of them needs"
         )
-    pruning.notes += [
+    left_over.notes += [
         f"{path} stays: its manifest cannot be read ({problem}); see verify"
-        for path, problem in found.unreadable.items()
+        for path, problem in contents.unreadable.items()
     ]
-    return pruning
+    return left_over
 
 
-def _needed(keep: Iterable[str], found: Inventory, tracking: str | None) -> set[str]:
+def _needed(keep: Iterable[str], contents: Inventory, tracking: str | None) -> set[str]:
     """Paths that kept recipes need.
 
     Raises:
-        ConfigError: see `pruning_of`; or nothing of a recipe stands, so that all would go.
+        ConfigError: see `left_overs`; or nothing of a recipe stands, so that all would go.
     """
     needed: set[str] = set()
     for word in keep:
         from raypipe.commands.needs import needs_of  # loads torch
 
-        needs = needs_of(word, found.store, tracking)
-        if not needs & found.stored.keys():
+        needs = needs_of(word, contents.store, tracking)
+        if not needs & contents.places.keys():
             raise ConfigError(
-                f"--keep {word}: expected artifacts of this recipe in {found.store.shown}, found "
-                "none; look at --storage, or leave the recipe out"
+                f"--keep {word}: expected artifacts of this recipe in {contents.store.shown}, "
+                "found none; look at --storage, or leave the recipe out"
             )
         needed |= needs
     return needed
@@ -188,17 +189,9 @@ def _needed(keep: Iterable[str], found: Inventory, tracking: str | None) -> set[
 # JOIN: storage/liveness.py and storage/sweeping.py will have `abandoned` and `sweep`, by leases.
 def abandoned(store: Store, step_path: str) -> list[str]:
     """Folders of attempts that no manifest names and into which nobody has written for a day."""
-    each = Stored(store, step_path, has_manifest=True)
-    each.read()
-    selector = pafs.FileSelector(f"{store.root}/{step_path}", allow_not_found=True)
-    for info in store.fs.get_file_info(selector):
-        if info.type == pafs.FileType.Directory:
-            each.attempts[info.base_name] = folder_at(store, f"{step_path}/{info.base_name}")
-    return [
-        f"{store.root}/{step_path}/{name}"
-        for name, folder in each.unnamed.items()
-        if _quiet(folder)
-    ]
+    place = place_at(store, step_path)
+    folders = {f"{store.root}/{step_path}/{name}": place.unnamed[name] for name in place.unnamed}
+    return [path for path, folder in folders.items() if _quiet(folder)]
 
 
 def sweep(store: Store, step_path: str) -> list[str]:
@@ -209,13 +202,13 @@ def sweep(store: Store, step_path: str) -> list[str]:
     return folders
 
 
-def _attempts(each: Stored, folders: Sequence[str]) -> Garbage:
+def _attempts(place: Place, folders: Sequence[str]) -> Garbage:
     """The abandoned attempts at one artifact."""
-    size = sum(each.attempts[Path(folder).name].size for folder in folders)
+    size = sum(place.attempts[Path(folder).name].size for folder in folders)
     note = f"{len(folders)} attempt{'s' if len(folders) > 1 else ''}"
-    if each.artifact is None:
+    if place.artifact is None:
         note += ", unfinished: without them the work begins anew"
-    return Garbage(each.path, size, partial(_remove_attempts, each.store, each.path), note)
+    return Garbage(place.path, size, partial(_remove_attempts, place.store, place.path), note)
 
 
 def _remove_attempts(store: Store, path: str) -> bool:
@@ -246,11 +239,11 @@ def _remove_tune(store: Store, path: str) -> bool:
 # --- artifacts ------------------------------------------------------------------------------------
 
 
-def _artifacts(found: Inventory, stays: set[str]) -> list[Garbage]:
+def _artifacts(contents: Inventory, stays: set[str]) -> list[Garbage]:
     entries = []
-    for path, artifact in found.artifacts.items():
+    for path, artifact in contents.artifacts.items():
         if path not in stays:
-            attempt = found.stored[path].attempts.get(artifact.manifest["attempt"], Folder())
+            attempt = contents.places[path].attempts.get(artifact.manifest["attempt"], Folder())
             entries.append(Garbage(path, attempt.size, partial(_remove_artifact, artifact)))
     return entries
 
@@ -258,9 +251,7 @@ def _artifacts(found: Inventory, stays: set[str]) -> list[Garbage]:
 def _remove_artifact(artifact: Artifact) -> bool:
     """Remove the manifest, then the attempt that it names: a reader finds all of it or nothing."""
     store, path = artifact.store, artifact.step_path
-    now = Stored(store, path, has_manifest=True)
-    now.read()
-    if now.artifact != artifact:
+    if place_at(store, path).artifact != artifact:
         return False
     store.fs.delete_file(f"{store.root}/{path}/{MANIFEST}")
     with contextlib.suppress(FileNotFoundError):
@@ -276,26 +267,26 @@ def _remove_empty(store: Store, path: str) -> None:
             Path(store.root, path).rmdir()
 
 
-def _read_by_living(found: Inventory, left: dict[str, list[str]], notes: list[str]) -> set[str]:
+def _read_by_living(contents: Inventory, dead: dict[str, list[str]], notes: list[str]) -> set[str]:
     """Paths that attempts read which are being written now, and what those were made from.
 
     Args:
-        left: the abandoned attempts of every path that has attempts without a manifest.
+        dead: the abandoned attempts of every path that has attempts without a manifest.
         notes: gets a sentence if there are such attempts.
     """
     paths: set[str] = set()
     unknown = []
     living = [
         f"{path}/{name}"
-        for path, folders in left.items()
-        for name in found.stored[path].unnamed
-        if f"{found.store.root}/{path}/{name}" not in folders
+        for path, folders in dead.items()
+        for name in contents.places[path].unnamed
+        if f"{contents.store.root}/{path}/{name}" not in folders
     ]
     for attempt in living:
         paths.add(attempt.rpartition("/")[0])
         try:
-            with found.store.fs.open_input_stream(
-                f"{found.store.root}/{attempt}/{_INPUTS}"
+            with contents.store.fs.open_input_stream(
+                f"{contents.store.root}/{attempt}/{_INPUTS}"
             ) as stream:
                 paths |= {entry["path"] for entry in json.loads(stream.read()).values()}
         except (OSError, ValueError, TypeError, KeyError, AttributeError):
@@ -307,4 +298,4 @@ def _read_by_living(found: Inventory, left: dict[str, list[str]], notes: list[st
         )
     if unknown:
         notes.append(f"what these read is not known: {', '.join(unknown)}")
-    return found.behind(paths)
+    return contents.behind(paths)

@@ -24,9 +24,14 @@ TUNE = ".tune"
 TUNE_OVER = ".over"
 """The file that a job which ends leaves in its own one of these folders."""
 _ARTIFACT = re.compile(r".*-[0-9a-f]{16}", re.DOTALL)
+_ATTEMPT = re.compile(r"attempt-.+|train-[0-9a-f]{16}", re.DOTALL)  # no other folder is ours
 _FIELDS = {
     **dict.fromkeys(("kind", "name", "digest", "attempt", "written"), str),
     **dict.fromkeys(("files", "inputs", "counts", "spec"), dict),
+}
+_ENTRIES: dict[str, dict[str, type]] = {
+    "files": {"size": int, "sha256": str},
+    "inputs": {"path": str},
 }
 _READERS = 8
 """Files that are read at once; an object store takes 50 ms to open one."""
@@ -53,7 +58,7 @@ class Folder:
 
 
 @dataclass
-class Stored:
+class Place:
     """Everything below the path of one artifact."""
 
     store: Store
@@ -80,6 +85,13 @@ class Stored:
         named = self.artifact.manifest["attempt"] if self.artifact else None
         return {name: folder for name, folder in self.attempts.items() if name != named}
 
+    def add(self, info: pafs.FileInfo, below: list[str]) -> None:
+        """Count a file or folder, by the names on its way below this path."""
+        if below == [MANIFEST]:
+            self.has_manifest = True
+        elif below and _ATTEMPT.fullmatch(below[0]) and (len(below) > 1 or _is_folder(info)):
+            self.attempts.setdefault(below[0], Folder()).add(info, "/".join(below[1:]))
+
     def read(self) -> None:
         """Read the manifest, if there is one."""
         self.artifact, self.problem = None, ""
@@ -97,6 +109,10 @@ class Stored:
             self.problem = without_secrets(str(error))
 
 
+def _is_folder(info: pafs.FileInfo) -> bool:
+    return bool(info.type == pafs.FileType.Directory)
+
+
 def _parsed(text: bytes, path: str) -> dict[str, Any]:
     """The manifest that stands at an artifact's path.
 
@@ -112,13 +128,16 @@ def _parsed(text: bytes, path: str) -> dict[str, Any]:
     for name, kind in _FIELDS.items():
         if not isinstance(manifest.get(name), kind):
             raise ValueError(f"expected the field {name!r}, found {str(manifest.get(name))[:40]!r}")
-    for name, fields in (("files", {"size", "sha256"}), ("inputs", {"path"})):
+    for name, fields in _ENTRIES.items():
         for entry in manifest[name].values():
-            if not (isinstance(entry, dict) and fields <= entry.keys()):
-                raise ValueError(f"expected {name} with {', '.join(sorted(fields))}, found others")
-    place = f"{manifest['kind']}/{manifest['name']}-{manifest['digest']}"
-    if place != path:
-        raise ValueError(f"expected the manifest of {path}, found that of {place}")
+            known = entry if isinstance(entry, dict) else {}
+            if not all(isinstance(known.get(key), kind) for key, kind in fields.items()):
+                raise ValueError(f"expected {name} with {' and '.join(fields)}, found {entry!r}")
+    if manifest["attempt"] in ("", ".", "..") or "/" in manifest["attempt"]:
+        raise ValueError(f"expected the name of a folder as attempt, found {manifest['attempt']!r}")
+    own_path = f"{manifest['kind']}/{manifest['name']}-{manifest['digest']}"
+    if own_path != path:
+        raise ValueError(f"expected the manifest of {path}, found that of {own_path}")
     return manifest
 
 
@@ -127,7 +146,7 @@ class Inventory:
     """A storage at one moment."""
 
     store: Store
-    stored: Mapping[str, Stored]
+    places: Mapping[str, Place]
     """By path, in order: artifacts, and paths with attempts only."""
     tune: Mapping[str, Folder]
     """Ray Tune's folders, by name."""
@@ -135,29 +154,29 @@ class Inventory:
     @property
     def artifacts(self) -> dict[str, Artifact]:
         """Those whose manifest can be read, by path."""
-        return {path: each.artifact for path, each in self.stored.items() if each.artifact}
+        return {path: place.artifact for path, place in self.places.items() if place.artifact}
 
     @property
     def unreadable(self) -> dict[str, str]:
         """Why a manifest cannot be read, by path."""
-        return {path: each.problem for path, each in self.stored.items() if each.problem}
+        return {path: place.problem for path, place in self.places.items() if place.problem}
 
-    def named(self, text: str) -> Stored:
+    def named(self, text: str) -> Place:
         """The artifact of a path, an address, a name with digest, or the digest's first digits.
 
         Raises:
             ConfigError: there is none, or more than one.
         """
         address = f"/{text.rstrip('/')}"
-        whole = [p for p in self.stored if address.endswith(f"/{p}") or p.endswith(address)]
-        digests = [p for p in self.stored if text and p.rpartition("-")[2].startswith(text)]
+        whole = [p for p in self.places if address.endswith(f"/{p}") or p.endswith(address)]
+        digests = [p for p in self.places if text and p.rpartition("-")[2].startswith(text)]
         matches = whole or digests
         if len(matches) == 1:
-            return self.stored[matches[0]]
+            return self.places[matches[0]]
         if matches:
             listed = ", ".join(matches[:5]) + (", ..." if len(matches) > 5 else "")
             raise ConfigError(f"{text!r}: expected one artifact, found {len(matches)}: {listed}")
-        near = nearest(text, [n for path in self.stored for n in (path, path.partition("/")[2])])
+        near = nearest(text, [n for path in self.places for n in (path, path.partition("/")[2])])
         raise ConfigError(f"{self.store.shown}: no artifact {text!r}{near}")
 
     def behind(self, paths: set[str]) -> set[str]:
@@ -167,8 +186,8 @@ class Inventory:
         while waiting:
             if (path := waiting.pop()) not in reached:
                 reached.add(path)
-                each = self.stored.get(path)
-                inputs = each.artifact.manifest["inputs"] if each and each.artifact else {}
+                place = self.places.get(path)
+                inputs = place.artifact.manifest["inputs"] if place and place.artifact else {}
                 waiting += [entry["path"] for entry in inputs.values()]
         return reached
 
@@ -179,27 +198,34 @@ def inventory(store: Store) -> Inventory:
     Raises:
         ConfigError: the storage is not there or cannot be read.
     """
-    stored: dict[str, Stored] = {}
+    places: dict[str, Place] = {}
     tune: dict[str, Folder] = {}
     for info in _listed(store):
         folders = info.path.removeprefix(f"{store.root}/").split("/")
-        if folders[0] == TUNE and len(folders) > 1:
+        if folders[0] == TUNE and len(folders) > (1 if _is_folder(info) else 2):
             tune.setdefault(folders[1], Folder()).add(info, "/".join(folders[2:]))
         if folders[0].startswith("."):
             continue
         depth = next((n for n, f in enumerate(folders) if n and _ARTIFACT.fullmatch(f)), None)
-        if depth is None or not (below := folders[depth + 1 :]):
-            continue
-        path = "/".join(folders[: depth + 1])
-        each = stored.setdefault(path, Stored(store, path))
-        if below == [MANIFEST]:
-            each.has_manifest = True
-        elif len(below) > 1 or info.type == pafs.FileType.Directory:
-            each.attempts.setdefault(below[0], Folder()).add(info, "/".join(below[1:]))
-    held = {path: stored[path] for path in sorted(stored)}
+        if depth is not None:
+            path = "/".join(folders[: depth + 1])
+            places.setdefault(path, Place(store, path)).add(info, folders[depth + 1 :])
+    in_order = {path: places[path] for path in sorted(places)}
     with ThreadPoolExecutor(_READERS) as pool:
-        list(pool.map(Stored.read, held.values()))
-    return Inventory(store, {p: s for p, s in held.items() if s.has_manifest or s.attempts}, tune)
+        list(pool.map(Place.read, in_order.values()))
+    filled = {path: p for path, p in in_order.items() if p.has_manifest or p.attempts}
+    return Inventory(store, filled, tune)
+
+
+def place_at(store: Store, path: str) -> Place:
+    """What stands at an artifact's path now."""
+    place, base = Place(store, path), f"{store.root}/{path}"
+    for info in store.fs.get_file_info(
+        pafs.FileSelector(base, recursive=True, allow_not_found=True)
+    ):
+        place.add(info, info.path.removeprefix(f"{base}/").split("/"))
+    place.read()
+    return place
 
 
 def folder_at(store: Store, path: str) -> Folder:

@@ -9,7 +9,7 @@ import pytest
 from raypipe.commands.compare import plan_of
 from raypipe.commands.mine import steps_of
 from raypipe.commands.needs import needs_of
-from raypipe.commands.prune import ARTIFACTS, TUNE_FOLDERS, pruning_of, run
+from raypipe.commands.prune import ARTIFACTS, TUNE_FOLDERS, left_overs, run
 from raypipe.config import ConfigError, to_yaml
 from raypipe.recipe.experiment import Experiment
 from raypipe.recipe.reading import load
@@ -58,7 +58,7 @@ def test_every_job_of_a_recipe_counts(recipe, store):
 
 def inventory_of(store: Store) -> set[str]:
     try:
-        return set(inventory(store).stored)
+        return set(inventory(store).places)
     except ConfigError:
         return set()
 
@@ -161,7 +161,7 @@ def test_a_sweep_needs_all_that_it_made(swept, swept_recipe):
     """Whatever a job makes that is not listed here would be lost by pruning."""
     store = Store(str(swept_recipe.parent / "storage"))
     before = set(inventory(store).artifacts)
-    garbage = pruning_of(store, [str(swept_recipe)]).garbage
+    garbage = left_overs(store, [str(swept_recipe)]).garbage
     assert garbage[ARTIFACTS] == []
     assert len(garbage[TUNE_FOLDERS]) == 1  # the job has ended, so its folder goes at once
     needs = needs_of(str(swept_recipe), store)

@@ -18,8 +18,8 @@ from raypipe.commands.prune import (
     COPIES,
     TUNE_FOLDERS,
     Garbage,
-    Pruning,
-    pruning_of,
+    LeftOvers,
+    left_overs,
     run,
 )
 from raypipe.config import ConfigError
@@ -56,7 +56,7 @@ def recipes(monkeypatch) -> dict[str, set[str]]:
 
 def going(store: Store, keep=()) -> dict[str, list[str]]:
     """Paths by class, of the classes from which something goes."""
-    garbage = pruning_of(store, keep).garbage
+    garbage = left_overs(store, keep).garbage
     return {title: [each.path for each in entries] for title, entries in garbage.items() if entries}
 
 
@@ -111,9 +111,9 @@ def test_an_attempt_that_somebody_may_be_writing_stays(store, folder):
 
 def test_an_attempt_that_was_written_to_since_it_was_shown_stays(store, folder):
     attempt = leave_attempt(folder / "sums" / "sum-0123456789abcdef", "attempt-a")
-    pruning, said = pruning_of(store), []
+    left_over, said = left_overs(store), []
     os.utime(attempt / "part-00000.parquet")
-    assert pruning.run(said.append)
+    assert left_over.run(said.append)
     assert "sums/sum-0123456789abcdef stays: somebody uses it by now" in said
     assert f"freed: {ATTEMPTS}: 0, 0 B" in said
     assert (attempt / "part-00000.parquet").exists()
@@ -124,7 +124,7 @@ def test_attempts_beside_a_manifest_that_cannot_be_read_stay(store, folder):
     (folder / seven.step_path / MANIFEST).write_text("")
     aged(folder, 3)
     assert going(store) == {}
-    (note,) = [note for note in pruning_of(store).notes if seven.step_path in note]
+    (note,) = [note for note in left_overs(store).notes if seven.step_path in note]
     assert "its manifest cannot be read (expected JSON, found 0 bytes" in note
 
 
@@ -209,18 +209,18 @@ def test_what_an_attempt_reads_that_is_being_written_stays(store, folder, recipe
     step = Sum((Number(8, "eight"),), hint=Number(7, "seven"))
     with store.attempt(step, {"part0": eight}) as attempt:
         attempt.resume(lambda name, stream: False)
-        pruning = pruning_of(store, ["mine"])
-        assert [each.path for each in pruning.garbage[ARTIFACTS]] == [Sum((Number(7),)).path]
-        assert any("1 attempts may be written now" in note for note in pruning.notes)
+        left_over = left_overs(store, ["mine"])
+        assert [each.path for each in left_over.garbage[ARTIFACTS]] == [Sum((Number(7),)).path]
+        assert any("1 attempts may be written now" in note for note in left_over.notes)
 
 
 def test_an_artifact_that_was_made_again_since_it_was_shown_stays(store, folder, recipes):
     seven, _, eight = three(store)
     recipes["mine"] = {seven.step_path}
-    pruning, said = pruning_of(store, ["mine"]), []
+    left_over, said = left_overs(store, ["mine"]), []
     (folder / eight.step_path / MANIFEST).unlink()
     again = Builder(store).get(Number(8, "eight"))
-    assert pruning.run(said.append)
+    assert left_over.run(said.append)
     assert f"{eight.step_path} stays: somebody uses it by now" in said
     assert store.find(Number(8, "eight")) == again
 
@@ -229,7 +229,7 @@ def test_a_recipe_of_which_nothing_stands_keeps_all(store, folder, recipes):
     three(store)
     recipes["mine"] = {"sums/never-made"}
     with pytest.raises(ConfigError, match="--keep mine: expected artifacts of this recipe in"):
-        pruning_of(store, ["mine"])
+        left_overs(store, ["mine"])
 
 
 def test_what_cannot_be_removed_is_said_and_the_rest_goes(store):
@@ -237,7 +237,7 @@ def test_what_cannot_be_removed_is_said_and_the_rest_goes(store):
         raise PermissionError("not yours: s3://me:hunter2@bucket")
 
     entries, said = [Garbage("a", 10, refuses), Garbage("b", 20, lambda: True)], []
-    assert not Pruning(store, {ATTEMPTS: entries}).run(said.append)
+    assert not LeftOvers(store, {ATTEMPTS: entries}).run(said.append)
     assert said == [
         "a could not be removed: not yours: s3://bucket",
         f"freed: {ATTEMPTS}: 1, 20 B",

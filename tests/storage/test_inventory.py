@@ -20,6 +20,7 @@ from raypipe.storage.inventory import (
     damaged_files,
     folder_at,
     inventory,
+    place_at,
     size_text,
 )
 
@@ -47,29 +48,35 @@ def test_artifacts_attempts_and_folders_of_tune(store, folder):
     (folder / TUNE / "job-1234" / "trial").mkdir(parents=True)
     (folder / TUNE / "job-1234" / "trial" / "result.json").write_bytes(b"12345")
     (folder / TUNE / "job-1234" / TUNE_OVER).touch()
-    (folder / "search" / "name-0123456789abcdef").mkdir(parents=True)
+    (folder / TUNE / "a file").touch()
+    (folder / "search" / "name-0123456789abcdef" / "no attempt").mkdir(parents=True)
     (folder / "search" / "name-0123456789abcdef" / "trial-00000.json").write_text("{}")
-    found = inventory(store)
-    assert found.artifacts == {each.step_path: each for each in (eight, seven, total)}
-    assert list(found.stored) == sorted([*found.artifacts, "sums/sum-0123456789abcdef"])
-    unnamed = {path: {n: f.size for n, f in s.unnamed.items()} for path, s in found.stored.items()}
-    assert {path: sizes for path, sizes in unnamed.items() if sizes} == {
+    contents = inventory(store)
+    assert contents.artifacts == {each.step_path: each for each in (eight, seven, total)}
+    assert list(contents.places) == sorted([*contents.artifacts, "sums/sum-0123456789abcdef"])
+    unnamed = {
+        path: {name: attempt.size for name, attempt in place.unnamed.items()}
+        for path, place in contents.places.items()
+        if place.unnamed
+    }
+    assert unnamed == {
         "sums/sum-0123456789abcdef": {"attempt-a": 30},
         eight.step_path: {"attempt-b": 20},
     }
-    assert found.stored[seven.step_path].size == 1 and found.unreadable == {}
-    assert {name: tune.size for name, tune in found.tune.items()} == {"job-1234": 5}
-    assert TUNE_OVER in found.tune["job-1234"].files
-    assert folder_at(store, f"{TUNE}/job-1234") == found.tune["job-1234"]
+    assert contents.places[seven.step_path].size == 1 and contents.unreadable == {}
+    assert {name: tune.size for name, tune in contents.tune.items()} == {"job-1234": 5}
+    assert TUNE_OVER in contents.tune["job-1234"].files
+    assert folder_at(store, f"{TUNE}/job-1234") == contents.tune["job-1234"]
+    assert all(place_at(store, path) == place for path, place in contents.places.items())
 
 
 def test_snapshots_of_an_unfinished_stage_are_no_artifacts(store, folder):
     step = folder / "checkpoint/bert-0123456789abcdef/train-0123456789abcdef/step-7"
     step.mkdir(parents=True)
     (step / MANIFEST).write_text("{}")
-    (stored,) = inventory(store).stored.values()
-    assert stored.path == "checkpoint/bert-0123456789abcdef" and not stored.has_manifest
-    assert list(stored.unnamed) == ["train-0123456789abcdef"]
+    (place,) = inventory(store).places.values()
+    assert place.path == "checkpoint/bert-0123456789abcdef" and not place.has_manifest
+    assert list(place.unnamed) == ["train-0123456789abcdef"]
 
 
 @pytest.mark.parametrize(
@@ -81,19 +88,31 @@ def test_snapshots_of_an_unfinished_stage_are_no_artifacts(store, folder):
         (lambda text: b"{}", "expected the field 'kind', found 'None'"),
         (lambda text: b"[]", "expected fields, found a list"),
         (lambda text: text.replace(b'"files": {', b'"files": {"x": 1, '), "expected files with"),
+        (lambda text: text.replace(b'"size": 1', b'"size": "1"'), "with size and sha256, found {"),
         (lambda text: text.replace(b"seven", b"eight"), "found that of numbers/eight-"),
+        (lambda text: text.replace(b'"attempt-', b'"../attempt-'), "expected the name of a folder"),
     ],
-    ids=["empty", "cut", "zeros", "no field", "a list", "a wrong file", "another's"],
+    ids=[
+        "empty",
+        "cut",
+        "zeros",
+        "no field",
+        "a list",
+        "a wrong file",
+        "a wrong size",
+        "another's",
+        "elsewhere",
+    ],
 )
 def test_a_manifest_that_cannot_be_read_is_named(store, folder, damage, problem):
     seven, total, _ = three(store)
     manifest = folder / seven.step_path / MANIFEST
     manifest.write_bytes(damage(manifest.read_bytes()))
-    found = inventory(store)
-    assert set(found.unreadable) == {seven.step_path}
-    assert problem in found.unreadable[seven.step_path]
-    assert total.step_path in found.artifacts
-    assert found.stored[seven.step_path].unnamed == {}  # who knows which one it named
+    contents = inventory(store)
+    assert set(contents.unreadable) == {seven.step_path}
+    assert problem in contents.unreadable[seven.step_path]
+    assert total.step_path in contents.artifacts
+    assert contents.places[seven.step_path].unnamed == {}  # who knows which one it named
 
 
 def test_files_that_are_not_what_was_committed(store, folder):
@@ -117,7 +136,7 @@ def test_files_that_are_not_what_was_committed(store, folder):
 
 def test_an_artifact_is_named_in_many_ways(store):
     seven, *_ = three(store)
-    found = inventory(store)
+    contents = inventory(store)
     for text in (
         seven.step_path,
         f"seven-{seven.digest}",
@@ -127,11 +146,11 @@ def test_an_artifact_is_named_in_many_ways(store):
         f"{seven.uri}/",
         f"s3://elsewhere/{seven.step_path}",
     ):
-        assert found.named(text).artifact == seven
+        assert contents.named(text).artifact == seven
     with pytest.raises(ConfigError, match="did you mean 'seven-"):
-        found.named(f"sevn-{seven.digest}")
+        contents.named(f"sevn-{seven.digest}")
     with pytest.raises(ConfigError, match="no artifact ''"):
-        found.named("")
+        contents.named("")
     Builder(store).get(Number(7, "again"))
     with pytest.raises(ConfigError, match=r"expected one artifact, found 2: numbers/again-"):
         inventory(store).named(seven.digest)
