@@ -52,6 +52,7 @@ ONLY_IN = {
 HEAVY = ["ray", "transformers", "mlflow", "ir_datasets", "bm25s", "torch.distributed.tensor"]
 
 SAME_NAME = {
+    "artifacts": "what they are, and the command that lists, verifies and prunes them",
     "base": "the contract of a package's choices",
     "bi_encoder": "the model, and the teacher that uses it",
     "checks": "of models, and of whole recipes before work",

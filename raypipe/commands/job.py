@@ -21,7 +21,7 @@ from raypipe.recipe.trials import Trial
 from raypipe.storage.builder import Builder
 from raypipe.sweep.plan import Plan, training_sets
 from raypipe.sweep.report_facts import alarms_of, curves_of, links_of, reference_of, set_facts
-from raypipe.sweep.runner import Runner
+from raypipe.sweep.runner import Runner, tune_over
 from raypipe.sweep.table_rows import baselines, trained_rows
 from raypipe.sweep.tracked_rows import log_plain_row
 from raypipe.tracking.recorder import Kind
@@ -92,7 +92,10 @@ def run_study(study: Study, builder: Builder, say: Say) -> Result:
         say(line)
 
     def work(relay: Relay, run_id: str) -> Result:
-        return StudyJob(study, builder, relay, run_id, say).run()
+        try:
+            return StudyJob(study, builder, relay, run_id, say).run()
+        finally:
+            tune_over(run_id, builder.store, study.experiment.name)
 
     return tracked(study.experiment, say, work)
 

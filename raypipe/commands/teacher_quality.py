@@ -7,7 +7,7 @@ is judged by these queries, and so are the first stages beside it.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Set
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -107,17 +107,29 @@ def teacher_quality(
     """
     qualities = []
     for stages, data in sets.items():
-        roles = {"teacher": data.teacher, "filter teacher": data.filter_teacher}
-        if roles["filter teacher"] == data.teacher:
-            del roles["filter teacher"]
-        for role, teacher in roles.items():
-            if teacher is None:
-                continue
+        for role, teacher in _teachers(data).items():
             measured = _Measured(experiment, data, teacher, builder, say)
             qualities.append(measured.quality(stages, role))
             for line in qualities[-1].lines():
                 say(line)
     return qualities
+
+
+def quality_steps(
+    experiment: Experiment, sets: Mapping[str, TrainingData], builder: Builder
+) -> Iterator[Step]:
+    """The steps that `teacher_quality` reads; none is made."""
+    for data in sets.values():
+        for teacher in _teachers(data).values():
+            yield from _Measured(experiment, data, teacher, builder, lambda line: None).steps()
+
+
+def _teachers(data: TrainingData) -> dict[str, Teacher]:
+    """The distinct teachers of a training set, by role."""
+    roles = {"teacher": data.teacher, "filter teacher": data.filter_teacher}
+    if roles["filter teacher"] == data.teacher:
+        del roles["filter teacher"]
+    return {role: teacher for role, teacher in roles.items() if teacher is not None}
 
 
 @dataclass(frozen=True)
@@ -185,8 +197,14 @@ class _Measured:
             "evaluated_value": self.experiment.first_stage("validation"),
         }
 
+    def steps(self) -> list[Step]:
+        return [self._metrics(run) for run in self._runs().values()]
+
+    def _metrics(self, run: Step) -> Metrics:
+        return Metrics(run, self._queries, (MEASURE,))
+
     def _mean(self, run: Step, measured: Set[str]) -> float:
-        table = self.builder.get(Metrics(run, self._queries, (MEASURE,))).table()
+        table = self.builder.get(self._metrics(run)).table()
         columns = (table[name].to_pylist() for name in ("query_id", "value"))
         values = [value for query_id, value in zip(*columns, strict=True) if query_id in measured]
         return sum(values) / len(values)

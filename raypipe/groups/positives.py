@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from raypipe.datasets.steps import Collection, Queries
 from raypipe.groups.negatives import OTHER, readable_qrels
 from raypipe.storage.artifacts import Attempt, Step
+from raypipe.storage.parts import part_name
 from raypipe.tables.rows import Rows
 
 POSITIVES = pa.schema([("query_id", pa.string()), ("doc_ids", pa.list_(pa.string()))])
@@ -53,7 +54,7 @@ class Positives(Step):
         ]
         positives = pa.Table.from_pylist([r for r in rows if r["doc_ids"]], schema=POSITIVES)
         for number, table in enumerate([positives, *self._further(attempt)]):
-            attempt.put_table(table, f"part-{number:05d}.parquet")
+            attempt.put_table(table, part_name(number))
         return {
             "queries": len(positives),
             "positives": sum(len(row["doc_ids"]) for row in rows),

@@ -28,6 +28,7 @@ from raypipe.groups.triple_groups import Array, Judged, group_parts
 from raypipe.progress import counting
 from raypipe.storage.artifacts import Attempt, Step
 from raypipe.storage.files import check_files, file_checksum, full_paths
+from raypipe.storage.parts import part_name
 from raypipe.tables.text_columns import read_blocks
 from raypipe.tables.text_table import TextTable
 
@@ -160,7 +161,7 @@ class TripleGroups(Step):
             counts["pairs"] += len(part.docs)
             has_group[part.queries] = True
             table = part.table(judged, query_set, collection, self.label, positive)
-            attempt.put_table(table, f"part-{number:05d}.parquet")
+            attempt.put_table(table, part_name(number))
         if not counts["groups"]:
             raise ConfigError(
                 f"triples {self.file or self.dataset}: no triple is of a query and documents that "

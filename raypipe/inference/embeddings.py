@@ -19,6 +19,7 @@ from raypipe.inference.tokens import Tokens, load_tokenizer
 from raypipe.models.bi_encoder import BiEncoder, prefix_ids
 from raypipe.resources import Context
 from raypipe.storage.artifacts import Artifact, Attempt, Step
+from raypipe.storage.parts import arrow_parts
 from raypipe.tables.chunks import Counts, Work, run_chunks
 
 CHUNK = 4096
@@ -131,8 +132,8 @@ class Vectors:
         self.starts: list[int] = []
         """Row number of every part's first row."""
         self._total = 0
-        for path in sorted(folder.glob("part-*.arrow")):
-            column = pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0).column(0)
+        for reader in arrow_parts(folder):
+            column = reader.get_batch(0).column(0)
             self.starts.append(self._total)
             self.parts.append(column.flatten().to_numpy().reshape(len(column), -1))
             self._total += len(column)

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from raypipe.storage.parts import arrow_parts
+
 Ids = np.ndarray[Any, Any]
 
 
@@ -25,8 +27,8 @@ class TokenReader:
         self._starts: list[int] = []
         self._shards: list[tuple[Ids, Ids]] = []
         total = 0
-        for path in sorted(folder.glob("part-*.arrow")):
-            column = pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0).column(0)
+        for reader in arrow_parts(folder):
+            column = reader.get_batch(0).column(0)
             offsets = column.offsets.to_numpy()
             self._starts.append(total)
             self._shards.append((offsets, column.values.to_numpy()))

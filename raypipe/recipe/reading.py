@@ -41,8 +41,7 @@ def load(cls: type[C], path: str | Path, overrides: Iterable[str] = ()) -> C:
     Raises:
         ConfigError: the file is missing or not YAML, a key or value is unknown or out of range.
     """
-    path = Path(path)
-    tree = _read(path, ())
+    tree = written(path)
     for text in overrides:
         key, equals, value = text.partition("=")
         if not equals or not key.strip():
@@ -56,6 +55,15 @@ def load(cls: type[C], path: str | Path, overrides: Iterable[str] = ()) -> C:
                 f"override {text!r}: the value is not valid YAML; put it in quotes"
             ) from None
     return validate(cls, expand_variables(tree, ""), str(path))
+
+
+def written(path: str | Path) -> dict[str, Any]:
+    """The fields that a recipe and its bases set, before defaults and variables are filled in.
+
+    Raises:
+        ConfigError: a file is missing or not YAML, or a recipe is its own base.
+    """
+    return _read(Path(path), ())
 
 
 def _read(path: Path, below: tuple[Path, ...]) -> dict[str, Any]:

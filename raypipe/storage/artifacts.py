@@ -24,16 +24,18 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
-from raypipe.config import digest
+from raypipe.config import ConfigError, digest
 from raypipe.storage.attempts import AttemptFolder, attempt_folders, is_note
 from raypipe.storage.cache import RemoteFolder, localize, localized
 from raypipe.storage.liveness import LEASE_S, AttemptState, Heartbeat, has_writer, states
 from raypipe.storage.manifest import FORMAT, MANIFEST, as_bytes, parsed, versions
+from raypipe.storage.parts import in_order
 from raypipe.storage.root import StorageRoot
 from raypipe.storage.sweeping import is_marked, sweep
 from raypipe.storage.verified import damage, remember
 
-_INPUTS = ".inputs.json"
+INPUTS = ".inputs.json"
+"""A note: by name of input, path and checksum of the artifact that an attempt reads."""
 
 
 class Step:
@@ -115,7 +117,8 @@ class Artifact:
 
     @property
     def files(self) -> list[str]:
-        return sorted(self.manifest["files"])
+        """Names in order, see `parts.in_order`."""
+        return in_order(self.manifest["files"])
 
     def read(self, name: str) -> bytes:
         """The content of one small file; no file is copied to this machine."""
@@ -176,8 +179,11 @@ class Store(StorageRoot):
                 content: bytes = stream.read()
         except (FileNotFoundError, NotADirectoryError):
             return None, None
-        manifest = parsed(content)
-        if manifest is None:
+        try:
+            manifest = parsed(content, step.path)
+        except ConfigError:
+            raise
+        except ValueError:
             warnings.warn(f"{path} is damaged: made again", stacklevel=3)
             return None, content
         base = f"{self.root}/{step.path}/{manifest['attempt']}"
@@ -197,6 +203,7 @@ class Store(StorageRoot):
         self.fs.create_dir(attempt.base, recursive=True)
         try:
             with Heartbeat(self, attempt.base):
+                attempt.record_inputs()
                 yield attempt
         except BaseException:
             if not attempt.resumable:
@@ -235,15 +242,13 @@ class Attempt(AttemptFolder):
         Returns:
             The names taken over. From now on an error leaves this attempt's files as well.
         """
-        taken: list[str] = []
+        taken: set[str] = set()
         for folder in self._alike():
             with contextlib.suppress(FileNotFoundError):  # swept away meanwhile
                 for path in self.store.files(folder):
                     name = path.removeprefix(f"{folder}/")
                     if name not in taken and not is_note(name) and self._accepted(path, accept):
-                        taken.append(name)
-        with self.open(_INPUTS) as sink:
-            sink.write(self._input_record())
+                        taken.add(name)
         self.resumable = True
         self.expected |= set(taken)
         return sorted(taken)
@@ -274,10 +279,15 @@ class Attempt(AttemptFolder):
         """Folders of other attempts at this artifact that read the same inputs."""
         for folder in self.others():
             with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-                with self.store.fs.open_input_stream(f"{folder}/{_INPUTS}") as stream:
+                with self.store.fs.open_input_stream(f"{folder}/{INPUTS}") as stream:
                     same = stream.read() == self._input_record()
                 if same:
                     yield folder
+
+    def record_inputs(self) -> None:
+        """Note what this attempt reads, for later attempts and for whoever prunes the storage."""
+        with self.open(INPUTS) as sink:
+            sink.write(self._input_record())
 
     def _input_record(self) -> bytes:
         return json.dumps(self._input_checksums()).encode()

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from raypipe.storage.conditional import sync, sync_folders
 from raypipe.storage.files import sha256
+from raypipe.storage.parts import part_name
 from raypipe.storage.root import StorageRoot
 
 _UNFINISHED = ".unfinished-"
@@ -65,9 +66,9 @@ class AttemptFolder:
         finally:
             staged.unlink(missing_ok=True)
 
-    def put_table(self, table: pa.Table, name: str = "part-00000.parquet") -> None:
+    def put_table(self, table: pa.Table, name: str | None = None) -> None:
         """Write a table as one Parquet file; the default name is that of a single part."""
-        with self.open(name) as sink:
+        with self.open(name or part_name(0)) as sink:
             pq.write_table(table, sink)
 
     def put_directory(self, folder: Path) -> None:

@@ -269,8 +269,7 @@ def _make_room(copy: _Copy, remote: RemoteFolder) -> None:
     """
     _sweep()
     shutil.rmtree(copy.part, ignore_errors=True)
-    chosen, need = chosen_limit(), remote.size
-    limit = shutil.disk_usage(_root()).total // 2 if chosen is None else chosen
+    limit, need = _limit(), remote.size
     sizes = {other: other.size for other in _copies() if other != copy}
     coming = sum(max(sizes[c] - c.written, 0) for c in sizes if not c.whole())
     below_limit = limit - sum(sizes.values())
@@ -326,6 +325,44 @@ def _sweep() -> None:
     for copy in _copies():
         if not copy.whole() and not copy.in_use():
             copy.discard()
+
+
+def surplus() -> dict[str, int]:
+    """Bytes of the copies without which all others are below the limit, by their path in the cache.
+
+    They are half-filled copies of dead processes, and the least recently used of those that no
+    process uses.
+
+    Raises:
+        ConfigError: $RAYPIPE_CACHE_GB is no positive number.
+    """
+    if not _root().is_dir():
+        return {}
+    with _alone():
+        free = [copy for copy in _copies() if not copy.in_use()]
+        above = sum(copy.size for copy in _copies()) - _limit()
+        going: dict[_Copy, int] = {}
+        for copy in sorted(free, key=lambda copy: (copy.whole(), copy.last_use)):
+            if not copy.whole() or above > 0:
+                above -= copy.size
+                going[copy] = copy.written
+        return {str(copy.folder.relative_to(_root())): size for copy, size in going.items()}
+
+
+def discard(path: str) -> bool:
+    """Remove the copy at a path that `surplus` gave; False if it is gone or in use by now."""
+    with _alone():
+        copy = _Copy(_root() / path)
+        if not copy.marker.exists() or copy.in_use():
+            return False
+        copy.discard()
+    return True
+
+
+def _limit() -> int:
+    """Bytes of all copies together, at most."""
+    chosen = chosen_limit()
+    return shutil.disk_usage(_root()).total // 2 if chosen is None else chosen
 
 
 def chosen_limit() -> int | None:

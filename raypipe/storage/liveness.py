@@ -121,7 +121,8 @@ def _old_state(root: StorageRoot, folder: str, now_ns: int) -> AttemptState:
     times = [info.mtime_ns or 0 for info in infos if info.type == pafs.FileType.File]
     newest = max(times, default=root.fs.get_file_info(folder).mtime_ns or now_ns)
     abandoned = now_ns - newest > (_OLD_LEASE_S if times else LEASE_S) * 1e9
-    return AttemptState(folder, newest, bool(times) and not abandoned, abandoned, False, None)
+    alive = bool(times) and not abandoned
+    return AttemptState(folder, newest, alive, abandoned, abandoned, None)
 
 
 def _storage_time(root: StorageRoot, folder: str) -> int:

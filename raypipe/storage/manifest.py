@@ -13,55 +13,61 @@ from raypipe.config import ConfigError
 
 MANIFEST = "manifest.json"
 FORMAT = 1
-_TEXTS = ("digest", "kind", "name", "attempt")
-_MAPPINGS = ("files", "inputs", "counts", "spec")
+_FIELDS = {
+    **dict.fromkeys(("kind", "name", "digest", "attempt", "written"), str),
+    **dict.fromkeys(("files", "inputs", "counts", "spec"), dict),
+}
+_ENTRIES: dict[str, dict[str, type]] = {
+    "files": {"size": int, "sha256": str},
+    "inputs": {"path": str},
+}
 _VERSIONED = (
     *("raypipe", "ray", "torch", "transformers", "tokenizers", "pyarrow", "numpy", "bm25s"),
     *("PyStemmer", "faiss-cpu", "vllm"),
 )
 
 
-def parsed(text: bytes) -> dict[str, Any] | None:
-    """The manifest; None if the file is empty, cut off, or holds anything else.
+def parsed(text: bytes, path: str) -> dict[str, Any]:
+    """The manifest that stands at an artifact's path, <kind>/<name>-<digest>.
 
     Raises:
+        ValueError: the file is empty, cut off, or holds anything else; what was expected and found.
         ConfigError: a later version of raypipe wrote it.
     """
+    manifest = _fields_of(text)
+    found = manifest.get("format")
+    if isinstance(found, int) and found > FORMAT:
+        raise ConfigError(
+            f"artifact {path}: expected a manifest of format {FORMAT}, found {found}, which a "
+            "newer raypipe wrote; install that, or set another storage="
+        )
+    for name, kind in _FIELDS.items():
+        if not isinstance(manifest.get(name), kind):
+            raise ValueError(f"expected the field {name!r}, found {str(manifest.get(name))[:40]!r}")
+    for name, fields in _ENTRIES.items():
+        for entry in manifest[name].values():
+            known = entry if isinstance(entry, dict) else {}
+            if not all(isinstance(known.get(key), kind) for key, kind in fields.items()):
+                raise ValueError(f"expected {name} with {' and '.join(fields)}, found {entry!r}")
+    if manifest["attempt"] in ("", ".", "..") or "/" in manifest["attempt"]:
+        raise ValueError(f"expected the name of a folder as attempt, found {manifest['attempt']!r}")
+    for name in manifest["files"]:
+        if name.startswith("/") or ".." in name.split("/"):
+            raise ValueError(f"expected files of the artifact's own, found {name!r}")
+    own_path = f"{manifest['kind']}/{manifest['name']}-{manifest['digest']}"
+    if own_path != path:
+        raise ValueError(f"expected the manifest of {path}, found that of {own_path}")
+    return manifest
+
+
+def _fields_of(text: bytes) -> dict[str, Any]:
     try:
         manifest = json.loads(text)
     except (ValueError, RecursionError):
-        return None
-    found = manifest.get("format") if isinstance(manifest, dict) else None
-    if isinstance(found, int) and found > FORMAT:
-        raise ConfigError(
-            f"artifact {manifest.get('name')}: expected a manifest of format {FORMAT}, found "
-            f"{found}, which a newer raypipe wrote; install that, or set another storage="
-        )
-    return manifest if _is_manifest(manifest) else None
-
-
-def _is_manifest(manifest: Any) -> bool:
-    return (
-        isinstance(manifest, dict)
-        and all(isinstance(manifest.get(name), str) and manifest[name] for name in _TEXTS)
-        and all(isinstance(manifest.get(name), dict) for name in _MAPPINGS)
-        and _is_below(manifest["attempt"])
-        and all(_is_below(name) and _is_file(meta) for name, meta in manifest["files"].items())
-    )
-
-
-def _is_below(name: str) -> bool:
-    """Whether a path stays below the folder that it is relative to."""
-    return not name.startswith("/") and ".." not in name.split("/")
-
-
-def _is_file(meta: Any) -> bool:
-    """Whether the entry holds a file's size and checksum."""
-    return (
-        isinstance(meta, dict)
-        and isinstance(meta.get("size"), int)
-        and isinstance(meta.get("sha256"), str)
-    )
+        raise ValueError(f"expected JSON, found {len(text)} bytes that are none") from None
+    if not isinstance(manifest, dict):
+        raise ValueError(f"expected fields, found a {type(manifest).__name__}")
+    return manifest
 
 
 def as_bytes(manifest: Mapping[str, Any]) -> bytes:

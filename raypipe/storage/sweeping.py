@@ -21,8 +21,14 @@ _MARK = ".swept-"
 
 
 def abandoned(root: StorageRoot, path: str) -> list[AttemptState]:
-    """Attempts below an artifact's path that its manifest does not name and nobody writes."""
-    committed = _committed(root, path)
+    """Attempts below an artifact's path that its manifest does not name and nobody writes.
+
+    None, if the manifest cannot be read: it may name any of them.
+    """
+    try:
+        committed = _committed(root, path)
+    except ValueError:
+        return []
     folders = [f for f in attempt_folders(root, path) if f.rpartition("/")[2] != committed]
     return [state for state in states(root, folders) if state.abandoned]
 
@@ -53,10 +59,13 @@ def _removed(root: StorageRoot, path: str, state: AttemptState) -> bool:
 
 
 def _committed(root: StorageRoot, path: str) -> str:
-    """The attempt that the manifest below a path names; "" without a readable manifest."""
+    """The attempt that the manifest below a path names; "" without a manifest.
+
+    Raises:
+        ValueError: the manifest cannot be read.
+    """
     try:
         with root.fs.open_input_stream(f"{root.root}/{path}/{MANIFEST}") as stream:
-            manifest = parsed(stream.read())
+            return str(parsed(stream.read(), path)["attempt"])
     except (FileNotFoundError, NotADirectoryError):
         return ""
-    return "" if manifest is None else str(manifest["attempt"])

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import pyarrow.fs as pafs
 from ray.tune.search import Searcher
 
 from raypipe.config import ConfigError
 from raypipe.recipe.trials import Trial
 from raypipe.resources import Context
+from raypipe.storage.artifacts import Store
 from raypipe.storage.builder import Builder
 from raypipe.storage.claims import Claims
+from raypipe.storage.inventory import TUNE, TUNE_OVER
 from raypipe.storage.root import StorageRoot
 from raypipe.sweep.plan import Readiness
 from raypipe.sweep.run_trial import Work, last_line, run_trial
@@ -180,11 +184,24 @@ def tune_run(parent: str, storage: StorageRoot, name: str, retries: int) -> Any:
     from ray import tune
 
     return tune.RunConfig(
-        name=f"{name}-{parent[:8]}",
-        storage_path=storage.below(".tune"),
+        name=_tune_folder(parent, name),
+        storage_path=storage.below(TUNE),
         failure_config=tune.FailureConfig(max_failures=retries),
         verbose=0,
     )
+
+
+def _tune_folder(parent: str, name: str) -> str:
+    return f"{name}-{parent[:8]}"
+
+
+def tune_over(parent: str, store: Store, name: str) -> None:
+    """Mark Tune's folder of a job that ends, if it has one: nobody needs the folder any more."""
+    folder = f"{store.root}/{TUNE}/{_tune_folder(parent, name)}"
+    with contextlib.suppress(OSError):
+        if store.fs.get_file_info(folder).type == pafs.FileType.Directory:
+            with store.fs.open_output_stream(f"{folder}/{TUNE_OVER}"):
+                pass
 
 
 def _trainable(

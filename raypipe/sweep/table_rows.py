@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from raypipe.config import ConfigError
@@ -27,24 +28,27 @@ def baselines(
 
     A teacher that knows none of some set's queries (a file of training queries) has no row.
     """
+    rows = []
+    for name, kind, run in baseline_runs(experiment):
+        try:
+            rows.append(_baseline(name, kind, run, experiment, builder, roles))
+        except ConfigError as error:
+            if kind != "teacher":
+                raise
+            say(f"no row {name!r}: {error}")
+    return rows
+
+
+def baseline_runs(experiment: Experiment) -> Iterator[tuple[str, Kind, Callable[[str], Step]]]:
+    """Name and kind of each row that needs no training, and what makes its run of a test set."""
     first, *teacher = fixed_rows(experiment)
-    rows = [_baseline(first, "first_stage", experiment.first_stage, experiment, builder, roles)]
+    yield first, "first_stage", experiment.first_stage
     backbone = Backbone(experiment.model.backbone)
     if backbone.has_scorer and experiment.model.keep_layers is None:
-
-        def zero_shot(role: str) -> Step:
-            return experiment.run_of(backbone, role)
-
-        name = f"zero-shot: {backbone.name}"
-        rows.append(_baseline(name, "zero_shot", zero_shot, experiment, builder, roles))
+        yield f"zero-shot: {backbone.name}", "zero_shot", partial(experiment.run_of, backbone)
     for name in teacher:
-        try:
-            run = experiment.teacher_run
-            rows.append(_baseline(name, "teacher", run, experiment, builder, roles))
-        except ConfigError as error:
-            say(f"no row {name!r}: {error}")
-    rows.append(_baseline("oracle", "oracle", experiment.oracle, experiment, builder, roles))
-    return rows
+        yield name, "teacher", experiment.teacher_run
+    yield "oracle", "oracle", experiment.oracle
 
 
 def _baseline(

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from raypipe.resources import Context
 from raypipe.storage.artifacts import Attempt
+from raypipe.storage.parts import part_name
 from raypipe.tables.fingerprint import fingerprint
 
 Counts = dict[str, int]
@@ -48,7 +49,7 @@ class Chunk:
 
     @property
     def file(self) -> str:
-        return f"part-{self.number:05d}.{self.suffix}"
+        return part_name(self.number, self.suffix)
 
     def write(self, work: Work, attempt: Attempt) -> Counts:
         """Do the work and write the file with its counters inside.
@@ -176,7 +177,7 @@ def _plan(
         total.update(counts or {})
         return counts is not None
 
-    taken = attempt.resume(accept)
+    taken = set(attempt.resume(accept))
     attempt.expected |= chunks.keys()
     if taken:
         total["chunks_taken_over"] = len(taken)

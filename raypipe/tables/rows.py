@@ -7,7 +7,7 @@ from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from functools import cached_property
-from itertools import accumulate, pairwise
+from itertools import accumulate, groupby, islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -120,8 +120,8 @@ class _QueryRows:
 def unpacked(paths: Sequence[Path], columns: Sequence[str] | None) -> list[pa.Table]:
     """Each Parquet file as a memory-mapped table of one piece.
 
-    The maps are of temporary files below $TMPDIR that are unlinked at once: a process that is
-    killed leaves none behind.
+    Files of one schema share a map, of which a process may have 65,530. The maps are of temporary
+    files below $TMPDIR that are unlinked at once: a process that is killed leaves none behind.
 
     Args:
         columns: the columns to read; None reads all.
@@ -129,12 +129,19 @@ def unpacked(paths: Sequence[Path], columns: Sequence[str] | None) -> list[pa.Ta
     Raises:
         OSError: the disk is full.
     """
-    tables = []
+    tables: list[pa.Table] = []
+    parts = (pq.read_table(path, columns=columns).combine_chunks() for path in paths)
+    plain = (part.replace_schema_metadata() for part in parts)
     with tempfile.TemporaryDirectory(prefix="raypipe-rows-") as folder:
-        for number, path in enumerate(paths):
-            table = pq.read_table(path, columns=columns).combine_chunks()
-            copy = str(Path(folder) / str(number))
-            with pa.ipc.new_file(copy, table.schema) as writer:
-                writer.write_table(table)
-            tables.append(pa.ipc.open_file(pa.memory_map(copy)).read_all())
+        for schema, alike in groupby(plain, key=lambda part: part.schema):
+            copy, batches = str(Path(folder) / str(len(tables))), []
+            with pa.ipc.new_file(copy, schema) as writer:
+                for part in alike:
+                    batches.append(len(part.to_batches()))
+                    writer.write_table(part)
+            reader = pa.ipc.open_file(pa.memory_map(copy))
+            numbers = iter(range(reader.num_record_batches))
+            for count in batches:
+                mapped = [reader.get_batch(number) for number in islice(numbers, count)]
+                tables.append(pa.Table.from_batches(mapped, schema))
     return tables

@@ -20,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 
 from raypipe.storage.artifacts import Attempt
+from raypipe.storage.parts import part_name
 from raypipe.tables.flat import FLAT, nest, settle
 from raypipe.tables.text_table import TextTable
 
@@ -157,7 +158,7 @@ def write_lists(
         counts.update(kept=settled.num_rows, unknown_documents=unknown)
         ids = query_ids[chunk * CHUNK : (chunk + 1) * CHUNK]
         counts.update(_count(known, len(ids)))
-        attempt.put_table(table(known, ids), f"part-{chunk:05d}.parquet")
+        attempt.put_table(table(known, ids), part_name(chunk))
     return counts
 
 

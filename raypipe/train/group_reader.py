@@ -9,6 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 
+from raypipe.storage.parts import arrow_parts
+
 Array = np.ndarray[Any, Any]
 
 
@@ -16,9 +18,7 @@ class GroupReader:
     """A groups artifact, memory-mapped: arrays per group by row number."""
 
     def __init__(self, folder: Path) -> None:
-        paths = sorted(folder.glob("part-*.arrow"))
-        tables = [pa.ipc.open_file(pa.memory_map(str(p))).read_all() for p in paths]
-        self.table = pa.concat_tables(tables)
+        self.table = pa.concat_tables([reader.read_all() for reader in arrow_parts(folder)])
         column = {name: self.table.column(name) for name in self.table.column_names}
         self._queries: Array = column["query_index"].to_numpy()
         self._offsets, self._docs = _flat(column["doc_indices"])

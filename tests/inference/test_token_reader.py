@@ -43,6 +43,15 @@ def test_more_shards_than_one_digit(tmp_path):
     assert lists(reader) == [[n] for n in range(12)]
 
 
+def test_shards_keep_their_order_beyond_five_digits(tmp_path):
+    numbers = [0, 9_999, 10_000, 99_999, 100_000, 100_001]
+    for number in numbers:
+        table = token_table([[number]], 1 << 20)
+        with pa.ipc.new_file(str(tmp_path / f"part-{number:05d}.arrow"), table.schema) as writer:
+            writer.write_table(table)
+    assert lists(TokenReader(tmp_path)) == [[number] for number in numbers]
+
+
 @settings(deadline=None, max_examples=30, database=None)
 @given(
     st.lists(

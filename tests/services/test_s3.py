@@ -1,4 +1,4 @@
-"""Storage on S3 (moto): a whole sweep, and the same again."""
+"""Storage on S3 (moto): a whole sweep, and the same again; what stands there, listed and pruned."""
 
 from __future__ import annotations
 
@@ -9,7 +9,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from pyarrow.fs import FileSelector, FileType
 from servers import answers, end, free_port, until
+from stores import three
+
+from raypipe.commands import needs, prune
+from raypipe.storage.artifacts import Store
+from raypipe.storage.inventory import TUNE, TUNE_OVER, inventory
+from raypipe.storage.manifest import MANIFEST
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.services
@@ -66,3 +73,37 @@ def test_a_sweep_on_s3(s3, recipe, tmp_path):
         return [re.sub(r"\(reused\)| +", "", line) for line in row.findall(text)]
 
     assert figures(first) and [f[:20] for f in figures(first)] == [f[:20] for f in figures(again)]
+
+
+def test_a_bucket_is_listed_verified_and_pruned(s3, command, monkeypatch, tmp_path):
+    for name, value in s3.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("RAYPIPE_HOME", str(tmp_path))
+    store = Store("s3://raypipe/pruned")
+    seven, total, eight = three(store)
+    base = f"{store.root}/{eight.step_path}/attempt-left"
+    tune = f"{store.root}/{TUNE}/job-1234"
+    for path in (f"{base}/part-00000.parquet", f"{tune}/trial/result.json", f"{tune}/{TUNE_OVER}"):
+        with store.fs.open_output_stream(path) as out:
+            out.write(b"left over")
+    for name in (".writer", ".ended"):
+        with store.fs.open_output_stream(f"{base}/{name}"):
+            pass
+    words = ("--storage", store.uri)
+    listed = command("artifacts.py", "list", *words).stdout
+    assert f"total: 3 artifacts, 3 B in {store.uri}" in listed
+    assert "beside them: 1 attempt, 9 B; see prune" in listed
+    assert command("artifacts.py", "verify", *words).stdout.startswith("3 artifacts whole")
+    monkeypatch.setattr(prune, "QUIET_S", -60.0)
+    monkeypatch.setattr(needs, "needs_of", lambda *_: {total.step_path})
+    done = command("artifacts.py", "prune", *words, "--keep", "a.yaml")
+    assert done.stdout.endswith("the same command with --yes frees 28 B\n")
+    done = command("artifacts.py", "prune", *words, "--keep", "a.yaml", "--yes")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert set(inventory(store).artifacts) == {seven.step_path, total.step_path}
+    left = store.fs.get_file_info(FileSelector(store.root, recursive=True))
+    files = [info.path for info in left if info.type == FileType.File]
+    assert len(files) == 4 and not [path for path in files if eight.step_path in path]
+    with store.fs.open_output_stream(f"{store.root}/{seven.step_path}/{MANIFEST}") as out:
+        out.write(b"")
+    assert command("artifacts.py", "verify", *words).returncode == 1

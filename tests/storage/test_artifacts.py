@@ -116,13 +116,13 @@ def test_the_second_writer_discards_its_own(store):
 
 def test_a_table_is_its_parts_in_order(store):
     with store.attempt(Number(7), {}) as attempt:
-        for number in (1, 0, 10):
+        for number in (1, 0, 100_000, 10, 99_999, 10_001):
             with attempt.open(f"part-{number:05d}.parquet") as sink:
                 pq.write_table(pa.table({"n": [number]}), sink)
         with attempt.open("notes.txt") as sink:
             sink.write(b"no part")
         made = attempt.commit({})
-    assert made.table()["n"].to_pylist() == [0, 1, 10]
+    assert made.table()["n"].to_pylist() == [0, 1, 10, 10_001, 99_999, 100_000]
 
 
 # --- damage --------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ import pytest
 
 from raypipe.config import ConfigError
 from raypipe.storage import cache
-from raypipe.storage.cache import LIMIT, RemoteFolder, localize, localized
+from raypipe.storage.cache import LIMIT, RemoteFolder, discard, localize, localized, surplus
 from raypipe.storage.files import file_checksum
 
 MB = 1_000_000
@@ -158,6 +158,37 @@ def test_a_limit_that_is_no_number_is_refused(bucket, monkeypatch, text):
     monkeypatch.setenv(LIMIT, text)
     with pytest.raises(ConfigError, match=f"{LIMIT}: expected a positive number of GB, .*{text}"):
         localize(bucket("a"))
+
+
+# --- pruning -------------------------------------------------------------------------------------
+
+
+def test_the_surplus_is_what_the_limit_does_not_hold(bucket, monkeypatch):
+    a, b, c = bucket("a"), bucket("b"), bucket("c")
+    use(a, b, c)
+    assert surplus() == {}  # they fill the limit
+    monkeypatch.setenv(LIMIT, limited_to(MB))
+    assert surplus() == {a.path: MB, b.path: MB}
+    with localized(a):
+        assert surplus() == {b.path: MB, c.path: MB}
+        assert not discard(a.path) and there() == "abc"
+    assert discard(b.path) and there() == "ac"
+    assert not discard(b.path)  # another process was faster
+
+
+def test_half_a_copy_of_a_dead_process_is_surplus(bucket, others, monkeypatch):
+    a = bucket("a")
+    other = others(a, waits="after")
+    assert other.recv() == "copies"
+    assert surplus() == {}  # its process lives
+    other.kill()
+    assert surplus() == {a.path: MB}
+    assert discard(a.path) and not (root() / a.path).parent.exists()
+
+
+def test_without_a_cache_there_is_no_surplus(tmp_path, monkeypatch):
+    monkeypatch.setenv("RAYPIPE_HOME", str(tmp_path / "home"))
+    assert surplus() == {} and not (tmp_path / "home").exists()
 
 
 # --- the disk ------------------------------------------------------------------------------------

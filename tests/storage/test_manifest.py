@@ -14,8 +14,10 @@ from raypipe.storage.manifest import MANIFEST, as_bytes, parsed
 
 GOOD = {
     **{"digest": "ab", "kind": "numbers", "name": "number", "attempt": "attempt-1", "format": 1},
+    "written": "2026-11-26T18:00:00Z",
     **{"files": {"a": {"size": 1, "sha256": "x"}}, "inputs": {}, "counts": {}, "spec": {}},
 }
+PATH = "numbers/number-ab"
 BROKEN = {
     "empty": b"",
     "zeros": bytes(100),
@@ -28,17 +30,19 @@ BROKEN = {
     "an attempt elsewhere": as_bytes({**GOOD, "attempt": "../other"}),
     "files without sizes": as_bytes({**GOOD, "files": {"a": {}}}),
     "a file elsewhere": as_bytes({**GOOD, "files": {"../a": {"size": 1, "sha256": "x"}}}),
+    "of another artifact": as_bytes({**GOOD, "digest": "cd"}),
     "files as a list": as_bytes({**GOOD, "files": ["a"]}),
 }
 
 
 def test_a_manifest_is_read_as_it_was_written():
-    assert parsed(as_bytes(GOOD)) == GOOD
+    assert parsed(as_bytes(GOOD), PATH) == GOOD
 
 
 @pytest.mark.parametrize("content", BROKEN.values(), ids=BROKEN)
 def test_a_damaged_manifest_is_made_again(tmp_path, content):
-    assert parsed(content) is None
+    with pytest.raises(ValueError, match=r"expected .* found"):
+        parsed(content, PATH)
     store, step = Store(str(tmp_path)), Number(7)
     Builder(store).get(step)
     path = Path(store.root) / step.path / MANIFEST

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 
 from raypipe.recipe.experiment import Experiment
 from raypipe.recipe.reading import load
 from raypipe.recipe.trials import expand
+from raypipe.storage.artifacts import Store
+from raypipe.storage.inventory import TUNE_OVER, inventory
 from raypipe.sweep.plan import Plan, Readiness
-from raypipe.sweep.runner import PlanSearcher, errors_of
+from raypipe.sweep.runner import PlanSearcher, errors_of, tune_over, tune_run
 
 
 def test_a_trial_whose_stage_is_being_trained_waits(recipe):
@@ -22,6 +25,16 @@ def test_a_trial_whose_stage_is_being_trained_waits(recipe):
     assert search.suggest("c") == PlanSearcher.FINISHED
     search.on_trial_complete("a")
     assert search.positions == {"a": 0, "b": 1}
+
+
+def test_a_job_that_ends_says_so_in_tune_s_folder(tmp_path):
+    store = Store(str(tmp_path))
+    tune_over("0123456789abcdef", store, "mine")  # a job of one trial has no such folder
+    assert list(tmp_path.iterdir()) == []
+    config = tune_run("0123456789abcdef", store, "mine", 0)
+    Path(config.storage_path, config.name).mkdir(parents=True)
+    tune_over("0123456789abcdef", store, "mine")
+    assert inventory(store).tune[config.name].files == {TUNE_OVER}
 
 
 def test_the_errors_of_trials_that_said_nothing_else():

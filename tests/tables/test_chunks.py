@@ -203,7 +203,7 @@ def test_a_file_that_fails_while_it_is_written_does_not_appear(tmp_path):
         with pytest.raises(KeyboardInterrupt), attempt.open("part-00000.parquet") as sink:
             sink.write(b"PAR1")
             raise KeyboardInterrupt
-        assert [path.name for path in Path(attempt.base).iterdir()] == [".writer"]
+        assert [path.name for path in Path(attempt.base).iterdir() if path.name[0] != "."] == []
         attempt.commit({})
 
 

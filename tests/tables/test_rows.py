@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pyarrow as pa
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from raypipe.storage.artifacts import Attempt, Step, Store
 from raypipe.storage.builder import Builder
-from raypipe.tables.rows import MOST_READS, Rows
+from raypipe.tables.rows import MOST_READS, Rows, unpacked
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,33 @@ def test_scattered_queries_do_not_read_every_part_each_time(tables, tmp_path, mo
     assert len(opened) <= once + MOST_READS * 7 + 7  # each of the 20 calls wants all seven
     assert rows.read(range(2, 6))["value"].to_pylist() == [2, 3, 4, 5]
     assert list((tmp_path / "tmp").iterdir()) == []  # a killed actor leaves nothing on the disk
+
+
+def test_rows_keep_their_order_beyond_five_digits(tmp_path):
+    store, numbers = Store(str(tmp_path)), [0, 10_001, 99_999, 100_000]
+    with store.attempt(Table((1,)), {}) as attempt:
+        for number in reversed(numbers):
+            table = pa.table({"query_id": [f"q{number}"], "value": [number]})
+            attempt.put_table(table, f"part-{number:05d}.parquet")
+        rows = Rows(attempt.commit({}))
+    assert rows.read(range(4))["value"].to_pylist() == numbers
+    assert rows.of_queries(["q100000"])["q100000"][0]["value"] == 100_000
+
+
+def test_unpacked_parts_share_maps(tmp_path):
+    """A process may have 65,530 maps; parts without rows and parts of another schema read too."""
+    columns = [[1, 2], [], [3], ["a"], ["b", "c"], []]
+    kinds = [pa.int64()] * 3 + [pa.string()] * 3
+    for number, (column, kind) in enumerate(zip(columns, kinds, strict=True)):
+        table = pa.table({"value": pa.array(column, kind), "other": pa.nulls(len(column))})
+        table = table.replace_schema_metadata({"part": str(number)})
+        pq.write_table(table, tmp_path / str(number))
+    paths = [tmp_path / str(number) for number in range(6)]
+    maps = Path("/proc/self/maps").read_text().count("raypipe-rows-")
+    tables = unpacked(paths, ["value"])
+    assert [table["value"].to_pylist() for table in tables] == columns
+    assert [table.schema.field(0).type for table in tables] == kinds
+    assert Path("/proc/self/maps").read_text().count("raypipe-rows-") == maps + 2
 
 
 def test_neighbouring_queries_need_no_copy(tables, monkeypatch):

@@ -68,6 +68,14 @@ def test_without_a_teacher_every_value_is_nan(tmp_path, parts):
         assert teacher.shape == docs.shape and np.isnan(teacher).all()
 
 
+def test_groups_keep_their_order_beyond_five_digits(tmp_path):
+    for number, query in ((100_000, 2), (10_001, 0), (99_999, 1)):
+        row = {**ROWS[0], "query_index": query, "teacher_values": None}
+        with pa.ipc.new_file(str(tmp_path / f"part-{number:05d}.arrow"), GROUPS) as writer:
+            writer.write_table(pa.Table.from_pylist([row], schema=GROUPS))
+    assert [GroupReader(tmp_path)[row][0] for row in range(3)] == [0, 1, 2]
+
+
 SAID = [([1, 2], [0, 1], [0.9, 0.2]), ([], [], []), ([0], [3], [0.5])]
 
 

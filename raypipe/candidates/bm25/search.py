@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from raypipe.candidates.bm25.terms import Array
 from raypipe.candidates.bm25.vocabulary import IDS_ORDER, VOCABULARY_FILE, Bm25Options
+from raypipe.storage.parts import part_paths
 
 SPARE = 32
 """Documents fetched beyond the depth, so that few queries are cut inside a tie."""
@@ -35,7 +36,7 @@ class Bm25Search:
         order: Array = np.load(folder / IDS_ORDER, mmap_mode="r")
         self._shards: list[_Shard] = []
         first = 0
-        for path in sorted(folder.glob("part-*.arrow")):
+        for path in part_paths(folder, "arrow"):
             self._shards.append(_Shard(path, first, order))
             first += self._shards[-1].docs
         assert first == len(order), f"{folder}: {first} documents in shards, {len(order)} in all"

@@ -16,6 +16,7 @@ from raypipe.config import Config
 from raypipe.datasets.steps import DOCS_FILE, Collection
 from raypipe.resources import Context
 from raypipe.storage.artifacts import Artifact, Attempt, Step
+from raypipe.storage.parts import arrow_parts
 from raypipe.tables.chunks import Counts, Work, run_chunks
 from raypipe.tables.text_table import TextTable
 
@@ -183,8 +184,7 @@ class TermCounts:
     """Reads what `Bm25Terms` wrote, from its memory map."""
 
     def __init__(self, folder: Path) -> None:
-        paths = sorted(folder.glob("part-*.arrow"))
-        self._parts = [pa.ipc.open_file(pa.memory_map(str(p))).get_batch(0) for p in paths]
+        self._parts = [reader.get_batch(0) for reader in arrow_parts(folder)]
         self.vocabularies = [part.column("terms").values.dictionary for part in self._parts]
         """Per part its documents' terms: strings, sorted."""
 

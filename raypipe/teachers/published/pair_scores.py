@@ -16,6 +16,7 @@ from raypipe.inference.lists import Lists
 from raypipe.records import PAIRWISE
 from raypipe.storage.artifacts import Attempt, Step
 from raypipe.storage.files import check_files, checksums, full_paths
+from raypipe.storage.parts import part_name
 from raypipe.tables.text_columns import Columns, find_line
 from raypipe.teachers.published.join import Join
 from raypipe.teachers.published.wanted import Array, PairMeans, ValuedPairs, WantedPairs, as_lists
@@ -160,4 +161,4 @@ def _write(attempt: Attempt, valued: ValuedPairs, first: Array, second: Array, p
         part = slice(bounds[queries.start], bounds[queries.stop])
         more = [as_lists(bounds, queries, pa.array(flat[part])) for flat in (*positions, p)]
         table = pa.Table.from_arrays([*columns, *more], schema=PAIRWISE)
-        attempt.put_table(table, f"part-{number:05d}.parquet")
+        attempt.put_table(table, part_name(number))

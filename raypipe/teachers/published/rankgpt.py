@@ -18,6 +18,7 @@ from raypipe.inference.lists import Lists
 from raypipe.records import TEACHER
 from raypipe.storage.artifacts import Attempt, Step
 from raypipe.storage.files import check_files, checksums, full_paths, open_bytes
+from raypipe.storage.parts import part_name
 from raypipe.tables.text_table import TextTable
 from raypipe.teachers.permutations import parse_permutation
 from raypipe.teachers.published.join import no_query
@@ -196,4 +197,4 @@ def _write(attempt: Attempt, queries: pa.ChunkedArray, orders: Mapping[str, list
         table = pa.Table.from_arrays(
             [pa.array(c, f.type) for c, f in zip(columns, TEACHER, strict=True)], schema=TEACHER
         )
-        attempt.put_table(table, f"part-{number:05d}.parquet")
+        attempt.put_table(table, part_name(number))

@@ -16,6 +16,7 @@ from raypipe.inference.lists import Lists
 from raypipe.records import TEACHER
 from raypipe.storage.artifacts import Attempt, Step
 from raypipe.storage.files import check_files, checksums, full_paths
+from raypipe.storage.parts import part_name
 from raypipe.tables.text_columns import Columns, count_columns
 from raypipe.teachers.published.join import Join
 from raypipe.teachers.published.wanted import PairMeans, ValuedPairs, WantedPairs
@@ -145,5 +146,5 @@ class ScoreFile(Step):
         valued = ValuedPairs(wanted, means.values())
         for number, (_, columns) in enumerate(valued.parts()):
             table = pa.Table.from_arrays(columns, schema=TEACHER)
-            attempt.put_table(table, f"part-{number:05d}.parquet")
+            attempt.put_table(table, part_name(number))
         return {**join.counts, **valued.counts(), "scores_averaged": means.averaged()}
