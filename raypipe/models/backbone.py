@@ -178,11 +178,13 @@ class Backbone(Step):
                 self.source, revision=self.revision, allow_patterns=list(_PATTERNS)
             )
             folder = _checked(Path(snapshot), self.source)
-        for path in _files(folder):
-            name = path.relative_to(folder).as_posix()
+        named = self.naming.spec.get("files") or [
+            path.relative_to(folder).as_posix() for path in _files(folder)
+        ]
+        for name in named:
             if "/" in name:
                 attempt.store.fs.create_dir(f"{attempt.base}/{Path(name).parent}", recursive=True)
-            with attempt.open(name) as sink, path.open("rb") as source:
+            with attempt.open(name) as sink, (folder / name).open("rb") as source:
                 shutil.copyfileobj(source, sink, 1 << 20)
         return {"source": self.source}
 

@@ -27,6 +27,8 @@ import pyarrow.parquet as pq
 from raypipe.config import digest
 from raypipe.storage.attempts import AttemptFolder, is_note
 from raypipe.storage.cache import RemoteFolder, localize, localized
+from raypipe.storage.files import collected
+from raypipe.storage.outside import Naming
 from raypipe.storage.root import StorageRoot
 
 MANIFEST = "manifest.json"
@@ -78,9 +80,17 @@ class Step:
         raise NotImplementedError
 
     @cached_property
-    def digest(self) -> str:
+    def naming(self) -> Naming:
+        """What the digest is made from, settled when it is first asked for."""
+        with collected() as files:
+            spec = dict(self.spec())
         inputs = {name: step.digest for name, step in self.inputs().items()}
-        return digest([self.kind, type(self).__name__, self.version, dict(self.spec()), inputs])
+        return Naming(spec, inputs, tuple(files.values()))
+
+    @cached_property
+    def digest(self) -> str:
+        spec, inputs = self.naming.spec, self.naming.inputs
+        return digest([self.kind, type(self).__name__, self.version, spec, inputs])
 
     @property
     def path(self) -> str:
@@ -296,7 +306,7 @@ class Attempt(AttemptFolder):
             "name": self.step.name,
             "digest": self.step.digest,
             "step": type(self.step).__name__,
-            "spec": dict(self.step.spec()),
+            "spec": dict(self.step.naming.spec),
             "attempt": self.name,
             "inputs": self._input_checksums(),
             "files": dict(files),

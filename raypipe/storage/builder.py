@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from raypipe.config import ConfigError
 from raypipe.progress import shown
-from raypipe.storage.artifacts import Artifact, Step, Store
+from raypipe.storage.artifacts import Artifact, Attempt, Step, Store
+from raypipe.storage.files import KnownFile
+from raypipe.storage.outside import check_inputs, check_read, checked
 
 Claim = Callable[[str, Callable[[], bool]], contextlib.AbstractContextManager[Any]]
 """Given a step's path and a function that says whether its artifact stands by now: a context to
@@ -48,11 +51,38 @@ class Builder:
         with self.claim(step.path, lambda: self.find(step) is not None):
             if (standing := self.find(step)) is not None:  # another job made it meanwhile
                 return standing
+            files = _as_planned(step, inputs)
             self.announce(f"{step.kind} {step.name}")
             bars = getattr(self.context, "progress_bars", False)
             with shown(step.name, bars), self.store.attempt(step, inputs) as attempt:
                 counts = step.run(attempt, self.context)
+                _check_read(attempt, files)
                 artifact = attempt.commit(counts, getattr(self.context, "facts", dict)())
         self.made.add(step.digest)
         self._done[step.digest] = artifact
         return artifact
+
+
+def _as_planned(step: Step, inputs: Mapping[str, Artifact]) -> Sequence[KnownFile]:
+    """The files from outside that the step will read, as they are now.
+
+    Raises:
+        ConfigError: they, or the inputs, are not those that gave the step its digest.
+    """
+    found = {name: artifact.digest for name, artifact in inputs.items()}
+    check_inputs(step.path, step.naming, found)
+    files = checked(step.naming.files)
+    return () if step.needs() else files  # what a step needs are stored copies of these files
+
+
+def _check_read(attempt: Attempt, files: Sequence[KnownFile]) -> None:
+    """Give up what was made from files that were written while the step read them.
+
+    Raises:
+        ConfigError: a file was.
+    """
+    try:
+        check_read(files)
+    except ConfigError:
+        attempt.resumable = False  # nobody can tell which of its files the old content made
+        raise
