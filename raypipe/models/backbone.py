@@ -17,20 +17,24 @@ from typing import Any, ClassVar
 
 from raypipe.config import ConfigError, digest, nearest
 from raypipe.models.checks import has_scorer
+from raypipe.models.soundness import check_sound
 from raypipe.storage.artifacts import Attempt, Step
 from raypipe.storage.files import file_checksum
 
-_PATTERNS = ("*.json", "*.txt", "*.jinja", "*.model", "*.safetensors", "1_Pooling/config.json")
+_PATTERNS = (
+    *("*.json", "*.txt", "*.jinja", "*.safetensors", "1_Pooling/config.json"),
+    *("*.model", "*.spm", "*.bpe", "*.codes", "*.tiktoken", "*.tokenizer"),
+)
 _TOKENIZER = (
-    "tokenizer",
-    "vocab",
-    "merges",
-    "special_tokens",
-    "added_tokens",
-    "spiece",
-    "sp.model",
+    *("tokenizer", "vocab", "merges", "special_tokens", "added_tokens", "spiece", "sp.model"),
     "chat_template",
 )
+"""How the names of files begin that count beside a tokenizer.json."""
+_NO_TOKENIZER = (
+    *("config.json", "modules.json", "generation_config.json", "sentence_bert_config.json"),
+    *("config_sentence_transformers.json", "data_config.json", "1_Pooling/config.json"),
+)
+"""Files that cannot count where there is no tokenizer.json; weights cannot either."""
 
 
 @dataclass(frozen=True)
@@ -86,11 +90,19 @@ class Backbone(Step):
 
     @property
     def tokenizer_identity(self) -> str:
-        """A digest that is equal for models that make the same tokens of a text."""
+        """A digest that is equal for models that make the same tokens of a text.
+
+        Without a tokenizer.json the class decides too, and any file may hold the vocabulary
+        (spm.model, bpe.codes, emoji.json): one too many only means a token store more.
+        """
         if self.folder is None:
             return digest({"hub": self.source, "revision": self.revision})
         sums = _checksums(self.folder)
-        return digest({n: s for n, s in sums.items() if Path(n).name.startswith(_TOKENIZER)})
+        if "tokenizer.json" in sums:
+            return digest({n: s for n, s in sums.items() if Path(n).name.startswith(_TOKENIZER)})
+        kept = {n: s for n, s in sums.items() if n not in _NO_TOKENIZER and ".safetensors" not in n}
+        config = self.model_config
+        return digest([kept, config.get("model_type"), config.get("tokenizer_class")])
 
     @property
     def revision(self) -> str:
@@ -118,9 +130,12 @@ class Backbone(Step):
         """Resolve the name and look for safetensors, before anything is fetched.
 
         Raises:
-            ConfigError: the model is not there, or has pickles only (DeBERTa-v3 on the hub).
+            ConfigError: the model is not there, has pickles only (DeBERTa-v3 on the hub), or its
+                files cannot be used: see `check_sound`.
         """
         self.spec()
+        if self.folder is not None:
+            check_sound(self.folder, _files(self.folder), f"backbone {self.source}")
         files = self._memo.get("files")
         if files and not any(name.endswith(".safetensors") for name in files):
             weights = [name for name in files if name.endswith((".bin", ".h5", ".msgpack"))]
@@ -169,7 +184,11 @@ class Backbone(Step):
         return has_scorer(self.model_config)
 
     def run(self, attempt: Attempt, context: Any) -> Mapping[str, Any]:
-        """Copy the local files, or fetch the pinned revision from the hub."""
+        """Copy the local files, or fetch the pinned revision from the hub.
+
+        Raises:
+            ConfigError: the files cannot be used: see `check_sound`.
+        """
         folder = self.folder
         if folder is None:
             from huggingface_hub import snapshot_download
@@ -181,6 +200,7 @@ class Backbone(Step):
         named = self.naming.spec.get("files") or [
             path.relative_to(folder).as_posix() for path in _files(folder)
         ]
+        check_sound(folder, map(folder.joinpath, named), f"backbone {self.source}")
         for name in named:
             if "/" in name:
                 attempt.store.fs.create_dir(f"{attempt.base}/{Path(name).parent}", recursive=True)

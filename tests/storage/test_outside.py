@@ -129,7 +129,7 @@ def test_an_input_that_was_named_anew_after_an_edit(builder, file):
     step = NamesItsInputAnew((), file=file)
     _ = step.digest
     file.write_text("8")
-    with pytest.raises(ConfigError, match="expected the part with digest .* changed since"):
+    with pytest.raises(ConfigError, match=r"expected the part with digest .* changed since"):
         builder.get(step)
 
 
