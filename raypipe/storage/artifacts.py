@@ -13,7 +13,7 @@ import platform
 import time
 import uuid
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import metadata
@@ -29,6 +29,7 @@ from raypipe.storage.attempts import AttemptFolder, is_note
 from raypipe.storage.cache import RemoteFolder, localize, localized
 from raypipe.storage.files import collected
 from raypipe.storage.outside import Naming
+from raypipe.storage.reuse import refusal
 from raypipe.storage.root import StorageRoot
 
 MANIFEST = "manifest.json"
@@ -48,6 +49,8 @@ class Step:
 
     kind: ClassVar[str]
     version: ClassVar[int] = 1
+    libraries: ClassVar[tuple[str, ...]] = ()
+    """Distributions that may decide the content; another major version is said at reuse."""
 
     @property
     def name(self) -> str:
@@ -75,6 +78,14 @@ class Step:
         whether values are scores or ranks. No key, no password."""
         return {}
 
+    def refuses(self, counts: Mapping[str, Any]) -> str | None:
+        """Why a committed artifact with these counts is made again; None if it may be used."""
+        return None
+
+    def remarks(self, facts: Mapping[str, Any]) -> Sequence[str]:
+        """What to say when an artifact with these facts is used again."""
+        return ()
+
     def run(self, attempt: Attempt, context: Any) -> Mapping[str, Any]:
         """Write the files into the attempt; return counts, drops and repairs among them."""
         raise NotImplementedError
@@ -91,6 +102,12 @@ class Step:
     def digest(self) -> str:
         spec, inputs = self.naming.spec, self.naming.inputs
         return digest([self.kind, type(self).__name__, self.version, spec, inputs])
+
+    @cached_property
+    def selective(self) -> bool:
+        """Whether `refuses` of this step or of one that it is made from may give a reason."""
+        own = type(self).refuses is not Step.refuses
+        return own or any(step.selective for step in self.inputs().values())
 
     @property
     def path(self) -> str:
@@ -171,15 +188,13 @@ class Store(StorageRoot):
     """The artifacts below a storage root."""
 
     def find(self, step: Step) -> Artifact | None:
-        """The committed artifact of `step`; None if there is none, or one of its files is damaged.
+        """The committed artifact of `step`; None if there is none, one of its files is damaged, or
+        it is refused (reuse).
 
         A file is damaged that is not there or has another size than committed.
         """
         path = f"{self.root}/{step.path}"
-        try:
-            with self.fs.open_input_stream(f"{path}/{MANIFEST}") as stream:
-                manifest = json.loads(stream.read())
-        except (FileNotFoundError, NotADirectoryError):
+        if (manifest := self.manifest(step)) is None:
             return None
         base = f"{path}/{manifest['attempt']}"
         infos = self.fs.get_file_info([f"{base}/{name}" for name in manifest["files"]])
@@ -187,7 +202,19 @@ class Store(StorageRoot):
             if info.type != pafs.FileType.File or info.size != meta["size"]:
                 warnings.warn(f"{base}/{name} is damaged: made again", stacklevel=2)
                 return None
+        if (reason := refusal(step, manifest, self.manifest)) is not None:
+            warnings.warn(f"{path}: {reason}: made again", stacklevel=2)
+            return None
         return Artifact(self, step.path, manifest)
+
+    def manifest(self, step: Step) -> dict[str, Any] | None:
+        """What was committed, whatever became of its files; None if nothing was."""
+        try:
+            with self.fs.open_input_stream(f"{self.root}/{step.path}/{MANIFEST}") as stream:
+                manifest: dict[str, Any] = json.loads(stream.read())
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return manifest
 
     @contextlib.contextmanager
     def attempt(self, step: Step, inputs: Mapping[str, Artifact]) -> Iterator[Attempt]:
@@ -318,7 +345,16 @@ class Attempt(AttemptFolder):
             "written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "machine": platform.node(),
             "versions": versions(),
+            **self._replaces(),
         }
+
+    def _replaces(self) -> dict[str, list[str]]:
+        """The refused artifacts that this one replaces: what was made from them is refused too."""
+        read = self.store.manifest
+        earlier = read(self.step) if self.step.selective else None
+        if earlier is None or refusal(self.step, earlier, read) is None:
+            return {}
+        return {"replaces": [digest(earlier, 32), *earlier.get("replaces", ())]}
 
     def _publish(self, manifest: bytes) -> None:
         """Write the manifest at once: readers see all of it or nothing."""

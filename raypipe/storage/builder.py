@@ -12,6 +12,7 @@ from raypipe.progress import shown
 from raypipe.storage.artifacts import Artifact, Attempt, Step, Store
 from raypipe.storage.files import KnownFile
 from raypipe.storage.outside import check_inputs, check_read, checked
+from raypipe.storage.reuse import remarks
 
 Claim = Callable[[str, Callable[[], bool]], contextlib.AbstractContextManager[Any]]
 """Given a step's path and a function that says whether its artifact stands by now: a context to
@@ -39,6 +40,8 @@ class Builder:
     def find(self, step: Step) -> Artifact | None:
         """The artifact of `step` if it stands, else None; nothing is made."""
         if step.digest not in self._done and (artifact := self.store.find(step)) is not None:
+            for sentence in remarks(step, artifact.manifest):
+                self.announce(sentence)
             self._done[step.digest] = artifact
         return self._done.get(step.digest)
 

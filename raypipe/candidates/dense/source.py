@@ -83,6 +83,7 @@ class DenseCandidates(Step):
     query_vectors: Embeddings
 
     kind: ClassVar[str] = "candidates"
+    libraries: ClassVar[tuple[str, ...]] = ("torch",)
 
     @property
     def name(self) -> str:
