@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +17,6 @@ from typing import Any, ClassVar
 
 from raypipe.config import ConfigError, digest, nearest
 from raypipe.models.checks import has_scorer
-from raypipe.models.soundness import check_sound
 from raypipe.storage.artifacts import Attempt, Step
 from raypipe.storage.files import file_checksum
 
@@ -82,7 +81,7 @@ class Backbone(Step):
             ConfigError: see `folder` and `revision`.
         """
         if self.folder is not None:
-            return {"files": _checksums(self.folder)}
+            return {"files": _checksums(self.folder, _names(self.folder))}
         return {"hub": self.source, "revision": self.revision}
 
     def facts(self) -> Mapping[str, Any]:
@@ -97,12 +96,14 @@ class Backbone(Step):
         """
         if self.folder is None:
             return digest({"hub": self.source, "revision": self.revision})
-        sums = _checksums(self.folder)
-        if "tokenizer.json" in sums:
-            return digest({n: s for n, s in sums.items() if Path(n).name.startswith(_TOKENIZER)})
-        kept = {n: s for n, s in sums.items() if n not in _NO_TOKENIZER and ".safetensors" not in n}
+        names = _names(self.folder)
+        if "tokenizer.json" in names:
+            named = [name for name in names if Path(name).name.startswith(_TOKENIZER)]
+            return digest(_checksums(self.folder, named))
+        named = [n for n in names if n not in _NO_TOKENIZER and ".safetensors" not in n]
         config = self.model_config
-        return digest([kept, config.get("model_type"), config.get("tokenizer_class")])
+        classes = [config.get("model_type"), config.get("tokenizer_class")]
+        return digest([_checksums(self.folder, named), *classes])
 
     @property
     def revision(self) -> str:
@@ -135,7 +136,7 @@ class Backbone(Step):
         """
         self.spec()
         if self.folder is not None:
-            check_sound(self.folder, _files(self.folder), f"backbone {self.source}")
+            self._check_sound(self.folder, _names(self.folder))
         files = self._memo.get("files")
         if files and not any(name.endswith(".safetensors") for name in files):
             weights = [name for name in files if name.endswith((".bin", ".h5", ".msgpack"))]
@@ -148,10 +149,21 @@ class Backbone(Step):
 
     @property
     def model_config(self) -> dict[str, Any]:
-        """The model's config.json, for checks before work; {} for a hub name."""
+        """The model's config.json, for checks before work; {} for a hub name.
+
+        Raises:
+            ConfigError: it is no JSON.
+        """
         if self.folder is None:
             return {}
-        loaded: dict[str, Any] = json.loads((self.folder / "config.json").read_text("utf-8"))
+        path = self.folder / "config.json"
+        try:
+            loaded: dict[str, Any] = json.loads(path.read_bytes())
+        except ValueError as error:
+            raise ConfigError(
+                f"backbone {self.source}: expected JSON in {path}, found {path.stat().st_size} "
+                f"bytes that are none ({error}); copy the file again"
+            ) from None
         return loaded
 
     def published_config(self) -> dict[str, Any]:
@@ -197,24 +209,29 @@ class Backbone(Step):
                 self.source, revision=self.revision, allow_patterns=list(_PATTERNS)
             )
             folder = _checked(Path(snapshot), self.source)
-        named = self.naming.spec.get("files") or [
-            path.relative_to(folder).as_posix() for path in _files(folder)
-        ]
-        check_sound(folder, map(folder.joinpath, named), f"backbone {self.source}")
-        for name in named:
+        names = self.naming.spec.get("files") or _names(folder)
+        self._check_sound(folder, names)
+        for name in names:
             if "/" in name:
                 attempt.store.fs.create_dir(f"{attempt.base}/{Path(name).parent}", recursive=True)
             with attempt.open(name) as sink, (folder / name).open("rb") as source:
                 shutil.copyfileobj(source, sink, 1 << 20)
         return {"source": self.source}
 
+    def _check_sound(self, folder: Path, names: Iterable[str]) -> None:
+        from raypipe.models.soundness import check_sound  # training imports this module without it
 
-def _files(folder: Path) -> list[Path]:
-    return sorted({path for pattern in _PATTERNS for path in folder.glob(pattern)})
+        check_sound(folder, names, f"backbone {self.source}")
 
 
-def _checksums(folder: Path) -> dict[str, str]:
-    return {p.relative_to(folder).as_posix(): file_checksum(p) for p in _files(folder)}
+def _names(folder: Path) -> list[str]:
+    """The model's files, below the folder."""
+    files = {path for pattern in _PATTERNS for path in folder.glob(pattern)}
+    return [path.relative_to(folder).as_posix() for path in sorted(files)]
+
+
+def _checksums(folder: Path, names: Iterable[str]) -> dict[str, str]:
+    return {name: file_checksum(folder / name) for name in names}
 
 
 def _checked(folder: Path, source: str) -> Path:

@@ -22,11 +22,11 @@ _INDEX = "model.safetensors.index.json"
 _SHOWN = 3
 
 
-def check_sound(folder: Path, files: Iterable[Path], where: str) -> None:
+def check_sound(folder: Path, names: Iterable[str], where: str) -> None:
     """Refuse a model's folder with a file that cannot be what its name says.
 
     Args:
-        files: those of the folder that are used.
+        names: of the folder's files that are used.
         where: the model, such as "backbone X"; errors begin with it.
 
     Raises:
@@ -35,10 +35,11 @@ def check_sound(folder: Path, files: Iterable[Path], where: str) -> None:
     """
     read: dict[str, Any] = {}
     headers: dict[Path, Mapping[str, Any]] = {}
-    for path in files:
+    for name in names:
+        path = folder / name
         check_no_pointer(path, where)
         if path.suffix == ".json":
-            read[path.relative_to(folder).as_posix()] = _json(path, where)
+            read[name] = _json(path, where)
         elif path.suffix == ".safetensors":
             headers[path] = _header(path, where)
     for shard in sorted(set(read.get(_INDEX, {}).get("weight_map", {}).values())):

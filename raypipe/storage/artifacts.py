@@ -27,7 +27,7 @@ import pyarrow.parquet as pq
 from raypipe.config import digest
 from raypipe.storage.attempts import AttemptFolder, is_note
 from raypipe.storage.cache import RemoteFolder, localize, localized
-from raypipe.storage.files import collected
+from raypipe.storage.files import KnownFile, collected
 from raypipe.storage.outside import Naming
 from raypipe.storage.reuse import refusal
 from raypipe.storage.root import StorageRoot
@@ -244,6 +244,9 @@ class Attempt(AttemptFolder):
     started: float = field(default_factory=time.time)
     resumable: bool = False
     """Set by `resume`: an error leaves the files for the next attempt."""
+    outside: Sequence[KnownFile] = ()
+    """Files from outside that the step reads; a resumable step checks them before it writes what a
+    later attempt would take over."""
 
     def resume(self, accept: Callable[[str, BinaryIO], bool]) -> list[str]:
         """Take over files that unfinished attempts at this artifact left behind.

@@ -7,9 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from raypipe.config import ConfigError
 from raypipe.progress import shown
-from raypipe.storage.artifacts import Artifact, Attempt, Step, Store
+from raypipe.storage.artifacts import Artifact, Step, Store
 from raypipe.storage.files import KnownFile
 from raypipe.storage.outside import check_inputs, check_read, checked
 from raypipe.storage.reuse import remarks
@@ -54,12 +53,13 @@ class Builder:
         with self.claim(step.path, lambda: self.find(step) is not None):
             if (standing := self.find(step)) is not None:  # another job made it meanwhile
                 return standing
-            files = _as_planned(step, inputs)
+            outside = _as_planned(step, inputs)
             self.announce(f"{step.kind} {step.name}")
             bars = getattr(self.context, "progress_bars", False)
             with shown(step.name, bars), self.store.attempt(step, inputs) as attempt:
+                attempt.outside = outside
                 counts = step.run(attempt, self.context)
-                _check_read(attempt, files)
+                check_read(outside)
                 artifact = attempt.commit(counts, getattr(self.context, "facts", dict)())
         self.made.add(step.digest)
         self._done[step.digest] = artifact
@@ -76,16 +76,3 @@ def _as_planned(step: Step, inputs: Mapping[str, Artifact]) -> Sequence[KnownFil
     check_inputs(step.path, step.naming, found)
     files = checked(step.naming.files)
     return () if step.needs() else files  # what a step needs are stored copies of these files
-
-
-def _check_read(attempt: Attempt, files: Sequence[KnownFile]) -> None:
-    """Give up what was made from files that were written while the step read them.
-
-    Raises:
-        ConfigError: a file was.
-    """
-    try:
-        check_read(files)
-    except ConfigError:
-        attempt.resumable = False  # nobody can tell which of its files the old content made
-        raise

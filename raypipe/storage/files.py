@@ -23,7 +23,7 @@ from raypipe.progress import reading
 _SHA256 = re.compile("[0-9a-f]{64}")
 _URI = re.compile(r"([A-Za-z][\w+.-]*://)(\S*)")
 _TICK_S = 0.02
-"""File systems tell the time of a change in ticks; the longest usual one is 10 ms."""
+"""File systems tell the time of a change in ticks; the longest usual one is 10 ms, or a second."""
 
 Signature = tuple[int, int, int, int, int]
 """Device, inode, size, mtime and ctime: no write leaves all five as they were."""
@@ -110,9 +110,10 @@ def signature(path: Path) -> Signature:
 def _settled(path: Path) -> Signature:
     """The signature, when the tick of the last change is over: a later change has another ctime."""
     found = signature(path)
+    tick_s = _TICK_S if found[-1] % 10**9 else 1.0
     age_s = time.time() - found[-1] / 1e9
-    if 0 <= age_s < _TICK_S:
-        time.sleep(_TICK_S - age_s)
+    if 0 <= age_s < tick_s:
+        time.sleep(tick_s - age_s)
     return found
 
 

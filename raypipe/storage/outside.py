@@ -1,8 +1,8 @@
 """Files from outside the storage must stay as they were when a step was named after their content.
 
 `Step.naming` holds them. The builder looks at them before a step runs, and again before what the
-step made is committed: so no reader has to, and none is forgotten. The second look is strict: a
-file that was written and written back has been read in between.
+step made is committed: so no reader has to, and none is forgotten. Later looks are strict: a file
+that was written and written back may have been read in between.
 """
 
 from __future__ import annotations

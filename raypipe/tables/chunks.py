@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from raypipe.resources import Context
 from raypipe.storage.artifacts import Attempt
+from raypipe.storage.outside import check_read
 
 Counts = dict[str, int]
 Work = Callable[[range], tuple[pa.Table, Counts]]
@@ -58,6 +59,7 @@ class Chunk:
         with attempt.open(f"{_BEGUN}{self.start}-{self.stop}-{uuid.uuid4().hex[:8]}"):
             pass
         table, counts = work(range(self.start, self.stop))
+        check_read(attempt.outside)
         note = {"start": self.start, "stop": self.stop, "counts": counts}
         table = table.replace_schema_metadata({_NOTE: json.dumps(note, sort_keys=True)})
         with attempt.open(self.file) as sink:
