@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -218,7 +218,7 @@ class Backbone(Step):
                 shutil.copyfileobj(source, sink, 1 << 20)
         return {"source": self.source}
 
-    def _check_sound(self, folder: Path, names: Iterable[str]) -> None:
+    def _check_sound(self, folder: Path, names: Collection[str]) -> None:
         from raypipe.models.soundness import check_sound  # training imports this module without it
 
         check_sound(folder, names, f"backbone {self.source}")
