@@ -7,7 +7,6 @@ import json
 import zlib
 from collections.abc import Iterator
 from contextlib import nullcontext
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +38,7 @@ class BeirFolder(Dataset):
         self.split = split
         self.docs_name = file_safe(self.folder.name)
         self.name = file_safe(f"{self.folder.name}-{split}")
+        self._files: dict[str, Path] = {}
 
     def splits(self) -> list[str]:
         """The names of the qrels files, sorted."""
@@ -75,8 +75,9 @@ class BeirFolder(Dataset):
 
     def queries(self) -> Iterator[tuple[str, str]]:
         """The queries that this split judges, in file order."""
+        judged = {query_id for query_id, _, _ in self.qrels()}
         for record in _records(self._file("queries")):
-            if record["_id"] in self._judged:
+            if record["_id"] in judged:
                 yield record["_id"], (record["text"] or "").strip()
 
     def qrels(self) -> Iterator[tuple[str, str, int]]:
@@ -92,10 +93,6 @@ class BeirFolder(Dataset):
                 raise ConfigError(_wrong(path, number, "three tab-separated fields", fields))
             yield fields[0], fields[1], _relevance(path, number, fields[2])
 
-    @cached_property
-    def _judged(self) -> frozenset[str]:
-        return frozenset(query_id for query_id, _, _ in self.qrels())
-
     def _folder(self) -> None:
         if not self.folder.is_dir():
             near = ""
@@ -109,10 +106,12 @@ class BeirFolder(Dataset):
             )
 
     def _file(self, stem: str) -> Path:
+        """The file of that name; the one that was named stays the one that is read."""
         self._folder()
-        for suffix in (".jsonl", ".jsonl.gz"):
-            if (path := self.folder / (stem + suffix)).is_file():
-                return path
+        places = [self.folder / (stem + suffix) for suffix in (".jsonl", ".jsonl.gz")]
+        for path in (self._files.get(stem), *places):
+            if path is not None and path.is_file():
+                return self._files.setdefault(stem, path)
         names = ", ".join(sorted(path.name for path in self.folder.iterdir())) or "nothing"
         raise ConfigError(
             f"{self.folder}: expected {stem}.jsonl or {stem}.jsonl.gz, found {names}; "

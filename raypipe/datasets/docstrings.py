@@ -74,7 +74,7 @@ def _fast_parsing() -> Iterator[None]:
 
 def _entries(roots: Iterable[tuple[str, Path]], counts: Counter[str]) -> Iterator[Entry]:
     for package, root in roots:
-        for path, module in _modules(package, root):
+        for path, module in modules(package, root):
             try:
                 tree = ast.parse(path.read_bytes())
             except (SyntaxError, ValueError, RecursionError, OSError):
@@ -89,7 +89,7 @@ def _entries(roots: Iterable[tuple[str, Path]], counts: Counter[str]) -> Iterato
                     yield entry
 
 
-def _modules(package: str, root: Path) -> Iterator[tuple[Path, str]]:
+def modules(package: str, root: Path) -> Iterator[tuple[Path, str]]:
     """Source files and their modules' names, sorted; no tests, no vendored or private modules."""
     prefix = [] if package == STDLIB else [package]
     if root.is_file():

@@ -11,18 +11,19 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib.metadata
+import json
 import platform
 import sys
 import sysconfig
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
-from importlib.machinery import PathFinder
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from typing import Any
 
-from raypipe.config import ConfigError, nearest
+from raypipe.config import ConfigError, digest, nearest
 from raypipe.datasets.dataset import Dataset, file_safe
-from raypipe.datasets.docstrings import STDLIB, Entry, scan
+from raypipe.datasets.docstrings import STDLIB, Entry, modules, scan
+from raypipe.storage.files import file_checksum
 
 PACKAGES = (
     *(STDLIB, "ray", "torch", "transformers", "huggingface_hub", "ir_datasets", "ir_measures"),
@@ -63,13 +64,16 @@ class PyDoc(Dataset):
         self.name = f"{self.docs_name}-{split}"
 
     def check(self, queries: bool = True) -> None:
-        """Check that every package is installed and has Python sources and a version."""
+        """Check that every package is installed and has Python sources."""
         for package in self.packages:
             locate(package)
         _ = self._versions
 
     def docs_identity(self) -> dict[str, Any]:
-        """Versions of Python and the packages, in order: the first of equal docstrings stays."""
+        """Versions of Python and the packages, in order: the first of equal docstrings stays.
+
+        A package whose sources may change under one version counts with their content.
+        """
         return {
             "pydoc": _RULES,
             "python": platform.python_version(),
@@ -96,43 +100,65 @@ class PyDoc(Dataset):
         for entry in self._of_split():
             yield f"q:{entry.name}", entry.name, 1
 
-    def docs_count(self) -> int | None:
-        """None before the scan, exact after it."""
-        return len(self._scanned[0]) if "_scanned" in self.__dict__ else None
-
     def counts(self) -> Mapping[str, int]:
         """The counts of `scan`."""
         return self._scanned[1]
 
-    @cached_property
+    @property
     def _scanned(self) -> tuple[list[Entry], dict[str, int]]:
-        return _scan(self.packages)
+        return _scan(self.packages, digest(self._versions))
 
-    @cached_property
+    @property  # not cached: the sources of an editable install may change in the life of a process
     def _versions(self) -> list[list[str]]:
-        owners = _owners()
-        versions = []
-        for package in self.packages:
-            if package == STDLIB or package in sys.stdlib_module_names:
-                continue
-            if package not in owners:
-                raise ConfigError(
-                    f"dataset pydoc: package {package!r} belongs to no installed distribution, so "
-                    "its contents have no version; install it with pip, not editable"
-                )
-            names = sorted(set(owners[package]))
-            pinned = ",".join(f"{name}=={importlib.metadata.version(name)}" for name in names)
-            versions.append([package, pinned])
-        return versions
+        return [
+            [package, _version(package) or f"content {_content(package)}"]
+            for package in self.packages
+            if package != STDLIB and package not in sys.stdlib_module_names
+        ]
 
     def _of_split(self) -> Iterator[Entry]:
         return (entry for entry in self._scanned[0] if split_of(entry.body) == self.split)
 
 
 @functools.lru_cache(maxsize=1)
-def _scan(packages: tuple[str, ...]) -> tuple[list[Entry], dict[str, int]]:
-    """The packages' docstrings; splits of one collection share the scan, which takes 15 s."""
+def _scan(packages: tuple[str, ...], versions: str) -> tuple[list[Entry], dict[str, int]]:
+    """The packages' docstrings; splits of one collection share the scan, which takes 15 s.
+
+    Args:
+        versions: their digest, by which another content is another scan.
+    """
     return scan([(package, root) for package in packages for root in locate(package)])
+
+
+@functools.cache
+def _version(package: str) -> str | None:
+    """Names and versions of a package's distributions; None if they do not tell its content.
+
+    They do not where the package is read from a source tree: editable, or only on the path.
+    """
+    names = sorted(set(_owners().get(package, ())))
+    owners = [importlib.metadata.distribution(name) for name in names]
+    sites = [Path(str(owner.locate_file(""))) for owner in owners if _is_copied(owner)]
+    places = [place.resolve() for place in (Path(sysconfig.get_path("stdlib")), *sites)]
+    roots = [root.resolve() for root in locate(package)]
+    if len(sites) < len(owners) or not all(any(map(r.is_relative_to, places)) for r in roots):
+        return None
+    return ",".join(f"{name}=={owner.version}" for name, owner in zip(names, owners, strict=True))
+
+
+def _is_copied(owner: importlib.metadata.Distribution) -> bool:
+    """Whether the distribution's files are copies, which belong to its version."""
+    source = json.loads(owner.read_text("direct_url.json") or "{}")
+    if source.get("dir_info", {}).get("editable"):
+        return False
+    site = Path(str(owner.locate_file(""))).name in ("site-packages", "dist-packages")
+    return site or owner.read_text("RECORD") is not None  # source trees have metadata without it
+
+
+def _content(package: str) -> str:
+    """Digest of the sources that a scan reads, by their modules' names."""
+    sources = [source for root in locate(package) for source in modules(package, root)]
+    return digest([[module, file_checksum(path)] for path, module in sources])
 
 
 @functools.cache
@@ -164,6 +190,15 @@ def split_of(body: str) -> str:
     return name
 
 
+def _spec(package: str) -> ModuleSpec | None:
+    """Where a package is imported from: the path, or a finder that an editable install brings.
+
+    importlib.util.find_spec fails on modules that replace themselves when they are imported.
+    """
+    finders = [PathFinder, *(f for f in sys.meta_path if "editable" in str(f).lower())]
+    return next((spec for f in finders if (spec := f.find_spec(package, None))), None)
+
+
 def locate(package: str) -> list[Path]:
     """The folders or the file of a top-level package; nothing is imported.
 
@@ -175,8 +210,7 @@ def locate(package: str) -> list[Path]:
         return [stdlib]
     paths = [stdlib / package, stdlib / f"{package}.py"]
     if package not in sys.stdlib_module_names:  # a frozen module of these would name no file
-        # importlib.util.find_spec fails on modules that replace themselves when they are imported
-        spec = PathFinder.find_spec(package) if package.isidentifier() else None
+        spec = _spec(package) if package.isidentifier() else None
         if spec is None:
             valid = {*importlib.metadata.packages_distributions(), *sys.stdlib_module_names, STDLIB}
             near = nearest(package, valid)

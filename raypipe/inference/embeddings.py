@@ -36,6 +36,7 @@ class Embeddings(Step):
     precision: str
 
     kind: ClassVar[str] = "embeddings"
+    libraries: ClassVar[tuple[str, ...]] = ("torch", "transformers")
 
     @property
     def name(self) -> str:

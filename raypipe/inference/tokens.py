@@ -28,6 +28,7 @@ class Tokens(Step):
     backbone: Backbone
 
     kind: ClassVar[str] = "tokens"
+    libraries: ClassVar[tuple[str, ...]] = ("tokenizers", "transformers")
 
     @property
     def name(self) -> str:

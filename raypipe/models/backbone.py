@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -20,17 +20,20 @@ from raypipe.models.checks import has_scorer
 from raypipe.storage.artifacts import Attempt, Step
 from raypipe.storage.files import file_checksum
 
-_PATTERNS = ("*.json", "*.txt", "*.jinja", "*.model", "*.safetensors", "1_Pooling/config.json")
+_PATTERNS = (
+    *("*.json", "*.txt", "*.jinja", "*.safetensors", "1_Pooling/config.json"),
+    *("*.model", "*.spm", "*.bpe", "*.codes", "*.tiktoken", "*.tokenizer"),
+)
 _TOKENIZER = (
-    "tokenizer",
-    "vocab",
-    "merges",
-    "special_tokens",
-    "added_tokens",
-    "spiece",
-    "sp.model",
+    *("tokenizer", "vocab", "merges", "special_tokens", "added_tokens", "spiece", "sp.model"),
     "chat_template",
 )
+"""How the names of files begin that count beside a tokenizer.json."""
+_NO_TOKENIZER = (
+    *("config.json", "modules.json", "generation_config.json", "sentence_bert_config.json"),
+    *("config_sentence_transformers.json", "data_config.json", "1_Pooling/config.json"),
+)
+"""Files that cannot count where there is no tokenizer.json; weights cannot either."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,7 @@ class Backbone(Step):
             ConfigError: see `folder` and `revision`.
         """
         if self.folder is not None:
-            return {"files": _checksums(self.folder)}
+            return {"files": _checksums(self.folder, _names(self.folder))}
         return {"hub": self.source, "revision": self.revision}
 
     def facts(self) -> Mapping[str, Any]:
@@ -86,11 +89,21 @@ class Backbone(Step):
 
     @property
     def tokenizer_identity(self) -> str:
-        """A digest that is equal for models that make the same tokens of a text."""
+        """A digest that is equal for models that make the same tokens of a text.
+
+        Without a tokenizer.json the class decides too, and any file may hold the vocabulary
+        (spm.model, bpe.codes, emoji.json): one too many only means a token store more.
+        """
         if self.folder is None:
             return digest({"hub": self.source, "revision": self.revision})
-        sums = _checksums(self.folder)
-        return digest({n: s for n, s in sums.items() if Path(n).name.startswith(_TOKENIZER)})
+        names = _names(self.folder)
+        if "tokenizer.json" in names:
+            named = [name for name in names if Path(name).name.startswith(_TOKENIZER)]
+            return digest(_checksums(self.folder, named))
+        named = [n for n in names if n not in _NO_TOKENIZER and ".safetensors" not in n]
+        config = self.model_config
+        classes = [config.get("model_type"), config.get("tokenizer_class")]
+        return digest([_checksums(self.folder, named), *classes])
 
     @property
     def revision(self) -> str:
@@ -118,9 +131,12 @@ class Backbone(Step):
         """Resolve the name and look for safetensors, before anything is fetched.
 
         Raises:
-            ConfigError: the model is not there, or has pickles only (DeBERTa-v3 on the hub).
+            ConfigError: the model is not there, has pickles only (DeBERTa-v3 on the hub), or its
+                files cannot be used: see `check_sound`.
         """
         self.spec()
+        if self.folder is not None:
+            self._check_sound(self.folder, _names(self.folder))
         files = self._memo.get("files")
         if files and not any(name.endswith(".safetensors") for name in files):
             weights = [name for name in files if name.endswith((".bin", ".h5", ".msgpack"))]
@@ -133,10 +149,21 @@ class Backbone(Step):
 
     @property
     def model_config(self) -> dict[str, Any]:
-        """The model's config.json, for checks before work; {} for a hub name."""
+        """The model's config.json, for checks before work; {} for a hub name.
+
+        Raises:
+            ConfigError: it is no JSON.
+        """
         if self.folder is None:
             return {}
-        loaded: dict[str, Any] = json.loads((self.folder / "config.json").read_text("utf-8"))
+        path = self.folder / "config.json"
+        try:
+            loaded: dict[str, Any] = json.loads(path.read_bytes())
+        except ValueError as error:
+            raise ConfigError(
+                f"backbone {self.source}: expected JSON in {path}, found {path.stat().st_size} "
+                f"bytes that are none ({error}); copy the file again"
+            ) from None
         return loaded
 
     def published_config(self) -> dict[str, Any]:
@@ -169,7 +196,11 @@ class Backbone(Step):
         return has_scorer(self.model_config)
 
     def run(self, attempt: Attempt, context: Any) -> Mapping[str, Any]:
-        """Copy the local files, or fetch the pinned revision from the hub."""
+        """Copy the local files, or fetch the pinned revision from the hub.
+
+        Raises:
+            ConfigError: the files cannot be used: see `check_sound`.
+        """
         folder = self.folder
         if folder is None:
             from huggingface_hub import snapshot_download
@@ -178,21 +209,29 @@ class Backbone(Step):
                 self.source, revision=self.revision, allow_patterns=list(_PATTERNS)
             )
             folder = _checked(Path(snapshot), self.source)
-        for path in _files(folder):
-            name = path.relative_to(folder).as_posix()
+        names = self.naming.spec.get("files") or _names(folder)
+        self._check_sound(folder, names)
+        for name in names:
             if "/" in name:
                 attempt.store.fs.create_dir(f"{attempt.base}/{Path(name).parent}", recursive=True)
-            with attempt.open(name) as sink, path.open("rb") as source:
+            with attempt.open(name) as sink, (folder / name).open("rb") as source:
                 shutil.copyfileobj(source, sink, 1 << 20)
         return {"source": self.source}
 
+    def _check_sound(self, folder: Path, names: Collection[str]) -> None:
+        from raypipe.models.soundness import check_sound  # training imports this module without it
 
-def _files(folder: Path) -> list[Path]:
-    return sorted({path for pattern in _PATTERNS for path in folder.glob(pattern)})
+        check_sound(folder, names, f"backbone {self.source}")
 
 
-def _checksums(folder: Path) -> dict[str, str]:
-    return {p.relative_to(folder).as_posix(): file_checksum(p) for p in _files(folder)}
+def _names(folder: Path) -> list[str]:
+    """The model's files, below the folder."""
+    files = {path for pattern in _PATTERNS for path in folder.glob(pattern)}
+    return [path.relative_to(folder).as_posix() for path in sorted(files)]
+
+
+def _checksums(folder: Path, names: Iterable[str]) -> dict[str, str]:
+    return {name: file_checksum(folder / name) for name in names}
 
 
 def _checked(folder: Path, source: str) -> Path:

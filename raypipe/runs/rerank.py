@@ -51,6 +51,7 @@ class CrossEncoderRun(Step):
     precision: str
 
     kind: ClassVar[str] = "run"
+    libraries: ClassVar[tuple[str, ...]] = ("torch", "transformers")
 
     @property
     def name(self) -> str:

@@ -88,6 +88,7 @@ class Stage(Step):
     precision: str
 
     kind: ClassVar[str] = "checkpoint"
+    libraries: ClassVar[tuple[str, ...]] = ("torch", "transformers")
     version: ClassVar[int] = 2
 
     @property

@@ -14,7 +14,7 @@ import platform
 import time
 import uuid
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -27,9 +27,12 @@ import pyarrow.parquet as pq
 from raypipe.config import ConfigError, digest
 from raypipe.storage.attempts import AttemptFolder, attempt_folders, is_note
 from raypipe.storage.cache import RemoteFolder, localize, localized
+from raypipe.storage.files import KnownFile, collected
 from raypipe.storage.liveness import LEASE_S, AttemptState, Heartbeat, has_writer, states
 from raypipe.storage.manifest import FORMAT, MANIFEST, as_bytes, parsed, versions
+from raypipe.storage.outside import Naming
 from raypipe.storage.parts import in_order
+from raypipe.storage.reuse import refusal
 from raypipe.storage.root import StorageRoot
 from raypipe.storage.sweeping import is_marked, sweep
 from raypipe.storage.verified import damage, remember
@@ -47,6 +50,8 @@ class Step:
 
     kind: ClassVar[str]
     version: ClassVar[int] = 1
+    libraries: ClassVar[tuple[str, ...]] = ()
+    """Distributions that may decide the content; another major version is said at reuse."""
 
     @property
     def name(self) -> str:
@@ -74,14 +79,36 @@ class Step:
         whether values are scores or ranks. No key, no password."""
         return {}
 
+    def refuses(self, counts: Mapping[str, Any]) -> str | None:
+        """Why a committed artifact with these counts is made again; None if it may be used."""
+        return None
+
+    def remarks(self, facts: Mapping[str, Any]) -> Sequence[str]:
+        """What to say when an artifact with these facts is used again."""
+        return ()
+
     def run(self, attempt: Attempt, context: Any) -> Mapping[str, Any]:
         """Write the files into the attempt; return counts, drops and repairs among them."""
         raise NotImplementedError
 
     @cached_property
-    def digest(self) -> str:
+    def naming(self) -> Naming:
+        """What the digest is made from, settled when it is first asked for."""
+        with collected() as files:
+            spec = dict(self.spec())
         inputs = {name: step.digest for name, step in self.inputs().items()}
-        return digest([self.kind, type(self).__name__, self.version, dict(self.spec()), inputs])
+        return Naming(spec, inputs, tuple(files.values()))
+
+    @cached_property
+    def digest(self) -> str:
+        spec, inputs = self.naming.spec, self.naming.inputs
+        return digest([self.kind, type(self).__name__, self.version, spec, inputs])
+
+    @cached_property
+    def selective(self) -> bool:
+        """Whether `refuses` of this step or of one that it is made from may give a reason."""
+        own = type(self).refuses is not Step.refuses
+        return own or any(step.selective for step in self.inputs().values())
 
     @property
     def path(self) -> str:
@@ -163,7 +190,8 @@ class Store(StorageRoot):
     """The artifacts below a storage root."""
 
     def find(self, step: Step) -> Artifact | None:
-        """The committed artifact of `step`; None if there is none, or if it is damaged.
+        """The committed artifact of `step`; None if there is none, or it is damaged or refused.
+
 
         It is damaged if its manifest cannot be read, or if a file is not there or has another size
         than committed; on a disk also if a file has another checksum, which each machine computes
@@ -173,9 +201,9 @@ class Store(StorageRoot):
 
     def _look(self, step: Step) -> tuple[Artifact | None, bytes | None]:
         """As `find`; and the manifest's content, which a repair replaces. None: no manifest."""
-        path = f"{self.root}/{step.path}/{MANIFEST}"
+        path = f"{self.root}/{step.path}"
         try:
-            with self.fs.open_input_stream(path) as stream:
+            with self.fs.open_input_stream(f"{path}/{MANIFEST}") as stream:
                 content: bytes = stream.read()
         except (FileNotFoundError, NotADirectoryError):
             return None, None
@@ -184,13 +212,24 @@ class Store(StorageRoot):
         except ConfigError:
             raise
         except ValueError:
-            warnings.warn(f"{path} is damaged: made again", stacklevel=3)
+            warnings.warn(f"{path}/{MANIFEST} is damaged: made again", stacklevel=3)
             return None, content
-        base = f"{self.root}/{step.path}/{manifest['attempt']}"
+        base = f"{path}/{manifest['attempt']}"
         if (name := damage(self, base, manifest)) is not None:
             warnings.warn(f"{base}/{name} is damaged: made again", stacklevel=3)
             return None, content
+        if (reason := refusal(step, manifest, self.manifest)) is not None:
+            warnings.warn(f"{path}: {reason}: made again", stacklevel=3)
+            return None, content
         return Artifact(self, step.path, manifest), content
+
+    def manifest(self, step: Step) -> dict[str, Any] | None:
+        """What was committed, whatever became of its files; None if nothing that can be read."""
+        try:
+            with self.fs.open_input_stream(f"{self.root}/{step.path}/{MANIFEST}") as stream:
+                return parsed(stream.read(), step.path)
+        except (FileNotFoundError, NotADirectoryError, ValueError):
+            return None
 
     @contextlib.contextmanager
     def attempt(self, step: Step, inputs: Mapping[str, Artifact]) -> Iterator[Attempt]:
@@ -229,6 +268,9 @@ class Attempt(AttemptFolder):
     """Set by `resume`: an error leaves the files for the next attempt."""
     expected: set[str] = field(default_factory=set)
     """Names of files without which the attempt cannot be committed."""
+    outside: Sequence[KnownFile] = ()
+    """Files from outside that the step reads; a resumable step checks them before it writes what a
+    later attempt would take over."""
 
     def resume(self, accept: Callable[[str, BinaryIO], bool]) -> list[str]:
         """Take over files that unfinished attempts at this artifact left behind.
@@ -376,7 +418,7 @@ class Attempt(AttemptFolder):
             "name": self.step.name,
             "digest": self.step.digest,
             "step": type(self.step).__name__,
-            "spec": dict(self.step.spec()),
+            "spec": dict(self.step.naming.spec),
             "attempt": self.name,
             "inputs": self._input_checksums(),
             "files": dict(files),
@@ -388,4 +430,13 @@ class Attempt(AttemptFolder):
             "written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "machine": platform.node(),
             "versions": versions(),
+            **self._replaces(),
         }
+
+    def _replaces(self) -> dict[str, list[str]]:
+        """The refused artifacts that this one replaces: what was made from them is refused too."""
+        read = self.store.manifest
+        earlier = read(self.step) if self.step.selective else None
+        if earlier is None or refusal(self.step, earlier, read) is None:
+            return {}
+        return {"replaces": [digest(earlier, 32), *earlier.get("replaces", ())]}

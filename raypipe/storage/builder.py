@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from raypipe.progress import shown
 from raypipe.storage.artifacts import Artifact, Step, Store
+from raypipe.storage.files import KnownFile
+from raypipe.storage.outside import check_inputs, check_read, checked
+from raypipe.storage.reuse import remarks
 
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.02, 1.0
 Claim = Callable[[str, Callable[[], bool]], contextlib.AbstractContextManager[Any]]
@@ -38,6 +41,8 @@ class Builder:
     def find(self, step: Step) -> Artifact | None:
         """The artifact of `step` if it stands, else None; nothing is made."""
         if step.digest not in self._done and (artifact := self.store.find(step)) is not None:
+            for sentence in remarks(step, artifact.manifest):
+                self.announce(sentence)
             self._done[step.digest] = artifact
         return self._done.get(step.digest)
 
@@ -59,12 +64,15 @@ class Builder:
         while True:
             if (standing := self._awaited(step)) is not None:
                 return standing, False
+            outside = _as_planned(step, inputs)
             with self.store.attempt(step, inputs) as attempt:
+                attempt.outside = outside
                 if attempt.comes_first():
                     self.announce(f"{step.kind} {step.name}")
                     bars = getattr(self.context, "progress_bars", False)
                     with shown(step.name, bars):
                         counts = step.run(attempt, self.context)
+                    check_read(outside)
                     artifact = attempt.commit(counts, self._used(step))
                     return artifact, artifact.manifest["attempt"] == attempt.name
                 attempt.discard()
@@ -90,3 +98,15 @@ class Builder:
         key = self.store.shown_path(step.path)
         lost = list(getattr(self.claim, "lost", ())).count(key)
         return {**facts, "claims_lost": lost} if lost else facts
+
+
+def _as_planned(step: Step, inputs: Mapping[str, Artifact]) -> Sequence[KnownFile]:
+    """The files from outside that the step will read, as they are now.
+
+    Raises:
+        ConfigError: they, or the inputs, are not those that gave the step its digest.
+    """
+    found = {name: artifact.digest for name, artifact in inputs.items()}
+    check_inputs(step.path, step.naming, found)
+    files = checked(step.naming.files)
+    return () if step.needs() else files  # what a step needs are stored copies of these files

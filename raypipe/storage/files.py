@@ -8,9 +8,12 @@ import hashlib
 import io
 import os
 import re
+import time
 import uuid
 import zlib
 from collections.abc import Iterator, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -19,6 +22,23 @@ from raypipe.progress import reading
 
 _SHA256 = re.compile("[0-9a-f]{64}")
 _URI = re.compile(r"([A-Za-z][\w+.-]*://)(\S*)")
+_TICK_S = 0.02
+"""File systems tell the time of a change in ticks; the longest usual one is 10 ms, or a second."""
+
+Signature = tuple[int, int, int, int, int]
+"""Device, inode, size, mtime and ctime: no write leaves all five as they were."""
+
+
+@dataclass(frozen=True)
+class KnownFile:
+    """A file of the user's as it was when its checksum was taken."""
+
+    path: Path
+    signature: Signature
+    checksum: str
+
+
+_collected: ContextVar[dict[Path, KnownFile] | None] = ContextVar("collected", default=None)
 
 
 def home() -> Path:
@@ -36,20 +56,65 @@ def sha256(stream: Any) -> str:
 
 
 def file_checksum(path: Path) -> str:
-    """SHA-256 of a file, remembered in `$RAYPIPE_HOME/cache` by path, size and mtime."""
-    stat = path.stat()
-    key = digest([str(path.absolute()), stat.st_size, stat.st_mtime_ns], 32)
+    """SHA-256 of a file, remembered in `$RAYPIPE_HOME/cache` by its signature.
+
+    Raises:
+        ConfigError: something writes the file at this moment.
+    """
+    known = known_file(path)
+    if (files := _collected.get()) is not None:
+        files[known.path] = known
+    return known.checksum
+
+
+@contextlib.contextmanager
+def collected() -> Iterator[dict[Path, KnownFile]]:
+    """In the body, the files whose checksum is asked for, by absolute path."""
+    files: dict[Path, KnownFile] = {}
+    token = _collected.set(files)
+    try:
+        yield files
+    finally:
+        _collected.reset(token)
+
+
+def known_file(path: Path) -> KnownFile:
+    """As `file_checksum`, with the signature that the checksum belongs to."""
+    path = path.absolute()
+    known_as = _settled(path)
+    key = digest(list(known_as), 32)
     memo = home() / "cache" / "checksums" / key
     with contextlib.suppress(OSError, UnicodeDecodeError):
         if _SHA256.fullmatch(remembered := memo.read_text("utf-8")):
-            return remembered
+            return KnownFile(path, known_as, remembered)
     checksum = sha256(path.open("rb"))
+    if signature(path) != known_as:
+        raise ConfigError(
+            f"{path}: expected a finished file, found one that is being written; run the command "
+            "again when it is complete"
+        )
     with contextlib.suppress(OSError):  # a home that cannot be written only costs time
         memo.parent.mkdir(parents=True, exist_ok=True)
         staged = memo.with_name(f"{key}.{uuid.uuid4().hex[:8]}")
         staged.write_text(checksum, "utf-8")  # a writer that dies here leaves no half of a checksum
         staged.replace(memo)
-    return checksum
+    return KnownFile(path, known_as, checksum)
+
+
+def signature(path: Path) -> Signature:
+    """What tells a file's content from its earlier ones without reading it."""
+    stat = path.stat()
+    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
+
+
+def _settled(path: Path) -> Signature:
+    """The signature, when the tick of the last change is over: a later change has another ctime."""
+    found = signature(path)
+    tick_s = _TICK_S if found[-1] % 10**9 else 1.0
+    age_s = time.time() - found[-1] / 1e9
+    if 0 <= age_s < tick_s:
+        time.sleep(tick_s - age_s)
+    return found
 
 
 def checksums(paths: Sequence[str]) -> list[str]:

@@ -20,12 +20,14 @@ import pyarrow.parquet as pq
 
 from raypipe.resources import Context
 from raypipe.storage.artifacts import Attempt
+from raypipe.storage.outside import check_read
 from raypipe.storage.parts import part_name
 from raypipe.tables.fingerprint import fingerprint
 
 Counts = dict[str, int]
 Work = Callable[[range], tuple[pa.Table, Counts]]
 """Given a range of input rows, a table of results and counters of drops."""
+Keep = Callable[[Counts], bool]
 _NOTE = b"raypipe.chunk"
 _BEGUN = ".begun-"
 
@@ -59,6 +61,7 @@ class Chunk:
         with attempt.open(f"{_BEGUN}{self.start}-{self.stop}-{uuid.uuid4().hex[:8]}"):
             pass
         table, counts = work(range(self.start, self.stop))
+        check_read(attempt.outside)
         hashed = fingerprint(table)
         note = {"start": self.start, "stop": self.stop, "counts": counts, "values": hashed}
         table = table.replace_schema_metadata({_NOTE: json.dumps(note, sort_keys=True)})
@@ -116,6 +119,7 @@ def run_chunks(
     *,
     model: bool,
     suffix: str = "parquet",
+    keep: Keep = lambda counts: True,
 ) -> Counts:
     """Run `job` over `rows` input rows in chunks, on an actor pool.
 
@@ -123,12 +127,13 @@ def run_chunks(
         chunk_rows: input rows per chunk and file.
         model: whether the actors run a model, and so want a GPU where there is one.
         suffix: "parquet", or "arrow" for files that are memory-mapped later.
+        keep: given the counters of a chunk of an earlier attempt, whether it is taken over.
 
     Returns:
         The sums of all chunks' counters, and "rows". After interruptions also "chunks_taken_over"
         from earlier attempts, and "chunks_begun_again": starts of work on a chunk beyond its first.
     """
-    todo, total = _plan(rows, chunk_rows, suffix, attempt)
+    todo, total = _plan(rows, chunk_rows, suffix, attempt, keep)
     if len(todo) == 1:  # a task finds a warm process, an actor pool starts one: 5 s on 2 cores
         import ray
 
@@ -142,13 +147,19 @@ def run_chunks(
 
 
 def run_chunks_here(
-    work: Work, rows: int, chunk_rows: int, attempt: Attempt, context: Context
+    work: Work,
+    rows: int,
+    chunk_rows: int,
+    attempt: Attempt,
+    context: Context,
+    *,
+    keep: Keep = lambda counts: True,
 ) -> Counts:
     """As `run_chunks`, but one chunk after another in this process: for work that calls a service,
     or that is itself a Ray job."""
     from rich.progress import track
 
-    todo, total = _plan(rows, chunk_rows, "parquet", attempt)
+    todo, total = _plan(rows, chunk_rows, "parquet", attempt, keep)
     for chunk in track(todo, attempt.step.name, disable=not context.progress_bars):
         total.update(chunk.write(work, attempt))
     return _counted(total, attempt)
@@ -162,7 +173,7 @@ def _counted(total: Counter[str], attempt: Attempt) -> Counts:
 
 
 def _plan(
-    rows: int, chunk_rows: int, suffix: str, attempt: Attempt
+    rows: int, chunk_rows: int, suffix: str, attempt: Attempt, keep: Keep
 ) -> tuple[list[Chunk], Counter[str]]:
     """The chunks that are still to be done, and the counters of the finished ones."""
     chunks = {
@@ -174,8 +185,10 @@ def _plan(
 
     def accept(name: str, stream: BinaryIO) -> bool:
         counts = chunks[name].counts_in(stream) if name in chunks else None
-        total.update(counts or {})
-        return counts is not None
+        if counts is None or not keep(counts):
+            return False
+        total.update(counts)
+        return True
 
     taken = set(attempt.resume(accept))
     attempt.expected |= chunks.keys()

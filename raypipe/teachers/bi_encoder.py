@@ -51,9 +51,9 @@ class BiEncoderTeacher(BiEncoder):
         """Resolve the backbone.
 
         Raises:
-            ConfigError: there is no such model.
+            ConfigError: there is no such model, or its files cannot be used.
         """
-        Backbone(self.backbone).spec()
+        Backbone(self.backbone).check()
 
 
 class Fusion(BiEncoderTeacher):

@@ -70,6 +70,7 @@ class CrossEncoderScores(Step):
     precision: str
 
     kind: ClassVar[str] = "teacher"
+    libraries: ClassVar[tuple[str, ...]] = ("torch", "transformers")
 
     @cached_property  # a hub is asked for the revision once per object
     def backbone(self) -> Backbone:

@@ -6,6 +6,7 @@ from collections import Counter
 
 import pytest
 
+import raypipe.datasets.pydoc as module
 from raypipe.config import ConfigError
 from raypipe.datasets.docstore import write_docs
 from raypipe.datasets.docstrings import Entry, cut, scan
@@ -151,11 +152,8 @@ def test_near_copies_share_a_split_and_shares_are_as_stated():
 
 @pytest.fixture(scope="module")
 def three():
-    """The splits of two packages, sharing one scan to save time."""
-    first, *others = [PyDoc(split, ["email", "json", "bm25s"]) for split in SPLITS]
-    for other in others:
-        other.__dict__["_scanned"] = first._scanned
-    return [first, *others]
+    """The splits of three packages, which share one scan."""
+    return [PyDoc(split, ["email", "json", "bm25s"]) for split in SPLITS]
 
 
 def test_splits_share_the_documents_and_part_the_queries(three, tmp_path):
@@ -171,7 +169,6 @@ def test_splits_share_the_documents_and_part_the_queries(three, tmp_path):
     for data in three:
         assert list(data.qrels()) == [(i, i.removeprefix("q:"), 1) for i, _ in data.queries()]
         assert select_queries(data).counts["queries_without_qrels"] == 0
-        assert data.docs_count() == len(names)
     counts = write_docs(three[0], tmp_path / "docs.arrow")
     assert counts["docs"] == len(names) and counts["empty_docs"] == 0
     assert counts["docstrings"] > counts["unsuitable"] > 0
@@ -185,14 +182,12 @@ def test_the_summary_is_not_in_its_document(three):
 
 
 def test_the_scan_runs_once_and_identity_never(three, monkeypatch):
-    import raypipe.datasets.pydoc as module
-
     calls = []
     monkeypatch.setattr(module, "scan", lambda roots: calls.append(roots) or ([], {}))
     data = PyDoc("test", ["json"])
     data.check()
     data.identity()
-    assert (data.docs_count(), calls) == (None, [])
+    assert calls == []
     for read in (data.docs, data.queries, data.qrels, data.docs):
         assert list(read()) == []
     data.counts()
@@ -229,8 +224,73 @@ def test_errors(tree, monkeypatch):
         open_dataset("pydoc:Stemmer", "test").check()
     monkeypatch.syspath_prepend(tree)
     assert locate("fake") == [tree / "fake"] and locate("one") == [tree / "one.py"]
-    with pytest.raises(ConfigError, match="'fake' belongs to no installed distribution"):
-        open_dataset("pydoc:fake", "test").check()
+
+
+@pytest.fixture
+def site(tree, monkeypatch):
+    """A folder on the path; what is installed there is forgotten with the test."""
+
+    def forget() -> None:
+        for known in (module._owners, module._version, module.installed):
+            known.cache_clear()
+
+    forget()
+    monkeypatch.syspath_prepend(tree)
+    yield tree
+    forget()
+
+
+def distribution(site, package, source: str | None) -> None:
+    """Metadata as pip writes it: of a copy, or of an editable install."""
+    folder = site / f"{package}-1.0.dist-info"
+    folder.mkdir(parents=True)
+    (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
+    (folder / "top_level.txt").write_text(package)
+    (folder / "RECORD").write_text("")
+    if source is not None:
+        (folder / "direct_url.json").write_text(source)
+
+
+EDITABLE = '{"url": "file:///src", "dir_info": {"editable": true}}'
+
+
+@pytest.mark.parametrize("install", ["editable", "on the path", "beside its metadata"])
+def test_sources_that_change_under_one_version_count_with_their_content(install, site, monkeypatch):
+    if install == "editable":
+        distribution(site / "x" / "site-packages", "fake", EDITABLE)
+        monkeypatch.syspath_prepend(site / "x" / "site-packages")
+    elif install == "beside its metadata":
+        distribution(site, "fake", EDITABLE)
+    data = PyDoc("test", ["fake"])
+    before, docs = data.docs_identity(), dict(data.docs())
+    assert before["versions"][0][1].startswith("content ")
+    (site / "fake" / "_private.py").write_text("no scan reads this")
+    assert data.docs_identity() == before
+    source = site / "fake" / "b.py"
+    source.write_text(source.read_text().replace("what the summary left", "what is left"))
+    assert data.docs_identity() != before and dict(data.docs()) != docs
+
+
+def test_a_copy_that_pip_installed_counts_with_its_version(site):
+    distribution(site, "fake", None)
+    assert PyDoc("test", ["fake"]).docs_identity()["versions"] == [["fake", "fake==1.0"]]
+
+
+def test_a_package_that_only_an_editable_installs_finder_finds(tree, monkeypatch):
+    class EditableFinder:
+        @classmethod
+        def find_spec(cls, name, path=None, target=None):
+            if name == "fake":
+                place = tree / "fake"
+                return importlib.util.spec_from_file_location(
+                    name, place / "__init__.py", submodule_search_locations=[str(place)]
+                )
+            return None
+
+    monkeypatch.setattr(sys, "meta_path", [*sys.meta_path, EditableFinder])
+    assert locate("fake") == [tree / "fake"]
+    with pytest.raises(ConfigError, match="no package 'fakes' is installed"):
+        locate("fakes")
 
 
 def test_nothing_is_imported():

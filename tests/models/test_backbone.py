@@ -67,6 +67,46 @@ def test_identity_is_content(tiny_backbone, tmp_path):
     assert Backbone(str(tmp_path / "copy")).tokenizer_identity != here.tokenizer_identity
 
 
+BASE = {"config.json": '{"model_type": "deberta-v2"}', "tokenizer_config.json": "{}"}
+
+
+@pytest.mark.parametrize(
+    "difference",
+    [
+        {"spm.model": "other pieces"},
+        {"sentencepiece.bpe.model": "pieces"},
+        {"bpe.codes": "codes"},
+        {"source.spm": "pieces"},
+        {"emoji.json": "{}"},
+        {"vocab.json": "{}"},
+        {"vocab.bpe": "merges"},
+        {"config.json": '{"model_type": "xlm-roberta"}'},
+        {"config.json": '{"model_type": "deberta-v2", "tokenizer_class": "BertTokenizer"}'},
+    ],
+    ids=str,
+)
+def test_without_a_tokenizer_json_vocabulary_and_class_decide(difference, tmp_path):
+    """DeBERTa-v3 and mDeBERTa, whose folders differ in spm.model alone, shared one token store."""
+
+    def identity(name: str, **files: str) -> str:
+        (tmp_path / name).mkdir()
+        for file, text in {**BASE, "model.safetensors": name, "spm.model": "a", **files}.items():
+            (tmp_path / name / file).write_text(text)
+        return Backbone(str(tmp_path / name)).tokenizer_identity
+
+    base = identity("base")
+    same = {"config.json": '{"model_type": "deberta-v2", "num_labels": 1}', "modules.json": "[]"}
+    assert identity("tuned", **same) == base
+    assert identity("other", **difference) != base
+    copied = Backbone(str(tmp_path / "other")).spec()["files"]
+    assert difference.keys() <= copied.keys(), "what decides is copied, too"
+    (tmp_path / "other" / "tokenizer.json").write_text("{}")
+    (tmp_path / "base" / "tokenizer.json").write_text("{}")
+    with_json = [Backbone(str(tmp_path / name)).tokenizer_identity for name in ("base", "other")]
+    named = next(iter(difference)).startswith(("vocab", "tokenizer"))
+    assert (with_json[0] != with_json[1]) == named, "beside a tokenizer.json as it always was"
+
+
 def test_has_scorer(tiny_backbone, tmp_path):
     from transformers import AutoModelForSequenceClassification
 

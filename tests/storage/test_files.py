@@ -5,10 +5,13 @@ from __future__ import annotations
 import hashlib
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from raypipe.storage.files import file_checksum, home, without_secrets
+from raypipe.config import ConfigError
+from raypipe.storage import files
+from raypipe.storage.files import file_checksum, home, sha256, without_secrets
 
 CONTENT = b"as published"
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -68,19 +71,40 @@ def test_a_files_checksum_follows_its_content(tmp_path, monkeypatch):
     assert file_checksum(path) == seven
 
 
-def test_a_checksum_is_remembered_by_path_size_and_time(tmp_path, monkeypatch):
-    monkeypatch.setenv("RAYPIPE_HOME", str(tmp_path / "home"))
-    path = tmp_path / "file"
-    path.write_text("7")
-    os.utime(path, ns=(5, 5))
-    seven = file_checksum(path)
-    memos = list((tmp_path / "home" / "cache" / "checksums").iterdir())
-    assert [memo.read_text() for memo in memos] == [seven]
-    path.write_text("8")
-    os.utime(path, ns=(5, 5))
-    assert file_checksum(path) == seven  # not read again
-    os.utime(path, ns=(6, 6))
-    assert file_checksum(path) != seven
+def test_a_checksum_is_remembered_by_what_a_write_changes(file, monkeypatch):
+    """The bytes of one length, written over with the old mtime put back: only ctime tells."""
+    file_checksum(file)
+    assert [memo.read_text() for memo in memos(file)] == [SHA256]
+    stat = file.stat()
+    for content in (b"as damaged!!", b"as replaced!"):
+        file.write_bytes(content)
+        os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+        assert file_checksum(file) == hashlib.sha256(content).hexdigest()
+    moved = file.rename(file.with_name("moved"))
+    file_checksum(moved)
+    monkeypatch.setattr(files, "sha256", lambda stream: pytest.fail("it was read again"))
+    assert file_checksum(moved) == hashlib.sha256(content).hexdigest()
+
+
+def test_another_file_of_one_name_is_read(file):
+    other = file.with_name("other")
+    other.write_bytes(b"as published"[::-1])
+    stat = file.stat()
+    os.utime(other, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert file_checksum(file) == SHA256
+    other.replace(file)
+    assert file_checksum(file) != SHA256
+
+
+def test_a_file_that_is_being_written_has_no_checksum(file, monkeypatch):
+    def meanwhile(stream: Any) -> str:
+        file.write_bytes(CONTENT + b" and more")
+        return sha256(stream)
+
+    monkeypatch.setattr(files, "sha256", meanwhile)
+    with pytest.raises(ConfigError, match=r"scores\.tsv: .* being written; run the command again"):
+        file_checksum(file)
+    assert not (file.parent / "home" / "cache").exists()
 
 
 def test_a_home_that_cannot_be_written_only_costs_time(tmp_path, monkeypatch):

@@ -6,6 +6,7 @@ Six starts of Ray Train at most.
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -180,6 +181,29 @@ def test_what_a_search_is_continued_by(recipe):
 
     assert path() == path("sweep.retries=2") == path("sweep.search.trials=9")
     assert path() != path("sweep.search.seed=2") and path() != path("seed=2")
+
+
+@pytest.mark.parametrize(
+    ("file", "same"),
+    [
+        ("corpus.jsonl", False),
+        ("qrels/train.tsv", False),
+        ("qrels/validation.tsv", False),
+        ("qrels/test.tsv", True),
+    ],
+)
+def test_values_of_other_data_are_not_gone_on_from(recipe, beir_folder, file, same, tmp_path):
+    """An old winner was reported with its old value after its training data had changed."""
+    shutil.copytree(beir_folder, tmp_path / "data" / beir_folder.name)
+    folder = tmp_path / "data" / beir_folder.name
+    recipe.write_text(recipe.read_text().replace(str(beir_folder), str(folder)))
+    _, journal = search_state(recipe, 3)
+    winner = Draw(0, {"stages.contrastive.lr": 0.005}, "finished", 0.9)
+    journal.write(winner)
+    with (folder / file).open("a") as data:
+        data.write("q00\td001\t0\n" if file.endswith("tsv") else '{"_id": "new", "text": "new"}\n')
+    _, later = search_state(recipe, 3)
+    assert later.read() == ([winner] if same else [])
 
 
 def test_the_journal_survives_half_a_file(recipe, tmp_path):

@@ -14,9 +14,11 @@ import pyarrow.parquet as pq
 import pytest
 from buckets import bucket_store
 
+from raypipe.config import ConfigError
 from raypipe.resources import Context, Resources
 from raypipe.storage.artifacts import Attempt, Step, Store
 from raypipe.storage.builder import Builder
+from raypipe.storage.files import file_checksum
 from raypipe.tables.chunks import Chunk, Counts, Work, run_chunks, run_chunks_here
 
 CONTEXT = Context(Resources(actors=1), "fp32", progress_bars=False)
@@ -34,6 +36,43 @@ def squares(log: Path, fail_at: int | None = None) -> Work:
         return pa.table({"value": values}), {"odd": sum(v % 2 for v in values)}
 
     return work
+
+
+@dataclass(frozen=True)
+class FromFile(Step):
+    """Reads a file of the user's for every chunk, as an LLM's token counter does."""
+
+    file: Path
+    log: Path
+    edit_at: int | None = None
+
+    kind: ClassVar[str] = "squares"
+    name: ClassVar[str] = "file"  # type: ignore[misc]
+
+    def spec(self) -> Mapping[str, Any]:
+        return {"file": file_checksum(self.file)}
+
+    def run(self, attempt: Attempt, context: Any) -> Mapping[str, Any]:
+        inner = squares(self.log)
+
+        def work(rows: range) -> tuple[pa.Table, Counts]:
+            if rows.start == self.edit_at:
+                self.file.write_text("edited")
+            return inner(rows)
+
+        return run_chunks_here(work, 10, 4, attempt, context)
+
+
+def test_a_chunk_that_read_an_edited_file_is_not_taken_over(tmp_path, monkeypatch):
+    monkeypatch.setenv("RAYPIPE_HOME", str(tmp_path / "home"))
+    store, file, log = Store(str(tmp_path / "storage")), tmp_path / "file", tmp_path / "log"
+    file.write_text("as planned")
+    with pytest.raises(ConfigError, match=f"{file}: expected the content"):
+        Builder(store, CONTEXT).get(FromFile(file, log, edit_at=4))
+    file.write_text("as planned")
+    made = Builder(store, CONTEXT).get(FromFile(file, log))
+    assert made.counts["chunks_taken_over"] == 1
+    assert log.read_text().split() == ["0", "4", "4", "8"]
 
 
 @dataclass(frozen=True)

@@ -127,3 +127,5 @@ def test_llm(type_, own):
     }
     assert step.name == f"{type_}-m-stage"
     assert first(type=f"{type_}_llm", engine=HTTP).spec()["depth"] == 10
+    named = first(type=f"{type_}_llm", engine={**HTTP, "revision": "2026-01"})
+    assert named.spec()["engine"] == {**ENGINE, "revision": "2026-01"}

@@ -47,6 +47,7 @@ class Bm25Index(Step):
     options: Bm25Options
 
     kind: ClassVar[str] = "bm25_index"
+    libraries: ClassVar[tuple[str, ...]] = ("bm25s", "PyStemmer")
     version: ClassVar[int] = 2
 
     @property

@@ -48,6 +48,7 @@ class Bm25Candidates(Step):
     queries: Queries
 
     kind: ClassVar[str] = "candidates"
+    libraries: ClassVar[tuple[str, ...]] = ("bm25s", "PyStemmer")
 
     @property
     def name(self) -> str:

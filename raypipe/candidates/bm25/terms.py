@@ -93,6 +93,7 @@ class Bm25Terms(Step):
     options: TermOptions
 
     kind: ClassVar[str] = "bm25_terms"
+    libraries: ClassVar[tuple[str, ...]] = ("bm25s", "PyStemmer")
 
     @property
     def name(self) -> str:

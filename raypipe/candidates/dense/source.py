@@ -68,9 +68,9 @@ class Dense(DepthOptions, BiEncoder):
         """The backbone is there, and FAISS if the index needs it.
 
         Raises:
-            ConfigError: the model or FAISS is missing.
+            ConfigError: the model or FAISS is missing, or the model's files cannot be used.
         """
-        Backbone(self.backbone).spec()
+        Backbone(self.backbone).check()
         self.index.check()
 
 
@@ -83,6 +83,7 @@ class DenseCandidates(Step):
     query_vectors: Embeddings
 
     kind: ClassVar[str] = "candidates"
+    libraries: ClassVar[tuple[str, ...]] = ("torch",)
 
     @property
     def name(self) -> str:

@@ -49,6 +49,9 @@ class HttpEngine(Engine):
     """Address of /v1/chat/completions; a base such as http://host:8000/v1 is completed."""
     model: str = Field(min_length=1)
     """The server's name of the model."""
+    revision: str | None = Field(None, min_length=1)
+    """Your own name of what the server serves under that name, to tell one from another; never
+    sent."""
     api_key_env: Annotated[str | None, NOT_SEMANTIC] = None
     """Name (in capitals) of the environment variable that holds the key; never the key."""
     requests_per_second: Annotated[float | None, Field(gt=0), NOT_SEMANTIC] = None
@@ -132,10 +135,11 @@ class HttpEngine(Engine):
             self.load_tokenizer()
 
     def identity(self) -> dict[str, Any]:
-        """Model and sampling; a server names no revision of its model."""
+        """Model and sampling; a server names no revision of its model, so the recipe may."""
         counted = Backbone(self.tokenizer).tokenizer_identity if self.tokenizer else None
         names = ("type", "model", "temperature", "top_logprobs", "extra_body", "context_tokens")
-        return {**{name: getattr(self, name) for name in names}, "tokenizer": counted}
+        chosen = {} if self.revision is None else {"revision": self.revision}
+        return {**{name: getattr(self, name) for name in names}, "tokenizer": counted, **chosen}
 
     def facts(self) -> dict[str, Any]:
         """With the server's address, without its query, which may hold what is secret."""

@@ -18,10 +18,12 @@ from raypipe.config import NOT_SEMANTIC, ConfigError, nearest
 from raypipe.inference.llm.base import Engine
 from raypipe.inference.llm.causal import CausalModel
 from raypipe.models.backbone import Backbone
+from raypipe.models.soundness import check_no_pointer
 from raypipe.storage.artifacts import Artifact, Attempt, Step
 from raypipe.storage.files import file_checksum
 
 WEIGHTS = "llm"
+_MAGIC = b"GGUF"
 
 
 class TransformersEngine(Engine):
@@ -51,14 +53,14 @@ class TransformersEngine(Engine):
         return GgufWeights(self.model, self.gguf_file)
 
     def check(self) -> None:
-        """The weights are there, or the hub knows them.
+        """The weights are there and can be used, or the hub knows them.
 
         Raises:
             ConfigError: they are not, or the package that reads GGUF is missing.
         """
         if self.gguf_file is not None and importlib.util.find_spec("gguf") is None:
             raise ConfigError("engine transformers: gguf_file needs the package; pip install gguf")
-        self._weights.spec()
+        self._weights.check()
 
     def identity(self) -> dict[str, Any]:
         """The weights' content or revision, and the context."""
@@ -145,6 +147,24 @@ class GgufWeights(Step):
 
     def facts(self) -> Mapping[str, Any]:
         return {"source": self.source}
+
+    def check(self) -> None:
+        """Resolve the file; one that is here begins as GGUF files do.
+
+        Raises:
+            ConfigError: there is no such file, or it is something else.
+        """
+        self.spec()
+        if (path := self.path_here) is None:
+            return
+        check_no_pointer(path, f"model {self.source}")
+        with path.open("rb") as file:
+            begins = file.read(len(_MAGIC))
+        if begins != _MAGIC:
+            raise ConfigError(
+                f"model {self.source}: expected a GGUF file in {path}, found one that begins with "
+                f"{begins!r}; fetch it again"
+            )
 
     def run(self, attempt: Attempt, context: Any) -> Mapping[str, Any]:
         """Copy the local file, or fetch it from the pinned revision on the hub."""

@@ -65,7 +65,7 @@ class VllmEngine(Engine):
         missing = self._missing(_gpus())
         if missing:
             raise ConfigError(f"engine vllm: {'; '.join(missing)}")
-        Backbone(self.model).spec()
+        Backbone(self.model).check()
 
     def identity(self) -> dict[str, Any]:
         """Model by content or revision, and the sampling."""

@@ -13,6 +13,7 @@ import pyarrow.fs as pafs
 from raypipe.config import digest
 from raypipe.recipe.experiment import Experiment
 from raypipe.recipe.space import Sweep
+from raypipe.recipe.trials import representatives
 from raypipe.storage.artifacts import Store
 
 State = Literal["running", "finished", "pruned", "failed", "invalid"]
@@ -43,10 +44,15 @@ class Journal:
 
     @classmethod
     def of(cls, experiment: Experiment, store: Store) -> Journal:
-        """The journal of a recipe's search, which more trials or other retries go on in."""
+        """The journal of a recipe's search, which more trials or other retries go on in.
+
+        The key holds what trials are trained and validated on, too: a value of other data, another
+        model or an earlier version of a step is not the value that its trial would have now.
+        """
         search = experiment.sweep.search.replace(trials=1)
         sweep = experiment.sweep.replace(search=search, retries=Sweep().retries)
-        key = digest(experiment.replace(sweep=sweep))
+        trained = {trial.experiment.trained().digest for trial in representatives(experiment)}
+        key = digest([experiment.replace(sweep=sweep), sorted(trained)])
         return cls(store, f"search/{experiment.name}-{key}")
 
     def write(self, draw: Draw) -> None:

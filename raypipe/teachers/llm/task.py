@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -42,7 +42,8 @@ class Task(Config):
     """The unit of work and of resume; a chunk's requests are batched together. None is 8 where a
     model is loaded, and 64 where a service is called, so that requests fill its connections."""
     max_failed: Annotated[float, NOT_SEMANTIC] = Field(0.01, ge=0, le=1)
-    """Share of a chunk's requests that may fail; above it the job stops, finished chunks stay."""
+    """Share of a chunk's requests that may fail; above it the job stops, finished chunks stay.
+    Values of an earlier job of which a larger share failed are asked for again."""
 
     columns: ClassVar[pa.Schema] = TEACHER
     values: ClassVar[Literal["score", "rank"]] = "score"
@@ -55,6 +56,11 @@ class Task(Config):
             asked: sends the prompts and counts whatever is dropped or repaired.
         """
         raise NotImplementedError
+
+    def too_many_failed(self, counts: Mapping[str, Any]) -> bool:
+        """Whether more of these requests failed than `max_failed` allows."""
+        failed, requests = counts.get("requests_failed", 0), counts.get("requests", 0)
+        return bool(failed > self.max_failed * requests)
 
     def check_engine(self, engine: Engine) -> None:
         """Whether the engine's context holds this task's prompts at all.

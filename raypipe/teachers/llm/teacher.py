@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -102,6 +102,10 @@ class LlmScores(Step):
         return file_safe(f"{task}-{model}-{self.lists.name}", 90)
 
     @property
+    def libraries(self) -> tuple[str, ...]:  # type: ignore[override]
+        return ("torch", "transformers") if self.teacher.engine.in_actor else ()
+
+    @property
     def compares(self) -> bool:
         """Whether rows are those of records.PAIRWISE."""
         return self.teacher.columns is PAIRWISE
@@ -125,6 +129,23 @@ class LlmScores(Step):
     def needs(self) -> Mapping[str, Step]:
         return self.teacher.engine.needs()
 
+    def refuses(self, counts: Mapping[str, Any]) -> str | None:
+        if not self.teacher.too_many_failed(counts):
+            return None
+        return (
+            f"{counts['requests_failed']} of {counts['requests']} requests failed, max_failed "
+            f"allows {self.teacher.max_failed:.1%}"
+        )
+
+    def remarks(self, facts: Mapping[str, Any]) -> Sequence[str]:
+        asked, named = facts.get("url"), self.facts().get("url")
+        if asked == named:
+            return ()
+        return [
+            f"used again, {asked} gave it and the recipe names {named}: both call their model "
+            f"{self.teacher.engine.label}; set the engine's `revision` if they differ"
+        ]
+
     def run(self, attempt: Attempt, context: Context) -> Mapping[str, Any]:
         rows = len(Rows(attempt.inputs["candidates"]))
         engine = self.teacher.engine
@@ -132,17 +153,21 @@ class LlmScores(Step):
         inputs, depth = dict(attempt.inputs), self.lists.depth
         if engine.in_actor:
             job = _Judge(inputs, depth, self.teacher, context.device(), self.precision)
-            counts = run_chunks(job, rows, size, attempt, context, model=True)
+            counts = run_chunks(job, rows, size, attempt, context, model=True, keep=self._keep)
         else:
             generate = _Opened(engine, context)
             work = judge_work(inputs, depth, self.teacher, engine.context_tokens, generate)
-            counts = run_chunks_here(work, rows, size, attempt, context)
+            counts = run_chunks_here(work, rows, size, attempt, context, keep=self._keep)
         if not counts.get("documents"):
             raise ConfigError(
                 f"{self.name}: no document got a value, found {dict(counts)}; look at the model's "
                 "answers, or ask another model"
             )
         return counts
+
+    def _keep(self, counts: Counts) -> bool:
+        """Whether a chunk of an earlier job is good enough for this recipe."""
+        return not self.teacher.too_many_failed(counts)
 
 
 @dataclass(frozen=True)

@@ -85,10 +85,14 @@ class Service(Engine):
     in_actor: ClassVar[bool] = False
     uses_precision: ClassVar[bool] = False
     model: str = "fake/service"
+    url: str = "http://a/v1"
     opened: ClassVar[list[Verified]] = []
 
     def identity(self):
         return {"model": self.model}
+
+    def facts(self):
+        return {"model": self.model, "url": self.url}
 
     def open(self, context):
         self.opened.append(Verified())
@@ -214,6 +218,84 @@ def test_a_failing_service_keeps_finished_chunks(builder, lists, tmp_path, beir_
 def _text(folder: Path, query_id: str) -> str:
     rows = map(json.loads, (folder / "queries.jsonl").open())
     return next(row["text"] for row in rows if row["_id"] == query_id)
+
+
+@dataclass(frozen=True)
+class Halved(Step):
+    """Made from a teacher's values, as groups are; once more than that, as a stage is."""
+
+    values: Step
+
+    kind: ClassVar[str] = "groups"
+    name: ClassVar[str] = "halved"  # type: ignore[misc]
+
+    def inputs(self):
+        return {"values": self.values}
+
+    def run(self, attempt, context):
+        return {"documents": attempt.inputs["values"].counts["documents"]}
+
+
+@pytest.mark.filterwarnings("ignore:.*made again")
+def test_a_teacher_of_which_too_much_failed_is_made_again(builder, lists, tmp_path, beir_folder):
+    """Made under a recipe that allowed it; with what was made from it, and only what failed."""
+    BROKEN.append(_text(beir_folder, "q02"))
+    lax = step(PointwiseLLM, lists, max_failed=1.0)
+    first = builder.get(Halved(Halved(lax)))
+    assert builder.find(lax).counts["requests_failed"] == 4 and first.counts["documents"] == 9
+
+    store, strict = Store(str(tmp_path)), step(PointwiseLLM, lists, max_failed=0.3)
+    with pytest.warns(UserWarning, match=r"4 of 13 requests failed, max_failed allows 30\.0%"):
+        assert store.find(strict) is None
+    assert store.find(step(PointwiseLLM, lists, max_failed=0.31)) is not None
+    with pytest.warns(UserWarning, match="made again"), pytest.raises(RuntimeError, match="busy"):
+        Builder(store, CONTEXT).get(strict)
+    assert store.find(Halved(Halved(lax))) == first, "what failed to be made again stays for others"
+
+    BROKEN.clear()
+    again = Builder(store, CONTEXT)
+    with pytest.warns(UserWarning, match="it was made from .*groups/halved-"):
+        second = again.get(Halved(Halved(strict)))
+    assert len(again.made) == 3 and second.counts["documents"] == 13
+    teacher = again.get(strict)
+    assert teacher.counts["requests_failed"] == 0 and teacher.counts["chunks_taken_over"] == 1
+    assert Service.opened[-1].calls == 1, "the finished chunk was not asked for again"
+    later = Builder(store, CONTEXT)
+    assert later.get(Halved(Halved(lax))) == second and not later.made
+
+
+@pytest.mark.filterwarnings("ignore:.*made again")
+def test_what_was_made_from_a_refused_teacher_is_refused_after_it_was_replaced(
+    builder, lists, tmp_path, beir_folder
+):
+    BROKEN.append(_text(beir_folder, "q02"))
+    lax = step(PointwiseLLM, lists, max_failed=1.0)
+    builder.get(Halved(Halved(lax)))
+    BROKEN.clear()
+    strict, store = step(PointwiseLLM, lists), Store(str(tmp_path))
+    with pytest.warns(UserWarning, match="made again"):
+        Builder(store, CONTEXT).get(strict)
+    with pytest.warns(UserWarning, match="it was made from what teacher/.* replaces"):
+        assert store.find(Halved(strict)) is None
+    with pytest.warns(UserWarning, match="it was made from .*: it was made from what"):
+        assert store.find(Halved(Halved(lax))) is None
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_another_server_of_the_same_model_is_said(builder, lists, same):
+    """Nobody can tell whether it serves the same model: the values stay, people hear of it."""
+    first, second = (Service(url=f"http://{name}/v1") for name in ("a", "a" if same else "b"))
+    builder.get(step(PointwiseLLM, lists, first))
+    said: list[str] = []
+    later = Builder(builder.store, CONTEXT, said.append)
+    scores = step(PointwiseLLM, lists, second)
+    later.get(scores)
+    assert not later.made
+    line = (
+        f"teacher {scores.name}: used again, http://a/v1 gave it and the recipe names http://b/v1: "
+        "both call their model service; set the engine's `revision` if they differ"
+    )
+    assert [s for s in said if "http" in s] == ([] if same else [line])
 
 
 def test_no_value_at_all_is_an_error(builder, lists, monkeypatch):
