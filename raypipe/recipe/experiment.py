@@ -167,13 +167,13 @@ class Experiment(Config):
 
     def test_sets(self) -> dict[str, EvaluationSet]:
         """Everything that finished runs are judged on, the recipe's own test set first."""
-        main = EvaluationSet(queries=self.data.test)
+        main = self._judged(MAIN)
         return {MAIN: main, **self.evaluation.sets, **self.evaluation.suite_sets()}
 
     def _judged(self, role: Role) -> EvaluationSet:
-        if role in ("train", "validation"):
+        if role in ("train", "validation", MAIN):
             return EvaluationSet(queries=getattr(self.data, role))
-        return self.test_sets()[role]
+        return self.evaluation.named(role)
 
     def query_set(self, role: Role) -> QuerySet:
         """The queries of a role."""
