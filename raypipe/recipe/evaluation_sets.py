@@ -12,11 +12,9 @@ from raypipe.candidates.bm25.source import Bm25
 from raypipe.config import Config, nearest
 from raypipe.datasets.steps import QuerySet
 from raypipe.evaluation.measures import parse_measures
-from raypipe.evaluation.results import Statistics
+from raypipe.evaluation.results import MAIN, Statistics
 from raypipe.evaluation.suites import SUITES, SuiteName
 
-MAIN = "test"
-"""The recipe's own test set, `data.test` over `candidates`."""
 RESERVED = ("train", "validation", MAIN)
 Derivation = Literal["seeds", "average", "interpolation"]
 

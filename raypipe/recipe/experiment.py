@@ -18,13 +18,14 @@ from raypipe.candidates.bm25.source import Bm25
 from raypipe.config import NOT_SEMANTIC, Config, ConfigError, nearest
 from raypipe.datasets.steps import Collection, Queries, QuerySet
 from raypipe.evaluation.report.published import Published
+from raypipe.evaluation.results import MAIN
 from raypipe.groups.training_set import TrainingData, TrainingSet
 from raypipe.inference.lists import Lists
 from raypipe.inference.tokens import Tokens
 from raypipe.inference.truncation import LongestFirst, Truncation
 from raypipe.models.backbone import Backbone
 from raypipe.models.cross_encoder import CrossEncoder
-from raypipe.recipe.evaluation_sets import MAIN, Evaluation, EvaluationSet
+from raypipe.recipe.evaluation_sets import Evaluation, EvaluationSet
 from raypipe.recipe.space import Sweep
 from raypipe.recipe.stage_checks import check_stage
 from raypipe.resources import Resources, default_precision
