@@ -74,11 +74,9 @@ tracking: sqlite:///{folder}/mlflow.db
 
 
 def pytest_collection_finish() -> None:
-    """Spare the libraries' objects from garbage collection.
-
-    statsmodels collects whenever it corrects p-values, which takes 0.3 s with all of them loaded.
-    """
+    """Collect garbage seldom: with all libraries loaded, to look at every object takes .3 s."""
     gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
 
 
 @pytest.fixture(scope="session")

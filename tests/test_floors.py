@@ -227,6 +227,7 @@ def test_a_right_import_passes(path, source):
     assert problems(path, source) == []
 
 
+@functools.cache
 def loaded(statement: str) -> list[str]:
     """The modules that a fresh interpreter has after a statement."""
     code = f"import sys\n{statement}\nprint(*sys.modules)"
@@ -237,6 +238,10 @@ def loaded(statement: str) -> list[str]:
 
 def test_the_recipe_imports_no_heavy_library():
     assert not set(HEAVY) & set(loaded("import raypipe.recipe.experiment"))
+
+
+def test_a_report_is_written_without_training_and_without_ray():
+    assert not {*HEAVY, "torch", "scipy"} & set(loaded("import raypipe.commands.report"))
 
 
 @pytest.mark.parametrize(("module", "most"), [("loop", 50), ("optim", 20)])

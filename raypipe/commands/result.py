@@ -15,7 +15,7 @@ from raypipe.evaluation.report import plots
 from raypipe.evaluation.report.contents import Report
 from raypipe.evaluation.report.page import to_html
 from raypipe.evaluation.report.text import print_report, to_markdown
-from raypipe.recipe.evaluation_sets import MAIN
+from raypipe.evaluation.results import MAIN
 from raypipe.recipe.trials import Trial
 from raypipe.storage.artifacts import Step
 from raypipe.storage.builder import Builder

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -23,6 +24,7 @@ def parse_measures(names: Sequence[str]) -> list[Any]:
     return [_parse(name) for name in names]
 
 
+@functools.cache  # recipes name the same few measures thousands of times: one by trial and test set
 def _parse(name: str) -> Any:
     import ir_measures
     from ir_measures.measures.base import MeanAgg

@@ -13,6 +13,8 @@ from raypipe.config import Config
 from raypipe.evaluation.bootstrap import RESAMPLES
 from raypipe.evaluation.equivalence import Verdict
 
+MAIN = "test"
+"""The recipe's own test set, `data.test` over `candidates`."""
 Kind = Literal["first_stage", "zero_shot", "teacher", "oracle", "trained", "derived"]
 PerQuery = Mapping[str, Mapping[str, float]]
 """measure -> query_id -> value."""

@@ -105,17 +105,15 @@ def effect_size(a: Sequence[float], b: Sequence[float]) -> float:
 def holm(p_values: Sequence[float]) -> list[float]:
     """Holm's step-down adjusted p-values in the given order.
 
-    A NaN is no test: it passes through and does not count in the family.
+    A NaN is no test: it passes through and does not count in the family. statsmodels' function
+    gives the same, but collects garbage in every call: .3 s in a process with torch and ray.
     """
-    from statsmodels.stats.multitest import multipletests
-
-    out = [float(p) for p in p_values]
-    tested = [(i, p) for i, p in enumerate(out) if not math.isnan(p)]
-    if tested:
-        adjusted = multipletests([p for _, p in tested], method="holm")[1]
-        for (i, _), value in zip(tested, adjusted, strict=True):
-            out[i] = float(value)
-    return out
+    adjusted = np.array(p_values, np.float64)
+    (tested,) = np.nonzero(~np.isnan(adjusted))
+    rising = tested[np.argsort(adjusted[tested])]
+    steps = adjusted[rising] * np.arange(len(rising), 0, -1)
+    adjusted[rising] = np.minimum(np.maximum.accumulate(steps), 1.0)
+    return [float(p) for p in adjusted]
 
 
 def pairs_of(a: Sequence[float], b: Sequence[float]) -> tuple[Values, Values]:

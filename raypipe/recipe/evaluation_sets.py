@@ -12,11 +12,9 @@ from raypipe.candidates.bm25.source import Bm25
 from raypipe.config import Config, nearest
 from raypipe.datasets.steps import QuerySet
 from raypipe.evaluation.measures import parse_measures
-from raypipe.evaluation.results import Statistics
+from raypipe.evaluation.results import MAIN, Statistics
 from raypipe.evaluation.suites import SUITES, SuiteName
 
-MAIN = "test"
-"""The recipe's own test set, `data.test` over `candidates`."""
 RESERVED = ("train", "validation", MAIN)
 Derivation = Literal["seeds", "average", "interpolation"]
 
@@ -73,11 +71,15 @@ class Evaluation(Config):
             near = nearest(self.selection, self.measures)
             raise ValueError(f"selection: {self.selection!r} is not measured{near}")
         for name in self.sets:
-            if name in RESERVED or name in self.suite_sets():
+            if name in RESERVED or self.suite_of(name):
                 raise ValueError(f"sets.{name}: this name is taken; choose another")
             if "/" in name or not name.strip():
                 raise ValueError(f"sets.{name}: expected a name without '/', which is not empty")
         return self
+
+    def named(self, name: str) -> EvaluationSet:
+        """A further test set of the recipe, or one of its suites'."""
+        return self.sets[name] if name in self.sets else self.suite_sets()[name]
 
     def suite_sets(self) -> Mapping[str, EvaluationSet]:
         """The test sets of all suites, by name."""

@@ -18,13 +18,14 @@ from raypipe.candidates.bm25.source import Bm25
 from raypipe.config import NOT_SEMANTIC, Config, ConfigError, nearest
 from raypipe.datasets.steps import Collection, Queries, QuerySet
 from raypipe.evaluation.report.published import Published
+from raypipe.evaluation.results import MAIN
 from raypipe.groups.training_set import TrainingData, TrainingSet
 from raypipe.inference.lists import Lists
 from raypipe.inference.tokens import Tokens
 from raypipe.inference.truncation import LongestFirst, Truncation
 from raypipe.models.backbone import Backbone
 from raypipe.models.cross_encoder import CrossEncoder
-from raypipe.recipe.evaluation_sets import MAIN, Evaluation, EvaluationSet
+from raypipe.recipe.evaluation_sets import Evaluation, EvaluationSet
 from raypipe.recipe.space import Sweep
 from raypipe.recipe.stage_checks import check_stage
 from raypipe.resources import Resources, default_precision
@@ -167,13 +168,13 @@ class Experiment(Config):
 
     def test_sets(self) -> dict[str, EvaluationSet]:
         """Everything that finished runs are judged on, the recipe's own test set first."""
-        main = EvaluationSet(queries=self.data.test)
+        main = self._judged(MAIN)
         return {MAIN: main, **self.evaluation.sets, **self.evaluation.suite_sets()}
 
     def _judged(self, role: Role) -> EvaluationSet:
-        if role in ("train", "validation"):
+        if role in ("train", "validation", MAIN):
             return EvaluationSet(queries=getattr(self.data, role))
-        return self.test_sets()[role]
+        return self.evaluation.named(role)
 
     def query_set(self, role: Role) -> QuerySet:
         """The queries of a role."""

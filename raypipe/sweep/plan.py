@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from raypipe.evaluation.results import MAIN
 from raypipe.groups.training_set import TrainingData
-from raypipe.recipe.evaluation_sets import MAIN
 from raypipe.recipe.experiment import Role
 from raypipe.recipe.trials import Trial
 from raypipe.runs.metrics import Metrics

@@ -8,8 +8,7 @@ from typing import Any
 
 from raypipe.evaluation.report.contents import SetFacts, StageHistory
 from raypipe.evaluation.report.published import published_for
-from raypipe.evaluation.results import Row
-from raypipe.recipe.evaluation_sets import MAIN
+from raypipe.evaluation.results import MAIN, Row
 from raypipe.recipe.experiment import Experiment
 from raypipe.recipe.trials import by_row
 from raypipe.stages.stage import history

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from raypipe.config import flatten
-from raypipe.recipe.evaluation_sets import MAIN
+from raypipe.evaluation.results import MAIN
 from raypipe.recipe.trials import Trial
 from raypipe.resources import Context
 from raypipe.runs.metrics import Metrics
@@ -19,7 +19,8 @@ from raypipe.storage.files import without_secrets
 from raypipe.sweep.plan import Plan
 from raypipe.sweep.table_rows import chain_facts, totals, trained_row, trainer_facts
 from raypipe.sweep.tracked_rows import ERROR_TAG, SEED_TAG, log_row
-from raypipe.tracking.relay import ROW_TAG, Relay, StageReports, series
+from raypipe.tracking.names import ROW_TAG
+from raypipe.tracking.relay import Relay, StageReports, series
 
 OnReport = Callable[[dict[str, Any]], None]
 

@@ -12,19 +12,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raypipe.evaluation.report.contents import Report, SearchedTrial, SetFacts, StageHistory
-from raypipe.evaluation.results import PerQuery, Row, StageFacts, Statistics
-from raypipe.recipe.evaluation_sets import MAIN
+from raypipe.evaluation.results import MAIN, PerQuery, Row, StageFacts, Statistics
 from raypipe.storage.artifacts import Artifact
-from raypipe.tracking.names import metric_name
+from raypipe.tracking.names import ROW_TAG, metric_name
 from raypipe.tracking.recorder import Kind
-from raypipe.tracking.relay import ROW_TAG, Relay
 from raypipe.tracking.stored_runs import TrackedRun, TrackingStore
+
+if TYPE_CHECKING:  # a report reads jobs without Ray
+    from raypipe.tracking.relay import Relay
 
 ROW, PER_QUERY, COMPARISON = "row.json", "per_query.parquet", "comparison.json"
 """Files of tracked runs."""

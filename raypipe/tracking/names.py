@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
+ROW_TAG = "raypipe.row"
+"""The tag of a run that belongs to a row of the report: the row's name."""
 _PARAM_CHARS, _KEY_CHARS = 6000, 250
 
 

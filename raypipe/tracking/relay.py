@@ -17,11 +17,8 @@ from ray.actor import ActorHandle
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raypipe.storage.files import without_secrets
-from raypipe.tracking.names import run_page
+from raypipe.tracking.names import ROW_TAG, run_page
 from raypipe.tracking.recorder import Kind, Recorder
-
-ROW_TAG = "raypipe.row"
-"""The tag of a run that belongs to a row of the report: the row's name."""
 
 
 class _Writer:

@@ -9,37 +9,36 @@ from pathlib import Path
 
 import pytest
 
+from raypipe.commands import cost
+from raypipe.commands.probe import Cost
+
 JOBS = Path(__file__).resolve().parents[2] / "jobs"
 
 
-def job(name: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(JOBS / name), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True)
-
-
-@pytest.mark.parametrize(
-    ("name", "plan"),
-    [
-        (
-            "sweep.py",
-            [
-                "2 trials, 2 distinct stages instead of 3 (0 already trained)",
-                "  contrastive: contrastive",
-                "  contrastive -> distil: contrastive -> distil",
-            ],
-        ),
-        (
-            "train.py",
-            [
-                "1 trial, 2 distinct stages instead of 2 (0 already trained)",
-                "  contrastive -> distil: contrastive -> distil",
-            ],
-        ),
+PLANS = {
+    "sweep.py": [
+        "2 trials, 2 distinct stages instead of 3 (0 already trained)",
+        "  contrastive: contrastive",
+        "  contrastive -> distil: contrastive -> distil",
     ],
-)
-def test_a_dry_run_prints_the_plan_and_leaves_nothing(recipe, tmp_path, name, plan):
-    done = job(name, recipe, "--dry-run")
+    "train.py": [
+        "1 trial, 2 distinct stages instead of 2 (0 already trained)",
+        "  contrastive -> distil: contrastive -> distil",
+    ],
+}
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_a_dry_run_prints_the_plan_and_leaves_nothing(command, recipe, tmp_path, monkeypatch, name):
+    """The sweep is started as a user does, and its probe, too, is a process of its own."""
+    if name == "sweep.py":
+        words = [sys.executable, str(JOBS / name), str(recipe), "--dry-run"]
+        done = subprocess.run(words, capture_output=True, text=True)
+    else:
+        monkeypatch.setattr(cost, "probe", lambda *_: Cost(0.01, 0.005, 1 << 29))
+        done = command(name, recipe, "--dry-run")
     assert (done.returncode, done.stderr) == (0, "")
+    plan = PLANS[name]
     lines = done.stdout.splitlines()
     assert lines[: len(plan)] == plan
     # 36 training queries in groups of 4; 16 steps of 6; 12 validation and test queries, depth 10

@@ -13,7 +13,7 @@ from raypipe.commands.result import Result
 from raypipe.commands.search import SettingsSearch
 from raypipe.commands.teacher_quality import TeacherQuality, teacher_quality
 from raypipe.evaluation.report.contents import Report, SetFacts
-from raypipe.recipe.evaluation_sets import MAIN
+from raypipe.evaluation.results import MAIN
 from raypipe.recipe.experiment import Experiment
 from raypipe.recipe.reading import load
 from raypipe.recipe.trials import expand, representatives

@@ -22,8 +22,8 @@ import pytest
 from raypipe.config import digest
 from raypipe.datasets import pydoc
 from raypipe.datasets.pydoc import PyDoc
+from raypipe.evaluation.results import MAIN
 from raypipe.models.backbone import Backbone
-from raypipe.recipe.evaluation_sets import MAIN
 from raypipe.recipe.experiment import Experiment
 from raypipe.recipe.reading import load
 from raypipe.recipe.trials import expand

@@ -137,7 +137,7 @@ def test_wrong_keys_are_named_before_work(recipe, select, expected):
     assert expected in str(error.value)
 
 
-def test_the_plan_says_what_is_chosen_before(recipe):
+def test_the_plan_says_what_is_chosen_before(recipe, unprobed):
     one = read(recipe, {"order": ["contrastive"]}, {"stages.contrastive.lr": RATES})
     comparison, builder = plan_of(one)
     lines = comparison.plan_lines(builder)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from tracked_jobs import BASE, failed, row
 
 from raypipe.sweep.report_facts import links_of
-from raypipe.tracking.relay import ROW_TAG, _Writer
+from raypipe.tracking.names import ROW_TAG
+from raypipe.tracking.relay import _Writer
 from raypipe.tracking.stored_runs import TrackingStore
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
+from processes import start
 from tiny_training import STAGE, batcher_of, column, fit, same, weights, write_data
 from torch.nn.parallel import DistributedDataParallel
 
@@ -154,7 +155,6 @@ def test_a_worker_without_groups_takes_part_in_fp16(data, tiny_backbone, monkeyp
 
 def two_workers(rank: int, folder: str, backbone: str, data: str) -> None:
     """DDP, FSDP2, and FSDP2 with a break, on unequal work: one of two processes."""
-    torch.set_num_threads(1)
     dist.init_process_group(
         "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2
     )
@@ -208,10 +208,8 @@ def two_workers(rank: int, folder: str, backbone: str, data: str) -> None:
     dist.destroy_process_group()
 
 
-def test_fsdp_trains_like_ddp(data, tiny_backbone, tmp_path, monkeypatch):
-    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
-    arguments = (str(tmp_path), str(tiny_backbone), str(data))
-    torch.multiprocessing.spawn(two_workers, arguments, nprocs=2)
+def test_fsdp_trains_like_ddp(data, tiny_backbone, tmp_path):
+    start(two_workers, (str(tmp_path), str(tiny_backbone), str(data)), 2)
     first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
     assert first["fsdp"]["history"] == second["fsdp"]["history"]
     assert same(first["fsdp"]["weights"], second["fsdp"]["weights"])

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 import torch
 import torch.distributed as dist
+from processes import start
 from tiny_training import CUT, STAGE, VALIDATION, batcher_of, column, fit, same, weights, write_data
 from torch.nn.parallel import DistributedDataParallel
 
@@ -61,7 +62,6 @@ STAGES = {"plain": STAGE, "filtered": LONGER.replace(filtering=FILTER)}
 
 def two_workers(rank: int, folder: str, backbone: str, data: str) -> None:
     """One of two processes, wrapped as raypipe.stages.worker does it through Ray Train."""
-    torch.set_num_threads(1)
     dist.init_process_group(
         "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2
     )
@@ -86,10 +86,7 @@ def two_workers(rank: int, folder: str, backbone: str, data: str) -> None:
 def pair(data, tiny_backbone, tmp_path_factory) -> list[dict]:
     """What two processes found, by stage."""
     folder = tmp_path_factory.mktemp("pair")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GLOO_SOCKET_IFNAME", "lo")
-        arguments = (str(folder), str(tiny_backbone), str(data))
-        torch.multiprocessing.spawn(two_workers, arguments, nprocs=2)
+    start(two_workers, (str(folder), str(tiny_backbone), str(data)), 2)
     return [torch.load(folder / f"{rank}.pt") for rank in (0, 1)]
 
 

@@ -11,6 +11,7 @@ import pyarrow.fs as pafs
 import pytest
 import torch
 import torch.distributed as dist
+from processes import start
 from tiny_training import STAGE, column, fit, same, weights, write_data
 from torch.nn.parallel import DistributedDataParallel
 
@@ -227,7 +228,6 @@ def worker(
     rank: int, world: int, folder: str, backbone: str, data: str, dropouts: tuple[float, ...]
 ) -> None:
     """One of `world` processes."""
-    torch.set_num_threads(1)
     dist.init_process_group(
         "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=world
     )
@@ -281,11 +281,9 @@ def processes(data, tiny_backbone, tmp_path_factory) -> dict[int, Path]:
     """What two and what three processes left, by their number; two without dropout as well."""
     left = {2: (0.1, 0.0), 3: (0.1,)}
     folders = {world: tmp_path_factory.mktemp(f"processes-{world}") for world in left}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GLOO_SOCKET_IFNAME", "lo")
-        for world, dropouts in left.items():
-            arguments = (world, str(folders[world]), str(tiny_backbone), str(data), dropouts)
-            torch.multiprocessing.spawn(worker, arguments, nprocs=world)
+    for world, dropouts in left.items():
+        arguments = (world, str(folders[world]), str(tiny_backbone), str(data), dropouts)
+        start(worker, arguments, world)
     return folders
 
 
