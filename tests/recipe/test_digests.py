@@ -37,6 +37,12 @@ RECIPES = Path(__file__).resolve().parents[2] / "jobs" / "recipes"
 GOLDEN = Path(__file__).parent / "golden" / "digests.txt"
 PUBLISHED = ["msmarco", "raypipe-data"]
 """Folders in the user's home that recipes read published files from."""
+FAMILIES = {
+    **{"ettin": "modernbert", "modernbert": "modernbert"},  # without dropout
+    **{"minilm": "bert", "distilbert": "distilbert", "electra": "electra", "roberta": "roberta"},
+    **{"deberta-v3": "deberta-v2", "bert-base": "bert"},
+}
+"""Part of a backbone's name to its family."""
 
 
 def _name_digest(stream) -> str:
@@ -63,6 +69,7 @@ def constants(tmp_path_factory) -> Iterator[None]:
         patch.setenv("RAYPIPE_HOME", str(home / ".raypipe"))
         patch.delenv("RAYPIPE_DATA", raising=False)
         patch.setattr(Backbone, "revision", property(lambda self: "0" * 40))
+        patch.setattr(Backbone, "published_config", _published_config)
         patch.setattr(files, "sha256", _name_digest)
         patch.setattr(ir_datasets, "__version__", "0")
         patch.setattr(pydoc.platform, "python_version", lambda: "3")
@@ -70,6 +77,12 @@ def constants(tmp_path_factory) -> Iterator[None]:
         versions = property(lambda self: [[name, "0"] for name in self.packages])
         patch.setattr(PyDoc, "_versions", versions)
         yield
+
+
+def _published_config(backbone: Backbone) -> dict[str, str]:
+    """A config.json that has dropout where the backbone's own has it: its family's defaults."""
+    name = backbone.source.lower()
+    return {"model_type": next(family for part, family in FAMILIES.items() if part in name)}
 
 
 def _beir_folder(path: Path) -> None:
