@@ -133,10 +133,22 @@ class Backbone(Step):
 
     @property
     def model_config(self) -> dict[str, Any]:
-        """The model's config.json, for checks before work; {} for a hub name."""
+        """The model's config.json, for checks before work; {} for a hub name.
+
+        Raises:
+            ConfigError: the file is no JSON object.
+        """
         if self.folder is None:
             return {}
-        loaded: dict[str, Any] = json.loads((self.folder / "config.json").read_text("utf-8"))
+        try:
+            loaded = json.loads((self.folder / "config.json").read_text("utf-8"))
+        except ValueError:
+            loaded = None
+        if not isinstance(loaded, dict):
+            raise ConfigError(
+                f"backbone {self.source}: {self.folder}/config.json is no JSON object, so "
+                "transformers cannot read its config.json; correct the file, or give another model"
+            )
         return loaded
 
     def published_config(self) -> dict[str, Any]:

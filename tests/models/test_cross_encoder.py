@@ -135,6 +135,7 @@ def test_dropout_fields(tiny_backbone, fields, hidden, attention):
         ({"model_type": "electra"}, {"hidden_dropout": 0.0}, False),  # not of its summary head
         ({"model_type": "distilbert"}, {"hidden_dropout": 0.0}, False),
         ({"model_type": "albert"}, {"hidden_dropout": 0.0}, True),  # classifier_dropout_prob
+        ({"model_type": "unheard"}, {"hidden_dropout": 0.0}, True),  # `check` says that it is not
     ],
 )
 def test_where_dropout_comes_from(published, fields, expected):
