@@ -33,6 +33,8 @@ def left_behind(
     for folder in folders:
         try:
             spool = _taken(folder, warn)
+        except FileNotFoundError:  # its job ended just now, and nothing was left
+            continue
         except OSError as error:
             warn(f"tracking: {folder} cannot be read ({error}); its records stay there")
             continue

@@ -87,6 +87,7 @@ class Relay:
 
     def __init__(self, arguments: tuple[Any, ...]) -> None:
         self._arguments = arguments
+        self._gave_up = False
         self._actor = self._started()
 
     @classmethod
@@ -118,6 +119,8 @@ class Relay:
 
         An actor that Ray does not start again, because somebody ended it for good, is started here.
         """
+        if self._gave_up:
+            return None
         try:
             try:
                 return ray.get(getattr(self._actor, verb).remote(*args))
@@ -125,7 +128,9 @@ class Relay:
                 self._actor = self._started()
                 return ray.get(getattr(self._actor, verb).remote(*args))
         except ray.exceptions.RayError as error:
-            _log.warning("tracking: %s failed, and the job goes on: %s", verb, error)
+            self._gave_up = isinstance(error, ray.exceptions.RayActorError)
+            why = (str(error).strip().splitlines() or [""])[-1]  # a traceback ends in the error
+            _log.warning("tracking: %s failed, and the job goes on: %s", verb, why)
             return None
 
     def stored(self) -> None:

@@ -119,12 +119,12 @@ class Remote:
     def get(call: tuple[Remote, str, tuple[Any, ...]]) -> Any:
         actor, verb, arguments = call
         if not actor.alive:
-            raise ray.exceptions.RayActorError
+            raise ray.exceptions.RayActorError(error_msg="It died:\nTraceback\nNo space left")
         return getattr(actor.verbs, verb)(*arguments)
 
 
 @pytest.mark.parametrize("alive_at_last", [True, False])
-def test_an_actor_that_is_gone_for_good_ends_no_job(monkeypatch, alive_at_last):
+def test_an_actor_that_is_gone_for_good_ends_no_job(monkeypatch, caplog, alive_at_last):
     tracked = {"waiting": 2, "refused": 3, "lost": 4, "folder": "/there", "uri": "x", "runs": {}}
     verbs = SimpleNamespace(
         stored=lambda: 7,
@@ -145,3 +145,6 @@ def test_an_actor_that_is_gone_for_good_ends_no_job(monkeypatch, alive_at_last):
     words = " ".join(said)
     for part in ("a warning", "2 records wait", "3 records were refused", "4 records could not"):
         assert (part in words) == alive_at_last
+    warnings = [record.getMessage() for record in caplog.records]
+    assert len(warnings) == (0 if alive_at_last else 1)  # it is said once
+    assert all("stored failed, and the job goes on: No space left" in line for line in warnings)
