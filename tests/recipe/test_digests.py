@@ -18,11 +18,11 @@ from pathlib import Path
 
 import ir_datasets
 import pytest
+from hub_models import as_if_on_the_hub
 
 from raypipe.config import digest
 from raypipe.datasets import pydoc
 from raypipe.datasets.pydoc import PyDoc
-from raypipe.models.backbone import Backbone
 from raypipe.recipe.evaluation_sets import MAIN
 from raypipe.recipe.experiment import Experiment
 from raypipe.recipe.reading import load
@@ -37,12 +37,6 @@ RECIPES = Path(__file__).resolve().parents[2] / "jobs" / "recipes"
 GOLDEN = Path(__file__).parent / "golden" / "digests.txt"
 PUBLISHED = ["msmarco", "raypipe-data"]
 """Folders in the user's home that recipes read published files from."""
-FAMILIES = {
-    **{"ettin": "modernbert", "modernbert": "modernbert"},  # without dropout
-    **{"minilm": "bert", "distilbert": "distilbert", "electra": "electra", "roberta": "roberta"},
-    **{"deberta-v3": "deberta-v2", "bert-base": "bert"},
-}
-"""Part of a backbone's name to its family."""
 
 
 def _name_digest(stream) -> str:
@@ -68,8 +62,7 @@ def constants(tmp_path_factory) -> Iterator[None]:
         patch.setenv("HOME", str(home))
         patch.setenv("RAYPIPE_HOME", str(home / ".raypipe"))
         patch.delenv("RAYPIPE_DATA", raising=False)
-        patch.setattr(Backbone, "revision", property(lambda self: "0" * 40))
-        patch.setattr(Backbone, "published_config", _published_config)
+        as_if_on_the_hub(patch)
         patch.setattr(files, "sha256", _name_digest)
         patch.setattr(ir_datasets, "__version__", "0")
         patch.setattr(pydoc.platform, "python_version", lambda: "3")
@@ -77,12 +70,6 @@ def constants(tmp_path_factory) -> Iterator[None]:
         versions = property(lambda self: [[name, "0"] for name in self.packages])
         patch.setattr(PyDoc, "_versions", versions)
         yield
-
-
-def _published_config(backbone: Backbone) -> dict[str, str]:
-    """A config.json that has dropout where the backbone's own has it: its family's defaults."""
-    name = backbone.source.lower()
-    return {"model_type": next(family for part, family in FAMILIES.items() if part in name)}
 
 
 def _beir_folder(path: Path) -> None:
