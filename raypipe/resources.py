@@ -16,7 +16,9 @@ from raypipe.config import Config, ConfigError
 
 
 class Resources(Config):
-    """How much of the cluster one step uses. No field changes a result."""
+    """How much of the cluster one step uses. No field is in a digest, or changes a result beyond
+    rounding; but where a model has dropout, every training worker draws its own, so that another
+    number of workers is like another seed."""
 
     workers: int = Field(1, ge=1)
     """Training workers per stage (data parallel); each holds one model."""
@@ -33,7 +35,8 @@ class Resources(Config):
     """The most actors of a data job; None takes as many as the cluster holds."""
     micro_batch_tokens: int | None = Field(None, ge=64)
     """Tokens whose activations are in memory at a time, in training and scoring. None is 4,096 on
-    CPU (two MiniLM trainings in 8 GB) and 32,768 on GPU."""
+    CPU (two MiniLM trainings in 8 GB) and 32,768 on GPU. A stage whose model has dropout is trained
+    with its own `dropout_tokens` instead."""
     price_per_device_hour: float | None = Field(None, ge=0)
     """The price of a GPU, or of a CPU worker without GPUs: device seconds become a tracked cost."""
     worker_failures: int = Field(1, ge=0)
@@ -187,7 +190,7 @@ def _dashboard_port(wanted: int = 8265) -> int:
 
 @dataclass(frozen=True)
 class Context:
-    """What a step's work may use beside its inputs; nothing here changes a result."""
+    """What a step's work may use beside its inputs; see `Resources` for what changes no result."""
 
     resources: Resources
     precision: str = "bf16"

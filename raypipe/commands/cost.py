@@ -134,7 +134,8 @@ def _test_pairs(plan: Plan, builder: Builder) -> int:
 def _kind(stage: Stage) -> str:
     """What a pair's cost depends on: stages of one kind are probed once."""
     shape = (stage_folder(stage), stage.model.keep_layers, stage.truncation.longest)
-    return str((*shape, group_size(stage), stage.precision, stage.config.gradient_checkpointing))
+    memory = (stage.tokens_at_a_time(0), stage.config.gradient_checkpointing)
+    return str((*shape, group_size(stage), stage.precision, *memory))
 
 
 def _probes(stages: list[Stage], threads: int, resources: Resources) -> dict[str, Cost | None]:
@@ -144,7 +145,8 @@ def _probes(stages: list[Stage], threads: int, resources: Resources) -> dict[str
     costs: dict[str, Cost | None] = {}
     for stage in stages:
         if _kind(stage) not in costs:
-            costs[_kind(stage)] = probe(stage, threads, budget, min(batch, budget))
+            alive = stage.tokens_at_a_time(budget)
+            costs[_kind(stage)] = probe(stage, threads, alive, min(batch, budget))
     return costs
 
 

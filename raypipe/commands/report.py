@@ -110,11 +110,12 @@ def _equal(row: Row, other: Row, sets: Sequence[str]) -> bool:
 
 
 def write(report: Report, html: Path | None, markdown: Path | None) -> None:
-    """Print the report, and write the files that are named."""
-    print_report(report)
+    """Write the files that are named, and print the report."""
     if html is not None:
         html.write_text(to_html(report), "utf-8")
-        print(f"page: {html}")
     if markdown is not None:
         markdown.write_text(to_markdown(report), "utf-8")
-        print(f"markdown: {markdown}")
+    print_report(report)
+    for kind, path in (("page", html), ("markdown", markdown)):
+        if path is not None:
+            print(f"{kind}: {path}")

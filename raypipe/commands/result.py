@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 from raypipe.commands.export import card_of
@@ -59,16 +57,17 @@ class Result:
 
 
 def publish(report: Report, relay: Relay, run: str) -> None:
-    """Print the report, and hand Markdown, page, plot and data to the tracked run."""
-    print_report(report)
-    relay.send("log_text", run, to_markdown(report), "report.md")
-    relay.send("log_text", run, to_html(report), "report.html")
-    relay.send("log_text", run, json.dumps(report.json(), indent=1), "report.json")
-    relay.send("log_text", run, json.dumps(comparison_json(report), indent=1), COMPARISON)
-    with TemporaryDirectory() as folder:
-        path = Path(folder) / "report.png"
-        plots.save_png(path, plots.intervals(report, report.sets[0]))
-        relay.send("log_bytes", run, path.read_bytes(), "report.png")
+    """Hand data, Markdown, page and plot to the tracked run; then, or if that fails, print."""
+    try:
+        relay.send("log_text", run, json.dumps(comparison_json(report), indent=1), COMPARISON)
+        relay.send("log_text", run, json.dumps(report.json(), indent=1), "report.json")
+        relay.send("log_text", run, to_markdown(report), "report.md")
+        relay.send("log_text", run, to_html(report), "report.html")
+        plot = plots.png(plots.intervals(report, report.sets[0]))
+        relay.send("log_bytes", run, plot, "report.png")
+        relay.stored()
+    finally:
+        print_report(report)
 
 
 def best_of(plan: Plan, builder: Builder) -> Trial | None:

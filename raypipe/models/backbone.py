@@ -152,18 +152,20 @@ class Backbone(Step):
         """The model's config.json, for checks before work; {} for a hub name.
 
         Raises:
-            ConfigError: it is no JSON.
+            ConfigError: it is no JSON object.
         """
         if self.folder is None:
             return {}
         path = self.folder / "config.json"
         try:
-            loaded: dict[str, Any] = json.loads(path.read_bytes())
-        except ValueError as error:
+            loaded = json.loads(path.read_bytes())
+        except ValueError:
+            loaded = None
+        if not isinstance(loaded, dict):
             raise ConfigError(
-                f"backbone {self.source}: expected JSON in {path}, found {path.stat().st_size} "
-                f"bytes that are none ({error}); copy the file again"
-            ) from None
+                f"backbone {self.source}: expected a JSON object in {path}, found "
+                f"{path.stat().st_size} bytes that are none; copy the file again"
+            )
         return loaded
 
     def published_config(self) -> dict[str, Any]:

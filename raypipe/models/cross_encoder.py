@@ -31,6 +31,8 @@ HIDDEN_DROPOUT = (
     "pooler_dropout",
     "seq_classif_dropout",
 )
+_OTHER_HEADS = {"qa_dropout", "summary_last_dropout", "token_dropout"}
+"""Settings of configurations that draw nothing in a sequence classifier."""
 
 
 class CrossEncoder(Config):
@@ -61,9 +63,7 @@ class CrossEncoder(Config):
         config = sequence_config(folder, where)
         if self.keep_layers is not None:
             keep_layers(config, self.keep_layers, where)
-        _set_dropout(config, ATTENTION_DROPOUT, self.attention_dropout)
-        if self.hidden_dropout is not None:
-            _set_dropout(config, HIDDEN_DROPOUT, self.hidden_dropout)
+        self._set_dropout(config)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             model = read_classifier(
@@ -75,6 +75,38 @@ class CrossEncoder(Config):
             )
         _score_in_float32(model)
         return model.to(device).train(training)
+
+    def has_dropout(self, published: Mapping[str, Any]) -> bool:
+        """Whether training draws random numbers for dropout; no weights are read.
+
+        A family that names its dropout in its own way (ALBERT's classifier) keeps it whatever the
+        recipe says, and so counts.
+
+        Args:
+            published: the backbone's config.json. What it leaves out has the family's default.
+        """
+        from transformers import CONFIG_MAPPING
+
+        try:
+            config = CONFIG_MAPPING[published["model_type"]].from_dict(dict(published))
+        except Exception:  # transformers' own of any kind; `check` refuses the model in words
+            return True
+        self._set_dropout(config)
+        shares = {name: value for name, value in config.to_dict().items() if "drop" in name}
+        return any(
+            isinstance(value, int | float) and value > 0
+            for name, value in shares.items()
+            if name not in _OTHER_HEADS
+        )
+
+    def _set_dropout(self, config: Any) -> None:
+        """Write the recipe's dropout into a transformers configuration."""
+        values = dict.fromkeys(ATTENTION_DROPOUT, self.attention_dropout)
+        if self.hidden_dropout is not None:
+            values |= dict.fromkeys(HIDDEN_DROPOUT, self.hidden_dropout)
+        for name, value in values.items():
+            if getattr(config, name, None) is not None:
+                setattr(config, name, value)
 
     def check(
         self, lengths: Mapping[str, int] | None = None, frozen: Mapping[str, int] | None = None
@@ -137,12 +169,6 @@ def save(model: nn.Module, folder: Path, backbone_folder: Path, max_length: int)
     loaded: dict[str, Any] = json.loads(settings.read_text()) if settings.is_file() else {}
     written = {**loaded, "model_max_length": max_length, "split_special_tokens": True}
     settings.write_text(json.dumps(written, indent=1))
-
-
-def _set_dropout(config: Any, names: tuple[str, ...], value: float) -> None:
-    for name in names:
-        if getattr(config, name, None) is not None:
-            setattr(config, name, value)
 
 
 def _score_in_float32(model: nn.Module) -> None:

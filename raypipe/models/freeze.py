@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from torch import nn
@@ -71,9 +71,11 @@ def compiled(model: nn.Module, backend: str = "inductor") -> nn.Module:
     """The same model, which its first forward compiles; the names in its state dict stay.
 
     `torch.compile(model)` would wrap the model and put `_orig_mod.` before every name. Shapes are
-    dynamic, since lengths differ from batch to batch.
+    dynamic, since lengths differ from batch to batch. Inductor's own random numbers would drop out
+    other places than the model does uncompiled.
     """
-    model.compile(backend=backend, dynamic=True)
+    options: dict[str, str | int | bool | Callable[..., Any]] = {"fallback_random": True}
+    model.compile(backend=backend, dynamic=True, options=options if backend == "inductor" else None)
     return model
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -20,6 +21,7 @@ from raypipe.groups.training_set import TrainingSet
 from raypipe.inference.tokens import Tokens
 from raypipe.inference.truncation import Truncation
 from raypipe.losses.base import Loss
+from raypipe.models.backbone import Backbone
 from raypipe.models.cross_encoder import CrossEncoder
 from raypipe.resources import Context, Resources
 from raypipe.runs.rerank import Reranking
@@ -101,6 +103,23 @@ class Stage(Step):
     def positive_relevance(self) -> int:
         return self.groups.negatives.queries.queries.positive_relevance
 
+    @cached_property
+    def has_dropout(self) -> bool:
+        """Whether training drops activations out, by the recipe and the backbone's config.json."""
+        backbone = self.chain()[0].start
+        assert isinstance(backbone, Backbone), backbone
+        return self.model.has_dropout(backbone.published_config())
+
+    def tokens_at_a_time(self, allowed: int) -> int:
+        """Tokens whose activations are in memory at a time in training.
+
+        Args:
+            allowed: by the resources, which have no say where the number decides the weights.
+        """
+        if not self.has_dropout:
+            return allowed
+        return max(self.config.dropout_tokens, self.truncation.longest)
+
     def spec(self) -> Mapping[str, Any]:
         stage = {k: v for k, v in self.config.semantic().items() if k != "groups"}
         model = {k: v for k, v in self.model.semantic().items() if k != "backbone"}
@@ -114,6 +133,7 @@ class Stage(Step):
             "depth": self.depth,
             "seed": self.seed,
             "precision": self.precision,
+            **({"dropout_tokens": self.config.dropout_tokens} if self.has_dropout else {}),
         }
 
     def inputs(self) -> Mapping[str, Step]:
@@ -145,7 +165,7 @@ class Stage(Step):
                 "stage": self,
                 "attempt": attempt,
                 "checkpoints": checkpoints,
-                "budget": context.micro_batch_tokens(),
+                "budget": self.tokens_at_a_time(context.micro_batch_tokens()),
                 "batch_tokens": context.batch_tokens(),
                 "use_gpu": use_gpu,
                 "strategy": resources.strategy,
@@ -187,7 +207,7 @@ class Stage(Step):
             )
         if problem := _refused(loss, groups, used):
             raise ConfigError(f"{where}.loss: {problem}")
-        if problem := _below_one_pair(budget, self.truncation.longest):
+        if problem := _below_one_pair(self.tokens_at_a_time(budget), self.truncation.longest):
             raise ConfigError(problem)
         if self.precision == "fp16" and not use_gpu:
             raise ConfigError(

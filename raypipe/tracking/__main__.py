@@ -6,8 +6,8 @@ import os
 import sys
 
 from raypipe.storage.files import without_secrets
-from raypipe.tracking.recorder import send_left_behind
-from raypipe.tracking.server import default_uri, resolved
+from raypipe.tracking.client import default_uri, resolved
+from raypipe.tracking.orphans import send_left_behind
 
 
 def main(arguments: list[str]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import re
@@ -10,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from raypipe.tracking.spool import Record
+from raypipe.tracking.record import Record
 
 TIMEOUT = "MLFLOW_HTTP_REQUEST_TIMEOUT"
 """MLflow's environment variable for the time-out of a request, in whole seconds."""
@@ -35,9 +36,9 @@ def tries(error: Exception, record: Record) -> float:
     """The number of tries, each with such an error, after which a record counts as refused.
 
     Infinite for errors that pass: no answer, a server that is away, busy or restarted, a locked
-    file. A server that breaks on a record while others go through (500) gets some tries; the start
-    of a run gets infinitely many, because all records of the run depend on it. A record that the
-    server understands and rejects has one try.
+    file, a full disk. A server that breaks on a record while others go through (500) gets some
+    tries; the start of a run gets infinitely many, because all records of the run depend on it. A
+    record that the server understands and rejects has one try.
     """
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import OperationalError
@@ -53,7 +54,8 @@ def tries(error: Exception, record: Record) -> float:
     if isinstance(error, OperationalError | ConnectionError | TimeoutError):
         return math.inf
     if isinstance(error, OSError):  # of requests without an answer, or of files
-        return math.inf if hasattr(error, "request") else some
+        is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        return math.inf if is_full or hasattr(error, "request") else some
     return 1
 
 
@@ -72,8 +74,8 @@ def seconds(record: Record) -> float:
 
 
 def _upload_s(path: Path) -> float:
-    files = [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
-    return _UPLOAD_S + sum(file.stat().st_size for file in files) / _SLOWEST
+    files = path.rglob("*") if path.is_dir() else [path]
+    return _UPLOAD_S + sum(file.stat().st_size for file in files if file.is_file()) / _SLOWEST
 
 
 @contextmanager

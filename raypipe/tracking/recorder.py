@@ -11,17 +11,17 @@ import logging
 import math
 import shutil
 import subprocess
-import tempfile
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
-from raypipe.storage.files import without_secrets
+from raypipe.tracking.client import default_uri, resolved
+from raypipe.tracking.orphans import orphans
 from raypipe.tracking.sender import Sender, drain, stop
-from raypipe.tracking.server import Server, default_uri, now, resolved
-from raypipe.tracking.spool import Spool, left_behind
+from raypipe.tracking.server import Server, now
+from raypipe.tracking.spool import Spool
 
 Kind = Literal["job", "trial", "baseline", "derived", "stage"]
 Status = Literal["FINISHED", "FAILED", "KILLED"]
@@ -32,7 +32,9 @@ _SAMPLE_S = 10.0
 class Recorder:
     """The writer of one job's tracked runs. Run ids are the caller's own, unique strings.
 
-    `program` is what MLflow shows as the source of the runs, such as sweep.py.
+    Args:
+        program: what MLflow shows as the source of the runs, such as sweep.py.
+        name: of the spool; a recorder that died goes on in the spool that it had.
     """
 
     def __init__(
@@ -41,12 +43,17 @@ class Recorder:
         experiment: str,
         warn: Callable[[str], None] = _log.warning,
         program: str = "",
+        name: str | None = None,
     ) -> None:
         self.uri, root = resolved(uri or default_uri())
         target = {"uri": self.uri, "experiment": experiment, "artifact_root": root}
-        self.spool = Spool.create(target)
-        self.sender = Sender(self.spool, Server(self.uri, experiment, root), warn)
-        self.others = [_orphan(spool, warn) for spool in left_behind()]
+        self.spool = Spool.create(target, name=name)
+        self.sender = Sender(self.spool, Server(**target, say=warn), warn)
+        self.others = orphans(warn)
+        self.lost = 0
+        """The number of records that could not be written down."""
+        self._counting = threading.Lock()
+        self._warn = warn
         self._watch: _Watch | None = None
         self._origin = origin(program)
 
@@ -98,10 +105,7 @@ class Recorder:
 
     def log_bytes(self, run: str, content: bytes, name: str) -> None:
         """Log bytes as a file."""
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "file"
-            path.write_bytes(content)
-            self._say("artifacts", run, {}, {name.replace("/", "_"): path})
+        self._say("artifacts", run, {}, {name.replace("/", "_"): content})
 
     def log_dataset(self, run: str, name: str, source: str, digest: str, use: str) -> None:
         """Name an input of the run; `use` is training, validation or test."""
@@ -138,18 +142,19 @@ class Recorder:
 
     def watch(self, run: str) -> None:
         """Sample CPU, memory, disk, network and GPUs of this machine into the run until `close`."""
-        self._watch = _Watch(lambda values, step: self.log(run, values, step))
+        if self._watch is None:
+            self._watch = _Watch(lambda values, step: self.log(run, values, step))
 
     def server_run(self, run: str) -> str:
         """The server's id of a run; empty until the run's start is sent."""
         return self.spool.runs.get(run, "")
 
     def drain(self, patience: float = 5.0) -> tuple[int, int]:
-        """Send what can be sent; return the numbers of records that still wait, and were refused.
+        """Send what can be sent; return the numbers of records that wait, and that never arrive.
 
         Waits as long as the server takes records, and `patience` seconds for one that is away.
         """
-        return drain([self.sender, *self.others], patience), self.sender.refused
+        return drain([self.sender, *self.others], patience), self.sender.refused + self.lost
 
     def close(self) -> None:
         """Stop sending; the next job sends the records that still wait."""
@@ -162,33 +167,19 @@ class Recorder:
         verb: str,
         run: str,
         content: Mapping[str, Any],
-        files: Mapping[str, Path] | None = None,
+        files: Mapping[str, Path | bytes] | None = None,
     ) -> None:
         try:
             self.spool.append(verb, run, content, files)
         except OSError as error:  # a full disk must not end a training
-            self.sender.refused += 1
-            _log.warning("tracking: %s could not be written down (%s); free space", verb, error)
+            with self._counting:
+                self.lost += 1
+            if self.lost == 1:
+                self._warn(
+                    f"tracking: {verb} could not be written down ({error}); free space; later "
+                    "losses are counted, not printed"
+                )
         self.sender.wake()
-
-
-def _orphan(spool: Spool, warn: Callable[[str], None]) -> Sender:
-    """Begin to send a dead job's records; its open runs end as killed."""
-    for run in spool.unfinished():
-        spool.append("finish", run, {"status": "KILLED", "at": now()})
-    return Sender(spool, Server(**spool.target), warn)
-
-
-def send_left_behind(patience: float = 5.0, say: Callable[[str], None] = print) -> int:
-    """Send the records of dead jobs; return how many still wait."""
-    senders = [_orphan(spool, say) for spool in left_behind()]
-    waiting = drain(senders, patience)
-    for sender in senders:
-        left = sender.spool.waiting
-        outcome = f"{left} records wait" if left else "all records sent"
-        say(f"{without_secrets(sender.server.uri)}, {sender.server.experiment}: {outcome}")
-    stop(senders)
-    return waiting
 
 
 class _Watch:

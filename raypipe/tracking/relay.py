@@ -1,11 +1,13 @@
 """Tracking from anywhere in the cluster: one actor on the driver's node does all the writing.
 
 No call waits: the actor keeps records and sends them when the server takes them. So a slow or dead
-tracking server never slows training, and a sqlite file has one writer.
+tracking server never slows training, and a sqlite file has one writer. The actor may be killed at
+any moment: it starts again.
 """
 
 from __future__ import annotations
 
+import logging
 import sys
 import uuid
 from collections.abc import Callable, Mapping
@@ -19,28 +21,34 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from raypipe.storage.files import without_secrets
 from raypipe.tracking.names import ROW_TAG, run_page
 from raypipe.tracking.recorder import Kind, Recorder
+from raypipe.tracking.spool import new_name
+
+_log = logging.getLogger(__name__)
 
 
 class _Writer:
-    """The actor: one job's Recorder, what its sender wants printed, and the runs of every row."""
+    """The actor: one job's Recorder, and what its sender wants printed.
 
-    def __init__(self, uri: str | None, experiment: str, program: str = "") -> None:
+    Everything else is in the spool, so that an actor that was killed goes on where it was: Ray
+    starts it again with the same arguments, and repeats the calls that it had not answered.
+    """
+
+    def __init__(
+        self, uri: str | None, experiment: str, program: str = "", name: str | None = None
+    ) -> None:
         self._lines: list[str] = []
-        self._recorder = Recorder(uri, experiment, self._lines.append, program)
-        self._rows: dict[str, str] = {}
-
-    def start(self, run: str, name: str, kind: Kind, parent: Any, params: Any, tags: Any) -> None:
-        if ROW_TAG in tags:
-            self._rows[run] = tags[ROW_TAG]
-        self._recorder.start(run, name, kind, parent, params, tags)
+        self._recorder = Recorder(uri, experiment, self._lines.append, program, name)
+        if self._recorder.spool.is_continued and (open_runs := self._recorder.spool.unfinished()):
+            self._recorder.watch(open_runs[-1])  # the job's own
 
     def links(self) -> dict[str, list[str]]:
         self._recorder.drain(0.0)
         server = without_secrets(self._recorder.uri)
         experiment = self._recorder.sender.server.experiment_id
         pages: dict[str, list[str]] = {}
-        for run, row in self._rows.items():
-            if run_id := self._recorder.server_run(run):
+        for run, content in self._recorder.spool.started():
+            row, run_id = content.get("tags", {}).get(ROW_TAG), self._recorder.server_run(run)
+            if row is not None and run_id:
                 pages.setdefault(row, []).append(run_page(server, experiment, run_id))
         return pages
 
@@ -51,12 +59,16 @@ class _Writer:
         lines, self._lines[:] = list(self._lines), []
         return lines
 
+    def stored(self) -> int:
+        return self._recorder.spool.written
+
     def drain(self, patience: float) -> dict[str, Any]:
-        waiting, refused = self._recorder.drain(patience)
+        waiting, _ = self._recorder.drain(patience)
         recorder = self._recorder
         return {
             "waiting": waiting,
-            "refused": refused,
+            "refused": recorder.sender.refused,
+            "lost": recorder.lost,
             "uri": without_secrets(recorder.uri),
             "folder": str(recorder.spool.folder),
             "runs": dict(recorder.spool.runs),
@@ -70,40 +82,73 @@ class _Writer:
 class Relay:
     """The Recorder's verbs for every process of the cluster. Picklable."""
 
-    def __init__(self, actor: ActorHandle) -> None:
-        self._actor = actor
+    def __init__(self, arguments: tuple[Any, ...]) -> None:
+        self._arguments = arguments
+        self._gave_up = False
+        self._actor = self._started()
 
     @classmethod
     def open(cls, uri: str | None, experiment: str) -> Relay:
         """Start the writing actor on this node; it ends with the driver."""
+        return cls((uri, experiment, Path(sys.argv[0]).name, new_name()))
+
+    def _started(self) -> ActorHandle:
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        options = {"num_cpus": 0, "scheduling_strategy": here, "max_restarts": 0}
-        program = Path(sys.argv[0]).name
-        return cls(ray.remote(_Writer).options(**options).remote(uri, experiment, program))
+        options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1}
+        return (
+            ray.remote(_Writer)
+            .options(scheduling_strategy=here, **options)
+            .remote(*self._arguments)
+        )
 
     def start(self, name: str, kind: Kind, parent: str | None, params: Any, tags: Any) -> str:
         """Begin a run; return our id of the run."""
         run = uuid.uuid4().hex
-        self._actor.start.remote(run, name, kind, parent, params, tags)
+        self.send("start", run, name, kind, parent, params, tags)
         return run
 
     def send(self, verb: str, *args: Any, **kwargs: Any) -> None:
         """Call any other verb of the Recorder."""
         self._actor.call.remote(verb, *args, **kwargs)
 
+    def _ask(self, verb: str, *args: Any) -> Any:
+        """The actor's answer; None if there is none, as tracking ends no job.
+
+        An actor that Ray does not start again, because somebody ended it for good, is started here.
+        """
+        if self._gave_up:
+            return None
+        try:
+            try:
+                return ray.get(getattr(self._actor, verb).remote(*args))
+            except ray.exceptions.RayActorError:
+                self._actor = self._started()
+                return ray.get(getattr(self._actor, verb).remote(*args))
+        except ray.exceptions.RayError as error:
+            self._gave_up = isinstance(error, ray.exceptions.RayActorError)
+            why = (str(error).strip().splitlines() or [""])[-1]  # a traceback ends in the error
+            _log.warning("tracking: %s failed, and the job goes on: %s", verb, why)
+            return None
+
+    def stored(self) -> None:
+        """Wait until everything that this process sent is on disk."""
+        self._ask("stored")
+
     def say(self, say: Callable[[str], None]) -> None:
         """Print the sender's warnings since the last call."""
-        for line in ray.get(self._actor.lines.remote()):
+        for line in self._ask("lines") or ():
             say(line)
 
     def links(self) -> dict[str, list[str]]:
         """By row name, the pages of its runs; runs that the server has not taken are left out."""
-        pages: dict[str, list[str]] = ray.get(self._actor.links.remote())
-        return pages
+        pages: dict[str, list[str]] | None = self._ask("links")
+        return pages or {}
 
     def drain(self, say: Callable[[str], None], patience: float = 5.0) -> dict[str, Any]:
         """Send what can be sent, print what cannot; return the server's address, ids and counts."""
-        tracked: dict[str, Any] = ray.get(self._actor.drain.remote(patience))
+        tracked: dict[str, Any] | None = self._ask("drain", patience)
+        if tracked is None:
+            return {"runs": {}}
         self.say(say)
         if tracked["waiting"]:
             say(
@@ -112,11 +157,13 @@ class Relay:
             )
         if tracked["refused"]:
             say(f"tracking: {tracked['refused']} records were refused by {tracked['uri']}")
+        if tracked["lost"]:
+            say(f"tracking: {tracked['lost']} records could not be written to {tracked['folder']}")
         return tracked
 
     def close(self) -> None:
         """Let go of the spool."""
-        ray.get(self._actor.close.remote())
+        self._ask("close")
 
 
 class StageReports:

@@ -9,8 +9,9 @@ from collections.abc import Callable, Sequence
 
 from raypipe.storage.files import without_secrets
 from raypipe.tracking.patience import CALL_S, seconds, tries
+from raypipe.tracking.record import DAMAGED, Record
 from raypipe.tracking.server import Server, UnknownRunError
-from raypipe.tracking.spool import Record, Spool
+from raypipe.tracking.spool import Spool
 
 _log = logging.getLogger(__name__)
 _PAUSES_S = (0.5, 1.0, 2.0, 5.0, 10.0, 15.0)
@@ -77,31 +78,40 @@ class Sender:
     def _work(self) -> None:
         while not self._over.is_set():
             self._news.clear()
-            for record in self.spool.unsent():
-                if not self._send(record):
-                    return
-            self._news.wait()
+            try:
+                for record in self.spool.unsent():
+                    if not self._send(record):
+                        return
+            except OSError as error:  # the disk with the records; it may be there again
+                self._lost(error)
+            else:
+                self._news.wait()
 
     def _send(self, record: Record) -> bool:
         """Try until the server takes or refuses the record; False if the thread is to end."""
         self._moved, self._may_take = time.monotonic(), seconds(record)
+        if record.verb == DAMAGED:
+            self._refuse(record, "it is damaged; the folder is kept")
+            return True
         failures = 0
         while not self._over.is_set():
             try:
-                run_id = self.server.deliver(record, self.spool.runs, self._unsure)
+                run_id = self.server.deliver(
+                    record, self.spool.runs, self._unsure or self.spool.is_continued
+                )
                 self._back()
                 self._unsure = False
                 self.spool.took(record, run_id)
                 return True
             except UnknownRunError as error:
-                self._refuse(record, error)
+                self._refuse(record, _text(error))
                 return True
             except Exception as error:
                 self._unsure = True
                 failures += 1
                 if failures >= tries(error, record) and self.server.alive():
                     self._back()
-                    self._refuse(record, error)
+                    self._refuse(record, _text(error))
                     return True
                 self._lost(error)
         return False
@@ -122,12 +132,13 @@ class Sender:
             self.away = False
             self.warn(f"tracking: {without_secrets(self.server.uri)} answers again")
 
-    def _refuse(self, record: Record, error: Exception) -> None:
+    def _refuse(self, record: Record, why: str) -> None:
         self.refused += 1
         if self.refused == 1:
+            line = f"line {record.number + 1} of the records in {self.spool.folder}"
             self.warn(
-                f"tracking: {record.verb} was refused ({type(error).__name__}: "
-                f"{_reason(error, 300)}); later refusals are counted, not printed"
+                f"tracking: {line if record.verb == DAMAGED else record.verb} was refused ({why}); "
+                "later refusals are counted, not printed"
             )
         self.spool.took(record)
 
@@ -156,6 +167,10 @@ def stop(senders: Sequence[Sender]) -> None:
     for sender in senders:
         if sender.ended(max(deadline - time.monotonic(), 0.0)):
             sender.spool.close()  # else its call may still arrive: the lock goes with this process
+
+
+def _text(error: Exception) -> str:
+    return f"{type(error).__name__}: {_reason(error, 300)}"
 
 
 def _reason(error: Exception, most: int) -> str:

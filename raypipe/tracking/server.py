@@ -1,14 +1,12 @@
 """Records become calls of MLflow's client, one method per verb. Everything here may raise.
 
-With the client's defaults a call on a dead server blocks for four minutes. Here a call is tried
-once, briefly, because the sender tries again later. Only uploads may take their time.
+An experiment that was deleted in the UI is restored, and one that is gone is made anew.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-import os
 import re
 import tempfile
 import time
@@ -19,91 +17,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from raypipe.storage.files import home, locked
+from raypipe.storage.files import locked
+from raypipe.tracking.client import client
 from raypipe.tracking.models import save_pyfunc
 from raypipe.tracking.names import cells, key, metric_name, model_name
-from raypipe.tracking.patience import CONNECT_S, REQUEST_S, TIMEOUT, uploading
-from raypipe.tracking.spool import Record
+from raypipe.tracking.patience import uploading
+from raypipe.tracking.record import Record
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 
+_log = logging.getLogger(__name__)
 LOCAL_ID = "raypipe.local_id"
 """The tag with our own id of a run, which finds a run whose creation was not confirmed."""
-_ENVIRONMENT = {
-    TIMEOUT: str(REQUEST_S),
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
-    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-}
-_TIMED = {
-    *("postgresql", "postgresql+psycopg2", "postgresql+psycopg"),
-    *("mysql", "mysql+mysqldb", "mysql+pymysql"),
-}
+_OF_DELETED = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}
+"""Codes of errors that a deleted experiment causes, among others."""
 _PARAMS_PER_BATCH, _METRICS_PER_BATCH = 100, 1000
 _TAG_CHARS, _DIGEST_CHARS = 8000, 36
 DIGEST = "raypipe.digest"
 """The tag of a registered model with the checkpoint's digest."""
-
-
-def default_uri() -> str:
-    """`MLFLOW_TRACKING_URI`, or one sqlite file in raypipe's home."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home() / 'mlflow.db'}"
-
-
-def client(uri: str) -> MlflowClient:
-    """An MLflow client whose calls give up soon.
-
-    Raises:
-        SQLAlchemyError: the database does not answer; MLflow itself would try for minutes.
-    """
-    for name, value in _ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    for name in ("alembic", "mlflow.store.db.utils"):  # a line per table of a new database
-        logging.getLogger(name).setLevel(logging.WARNING)
-    from mlflow import MlflowClient
-
-    if _is_database(uri):
-        from mlflow.store.db.utils import create_sqlalchemy_engine
-
-        engine = create_sqlalchemy_engine(uri := _with_timeout(uri))
-        with engine.connect():
-            pass
-        engine.dispose()
-    return MlflowClient(tracking_uri=uri)
-
-
-def _is_database(uri: str) -> bool:
-    """Whether the address is that of a database server; sqlite has none."""
-    return re.match(r"(postgresql|mysql|mssql)(\+\w+)?://", uri) is not None
-
-
-def _with_timeout(uri: str) -> str:
-    """The address with a time-out, without which drivers wait minutes for a host that is away."""
-    from sqlalchemy import make_url
-
-    address = make_url(uri)
-    if address.drivername not in _TIMED:
-        return uri
-    timed = address.set(query={"connect_timeout": str(CONNECT_S), **address.query})
-    return timed.render_as_string(hide_password=False)
-
-
-def resolved(uri: str) -> tuple[str, str]:
-    """The URI with an absolute path, and the artifact root; empty where a server decides.
-
-    MLflow's own default root is below the working directory, which a submitted job loses.
-    """
-    if uri.startswith("sqlite:///"):
-        database = Path(uri.removeprefix("sqlite:///")).absolute()
-        with suppress(OSError):  # reported by the first call, which fails too
-            database.parent.mkdir(parents=True, exist_ok=True)
-        return f"sqlite:///{database}", (database.parent / "mlartifacts").as_uri()
-    if _is_database(uri):
-        return uri, (home() / "mlartifacts").as_uri()
-    return uri, ""
 
 
 class UnknownRunError(Exception):
@@ -119,6 +52,8 @@ class Server:
     artifact_root: str = ""
     """Where the experiment's files go; empty where the server decides."""
     experiment_id: str = ""
+    say: Callable[[str], None] = _log.warning
+    """Given a sentence when the experiment was deleted and is there again."""
     _client: Any = field(default=None, repr=False)
 
     @property
@@ -143,23 +78,38 @@ class Server:
             again: whether the record may have arrived already.
 
         Returns:
-            The server's id of a run that the record started, else None.
+            The server's id of the record's run.
         """
-        verb: Callable[..., str | None] = getattr(self, f"_{record.verb}")
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return self._deliver(record, runs, again)
+        except MlflowException as error:
+            if error.error_code not in _OF_DELETED or not self._mended():
+                raise
+            return self._deliver(record, runs, True)
+
+    def _deliver(self, record: Record, runs: Mapping[str, str], again: bool) -> str | None:
+        verb: Callable[..., None] = getattr(self, f"_{record.verb}")
+        run_id = runs.get(record.run)
+        if run_id is None and again:  # our note of the server's id may be lost
+            self.connect()
+            run_id = self._known(record.run)
         if record.verb == "start":
             parent = record.content["parent"]
-            return verb(record.run, runs.get(parent), again, **record.content)
-        if record.run not in runs:
+            return self._start(record.run, run_id, runs.get(parent), **record.content)
+        if run_id is None:
             raise UnknownRunError(f"the server has no run {record.run}: its start was refused")
-        return verb(runs[record.run], record.files, **record.content)
+        verb(run_id, record.files, **record.content)
+        return run_id
 
     # --- the verbs ---------------------------------------------------------------------------
 
     def _start(
         self,
         local_id: str,
+        run_id: str | None,
         parent_id: str | None,
-        again: bool,
         *,
         parent: str | None,
         name: str,
@@ -168,7 +118,6 @@ class Server:
         at: int,
     ) -> str:
         self.connect()
-        run_id = self._known(local_id) if again else None
         if run_id is None:
             own = {LOCAL_ID: local_id, "mlflow.parentRunId": parent_id}
             marks = {key(k): str(v)[:_TAG_CHARS] for k, v in {**tags, **own}.items() if v}
@@ -303,10 +252,14 @@ class Server:
     def _finish(self, run_id: str, files: Sequence[Path], *, status: str, at: int) -> None:
         self.client.set_terminated(run_id, status, at)
 
-    def connect(self) -> None:
-        """Find or create the experiment, and a new database before it, which takes seconds."""
+    def connect(self) -> bool:
+        """Find or create the experiment, and a new database before it, which takes seconds.
+
+        Returns:
+            Whether it was there and deleted, so that it had to be restored.
+        """
         if self.experiment_id:
-            return
+            return False
         database = self.uri.removeprefix("sqlite:///")
         once = locked(Path(database + ".lock")) if database != self.uri else nullcontext()
         with once:
@@ -318,11 +271,45 @@ class Server:
                     self.client.create_experiment(self.experiment, where)
                 experiment = self.client.get_experiment_by_name(self.experiment)
         if experiment is None:
-            raise RuntimeError(
-                f"experiment {self.experiment!r} could not be created; is a deleted one of that "
-                "name there? restore it, or name another"
-            )
+            raise RuntimeError(f"experiment {self.experiment!r} could not be created")
+        if is_deleted := experiment.lifecycle_stage == "deleted":
+            self._restore(experiment.experiment_id)
         self.experiment_id = experiment.experiment_id
+        return bool(is_deleted)
+
+    def _restore(self, experiment_id: str) -> None:
+        with suppress(Exception):  # another job was faster; a real error shows below
+            self.client.restore_experiment(experiment_id)
+        if self._stage(experiment_id) == "deleted":
+            raise RuntimeError(
+                f"experiment {self.experiment!r} was deleted and could not be restored; restore "
+                "it in the UI, or give the recipe another name"
+            )
+        self.say(f"tracking: the experiment {self.experiment!r} had been deleted, and is restored")
+
+    def _stage(self, experiment_id: str) -> str:
+        """active or deleted; gone if the server knows no such experiment."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return str(self.client.get_experiment(experiment_id).lifecycle_stage)
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return "gone"
+            raise
+
+    def _mended(self) -> bool:
+        """Whether the experiment was deleted in the UI since, and is there again."""
+        if not self.experiment_id:
+            return self.connect()
+        stage = self._stage(self.experiment_id)
+        if stage == "deleted":
+            self._restore(self.experiment_id)
+        elif stage == "gone":
+            self.say(f"tracking: the experiment {self.experiment!r} is gone, and is made anew")
+            self.experiment_id = ""
+            self.connect()
+        return stage != "active"
 
 
 def now() -> int:

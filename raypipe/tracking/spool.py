@@ -6,6 +6,7 @@
                        runs.json       the server's run ids by ours
                        sent            how many records the server has taken
                        lock            held by the process that sends
+    <home>/spool/aside/<job>/          spools with records that cannot be sent
 
 A record is on disk before anyone waits for the server. So a server that is away costs nothing, and
 a killed job leaves its records to the next one. This module knows nothing of MLflow.
@@ -14,6 +15,7 @@ a killed job leaves its records to the next one. This module knows nothing of ML
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -21,30 +23,17 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 from raypipe.storage.files import home
+from raypipe.tracking.record import DAMAGED, Record, fields_of, keep, line_of
 
 _RECORDS, _TARGET, _RUNS, _SENT, _LOCK = (
     *("records.jsonl", "target.json", "runs.json", "sent", "lock"),
 )
-
-
-@dataclass(frozen=True)
-class Record:
-    """One thing to tell the server."""
-
-    number: int
-    verb: str
-    run: str
-    """Our id of the run that the record belongs to."""
-    content: Mapping[str, Any]
-    """The verb's arguments, as JSON values."""
-    files: tuple[Path, ...] = ()
-    end: int = 0
-    """The offset in bytes at which the next record begins."""
+_TARGET_FIELDS = {"uri", "experiment", "artifact_root"}
+_ASIDE = "aside"
 
 
 class Spool:
@@ -55,30 +44,57 @@ class Spool:
         self._append = threading.Lock()
         self._lock: IO[str] | None = None
         self._stream: IO[bytes] | None = None
-        self.sent = self._number(_SENT)
-        self.written = self._at = 0
+        self._is_torn = True  # whoever wrote before may have been killed in a line
+        self._runs_noted = True
+        self._has_damage = False
+        self._read()
+
+    def _read(self) -> None:
+        self.sent, self.written, self._at, self._end = self._number(_SENT), 0, 0, 0
         for line in self._lines():
             self.written += 1
+            self._end += len(line)
             if self.written <= self.sent:
-                self._at += len(line)
-        self.runs: dict[str, str] = self._json(_RUNS) or {}
+                self._at = self._end
+        self.sent = min(self.sent, self.written)
+        self.is_continued = self.written > 0
+        """Whether the records, and what was sent of them, began in another process."""
+        runs = self._json(_RUNS)
+        self.runs: dict[str, str] = runs if isinstance(runs, dict) else {}
 
     @classmethod
-    def create(cls, target: Mapping[str, Any], root: Path | None = None) -> Spool:
-        """A new, empty spool, held by this process."""
-        stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
-        folder = (root or spools()) / f"{stamp}-{uuid.uuid4().hex[:8]}"
-        folder.mkdir(0o700, parents=True)  # the target's address may hold a password
+    def create(
+        cls, target: Mapping[str, Any], root: Path | None = None, name: str | None = None
+    ) -> Spool:
+        """A spool held by this process, new and empty.
+
+        Args:
+            name: of the folder; a spool that has this name already goes on, if nobody holds it.
+        """
+        folder = (root or spools()) / (name or new_name())
+        folder.mkdir(0o700, parents=True, exist_ok=True)  # the address may hold a password
         spool = cls(folder)
-        is_held = spool.hold()
-        assert is_held, "nobody else knows the folder yet"
-        spool._put(_TARGET, json.dumps(dict(target)))
+        if not spool.hold():
+            assert name is not None, "nobody else knows a new folder yet"
+            return cls.create(target, root)
+        if spool.problem():
+            spool._put(_TARGET, json.dumps(dict(target)), sync=True)
         return spool
 
     @property
     def target(self) -> dict[str, Any]:
-        """The target that `create` was given; empty if the writer died before it stood on disk."""
-        return self._json(_TARGET) or {}
+        """The target that `create` was given, if there is no `problem`."""
+        content: dict[str, Any] = self._json(_TARGET)
+        return content
+
+    def problem(self) -> str:
+        """Why nobody knows where the records go, in words; empty if they can be sent."""
+        target = self._json(_TARGET)
+        if not isinstance(target, dict):
+            return f"its {_TARGET} is damaged"
+        if target.keys() != _TARGET_FIELDS or not all(isinstance(v, str) for v in target.values()):
+            return f"its {_TARGET} is of another version of raypipe"
+        return ""
 
     @property
     def waiting(self) -> int:
@@ -96,6 +112,7 @@ class Spool:
             handle.close()
             return False
         self._lock = handle
+        self._read()  # the last holder may have written and sent since
         return True
 
     def append(
@@ -103,46 +120,81 @@ class Spool:
         verb: str,
         run: str,
         content: Mapping[str, Any],
-        files: Mapping[str, Path] | None = None,
+        files: Mapping[str, Path | bytes] | None = None,
     ) -> None:
         """Write a record to the disk, where it outlives this process.
 
         Args:
-            files: files or folders by the name that they get; callers may delete them afterwards.
+            files: bytes, files or folders by the name that they get; callers may delete them
+                afterwards.
 
         Raises:
-            OSError: the disk is full or gone.
+            OSError: the disk is full or gone; nothing of the record is left.
         """
+        line = line_of(verb, run, content)
         with self._append:
             kept = self.folder / "files" / str(self.written)
-            for name, file in (files or {}).items():
-                _keep(file, kept / name)
-            line = json.dumps({"verb": verb, "run": run, "content": dict(content)})
-            if self._stream is None:
-                self._stream = self._opened()
-            self._stream.write(line.encode() + b"\n")
-            self._stream.flush()
+            shutil.rmtree(kept, ignore_errors=True)  # of a writer that was killed before the line
+            try:
+                for name, file in (files or {}).items():
+                    keep(file, kept / name)
+                self._write(line)
+            except OSError:
+                shutil.rmtree(kept, ignore_errors=True)
+                raise
             self.written += 1
 
+    def _write(self, line: bytes) -> None:
+        if self._stream is None:
+            self._stream = (self.folder / _RECORDS).open("ab", buffering=0)
+        if self._is_torn:
+            self._stream.truncate(self._end)
+        self._is_torn = True
+        if self._stream.write(line) != len(line):  # the part that still fitted
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.folder))
+        self._is_torn = False
+        self._end += len(line)
+
     def unsent(self) -> Iterator[Record]:
-        """Records that the server has not taken, in order, up to the last one written by now."""
-        number, end = self.sent, self._at
+        """Records that the server has not taken, in order, up to the last one written by now.
+
+        A line that cannot be read is a record with the verb `DAMAGED`.
+        """
+        number, end, stop = self.sent, self._at, self._end
         for line in self._lines(end):
-            fields, end = json.loads(line), end + len(line)
+            if end >= stop:
+                return
+            end += len(line)
+            fields = fields_of(line)
+            self._has_damage |= fields["verb"] == DAMAGED
             kept = self.folder / "files" / str(number)
             files = tuple(sorted(kept.iterdir())) if kept.is_dir() else ()
             yield Record(number, fields["verb"], fields["run"], fields["content"], files, end)
             number += 1
 
     def took(self, record: Record, server_run: str | None = None) -> None:
-        """Mark the first unsent record as taken by the server."""
+        """Mark the first unsent record as taken by the server.
+
+        A full disk may keep no note of it. Then a later process sends the record again, which the
+        server knows.
+        """
         assert record.number == self.sent, (record.number, self.sent)
-        if server_run is not None:
-            self.runs[record.run] = server_run
-            self._put(_RUNS, json.dumps(self.runs))
         self.sent, self._at = self.sent + 1, record.end
-        self._put(_SENT, str(self.sent))
+        if server_run is not None and self.runs.get(record.run) != server_run:
+            self.runs[record.run] = server_run
+            self._runs_noted = False
+        with contextlib.suppress(OSError):
+            if not self._runs_noted:
+                self._put(_RUNS, json.dumps(self.runs))
+                self._runs_noted = True
+            self._put(_SENT, str(self.sent))
         shutil.rmtree(self.folder / "files" / str(record.number), ignore_errors=True)
+
+    def started(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        """Our id and the record's content of every run that was started, sent or not."""
+        for fields in map(fields_of, self._lines()):
+            if fields["verb"] == "start":
+                yield fields["run"], fields["content"]
 
     def unfinished(self, below: str | None = None) -> list[str]:
         """Our ids of started runs that are not finished, children first.
@@ -152,8 +204,7 @@ class Spool:
         """
         runs: dict[str, None] = {}
         inside = {below}
-        for line in self._lines():
-            fields = json.loads(line)
+        for fields in map(fields_of, self._lines()):
             if fields["verb"] == "start" and fields["content"].get("parent") in inside:
                 runs[fields["run"]] = None
                 inside.add(fields["run"])
@@ -161,44 +212,62 @@ class Spool:
                 runs.pop(fields["run"], None)
         return list(reversed(runs))
 
+    def set_aside(self) -> Path:
+        """Move the folder to where nobody looks for records to send; its new place.
+
+        Raises:
+            OSError: it cannot be moved.
+        """
+        aside = self.folder.parent / _ASIDE / self.folder.name
+        aside.parent.mkdir(exist_ok=True)
+        self.folder.rename(aside)
+        self.folder = aside
+        return aside
+
     def close(self) -> None:
         """Let another process send; an empty spool disappears."""
         if self._stream is not None:
             self._stream.close()
             self._stream = None
-        if self.waiting == 0:
+        if self.waiting == 0 and self._has_damage:
+            with contextlib.suppress(OSError):
+                self.set_aside()
+        elif self.waiting == 0:
             shutil.rmtree(self.folder, ignore_errors=True)
+        self.release()
+
+    def release(self) -> None:
+        """Let another process hold the spool."""
         if self._lock is not None:
             self._lock.close()
             self._lock = None
 
     def _lines(self, start: int = 0) -> Iterator[bytes]:
-        """Complete lines: a process that was killed may have left half of one."""
+        """Complete lines: a full disk or a process that was killed may have left half of one."""
         with contextlib.suppress(FileNotFoundError), (self.folder / _RECORDS).open("rb") as lines:
             lines.seek(start)
             for line in lines:
-                if line.endswith(b"\n"):
-                    yield line
-
-    def _opened(self) -> IO[bytes]:
-        stream = (self.folder / _RECORDS).open("ab")
-        stream.truncate(sum(len(line) for line in self._lines()))
-        return stream
+                if not line.endswith(b"\n"):
+                    return
+                yield line
 
     def _number(self, name: str) -> int:
         with contextlib.suppress(OSError, ValueError):
-            return int((self.folder / name).read_text())
+            return max(int((self.folder / name).read_text()), 0)
         return 0
 
-    def _json(self, name: str) -> dict[str, Any] | None:
+    def _json(self, name: str) -> Any:
         with contextlib.suppress(OSError, ValueError):
-            content: dict[str, Any] = json.loads((self.folder / name).read_text())
-            return content
+            return json.loads((self.folder / name).read_text("utf-8"))
         return None
 
-    def _put(self, name: str, text: str) -> None:
+    def _put(self, name: str, text: str, *, sync: bool = False) -> None:
         staged = self.folder / f".{name}"
-        staged.write_text(text)
+        with staged.open("w", encoding="utf-8") as out:
+            out.write(text)
+            out.flush()
+            if sync:
+                os.fsync(out.fileno())
         staged.replace(self.folder / name)
 
 
@@ -207,27 +276,6 @@ def spools() -> Path:
     return home() / "spool"
 
 
-def left_behind(root: Path | None = None) -> list[Spool]:
-    """Spools of dead jobs, oldest first; from now on this process holds them."""
-    parent = root or spools()
-    held = []
-    for folder in sorted(parent.iterdir()) if parent.is_dir() else []:
-        if (folder / _TARGET).is_file():
-            spool = Spool(folder)
-            if spool.hold():
-                held.append(spool)
-    return held
-
-
-def _keep(source: Path, target: Path) -> None:
-    """Link a file or the files of a folder; copy them where the file system has no links."""
-    if source.is_dir():
-        for file in source.rglob("*"):
-            if file.is_file():
-                _keep(file, target / file.relative_to(source))
-        return
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        os.link(source.resolve(), target)
-    except OSError:
-        shutil.copyfile(source, target)
+def new_name() -> str:
+    """A name for a spool; names in order are spools in order of time."""
+    return f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{uuid.uuid4().hex[:8]}"

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from raypipe.config import ConfigError, nearest
 from raypipe.storage.files import without_secrets
+from raypipe.tracking.client import client, default_uri, resolved
 from raypipe.tracking.names import run_page
-from raypipe.tracking.server import client, default_uri, resolved
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -85,6 +85,11 @@ class TrainingSettings(Config):
     """How many of these checkpoints remain; a stage that is finished keeps none."""
     gradient_checkpointing: Annotated[bool, NOT_SEMANTIC] = False
     """Compute activations again in the backward pass: less memory, about 1.3 times the time."""
+    dropout_tokens: Annotated[int, NOT_SEMANTIC, Field(ge=64)] = 4_096
+    """Tokens whose activations are in memory at a time where the model has dropout, instead of
+    `resources.micro_batch_tokens`. Dropout draws per padded batch, so that this number decides the
+    weights: it is in the digest of stages with dropout, and of no others. At least one pair is in
+    memory. 32,768 is faster on GPUs."""
     compile: Annotated[bool, NOT_SEMANTIC] = False
     """torch.compile the model: equal up to rounding, minutes of start-up."""
     deterministic: Annotated[bool, NOT_SEMANTIC] = False

@@ -8,53 +8,25 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
-from pathlib import Path
 
 import psutil
 import pytest
-from killing import ROOT, finish, ray_workers, until
+from killing import finish, ray_workers, sweep, table, trained, until
 
 from raypipe.sweep.tracked_rows import read_report
 from raypipe.tracking.stored_runs import TrackingStore
 
 pytestmark = pytest.mark.chaos
-SEEDS = 'sweep.space={"order": ["contrastive", "contrastive -> distil"], "seed": [1, 2]}'
-
-
-def job(recipe: Path, folder: Path) -> subprocess.Popen[str]:
-    folder.mkdir(exist_ok=True)
-    given = [f"storage={folder}/storage", f"tracking=sqlite:///{folder}/mlflow.db", SEEDS]
-    command = [sys.executable, str(ROOT / "jobs" / "sweep.py"), str(recipe), *given]
-    return subprocess.Popen(
-        [*command, "--summary", str(folder / "summary.json")],
-        env=os.environ | {"RAYPIPE_HOME": str(folder / "home")},
-        stdout=(folder / "out").open("a"),
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
-def trained(folder: Path) -> set[str]:
-    found = (folder / "storage" / "checkpoint").glob("*/manifest.json")
-    return {path.parent.name for path in found}
-
-
-def table(folder: Path) -> list[dict]:
-    """The rows without what says how long they took and whether they were reused."""
-    rows = json.loads((folder / "summary.json").read_text())["rows"]
-    return [{k: v for k, v in row.items() if k not in ("seconds", "reused")} for row in rows]
 
 
 def test_a_killed_sweep(recipe, tmp_path):
     whole = tmp_path / "whole"
-    finish(job(recipe, whole), whole)
+    finish(sweep(recipe, whole), whole)
     expected = table(whole)
     assert len(trained(whole)) == 4
 
     broken = tmp_path / "broken"
-    process = job(recipe, broken)
+    process = sweep(recipe, broken)
     until(lambda: len(trained(broken)) >= 1, process)
     workers = ray_workers(process)
     os.kill(process.pid, signal.SIGKILL)
@@ -63,7 +35,7 @@ def test_a_killed_sweep(recipe, tmp_path):
     there = trained(broken)
     assert there and len(there) < 4
     first = TrackingStore(f"sqlite:///{broken}/mlflow.db").job("tiny")
-    finish(job(recipe, broken), broken)
+    finish(sweep(recipe, broken), broken)
     assert table(broken) == expected
     summary = json.loads((broken / "summary.json").read_text())
     assert summary["counts"]["stages"] == {"distinct": 4, "trained": 4 - len(there)}

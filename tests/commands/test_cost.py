@@ -52,6 +52,21 @@ def test_minutes_by_hand(recipe, monkeypatch):
     assert "3.0 GB per training worker, 2 at a time" in lines[1]
 
 
+def test_a_stage_with_dropout_is_probed_as_it_is_cut(recipe, monkeypatch):
+    budgets = []
+
+    def measured(stage, threads, budget, batch_tokens):
+        budgets.append(budget)
+        return Cost(1.0, 0.5, 3 << 30)
+
+    monkeypatch.setattr(estimate, "probe", measured)
+    monkeypatch.setattr(estimate, "_threads", lambda *_: (1, 2))
+    given = ("resources.micro_batch_tokens=256", "sweep.space={}", "order=contrastive")
+    for dropout in ("0.0", "0.1"):
+        estimate.estimate(*plan(recipe, f"model.hidden_dropout={dropout}", *given))
+    assert budgets == [256, 4096]
+
+
 def test_a_probe_that_fails_leaves_the_pairs(recipe, monkeypatch):
     monkeypatch.setattr(estimate, "probe", lambda *_: None)
     lines = estimate.estimate(*plan(recipe))

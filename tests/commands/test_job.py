@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from report_rows import report as given
 
 from raypipe.commands import result as results
 from raypipe.commands.job import log_inputs, tracked
@@ -165,3 +166,44 @@ def test_the_best_model_is_always_sent_with_its_digest(recipe, relay, tmp_path, 
     expected = ("log_model", run, str(tmp_path), "reranker", "tiny", {}, digest)
     assert relay.sent[-1] == expected
     relay.close()
+
+
+# --- reports are stored before they are printed ---------------------------------------------------
+
+
+@pytest.fixture
+def order(monkeypatch) -> list[str]:
+    """What is sent, stored and printed, in order."""
+    done: list[str] = []
+    monkeypatch.setattr(results, "print_report", lambda report: done.append("printed"))
+    return done
+
+
+class Ordered:
+    """A relay that writes down what it is told."""
+
+    def __init__(self, done: list[str], broken: str = "") -> None:
+        self.done, self.broken = done, broken
+
+    def send(self, verb: str, run: str, content: Any, name: str) -> None:
+        if name == self.broken:
+            raise OSError("no disk")
+        assert content
+        self.done.append(name)
+
+    def stored(self) -> None:
+        self.done.append("stored")
+
+
+FILES = ["comparison.json", "report.json", "report.md", "report.html", "report.png"]
+
+
+def test_a_report_is_on_disk_before_it_is_printed(order):
+    results.publish(given(), Ordered(order), "run")
+    assert order == [*FILES, "stored", "printed"]
+
+
+def test_a_report_that_cannot_be_stored_is_printed(order):
+    with pytest.raises(OSError, match="no disk"):
+        results.publish(given(), Ordered(order, "report.md"), "run")
+    assert order == ["comparison.json", "report.json", "printed"]

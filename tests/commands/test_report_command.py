@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from tracked_jobs import BASE, QUERIES, report, row, track
 
+from raypipe.commands import report as reports
 from raypipe.commands.report import beside, report_of
 from raypipe.config import ConfigError
 from raypipe.tracking.recorder import Recorder
@@ -101,3 +102,13 @@ def test_the_job(command, store, tmp_path):
     wrong = command("report.py", "c", "--tracking", store)
     assert wrong.returncode == 2 and wrong.stderr.startswith("error: no tracked experiment 'c'")
     assert "--margin" in command("report.py", "--help").stdout
+
+
+def test_files_are_written_before_the_report_is_printed(tmp_path, monkeypatch):
+    page, text = tmp_path / "page.html", tmp_path / "text.md"
+    there = []
+    monkeypatch.setattr(
+        reports, "print_report", lambda report: there.append((page.exists(), text.exists()))
+    )
+    reports.write(report("a", BASE), page, text)
+    assert there == [(True, True)]

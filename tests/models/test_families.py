@@ -261,6 +261,10 @@ def test_no_dropout_is_left_when_it_is_set_to_zero(family):
             folder_of(family), 1, training=True, device="cpu"
         )
         one, two = (model(**tensors).logits for _ in range(2))
+        published = json.loads((folder_of(family) / "config.json").read_text())
+        assert CrossEncoder(backbone=family, **fields).has_dropout(published) != torch.equal(
+            one, two
+        )
         return torch.equal(one, two)
 
     assert twice(hidden_dropout=0.0)

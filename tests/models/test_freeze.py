@@ -194,6 +194,14 @@ def test_compiling_reaches_the_compiler_with_dynamic_shapes(monkeypatch):
     assert 1 <= len(graphs) <= 2  # one for all lengths, and at most one before they are dynamic
 
 
+def test_a_compiled_model_drops_out_what_it_does_uncompiled(monkeypatch):
+    """Inductor takes a minute to start: what it is told is enough here."""
+    told = []
+    monkeypatch.setattr(nn.Module, "compile", lambda self, **options: told.append(options))
+    compiled(nn.Linear(2, 2))
+    assert told[0]["backend"] == "inductor" and told[0]["options"] == {"fallback_random": True}
+
+
 def test_a_compiled_model_is_saved_as_any(tmp_path: Path):
     from raypipe.models.cross_encoder import save
 

@@ -6,9 +6,9 @@ import re
 from pathlib import Path
 
 import pytest
+from hub_models import as_if_on_the_hub
 
 from raypipe.evaluation.report.published import published_for
-from raypipe.models.backbone import Backbone
 from raypipe.recipe.experiment import Experiment
 from raypipe.recipe.reading import load
 from raypipe.recipe.trials import Trial, by_row, expand, fixed_rows
@@ -27,7 +27,7 @@ def elsewhere(tmp_path_factory):
         for name in re.findall(r"~/msmarco/([\w.-]+)", recipe.read_text()):
             (home / "msmarco" / name).write_text(name)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Backbone, "revision", property(lambda self: "0" * 40))
+        as_if_on_the_hub(patch)
         patch.setenv("HOME", str(home))
         yield
 

@@ -18,12 +18,12 @@ from pathlib import Path
 
 import ir_datasets
 import pytest
+from hub_models import as_if_on_the_hub
 
 from raypipe.config import digest
 from raypipe.datasets import pydoc
 from raypipe.datasets.pydoc import PyDoc
 from raypipe.evaluation.results import MAIN
-from raypipe.models.backbone import Backbone
 from raypipe.recipe.experiment import Experiment
 from raypipe.recipe.reading import load
 from raypipe.recipe.trials import expand
@@ -62,7 +62,7 @@ def constants(tmp_path_factory) -> Iterator[None]:
         patch.setenv("HOME", str(home))
         patch.setenv("RAYPIPE_HOME", str(home / ".raypipe"))
         patch.delenv("RAYPIPE_DATA", raising=False)
-        patch.setattr(Backbone, "revision", property(lambda self: "0" * 40))
+        as_if_on_the_hub(patch)
         patch.setattr(files, "sha256", _name_digest)
         patch.setattr(ir_datasets, "__version__", "0")
         patch.setattr(pydoc.platform, "python_version", lambda: "3")

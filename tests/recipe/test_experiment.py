@@ -227,6 +227,7 @@ def test_storage_below_a_regular_file(recipe):
 
 
 def test_storage_and_tracking_default_to_the_home(monkeypatch, tmp_path):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setenv("RAYPIPE_HOME", str(tmp_path))
     assert read().store().root == str(tmp_path / "storage")
     assert read("storage=/elsewhere").store().root == "/elsewhere"

@@ -13,9 +13,12 @@ import json
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pyarrow as pa
 import pytest
+from tiny_training import column, fit, same, weights, write_data
 
 from raypipe.config import ConfigError
 from raypipe.inference.pairs import Template
@@ -34,6 +37,9 @@ from raypipe.train.checkpoint import Checkpoints
 from raypipe.train.group_reader import GroupReader
 
 OVERRIDES = ("order=contrastive", "model.hidden_dropout=0.1", "stages.contrastive.steps=10")
+
+
+CUT_OTHERWISE = "stages.contrastive.dropout_tokens=128"
 
 
 class DiesOnce(InfoNCE):
@@ -232,7 +238,7 @@ def test_a_pairwise_teacher_that_compared_nothing_here(path, tmp_path):
 
 
 def test_a_budget_below_one_pair(path, tmp_path):
-    stage, _ = stage_of(path, "truncation.max_length=300")
+    stage, _ = stage_of(path, "truncation.max_length=300", "model.hidden_dropout=0")
     some = groups(tmp_path / "groups", None)
     stage.check(some, 300, use_gpu=False)
     with pytest.raises(ConfigError, match=r"resources\.micro_batch_tokens: 299 are fewer.*300"):
@@ -254,6 +260,67 @@ def test_what_changes_no_result_is_not_in_the_digest(path):
     assert stage_of(path, "resources.strategy=fsdp")[0].digest == plain.digest
     for key in ("eps=1e-6", "warmup_steps=2", "freeze.layers=1", "schedule.type=cosine"):
         assert stage_of(path, f"stages.contrastive.{key}")[0].digest != plain.digest
+
+
+# --- dropout draws per padded batch ---------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory, beir_folder, tiny_backbone) -> Path:
+    return write_data(tmp_path_factory.mktemp("groups"), beir_folder, tiny_backbone)
+
+
+def budget_of(stage: Stage, tokens: int, tmp_path: Path, monkeypatch) -> int:
+    """What the stage's workers are given where the resources allow so many tokens."""
+    given = []
+
+    def trainer(work, *, train_loop_config, **_):
+        given.append(train_loop_config["budget"])
+        raise InterruptedError
+
+    monkeypatch.setattr("raypipe.stages.stage._trainer_class", lambda: trainer)
+    monkeypatch.setattr(Resources, "use_gpu", lambda self: False)
+    monkeypatch.setattr(Stage, "check", lambda self, groups, budget, *, use_gpu: None)
+    mined: Any = SimpleNamespace(local=lambda: tmp_path / "groups", checksum="", step_path="")
+    context = Context(Resources(cpus_per_worker=1, micro_batch_tokens=tokens), "fp32")
+    with (
+        pytest.raises(InterruptedError),
+        Store(str(tmp_path)).attempt(stage, {"groups": mined}) as attempt,
+    ):
+        stage.run(attempt, context)
+    return given[0]
+
+
+@pytest.mark.parametrize("dropout", [0.1, 0.0])
+def test_micro_batch_tokens_change_no_result(
+    path, data, tiny_backbone, tmp_path, monkeypatch, dropout
+):
+    """Without dropout up to rounding, with dropout not one bit."""
+    groups(tmp_path / "groups", None)
+    stage, _ = stage_of(path, f"model.hidden_dropout={dropout}")
+    trained = []
+    for tokens in (64, 512, 100_000):
+        budget = budget_of(stage, tokens, tmp_path, monkeypatch)
+        outcome, model, _ = fit(data, tiny_backbone, budget=budget, dropout=dropout)
+        trained.append((weights(model), column(outcome, "loss")))
+    for other in trained[1:]:
+        assert not dropout or same(trained[0][0], other[0])
+        assert other[1] == pytest.approx(trained[0][1], rel=1e-4)
+
+
+def test_what_cuts_a_stage_with_dropout_is_in_its_digest_and_in_no_other(path):
+    for dropout, decides in (("0.1", True), ("null", True), ("0.0", False)):
+        field = f"model.hidden_dropout={dropout}"
+        plain, other = (stage_of(path, field, *more)[0] for more in ([], [CUT_OTHERWISE]))
+        assert (plain.digest != other.digest) == decides
+        assert ("dropout_tokens" in plain.spec()) == decides
+    attention = ("model.hidden_dropout=0", "model.attention_dropout=0.1")
+    assert stage_of(path, *attention)[0].spec()["dropout_tokens"] == 4096
+
+
+def test_a_pair_longer_than_the_cut_is_in_memory_all_the_same(path):
+    stage, _ = stage_of(path, CUT_OTHERWISE, "truncation.max_length=300")
+    assert (stage.tokens_at_a_time(64), stage.spec()["dropout_tokens"]) == (300, 128)
 
 
 def test_as_many_checkpoints_are_kept_as_the_recipe_says(path, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import socket
@@ -13,10 +14,13 @@ from pathlib import Path
 
 import pytest
 
+from raypipe.tracking.client import client, resolved
+from raypipe.tracking.orphans import send_left_behind
 from raypipe.tracking.patience import TIMEOUT, seconds, tries, uploading
-from raypipe.tracking.recorder import Recorder, send_left_behind
-from raypipe.tracking.server import Server, client, resolved
-from raypipe.tracking.spool import Record, spools
+from raypipe.tracking.record import Record
+from raypipe.tracking.recorder import Recorder
+from raypipe.tracking.server import Server
+from raypipe.tracking.spool import spools
 
 SEARCH = "/api/2.0/mlflow/experiments/search"
 START, METRICS = (Record(0, verb, "a", {}) for verb in ("start", "metrics"))
@@ -168,6 +172,7 @@ def test_no_answer_passes_and_a_lost_file_does_not(silent):
         assert tries(error.value, METRICS) == math.inf
     assert tries(ValueError("no"), METRICS) == 1
     assert 1 < tries(FileNotFoundError("gone"), METRICS) < math.inf
+    assert tries(OSError(errno.ENOSPC, "full"), METRICS) == math.inf
 
 
 def test_uploads_may_take_their_time(tmp_path, monkeypatch):

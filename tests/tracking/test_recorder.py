@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import getpass
 import json
 import os
@@ -14,9 +15,10 @@ from pathlib import Path
 import pytest
 
 from raypipe import tracking
-from raypipe.tracking.recorder import Recorder, send_left_behind
-from raypipe.tracking.server import resolved
-from raypipe.tracking.spool import spools
+from raypipe.tracking.client import resolved
+from raypipe.tracking.orphans import send_left_behind
+from raypipe.tracking.recorder import Recorder
+from raypipe.tracking.spool import Spool, spools
 
 DEAD = "http://127.0.0.1:9"
 
@@ -144,3 +146,98 @@ def test_runs_below_a_job_end_before_it(tracker, client):
     assert status == {trial: "KILLED", stage: "KILLED", done: "FINISHED"}
     assert client.get_run(tracker.id(job)).info.status == "RUNNING"
     assert client.get_run(tracker.id(other)).info.status == "RUNNING"
+
+
+# --- what damaged spools and full disks do to others ---------------------------------------------
+
+
+def dead_job(folder: Path, uri: str, name: str) -> Path:
+    """The spool of a job that was killed, for this server."""
+    root = (folder / "files").as_uri()
+    target = {"uri": uri, "experiment": name, "artifact_root": root}
+    spool = Spool.create(target, name=name)
+    spool.append("start", "job", {"parent": None, "name": name, "params": {}, "tags": {}, "at": 1})
+    spool.append("metrics", "job", {"points": [["loss", 2.0, 1, 1]]})
+    spool.release()
+    return spool.folder
+
+
+def damage(folder: Path, kind: str) -> None:
+    if kind == "target":
+        (folder / "target.json").write_text("")
+    elif kind == "version":
+        (folder / "target.json").write_text('{"address": "http://there", "version": 9}')
+    elif kind == "line":
+        lines = (folder / "records.jsonl").read_text().splitlines(keepends=True)
+        (folder / "records.jsonl").write_text("".join([lines[0], "{nonsense\n", *lines[1:]]))
+    elif kind == "verb":
+        with (folder / "records.jsonl").open("a") as out:
+            out.write('{"verb": "unheard", "run": "job", "content": {"a": 1}}\n')
+            out.write('{"verb": "start", "run": "other", "content": {"b": 1}}\n')
+
+
+def test_send_tries_every_spool_whatever_the_others_are(tmp_path, monkeypatch):
+    monkeypatch.setenv("RAYPIPE_HOME", str(tmp_path))
+    uri = f"sqlite:///{tmp_path}/m.db"
+    kinds = ("target", "version", "line", "verb", "whole")
+    for kind in kinds:
+        damage(dead_job(tmp_path, uri, kind), kind)
+    dead_job(tmp_path, DEAD, "away")
+    said: list[str] = []
+    assert send_left_behind(0.5, said.append) == 3  # of the server that is away, and its end
+    from mlflow import MlflowClient
+
+    client = MlflowClient(uri)
+    arrived = {}
+    for experiment in client.search_experiments():
+        for run in client.search_runs([experiment.experiment_id]):
+            arrived[experiment.name] = (run.data.metrics, run.info.status)
+    assert arrived == {kind: ({"loss": 2.0}, "KILLED") for kind in ("line", "verb", "whole")}
+    assert sorted(path.name for path in spools().iterdir()) == ["aside", "away"]
+    aside = sorted(path.name for path in (spools() / "aside").iterdir())
+    assert aside == ["line", "target", "version"]
+    words = "\n".join(said)
+    for part in ("target: its target.json is damaged", "version: its target.json is of another"):
+        assert f"the records in {spools()}/{part.partition(':')[0]}" in words
+    assert "line: all records sent, 1 of them refused" in words
+    assert "verb: all records sent, 3 of them refused" in words  # with the end of the run
+    assert "whole: all records sent" in words and "away: 3 records wait" in words
+
+
+@pytest.mark.parametrize("kind", ["target", "version", "line"])
+def test_a_damaged_spool_ends_no_later_job(tmp_path, monkeypatch, kind):
+    monkeypatch.setenv("RAYPIPE_HOME", str(tmp_path))
+    damage(dead_job(tmp_path, DEAD, kind), kind)
+    said: list[str] = []
+    recorder = Recorder(DEAD, "next", said.append)
+    recorder.start("job", "job", "job")
+    assert recorder.drain(0.2)[0] == 1 + (4 if kind == "line" else 0)
+    recorder.close()
+    assert any("set aside" in line for line in said) == (kind != "line")
+
+
+def test_a_full_disk_loses_records_that_are_counted_and_ends_nothing(tmp_path, monkeypatch):
+    monkeypatch.setenv("RAYPIPE_HOME", str(tmp_path))
+    said: list[str] = []
+    recorder = Recorder(DEAD, "full", said.append)
+    whole = Spool._write
+    failing = iter([False, True, True, False, True] + [False] * 9)
+
+    def write(self, line: bytes) -> None:
+        if next(failing):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        whole(self, line)
+
+    monkeypatch.setattr(Spool, "_write", write)
+    recorder.start("job", "job", "job")
+    recorder.log("job", {"loss": 1.0})
+    recorder.log_text("job", "text", "lost.txt")
+    recorder.log_text("job", "text", "kept.txt")
+    recorder.tag("job", {"a": 1})
+    recorder.finish("job")
+    assert (recorder.drain(0.2), recorder.lost) == ((3, 3), 3)
+    records = list(recorder.spool.unsent())
+    assert [record.verb for record in records] == ["start", "artifacts", "finish"]
+    assert [[file.name for file in record.files] for record in records] == [[], ["kept.txt"], []]
+    recorder.close()
+    assert len([line for line in said if "could not be written down" in line]) == 1

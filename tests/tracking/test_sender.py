@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 import time
 
@@ -201,3 +202,65 @@ def test_what_passes_is_never_refused(spool, said, start, monkeypatch):
     assert drain([sender], 20) == 0
     assert sender.refused == 0 and [verb for verb, _ in server.seen] == ["start", "finish"]
     assert len(said) == 2 and "does not answer (half of it hangs)" in said[0]
+
+
+# --- disks and damage ----------------------------------------------------------------------------
+
+
+def test_a_damaged_line_holds_up_nobody(spool, said, start):
+    spool.append("start", "a", {})
+    with (spool.folder / "records.jsonl").open("ab") as out:
+        out.write(b'{"verb": "met\n')
+    spool.release()
+    again = Spool(spool.folder)
+    assert again.hold()
+    again.append("finish", "a", {})
+    sender = Sender(again, server := Fake(), said.append)
+    assert drain([sender], 5) == 0 and sender.refused == 1
+    assert [verb for verb, _ in server.seen] == ["start", "finish"]
+    assert len(said) == 1 and f"line 2 of the records in {again.folder} was refused" in said[0]
+    stop([sender])
+    assert (spool.folder.parent / "aside" / spool.folder.name / "records.jsonl").is_file()
+
+
+def test_what_another_process_began_may_have_arrived(spool, start):
+    spool.append("start", "a", {})
+    spool.append("start", "b", {})
+    spool.release()
+    again = Spool(spool.folder)
+    assert again.hold()
+    sender = Sender(again, server := Fake(), print)
+    assert drain([sender], 5) == 0
+    assert server.seen == [("start", True), ("start", True)]
+    stop([sender])
+
+
+def test_a_disk_that_takes_no_notes_keeps_no_record_from_the_server(spool, start, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    for verb in ("start", "metrics", "finish"):
+        spool.append(verb, "a", {})
+    monkeypatch.setattr(Spool, "_put", full)
+    sender = start(server := Fake())
+    assert drain([sender], 5) == 0 and sender.refused == 0
+    assert [verb for verb, _ in server.seen] == ["start", "metrics", "finish"]
+    assert sender._thread.is_alive()
+
+
+def test_a_disk_that_cannot_be_read_for_a_while(spool, said, start, monkeypatch):
+    monkeypatch.setattr("raypipe.tracking.sender._PAUSES_S", (0.0,))
+    failures = iter([OSError(errno.EIO, "Input/output error")] * 3)
+    whole = Spool.unsent
+
+    def unsent(self):
+        for failure in failures:
+            raise failure
+        return whole(self)
+
+    monkeypatch.setattr(Spool, "unsent", unsent)
+    spool.append("start", "a", {})
+    sender = start(server := Fake())
+    until(lambda: server.seen)
+    assert drain([sender], 5) == 0 and [verb for verb, _ in server.seen] == ["start"]
+    assert "Input/output error" in said[0]

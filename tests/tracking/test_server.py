@@ -6,9 +6,13 @@ import json
 import math
 import subprocess
 import sys
+import uuid
 from pathlib import Path
 
-from raypipe.tracking.server import default_uri, resolved
+import pytest
+
+from raypipe.tracking.client import default_uri, resolved
+from raypipe.tracking.recorder import Recorder
 
 DEAD = "http://127.0.0.1:9"
 
@@ -101,3 +105,72 @@ def test_a_run_whose_creation_was_not_confirmed_is_not_created_twice(tracker, cl
 def test_importing_tracking_does_not_import_mlflow():
     code = "import sys, raypipe.tracking; sys.exit('mlflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+# --- experiments that were deleted in the UI ------------------------------------------------------
+
+
+@pytest.fixture
+def deletable(tracker):
+    """A recorder on the store of all tests, with an experiment of its own; and what it says."""
+    said: list[str] = []
+    recorder = Recorder(tracker.uri, f"deleted {uuid.uuid4().hex}", said.append)
+    yield recorder, said
+    recorder.close()
+
+
+def test_an_experiment_that_was_deleted_before_the_job_is_restored(deletable, client):
+    recorder, said = deletable
+    name = recorder.sender.server.experiment
+    experiment = client.create_experiment(name)
+    client.delete_experiment(experiment)
+    recorder.start("job", "job", "job")
+    assert recorder.drain() == (0, 0)
+    assert client.get_run(recorder.server_run("job")).info.experiment_id == experiment
+    assert client.get_experiment(experiment).lifecycle_stage == "active"
+    assert said == [f"tracking: the experiment {name!r} had been deleted, and is restored"]
+
+
+def test_an_experiment_that_is_deleted_meanwhile_loses_no_record(deletable, client):
+    recorder, said = deletable
+    recorder.start("job", "job", "job")
+    assert recorder.drain() == (0, 0)
+    experiment = recorder.sender.server.experiment_id
+    client.delete_experiment(experiment)
+    recorder.log("job", {"loss": 1.0})
+    recorder.start("trial", "trial", "trial", "job")
+    assert recorder.drain() == (0, 0)
+    client.delete_experiment(experiment)
+    recorder.start("other", "other", "trial", "job")
+    recorder.finish("job")
+    assert recorder.drain() == (0, 0)
+    run = client.get_run(recorder.server_run("job"))
+    assert run.data.metrics == {"loss": 1.0} and run.info.status == "FINISHED"
+    assert len(client.search_runs([experiment])) == 3
+    assert len(said) == 2 and all("restored" in line for line in said)
+
+
+def test_an_experiment_that_is_gone_is_made_anew(deletable, client):
+    recorder, said = deletable
+    recorder.start("job", "job", "job")
+    assert recorder.drain() == (0, 0)
+    server = recorder.sender.server
+    server.experiment_id = "999999999"  # as if it had been purged from the database
+    recorder.start("trial", "trial", "trial", "job")
+    assert recorder.drain() == (0, 0) and server.experiment_id != "999999999"
+    assert client.get_run(recorder.server_run("trial")).info.experiment_id == server.experiment_id
+    assert said == [f"tracking: the experiment {server.experiment!r} is gone, and is made anew"]
+
+
+def test_a_run_whose_id_was_lost_is_found_on_the_server(deletable, client):
+    """A full disk took no note of it, or power was lost."""
+    recorder, _ = deletable
+    recorder.start("job", "job", "job")
+    assert recorder.drain() == (0, 0)
+    known = dict(recorder.spool.runs)
+    recorder.spool.runs.clear()
+    recorder.spool.is_continued = True
+    recorder.finish("job")
+    recorder.start("job", "job", "job")
+    assert recorder.drain() == (0, 0) and recorder.spool.runs == known
+    assert len(client.search_runs([recorder.sender.server.experiment_id])) == 1

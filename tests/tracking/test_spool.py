@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from raypipe.tracking.spool import Spool, left_behind
+from raypipe.tracking.orphans import left_behind
+from raypipe.tracking.record import DAMAGED
+from raypipe.tracking.spool import Spool
 
 TARGET = {"uri": "http://there", "experiment": "x", "artifact_root": ""}
 
@@ -87,16 +91,16 @@ os.kill(os.getpid(), 9)
 """
     done = subprocess.run([sys.executable, "-c", code], env={**os.environ})
     assert done.returncode == -9
-    (left,) = left_behind(tmp_path)
+    (left,) = left_behind(root=tmp_path)
     assert verbs(left) == ["start", "start", "start", "finish"]
     assert left.unfinished() == ["trial", "job"]  # children end before their parents
-    assert left_behind(tmp_path) == []  # held by this process now
+    assert left_behind(root=tmp_path) == []  # held by this process now
     left.close()
-    assert [one.folder for one in left_behind(tmp_path)] == [left.folder]
+    assert [one.folder for one in left_behind(root=tmp_path)] == [left.folder]
 
 
 def test_a_living_job_is_left_alone(spool, tmp_path):
-    assert left_behind(tmp_path) == []
+    assert left_behind(root=tmp_path) == []
 
 
 def test_an_empty_spool_disappears(spool):
@@ -126,3 +130,159 @@ def test_what_is_unfinished_below_a_run(spool):
 
 def test_others_on_this_machine_do_not_read_it(spool):
     assert spool.folder.stat().st_mode & 0o777 == 0o700
+
+
+# --- a full disk ---------------------------------------------------------------------------------
+
+
+def contents(spool: Spool) -> list[tuple[object, list[str]]]:
+    """Of every record, what it says and the names of its files."""
+    return [(r.content["n"], [file.name for file in r.files]) for r in Spool(spool.folder).unsent()]
+
+
+class Full:
+    """A stream on a disk that is full after so many bytes; each write takes what still fits."""
+
+    def __init__(self, stream, left: int) -> None:
+        self.stream, self.left = stream, left
+
+    def write(self, line: bytes) -> int:
+        if self.left == 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        part = line[: self.left]
+        self.left -= len(part)
+        return self.stream.write(part)
+
+    def __getattr__(self, name: str):
+        return getattr(self.stream, name)
+
+
+def test_a_disk_that_is_full_in_a_record_loses_that_record(spool, tmp_path):
+    """However much of the line still fitted, and whoever reads it meanwhile."""
+    (tmp_path / "a.txt").write_text("a")
+    spool.append("tags", "run", {"n": 0})
+    size = (spool.folder / "records.jsonl").stat().st_size
+    for number, left in enumerate([0, 1, size - 1], 1):
+        stream, spool._stream = spool._stream, Full(spool._stream, left)
+        with pytest.raises(OSError, match="No space left"):
+            spool.append("tags", "run", {"n": -1}, {"a.txt": tmp_path / "a.txt"})
+        spool._stream = stream
+        assert spool.written == number and [r.number for r in spool.unsent()] == [*range(number)]
+        assert contents(spool) == [(n, []) for n in range(number)]
+        spool.append("tags", "run", {"n": number})
+    assert contents(spool) == [(n, []) for n in range(4)]
+
+
+def test_a_full_disk_in_a_files_copy_loses_that_record(spool, tmp_path):
+    (tmp_path / "sub").mkdir()
+    for n in range(3):
+        limit, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        if n == 1:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 12, hard))
+        try:
+            spool.append("artifacts", "run", {"n": n}, {f"{n}.txt": b"x" * (1 << 14)})
+        except OSError:
+            assert n == 1
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    assert contents(spool) == [(0, ["0.txt"]), (2, ["2.txt"])]
+
+
+def test_a_full_disk_that_keeps_no_note_costs_only_that_records_are_sent_again(spool, monkeypatch):
+    for n in range(3):
+        spool.append("tags", "run", {"n": n})
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(OSError("full")))
+        for record in list(spool.unsent())[:2]:
+            spool.took(record, f"id-{record.number}")
+    assert (spool.sent, Spool(spool.folder).sent) == (2, 0)
+    spool.took(next(spool.unsent()))
+    again = Spool(spool.folder)
+    assert (again.sent, again.runs) == (3, {"run": "id-1"})  # the note of the runs is made up for
+
+
+# --- damage --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("line", [b"", b"\xff\x00", b"[]", b'{"verb": "tags"}', b'{"verb": 1}'])
+def test_a_damaged_line_is_a_record_of_its_own(spool, line):
+    spool.append("start", "run", {"n": 0, "parent": None})
+    with (spool.folder / "records.jsonl").open("ab") as out:
+        out.write(line + b"\n")
+    again = Spool(spool.folder)
+    again.append("tags", "run", {"n": 1}, {"a.txt": b"a"})
+    found = list(again.unsent())
+    assert [record.verb for record in found] == ["start", DAMAGED, "tags"]
+    assert [record.number for record in found] == [0, 1, 2]
+    assert [file.name for file in found[2].files] == ["a.txt"]  # the numbers of files still fit
+    assert again.unfinished() == ["run"]
+    for record in found:
+        again.took(record)
+    again.close()
+    assert [path.name for path in spool.folder.parent.iterdir()] == ["aside"]  # nothing is deleted
+
+
+@pytest.mark.parametrize("content", ["", "x", "-3", "99", "[1]"])
+def test_damaged_notes_send_all_records_again(spool, content):
+    for n in range(3):
+        spool.append("tags", "run", {"n": n})
+    for name in ("sent", "runs.json"):
+        (spool.folder / name).write_text(content)
+    again = Spool(spool.folder)
+    assert again.is_continued and again.runs == {}
+    assert (again.sent, again.waiting) == ((3, 0) if content == "99" else (0, 3))
+
+
+FOREIGN = {
+    "empty": "",
+    "zeros": "\x00" * 30,
+    "list": "[]",
+    "older": json.dumps({"uri": "http://there"}),
+    "newer": json.dumps({**TARGET, "format": 2}),
+    "number": json.dumps({**TARGET, "uri": 3}),
+}
+
+
+@pytest.mark.parametrize("kind", [*FOREIGN, "absent"])
+def test_a_foreign_spool_is_set_aside_with_a_sentence(spool, tmp_path, kind):
+    spool.append("start", "run", {})
+    spool.close()
+    target = spool.folder / "target.json"
+    target.unlink() if kind == "absent" else target.write_text(FOREIGN[kind])
+    good = Spool.create(TARGET, tmp_path, "zzz")
+    good.append("start", "run", {})
+    good.close()
+    said: list[str] = []
+    held = left_behind(said.append, tmp_path)
+    assert [left.folder for left in held] == [good.folder]
+    aside = tmp_path / "aside" / spool.folder.name
+    (sentence,) = said
+    assert str(spool.folder) in sentence and str(aside) in sentence and "target.json" in sentence
+    assert (aside / "records.jsonl").is_file()
+    assert left_behind(said.append, tmp_path) == [] and len(said) == 1  # it is said once
+
+
+def test_a_folder_that_cannot_be_read_blocks_nobody(spool, tmp_path, monkeypatch):
+    spool.append("start", "run", {})
+    spool.close()
+    other = tmp_path / "0"
+    other.mkdir()
+    (other / "target.json").write_text("{}")
+    (other / "lock").mkdir()  # opening it fails, for everyone
+    (tmp_path / "1").write_text("no folder")
+    (tmp_path / "2").mkdir()
+    said: list[str] = []
+    assert [held.folder for held in left_behind(said.append, tmp_path)] == [spool.folder]
+    assert len(said) == 1 and f"{other} cannot be read" in said[0]
+
+
+def test_a_spool_of_that_name_goes_on(tmp_path):
+    first = Spool.create(TARGET, tmp_path, "job")
+    assert not first.is_continued
+    first.append("start", "run", {})
+    first.took(next(first.unsent()), "id")
+    first.release()
+    second = Spool.create({**TARGET, "uri": "elsewhere"}, tmp_path, "job")
+    assert second.folder == first.folder and second.is_continued
+    assert (second.runs, second.sent, second.target) == ({"run": "id"}, 1, TARGET)
+    assert Spool.create(TARGET, tmp_path, "job").folder != first.folder  # it is held

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from raypipe.evaluation.comparison import tested
@@ -25,9 +24,11 @@ _CYCLE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#00
 _STYLES = ("-", "--", ":", "-.")
 
 
-def save_png(path: str | Path, figure: Any) -> None:
-    """Write the figure at 150 dots per inch."""
-    figure.savefig(path, format="png", dpi=150)
+def png(figure: Any) -> bytes:
+    """The figure at 150 dots per inch."""
+    out = io.BytesIO()
+    figure.savefig(out, format="png", dpi=150)
+    return out.getvalue()
 
 
 def svg(figure: Any) -> str:

@@ -1,0 +1,91 @@
+"""Which tracking server or database jobs write to, and MLflow's client for it.
+
+With the client's defaults a call on a dead server blocks for four minutes. Here a call is tried
+once, briefly, because the sender tries again later. Only uploads may take their time.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from raypipe.storage.files import home
+from raypipe.tracking.patience import CONNECT_S, REQUEST_S, TIMEOUT
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+
+_ENVIRONMENT = {
+    TIMEOUT: str(REQUEST_S),
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+}
+_TIMED = {
+    *("postgresql", "postgresql+psycopg2", "postgresql+psycopg"),
+    *("mysql", "mysql+mysqldb", "mysql+pymysql"),
+}
+
+
+def default_uri() -> str:
+    """`MLFLOW_TRACKING_URI`, or one sqlite file in raypipe's home."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home() / 'mlflow.db'}"
+
+
+def client(uri: str) -> MlflowClient:
+    """An MLflow client whose calls give up soon.
+
+    Raises:
+        SQLAlchemyError: the database does not answer; MLflow itself would try for minutes.
+    """
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    for name in ("alembic", "mlflow.store.db.utils"):  # a line per table of a new database
+        logging.getLogger(name).setLevel(logging.WARNING)
+    from mlflow import MlflowClient
+
+    if _is_database(uri):
+        from mlflow.store.db.utils import create_sqlalchemy_engine
+
+        engine = create_sqlalchemy_engine(uri := _with_timeout(uri))
+        with engine.connect():
+            pass
+        engine.dispose()
+    return MlflowClient(tracking_uri=uri)
+
+
+def _is_database(uri: str) -> bool:
+    """Whether the address is that of a database server; sqlite has none."""
+    return re.match(r"(postgresql|mysql|mssql)(\+\w+)?://", uri) is not None
+
+
+def _with_timeout(uri: str) -> str:
+    """The address with a time-out, without which drivers wait minutes for a host that is away."""
+    from sqlalchemy import make_url
+
+    address = make_url(uri)
+    if address.drivername not in _TIMED:
+        return uri
+    timed = address.set(query={"connect_timeout": str(CONNECT_S), **address.query})
+    return timed.render_as_string(hide_password=False)
+
+
+def resolved(uri: str) -> tuple[str, str]:
+    """The URI with an absolute path, and the artifact root; empty where a server decides.
+
+    MLflow's own default root is below the working directory, which a submitted job loses.
+    """
+    if uri.startswith("sqlite:///"):
+        database = Path(uri.removeprefix("sqlite:///")).absolute()
+        with suppress(OSError):  # reported by the first call, which fails too
+            database.parent.mkdir(parents=True, exist_ok=True)
+        return f"sqlite:///{database}", (database.parent / "mlartifacts").as_uri()
+    if _is_database(uri):
+        return uri, (home() / "mlartifacts").as_uri()
+    return uri, ""
