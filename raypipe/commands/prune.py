@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from raypipe.config import ConfigError
 from raypipe.progress import Say
-from raypipe.storage.artifacts import INPUTS, Artifact, Store
+from raypipe.storage.artifacts import Artifact, Store
 from raypipe.storage.cache import discard, surplus
 from raypipe.storage.files import home, without_secrets
 from raypipe.storage.inventory import (
@@ -34,6 +34,7 @@ from raypipe.storage.inventory import (
     size_text,
 )
 from raypipe.storage.manifest import MANIFEST
+from raypipe.storage.resume import INPUTS
 from raypipe.storage.sweeping import abandoned, sweep
 
 QUIET_S = 24 * 3600.0

@@ -14,31 +14,30 @@ import platform
 import time
 import uuid
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, BinaryIO, ClassVar
+from typing import Any, ClassVar
 
 import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from raypipe.config import ConfigError, digest
-from raypipe.storage.attempts import AttemptFolder, attempt_folders, is_note
-from raypipe.storage.cache import RemoteFolder, localize, localized
+from raypipe.storage.attempts import attempt_folders, is_note
+from raypipe.storage.cache import localize, localized
+from raypipe.storage.copies import RemoteFolder
 from raypipe.storage.files import KnownFile, collected
 from raypipe.storage.liveness import LEASE_S, AttemptState, Heartbeat, has_writer, states
 from raypipe.storage.manifest import FORMAT, MANIFEST, as_bytes, parsed, versions
 from raypipe.storage.outside import Naming
 from raypipe.storage.parts import in_order
+from raypipe.storage.resume import ResumableFolder
 from raypipe.storage.reuse import refusal
 from raypipe.storage.root import StorageRoot
 from raypipe.storage.sweeping import is_marked, sweep
 from raypipe.storage.verified import damage, remember
-
-INPUTS = ".inputs.json"
-"""A note: by name of input, path and checksum of the artifact that an attempt reads."""
 
 
 class Step:
@@ -192,7 +191,6 @@ class Store(StorageRoot):
     def find(self, step: Step) -> Artifact | None:
         """The committed artifact of `step`; None if there is none, or it is damaged or refused.
 
-
         It is damaged if its manifest cannot be read, or if a file is not there or has another size
         than committed; on a disk also if a file has another checksum, which each machine computes
         once.
@@ -256,7 +254,7 @@ class Store(StorageRoot):
 
 
 @dataclass
-class Attempt(AttemptFolder):
+class Attempt(ResumableFolder):
     """One writer's work on an artifact: its folder, and what the manifest will say of it."""
 
     store: Store
@@ -264,81 +262,9 @@ class Attempt(AttemptFolder):
     name: str
     inputs: dict[str, Artifact]
     started: float = field(default_factory=time.time)
-    resumable: bool = False
-    """Set by `resume`: an error leaves the files for the next attempt."""
-    expected: set[str] = field(default_factory=set)
-    """Names of files without which the attempt cannot be committed."""
     outside: Sequence[KnownFile] = ()
     """Files from outside that the step reads; a resumable step checks them before it writes what a
     later attempt would take over."""
-
-    def resume(self, accept: Callable[[str, BinaryIO], bool]) -> list[str]:
-        """Take over files that unfinished attempts at this artifact left behind.
-
-        Only attempts that read the same inputs count. Their files are linked or copied, never
-        moved: their writer may still live.
-
-        Args:
-            accept: given a file's name and content, whether the file belongs to this attempt.
-
-        Returns:
-            The names taken over. From now on an error leaves this attempt's files as well.
-        """
-        taken: set[str] = set()
-        for folder in self._alike():
-            with contextlib.suppress(FileNotFoundError):  # swept away meanwhile
-                for path in self.store.files(folder):
-                    name = path.removeprefix(f"{folder}/")
-                    if name not in taken and not is_note(name) and self._accepted(path, accept):
-                        taken.add(name)
-        self.resumable = True
-        self.expected |= set(taken)
-        return sorted(taken)
-
-    def _accepted(self, path: str, accept: Callable[[str, BinaryIO], bool]) -> bool:
-        """Whether a file of another attempt belongs to this one, which has it now."""
-        name = path.removeprefix(f"{self.store.root}/{self.step.path}/").partition("/")[2]
-        with self.store.fs.open_input_file(path) as stream:
-            accepted = accept(name, stream)
-        if accepted:
-            self.link(path, name)
-        return accepted
-
-    def notes(self, prefix: str) -> list[str]:
-        """Names of notes in this attempt and in unfinished ones that read the same inputs.
-
-        Args:
-            prefix: of the names, beginning with a dot; a note survives a writer that is killed.
-        """
-        notes: list[str] = []
-        for folder in (self.base, *self._alike()):
-            with contextlib.suppress(FileNotFoundError):  # swept away by a winner
-                names = [Path(path).name for path in self.store.files(folder)]
-                notes += [name for name in names if name.startswith(prefix)]
-        return notes
-
-    def _alike(self) -> Iterator[str]:
-        """Folders of other attempts at this artifact that read the same inputs."""
-        for folder in self.others():
-            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-                with self.store.fs.open_input_stream(f"{folder}/{INPUTS}") as stream:
-                    same = stream.read() == self._input_record()
-                if same:
-                    yield folder
-
-    def record_inputs(self) -> None:
-        """Note what this attempt reads, for later attempts and for whoever prunes the storage."""
-        with self.open(INPUTS) as sink:
-            sink.write(self._input_record())
-
-    def _input_record(self) -> bytes:
-        return json.dumps(self._input_checksums()).encode()
-
-    def _input_checksums(self) -> dict[str, dict[str, str]]:
-        return {
-            name: {"path": artifact.step_path, "checksum": artifact.checksum}
-            for name, artifact in sorted(self.inputs.items())
-        }
 
     def comes_first(self) -> bool:
         """Whether no other living writer of this artifact began before this one."""
@@ -420,7 +346,7 @@ class Attempt(AttemptFolder):
             "step": type(self.step).__name__,
             "spec": dict(self.step.naming.spec),
             "attempt": self.name,
-            "inputs": self._input_checksums(),
+            "inputs": self.input_checksums(),
             "files": dict(files),
             "counts": dict(counts),
             "facts": dict(self.step.facts()),

@@ -15,20 +15,18 @@ So nobody holds a marker that another process has just removed.
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import os
 import shutil
-import uuid
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import pyarrow.fs as pafs
 
 from raypipe.config import ConfigError
-from raypipe.storage.files import home, locked, sha256
+from raypipe.storage.copies import Copy, RemoteFolder, check, lock, mend, remember
+from raypipe.storage.files import home, locked
 
 LIMIT = "RAYPIPE_CACHE_GB"
 """The environment variable with the size limit, in GB, of all copies on a node together."""
@@ -36,26 +34,6 @@ LIMIT = "RAYPIPE_CACHE_GB"
 _held: dict[Path, IO[str]] = {}
 """By copy: the markers that this process holds until it ends. They must live here: callers keep
 paths and memory maps, which hold no lock."""
-
-
-@dataclass(frozen=True)
-class RemoteFolder:
-    """A committed folder on a file system that is not this machine's."""
-
-    fs: pafs.FileSystem
-    base: str
-    """The folder's path on `fs`."""
-    path: str
-    """The copy's path below the cache: <kind>/<name>-<digest>/<attempt>."""
-    files: Mapping[str, Mapping[str, Any]]
-    """By name: `size` in bytes and `sha256`, as committed."""
-    shown: str
-    """The folder's address for people."""
-
-    @property
-    def size(self) -> int:
-        """Bytes of all files."""
-        return sum(meta["size"] for meta in self.files.values())
 
 
 def localize(remote: RemoteFolder) -> Path:
@@ -87,68 +65,12 @@ def localized(remote: RemoteFolder) -> Iterator[Path]:
         yield copy.folder
 
 
-@dataclass(frozen=True)
-class _Copy:
-    """A copy in the cache, which may not be there. Callers of its methods hold `_alone`."""
-
-    folder: Path
-
-    @property
-    def marker(self) -> Path:
-        return self.folder.with_suffix(".lock")
-
-    @property
-    def part(self) -> Path:
-        """Holds the files until all are there and checked, and again while they are removed."""
-        return self.folder.with_suffix(".part")
-
-    @property
-    def seen(self) -> Path:
-        """By file: size, inode and times when its checksum was last computed."""
-        return self.folder.with_suffix(".seen")
-
-    @property
-    def size(self) -> int:
-        """Bytes that the copy has or will have. A marker of raypipe 0.1 is empty."""
-        return int(self.marker.read_text("utf-8") or self.written)
-
-    @property
-    def written(self) -> int:
-        """Bytes that are on the disk already."""
-        folder = self.folder if self.whole() else self.part
-        return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-
-    @property
-    def last_use(self) -> int:
-        return self.marker.stat().st_mtime_ns
-
-    def whole(self) -> bool:
-        """Whether all files are there and were checked."""
-        return self.folder.is_dir()
-
-    def in_use(self) -> bool:
-        """Whether a living process uses the copy, fills it, or waits for it."""
-        with self.marker.open("a+") as marker:
-            return not _lock(marker, exclusive=True)
-
-    def discard(self) -> None:
-        """Remove the files and the marker. What a process that dies here leaves is not `whole`."""
-        shutil.rmtree(self.part, ignore_errors=True)
-        with contextlib.suppress(FileNotFoundError):
-            self.folder.rename(self.part)
-        shutil.rmtree(self.part, ignore_errors=True)
-        self.seen.unlink(missing_ok=True)
-        self.marker.unlink(missing_ok=True)
-        with contextlib.suppress(OSError):  # not empty: the copy of another attempt
-            self.folder.parent.rmdir()
-
-
 def _root() -> Path:
     return home() / "cache"
 
 
-def _copy_of(remote: RemoteFolder) -> _Copy:
-    return _Copy(_root() / remote.path)
+def _copy_of(remote: RemoteFolder) -> Copy:
+    return Copy(_root() / remote.path)
 
 
 @contextlib.contextmanager
@@ -159,19 +81,7 @@ def _alone() -> Iterator[None]:
         yield
 
 
-def _lock(marker: IO[str], *, exclusive: bool, wait: bool = False) -> bool:
-    """Lock the marker for this handle; False if another handle's lock forbids it."""
-    import fcntl
-
-    how = fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH
-    try:
-        fcntl.flock(marker, how if wait else how | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _use(copy: _Copy, remote: RemoteFolder) -> IO[str]:
+def _use(copy: Copy, remote: RemoteFolder) -> IO[str]:
     """The copy's marker, under a shared lock; the copy is made if there is none."""
     while True:
         with contextlib.ExitStack() as handle:
@@ -179,11 +89,11 @@ def _use(copy: _Copy, remote: RemoteFolder) -> IO[str]:
                 copy.marker.parent.mkdir(parents=True, exist_ok=True)
                 marker = handle.enter_context(copy.marker.open("a+"))
                 whole = copy.whole()
-                locked_now = _lock(marker, exclusive=not whole)
+                locked_now = lock(marker, exclusive=not whole)
                 if locked_now and not whole:
                     _make_room(copy, remote)
                 elif locked_now:
-                    _mend(copy, remote)
+                    mend(copy, remote)
                 if locked_now:
                     copy.marker.write_text(str(remote.size), "utf-8")  # its mtime: the last use
             if locked_now and not whole:
@@ -191,78 +101,27 @@ def _use(copy: _Copy, remote: RemoteFolder) -> IO[str]:
             if locked_now:
                 handle.pop_all()
                 return marker
-            _lock(marker, exclusive=False, wait=True)  # until the filling process is done, or dead
+            lock(marker, exclusive=False, wait=True)  # until the filling process is done, or dead
 
 
-def _fill(copy: _Copy, remote: RemoteFolder, marker: IO[str]) -> None:
+def _fill(copy: Copy, remote: RemoteFolder, marker: IO[str]) -> None:
     """Copy the files, check them, and share the marker, which this process alone holds."""
     try:
         copy.part.mkdir()
         pafs.copy_files(remote.base, str(copy.part), remote.fs, pafs.LocalFileSystem())
         for name in remote.files:
-            _check(copy.part / name, remote, name)
+            check(copy.part / name, remote, name)
     except BaseException:
         with _alone():
             copy.discard()
         raise
     with _alone():
         copy.part.rename(copy.folder)
-        _remember(copy, remote)
-        _lock(marker, exclusive=False)
+        remember(copy, remote)
+        lock(marker, exclusive=False)
 
 
-def _mend(copy: _Copy, remote: RemoteFolder) -> None:
-    """Fetch files again that are gone or no longer what was committed.
-
-    A process that has such a file open keeps what it has; the new file takes its name.
-    """
-    try:
-        seen = json.loads(copy.seen.read_text("utf-8"))
-    except (OSError, ValueError):
-        seen = {}
-    changed = [name for name in remote.files if _traits(copy.folder / name) != seen.get(name)]
-    for name in changed:
-        with contextlib.suppress(OSError):
-            _check(copy.folder / name, remote, name)
-            continue
-        staged = copy.folder / f".again-{uuid.uuid4().hex[:8]}"
-        try:
-            pafs.copy_files(f"{remote.base}/{name}", str(staged), remote.fs, pafs.LocalFileSystem())
-            _check(staged, remote, name)
-            (copy.folder / name).parent.mkdir(parents=True, exist_ok=True)
-            staged.replace(copy.folder / name)
-        finally:
-            staged.unlink(missing_ok=True)
-    if changed:
-        _remember(copy, remote)
-
-
-def _check(path: Path, remote: RemoteFolder, name: str) -> None:
-    """Refuse a file that has another checksum than committed."""
-    expected = remote.files[name]["sha256"]
-    if (checksum := sha256(path.open("rb"))) != expected:
-        raise OSError(
-            f"{remote.shown}/{name} does not have its committed checksum: expected {expected}, "
-            f"found {checksum}; run the command again, and if the file in the storage is damaged "
-            "remove the artifact, then raypipe makes it anew"
-        )
-
-
-def _remember(copy: _Copy, remote: RemoteFolder) -> None:
-    traits = {name: _traits(copy.folder / name) for name in remote.files}
-    copy.seen.write_text(json.dumps(traits), "utf-8")
-
-
-def _traits(path: Path) -> list[int] | None:
-    """What changes when a file does; None without a file."""
-    try:
-        stat = path.stat()
-    except OSError:
-        return None
-    return [stat.st_size, stat.st_ino, stat.st_mtime_ns, stat.st_ctime_ns]
-
-
-def _make_room(copy: _Copy, remote: RemoteFolder) -> None:
+def _make_room(copy: Copy, remote: RemoteFolder) -> None:
     """Remove the least recently used copies until this one fits; none of them if it cannot fit.
 
     Half-filled copies of dead processes go in any case.
@@ -274,7 +133,7 @@ def _make_room(copy: _Copy, remote: RemoteFolder) -> None:
     coming = sum(max(sizes[c] - c.written, 0) for c in sizes if not c.whole())
     below_limit = limit - sum(sizes.values())
     on_disk = shutil.disk_usage(_root()).free - coming
-    victims: list[_Copy] = []
+    victims: list[Copy] = []
     for oldest in sorted(sizes, key=lambda copy: copy.last_use):
         if need <= min(below_limit, on_disk):
             break
@@ -290,7 +149,7 @@ def _make_room(copy: _Copy, remote: RemoteFolder) -> None:
 
 
 def _no_room(
-    need: int, limit: int, below_limit: int, on_disk: int, in_use: Mapping[_Copy, int]
+    need: int, limit: int, below_limit: int, on_disk: int, in_use: Mapping[Copy, int]
 ) -> str:
     """The sentence for an artifact of `need` bytes that does not fit.
 
@@ -315,9 +174,9 @@ def _no_room(
     )
 
 
-def _copies() -> list[_Copy]:
+def _copies() -> list[Copy]:
     """Every copy that has a marker; remembered checksums, below the same root, have none."""
-    return [_Copy(marker.with_suffix("")) for marker in sorted(_root().glob("*/*/*.lock"))]
+    return [Copy(marker.with_suffix("")) for marker in sorted(_root().glob("*/*/*.lock"))]
 
 
 def _sweep() -> None:
@@ -341,7 +200,7 @@ def surplus() -> dict[str, int]:
     with _alone():
         free = [copy for copy in _copies() if not copy.in_use()]
         above = sum(copy.size for copy in _copies()) - _limit()
-        going: dict[_Copy, int] = {}
+        going: dict[Copy, int] = {}
         for copy in sorted(free, key=lambda copy: (copy.whole(), copy.last_use)):
             if not copy.whole() or above > 0:
                 above -= copy.size
@@ -352,7 +211,7 @@ def surplus() -> dict[str, int]:
 def discard(path: str) -> bool:
     """Remove the copy at a path that `surplus` gave; False if it is gone or in use by now."""
     with _alone():
-        copy = _Copy(_root() / path)
+        copy = Copy(_root() / path)
         if not copy.marker.exists() or copy.in_use():
             return False
         copy.discard()
@@ -393,7 +252,7 @@ def _gb(size: int) -> str:
     return f"{max(size, 0) / 1e9:,.3f} GB"
 
 
-def _listed(sizes: Mapping[_Copy, int]) -> str:
+def _listed(sizes: Mapping[Copy, int]) -> str:
     """The largest copies, with their sizes."""
     largest = sorted(sizes, key=lambda copy: -sizes[copy])
     shown = [f"{copy.folder.parent.name} ({_gb(sizes[copy])})" for copy in largest[:5]]

@@ -25,8 +25,9 @@ from raypipe.commands.prune import (
 from raypipe.config import ConfigError
 from raypipe.storage.artifacts import Store
 from raypipe.storage.builder import Builder
-from raypipe.storage.cache import LIMIT, RemoteFolder, localized
+from raypipe.storage.cache import LIMIT, localized
 from raypipe.storage.conditional import DiskFiles
+from raypipe.storage.copies import RemoteFolder
 from raypipe.storage.inventory import TUNE, TUNE_OVER
 from raypipe.storage.manifest import MANIFEST
 

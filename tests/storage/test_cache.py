@@ -21,8 +21,9 @@ import pyarrow.fs as pafs
 import pytest
 
 from raypipe.config import ConfigError
-from raypipe.storage import cache
-from raypipe.storage.cache import LIMIT, RemoteFolder, discard, localize, localized, surplus
+from raypipe.storage import copies
+from raypipe.storage.cache import LIMIT, discard, localize, localized, surplus
+from raypipe.storage.copies import RemoteFolder
 from raypipe.storage.files import file_checksum
 
 MB = 1_000_000
@@ -419,5 +420,5 @@ def test_files_that_did_not_change_are_not_read_again(bucket, monkeypatch):
     def refused(stream):
         raise AssertionError("a checksum is computed once")
 
-    monkeypatch.setattr(cache, "sha256", refused)
+    monkeypatch.setattr(copies, "sha256", refused)
     use(remote)

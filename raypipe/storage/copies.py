@@ -1,0 +1,158 @@
+"""A copy of a remote folder on this node: its files, its marker, and whether it is still whole."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import pyarrow.fs as pafs
+
+from raypipe.storage.files import sha256
+
+
+@dataclass(frozen=True)
+class RemoteFolder:
+    """A committed folder on a file system that is not this machine's."""
+
+    fs: pafs.FileSystem
+    base: str
+    """The folder's path on `fs`."""
+    path: str
+    """The copy's path below the cache: <kind>/<name>-<digest>/<attempt>."""
+    files: Mapping[str, Mapping[str, Any]]
+    """By name: `size` in bytes and `sha256`, as committed."""
+    shown: str
+    """The folder's address for people."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(meta["size"] for meta in self.files.values())
+
+
+@dataclass(frozen=True)
+class Copy:
+    """A copy in the cache, which may not be there.
+
+    One process of the node at a time calls its methods (cache).
+    """
+
+    folder: Path
+
+    @property
+    def marker(self) -> Path:
+        return self.folder.with_suffix(".lock")
+
+    @property
+    def part(self) -> Path:
+        """Holds the files until all are there and checked, and again while they are removed."""
+        return self.folder.with_suffix(".part")
+
+    @property
+    def seen(self) -> Path:
+        """By file: size, inode and times when its checksum was last computed."""
+        return self.folder.with_suffix(".seen")
+
+    @property
+    def size(self) -> int:
+        """Bytes that the copy has or will have. A marker of raypipe 0.1 is empty."""
+        return int(self.marker.read_text("utf-8") or self.written)
+
+    @property
+    def written(self) -> int:
+        """Bytes that are on the disk already."""
+        folder = self.folder if self.whole() else self.part
+        return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+    @property
+    def last_use(self) -> int:
+        return self.marker.stat().st_mtime_ns
+
+    def whole(self) -> bool:
+        """Whether all files are there and were checked."""
+        return self.folder.is_dir()
+
+    def in_use(self) -> bool:
+        """Whether a living process uses the copy, fills it, or waits for it."""
+        with self.marker.open("a+") as marker:
+            return not lock(marker, exclusive=True)
+
+    def discard(self) -> None:
+        """Remove the files and the marker. What a process that dies here leaves is not `whole`."""
+        shutil.rmtree(self.part, ignore_errors=True)
+        with contextlib.suppress(FileNotFoundError):
+            self.folder.rename(self.part)
+        shutil.rmtree(self.part, ignore_errors=True)
+        self.seen.unlink(missing_ok=True)
+        self.marker.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # not empty: the copy of another attempt
+            self.folder.parent.rmdir()
+
+
+def lock(marker: IO[str], *, exclusive: bool, wait: bool = False) -> bool:
+    """Lock the marker for this handle; False if another handle's lock forbids it."""
+    import fcntl
+
+    how = fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH
+    try:
+        fcntl.flock(marker, how if wait else how | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def mend(copy: Copy, remote: RemoteFolder) -> None:
+    """Fetch files again that are gone or no longer what was committed.
+
+    A process that has such a file open keeps what it has; the new file takes its name.
+    """
+    try:
+        seen = json.loads(copy.seen.read_text("utf-8"))
+    except (OSError, ValueError):
+        seen = {}
+    changed = [name for name in remote.files if _traits(copy.folder / name) != seen.get(name)]
+    for name in changed:
+        with contextlib.suppress(OSError):
+            check(copy.folder / name, remote, name)
+            continue
+        staged = copy.folder / f".again-{uuid.uuid4().hex[:8]}"
+        try:
+            pafs.copy_files(f"{remote.base}/{name}", str(staged), remote.fs, pafs.LocalFileSystem())
+            check(staged, remote, name)
+            (copy.folder / name).parent.mkdir(parents=True, exist_ok=True)
+            staged.replace(copy.folder / name)
+        finally:
+            staged.unlink(missing_ok=True)
+    if changed:
+        remember(copy, remote)
+
+
+def check(path: Path, remote: RemoteFolder, name: str) -> None:
+    """Refuse a file that has another checksum than committed."""
+    expected = remote.files[name]["sha256"]
+    if (checksum := sha256(path.open("rb"))) != expected:
+        raise OSError(
+            f"{remote.shown}/{name} does not have its committed checksum: expected {expected}, "
+            f"found {checksum}; run the command again, and if the file in the storage is damaged "
+            "remove the artifact, then raypipe makes it anew"
+        )
+
+
+def remember(copy: Copy, remote: RemoteFolder) -> None:
+    traits = {name: _traits(copy.folder / name) for name in remote.files}
+    copy.seen.write_text(json.dumps(traits), "utf-8")
+
+
+def _traits(path: Path) -> list[int] | None:
+    """What changes when a file does; None without a file."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return [stat.st_size, stat.st_ino, stat.st_mtime_ns, stat.st_ctime_ns]
