@@ -1,0 +1,88 @@
+"""Two jobs on one machine, each with a Ray of its own, and one job that is killed again and again.
+
+python -m pytest -m chaos tests/chaos/test_two_jobs.py -s      prints the figures
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from killing import ROOT, SEEDS, finish, ray_workers, sweep, table, trained
+
+from raypipe.storage.artifacts import Store
+from raypipe.storage.inventory import damaged_files, inventory
+
+KILLS = int(os.environ.get("RAYPIPE_CHAOS_KILLS", "10"))
+pytestmark = pytest.mark.chaos
+
+
+def beside(recipe: Path, shared: Path, own: Path) -> subprocess.Popen[str]:
+    """A sweep on a storage, a home and a tracking file that it shares with another job."""
+    own.mkdir()
+    given = [f"storage={shared}/storage", f"tracking=sqlite:///{shared}/mlflow.db", SEEDS]
+    command = [sys.executable, str(ROOT / "jobs" / "sweep.py"), str(recipe), *given]
+    return subprocess.Popen(
+        [*command, "--summary", str(own / "summary.json")],
+        env=os.environ | {"RAYPIPE_HOME": str(shared / "home")},
+        stdout=(own / "out").open("a"),
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def all_whole(storage: Path) -> int:
+    """How many artifacts stand; each file of each is looked at."""
+    artifacts = inventory(Store(str(storage))).artifacts
+    for artifact in artifacts.values():
+        assert list(damaged_files(artifact)) == []
+    return len(artifacts)
+
+
+def test_two_jobs_of_one_recipe_train_nothing_twice(recipe, tmp_path):
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    jobs = {name: beside(recipe, shared, tmp_path / name) for name in ("one", "two")}
+    texts = {name: finish(job, tmp_path / name) for name, job in jobs.items()}
+    for text in texts.values():
+        assert "Traceback" not in text and "again" not in text.partition("tracked")[0]
+    summaries = [json.loads((tmp_path / n / "summary.json").read_text()) for n in jobs]
+    assert [s["failed"] for s in summaries] == [{}, {}]
+    assert table(tmp_path / "one") == table(tmp_path / "two")
+    made = [s["counts"]["stages"]["trained"] for s in summaries]
+    attempts = list((shared / "storage" / "checkpoint").glob("*/attempt-*"))
+    print(
+        f"\ntrained by either job: {made}; waited: {[t.count('waiting for') for t in texts.values()]}"
+    )
+    assert sum(made) == len(attempts) == len(trained(shared)) == 4
+    all_whole(shared / "storage")
+
+
+def test_a_sweep_that_is_killed_again_and_again(recipe, tmp_path):
+    rng, folder, stood = random.Random(21), tmp_path / "broken", 0
+    for _ in range(KILLS):
+        process = sweep(recipe, folder)
+        time.sleep(5 + 25 * rng.random())
+        workers = ray_workers(process) if process.poll() is None else []
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        psutil.wait_procs(workers, timeout=60)
+        now = all_whole(folder / "storage") if (folder / "storage").is_dir() else 0
+        assert now >= stood  # nothing that stood is gone
+        stood = now
+    shutil.rmtree(folder / "storage" / ".tune", ignore_errors=True)
+    text = finish(sweep(recipe, folder), folder)
+    assert "Traceback" not in text
+    whole = tmp_path / "whole"
+    finish(sweep(recipe, whole), whole)
+    assert table(folder) == table(whole)
+    print(f"\n{KILLS} kills; {stood} artifacts stood after the last")
