@@ -60,9 +60,8 @@ def test_two_jobs_of_one_recipe_train_nothing_twice(recipe, tmp_path):
     assert table(tmp_path / "one") == table(tmp_path / "two")
     made = [s["counts"]["stages"]["trained"] for s in summaries]
     attempts = list((shared / "storage" / "checkpoint").glob("*/attempt-*"))
-    print(
-        f"\ntrained by either job: {made}; waited: {[t.count('waiting for') for t in texts.values()]}"
-    )
+    waits = [text.count("waiting for") for text in texts.values()]
+    print(f"\ntrained by either job: {made}; waited: {waits}")
     assert sum(made) == len(attempts) == len(trained(shared)) == 4
     all_whole(shared / "storage")
 
