@@ -14,7 +14,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
-from raypipe.config import Config, nearest
+from raypipe.config import Config, nearest, shortened
 
 
 def explain(cls: type[Config], item: Mapping[str, Any]) -> str:
@@ -26,19 +26,19 @@ def explain(cls: type[Config], item: Mapping[str, Any]) -> str:
     """
     loc, value, kind = item["loc"], item["input"], item["type"]
     path = ".".join(_walk(cls, loc)[1]) or "the recipe"
-    found = f", found {value!r}" if not isinstance(value, Mapping) else ""
+    found = f", found {shortened(value)}" if not isinstance(value, Mapping) else ""
     if kind == "extra_forbidden":
         key, parents = str(loc[-1]), _walk(cls, loc[:-1])[0]
         valid = {name for model in parents for name in model.model_fields}
-        return f"{path}: unknown key {key!r}{nearest(key, valid)}"
+        return f"{path}: unknown key {shortened(key)}{nearest(key, valid)}"
     if kind == "union_tag_invalid":
         tag, tags = str(item["ctx"]["tag"]), _quoted(item["ctx"]["expected_tags"])
-        return f"{path}.type: unknown value {tag!r}{nearest(tag, tags)}"
+        return f"{path}.type: unknown value {shortened(tag)}{nearest(tag, tags)}"
     if kind == "union_tag_not_found":
         return f"{path}: expected a mapping with a `type`{found}"
     if kind in ("literal_error", "enum"):
         options = _quoted(item["ctx"]["expected"])
-        return f"{path}: unknown value {value!r}{nearest(str(value), options)}"
+        return f"{path}: unknown value {shortened(value)}{nearest(str(value), options)}"
     message = item["msg"].removeprefix("Value error, ")
     head, colon, rest = message.partition(": ")
     field, models_here = head.split(".")[0], _walk(cls, loc)[0]

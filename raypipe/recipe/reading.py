@@ -11,28 +11,13 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from raypipe.config import C, Config, ConfigError, nearest
+from raypipe.config import C, Config, ConfigError, nearest, shortened
 from raypipe.recipe.errors import explain, field_type, mapping_value, models
+from raypipe.recipe.yaml_text import parse_yaml, read_yaml
 
 BASE = "base"
 """A recipe's key for the file that the recipe changes, relative to its own folder."""
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
-
-
-class _Loader(yaml.SafeLoader):
-    """Safe YAML that reads 1e-5 as a number, which YAML 1.1 takes for a string."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
-    list("-+.0123456789"),
-)
-
-
-def parse_yaml(text: str) -> Any:
-    """Safe YAML, with 1e-5 read as a number."""
-    return yaml.load(text, Loader=_Loader)
 
 
 def load(cls: type[C], path: str | Path, overrides: Iterable[str] = ()) -> C:
@@ -49,11 +34,14 @@ def load(cls: type[C], path: str | Path, overrides: Iterable[str] = ()) -> C:
                 f"override {text!r}: expected key=value, such as stages.distil.lr=2e-5"
             )
         try:
-            tree = override(cls, tree, key.strip(), parse_yaml(value))
+            parsed = parse_yaml(value)
         except yaml.YAMLError:
             raise ConfigError(
                 f"override {text!r}: the value is not valid YAML; put it in quotes"
             ) from None
+        except ConfigError as error:
+            raise ConfigError(f"override {shortened(text)}: {error}") from None
+        tree = override(cls, tree, key.strip(), parsed)
     return validate(cls, expand_variables(tree, ""), str(path))
 
 
@@ -79,10 +67,7 @@ def _read(path: Path, below: tuple[Path, ...]) -> dict[str, Any]:
     if path.resolve() in [recipe.resolve() for recipe in below]:
         way = ", ".join(map(str, below))
         raise ConfigError(f"{path}: is its own base, by way of {way}; remove `{BASE}` from one")
-    try:
-        tree = parse_yaml(path.read_text("utf-8")) or {}
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not valid YAML: {error}") from None
+    tree = read_yaml(path) or {}
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: expected a mapping of fields, found {type(tree).__name__}")
     if (base := tree.pop(BASE, None)) is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from raypipe.config import ConfigError, nearest
@@ -11,6 +12,8 @@ from raypipe.recipe.experiment import ARROW, Experiment
 from raypipe.recipe.reading import override, validate
 from raypipe.recipe.space import SEED, WHOLE, Axis
 
+MOST_TRIALS = 10_000
+"""Of one sweep: each is a recipe that is checked before work."""
 Choice = tuple[str, str, Any]
 """(dotted key, label, value)."""
 
@@ -43,7 +46,13 @@ def expand(experiment: Experiment) -> list[Trial]:
     """
     if experiment.sweep.mode == "search":
         return representatives(experiment)
-    trials = [trial_of(experiment, choices) for choices in combinations(experiment.sweep.axes())]
+    axes = experiment.sweep.axes()
+    if len(list(islice(combinations(axes), MOST_TRIALS + 1))) > MOST_TRIALS:
+        raise ConfigError(
+            f"sweep.space: expected at most {MOST_TRIALS:,} combinations, found more; take out "
+            "values, or set sweep.mode=search"
+        )
+    trials = [trial_of(experiment, choices) for choices in combinations(axes)]
     names = [trial.name for trial in trials]
     if len(set(names)) < len(names):
         raise ConfigError(
