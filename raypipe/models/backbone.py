@@ -159,7 +159,7 @@ class Backbone(Step):
         path = self.folder / "config.json"
         try:
             loaded = json.loads(path.read_bytes())
-        except ValueError:
+        except (ValueError, RecursionError):
             loaded = None
         if not isinstance(loaded, dict):
             raise ConfigError(

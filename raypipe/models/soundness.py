@@ -22,6 +22,8 @@ _INDEX = "model.safetensors.index.json"
 _NO_VOCABULARY = (".safetensors", "index.json", "config.json", "modules.json")
 """How the names of files end without which a folder has no tokenizer to compare with."""
 _SHOWN = 3
+LONGEST_HEADER = 100_000_000
+"""Bytes of a safetensors header, by its specification."""
 
 
 def check_sound(folder: Path, names: Collection[str], where: str) -> None:
@@ -73,7 +75,7 @@ def check_no_pointer(path: Path, where: str) -> None:
 def _json(path: Path, where: str) -> Any:
     try:
         return json.loads(path.read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(
             f"{where}: expected JSON in {path}, found {path.stat().st_size} bytes that are none "
             f"({error}); copy the file again"
@@ -89,12 +91,12 @@ def _header(path: Path, where: str) -> Mapping[str, Any]:
     size = path.stat().st_size
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
-        text = file.read(length) if length <= size - 8 else b""
+        text = file.read(length) if length <= min(size - 8, LONGEST_HEADER) else b""
     try:
         header: dict[str, Any] = json.loads(text)
         header.pop("__metadata__", None)
         expected = 8 + length + max((end for _, end in map(_bounds, header.values())), default=0)
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise ConfigError(
             f"{where}: expected a safetensors file, found {size} bytes without its header in "
             f"{path}: it is damaged or was not written to its end; copy or save it again"
