@@ -6,8 +6,10 @@ import contextlib
 import os
 import socket
 import sys
-from collections.abc import Callable, Mapping
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
@@ -165,6 +167,14 @@ def _init(variables: Mapping[str, str]) -> None:
     if os.environ.get("RAY_ADDRESS", "") not in ("", "local"):
         start(variables, None)
         return
+    with _one_start_at_a_time():
+        _start_here(start, variables)
+
+
+def _start_here(start: Callable[..., Any], variables: Mapping[str, str]) -> None:
+    """Start Ray on this machine, or join one that runs here."""
+    import ray
+
     seen: Any = object()
     for wanted in (8265, 0, 0):
         port = _dashboard_port(wanted)
@@ -177,6 +187,18 @@ def _init(variables: Mapping[str, str]) -> None:
             break
         seen = context.dashboard_url  # else another job that starts now took the port
     start(variables, None)
+
+
+@contextlib.contextmanager
+def _one_start_at_a_time() -> Iterator[None]:
+    """Two jobs that start at once would give both dashboards the port that they find free."""
+    import fcntl
+
+    with contextlib.ExitStack() as opened:
+        with contextlib.suppress(OSError):  # a disk without locks only risks that
+            path = Path(tempfile.gettempdir(), f"raypipe-start-{os.getuid()}.lock")
+            fcntl.flock(opened.enter_context(path.open("w")), fcntl.LOCK_EX)
+        yield
 
 
 def _dashboard_port(wanted: int = 8265) -> int:
@@ -198,12 +220,14 @@ class Context:
     progress_bars: bool = True
     on_report: Callable[[str, dict[str, Any]], None] | None = None
     """Called in Train's controller with a stage's digest and each report of the stage's rank 0."""
+    job: str = ""
+    """The job's id; a manifest with this id is of an artifact that the job made itself."""
 
     def facts(self) -> dict[str, Any]:
-        """What manifests say of the resources; the device only if a cluster is there."""
+        """What manifests say of job and resources; the device only if a cluster is there."""
         names = ("workers", "strategy", "cpus_per_worker", "actors", "micro_batch_tokens")
         facts = {name: getattr(self.resources, name) for name in names}
-        facts["precision"] = self.precision
+        facts |= {"precision": self.precision} | ({"job": self.job} if self.job else {})
         ray = sys.modules.get("ray")
         if ray is not None and ray.is_initialized():
             facts |= {"device": self.device(), "micro_batch_tokens": self.micro_batch_tokens()}

@@ -117,13 +117,11 @@ class Comparison(Study):
     def train(self, job: StudyJob, runner: Runner, roles: tuple[str, ...]) -> StudyOutcome:
         """Choose values, run every trial, and make the derived rows."""
         candidates = candidates_of(self.asked)
-        before = _absent(candidates, job.builder)
         plan, failed = self._answered(job, candidates, runner)
-        before |= _absent(plan, job.builder) - candidates.stages.keys()
         work = self.work(plan, job.builder, roles)
         failed |= runner.run(plan.without(failed).trials, work)
         stages = Plan.joined([candidates, plan])
-        made = before - _absent(stages, job.builder)
+        made = _made(stages, job)
         rows = self._derived(job, plan, failed, made, roles)
         if not plan.without(failed).trials:
             job.note(["every trial failed: no model was trained to its end, none is registered"])
@@ -168,7 +166,11 @@ class Comparison(Study):
         return rows
 
 
-def _absent(plan: Plan, builder: Builder) -> set[str]:
-    """Digests of the stages that do not stand now."""
-    store = builder.store
-    return {digest for digest, stage in plan.stages.items() if store.find(stage) is None}
+def _made(plan: Plan, job: StudyJob) -> set[str]:
+    """Digests of the stages that this job trained, and no other job."""
+    artifacts = {digest: job.builder.find(stage) for digest, stage in plan.stages.items()}
+    return {
+        digest
+        for digest, artifact in artifacts.items()
+        if artifact is not None and artifact.manifest.get("used", {}).get("job") == job.run_id
+    }

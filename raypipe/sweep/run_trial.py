@@ -136,7 +136,6 @@ def _run_stage(
     """Train the stage if it does not stand, and track it; whether it was trained now."""
     tags = {"digest": stage.digest, "groups_digest": stage.groups.digest}
     run = relay.start(stage.stage_name, "stage", parent, flatten(stage.config), tags)
-    reused = builder.find(stage) is not None
     context = builder.context
     assert isinstance(context, Context)
     track = StageReports(relay, {stage.digest: run})
@@ -154,7 +153,8 @@ def _run_stage(
         raise
     finally:
         builder.context = context
-    if reused:  # no worker reported now: the curves come from the checkpoint
+    reused = stage.digest not in builder.made
+    if reused:  # no worker of this job reported: the curves come from the checkpoint
         relay.send("log_series", run, series(history(checkpoint)))
     facts = trainer_facts(checkpoint)
     relay.send("log", run, {**_numbers(facts), "reused": float(reused)})

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import threading
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,6 +34,19 @@ _TIMED = {
 }
 
 
+_importing = threading.Lock()
+
+
+def import_mlflow() -> None:
+    """Import what threads use of MLflow: two that import it at once see halves of it."""
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    with _importing:
+        import mlflow.entities
+        import mlflow.exceptions
+        import mlflow.system_metrics.system_metrics_monitor  # noqa: F401
+
+
 def default_uri() -> str:
     """`MLFLOW_TRACKING_URI`, or one sqlite file in raypipe's home."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home() / 'mlflow.db'}"
@@ -44,8 +58,7 @@ def client(uri: str) -> MlflowClient:
     Raises:
         SQLAlchemyError: the database does not answer; MLflow itself would try for minutes.
     """
-    for name, value in _ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
+    import_mlflow()
     for name in ("alembic", "mlflow.store.db.utils"):  # a line per table of a new database
         logging.getLogger(name).setLevel(logging.WARNING)
     from mlflow import MlflowClient

@@ -17,7 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
-from raypipe.tracking.client import default_uri, resolved
+from raypipe.tracking.client import default_uri, import_mlflow, resolved
 from raypipe.tracking.orphans import orphans
 from raypipe.tracking.sender import Sender, drain, stop
 from raypipe.tracking.server import Server, now
@@ -197,6 +197,7 @@ class _Watch:
 
     def _work(self) -> None:
         with suppress(Exception):  # figures of the machine are never worth a job
+            import_mlflow()
             monitors = _monitors()
             step = 0
             while not self._over.is_set():

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from raypipe.storage.files import without_secrets
+from raypipe.tracking.client import import_mlflow
 from raypipe.tracking.patience import CALL_S, seconds, tries
 from raypipe.tracking.record import DAMAGED, Record
 from raypipe.tracking.server import Server, UnknownRunError
@@ -76,6 +77,7 @@ class Sender:
         return not self._thread.is_alive()
 
     def _work(self) -> None:
+        import_mlflow()
         while not self._over.is_set():
             self._news.clear()
             try:

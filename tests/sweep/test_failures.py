@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from raypipe.commands import job as jobs
-from raypipe.commands.compare import Comparison, plan_of
+from raypipe.commands.compare import Comparison, _made, plan_of
 from raypipe.commands.job import StudyJob
 from raypipe.commands.result import best_of
 from raypipe.config import ConfigError
@@ -29,7 +29,9 @@ from raypipe.sweep.report_facts import alarms_of, curves_of
 from raypipe.sweep.run_trial import Work, missing, run_trial
 from raypipe.sweep.runner import Runner
 
-RELAY = SimpleNamespace(links=dict, start=lambda *_: "run", send=lambda *_, **__: None)
+RELAY = SimpleNamespace(
+    links=dict, start=lambda *_: "run", send=lambda *_, **__: None, stored=lambda: None
+)
 VALUES = {"q1": 0.25, "q2": 0.75}
 PER_QUERY = dict.fromkeys(("nDCG@10", "RR@10", "Judged@10"), VALUES)
 
@@ -204,3 +206,37 @@ def test_who_needs_a_deleted_checkpoint(recipe):
     comparison = Comparison(only.experiment, [only])
     needs = comparison.work(comparison.plan, Deleted(), ("test",)).needed
     assert needs == {only.experiment.trained().digest}
+
+
+def test_a_stage_that_another_job_trained_meanwhile_is_reused(recipe):
+    """This job waited for it, so `find` said before that it is not there."""
+    stage = load(Experiment, recipe, ["order=contrastive"]).trained()
+    sent = []
+    relay = SimpleNamespace(start=lambda *_: "run", send=lambda verb, _, *more: sent.append(more))
+    facts = dict.fromkeys(["pairs", "tokens", "seconds", "flops", "workers"], 1)
+    (recipe.parent / "trainer.json").write_text(json.dumps(facts))
+    (recipe.parent / "history.jsonl").write_text("")
+    checkpoint = SimpleNamespace(counts=facts, local=lambda: recipe.parent)
+    builder = SimpleNamespace(
+        context=Context(Resources()), get=lambda _: checkpoint, made=set(), find=lambda _: None
+    )
+    assert not trial._run_stage(stage, builder, relay, "parent", None)
+    assert any(more and isinstance(more[0], dict) and more[0].get("reused") == 1 for more in sent)
+    builder.made.add(stage.digest)
+    assert trial._run_stage(stage, builder, relay, "parent", None)
+
+
+def test_a_comparison_counts_the_stages_that_it_trained_itself(recipe):
+    comparison, builder = plan_of(load(Experiment, recipe))
+    by = {"contrastive": "job", "distil": "another job"}
+    stages = comparison.plan.stages.values()
+    builder._done.update(
+        {
+            stage.digest: SimpleNamespace(manifest={"used": {"job": by[stage.stage_name]}})
+            for stage in stages
+        }
+    )
+    one = StudyJob(comparison, builder, RELAY, "job", lambda line: None)
+    assert {s.stage_name for s in stages if s.digest in _made(comparison.plan, one)} == {
+        "contrastive"
+    }

@@ -341,6 +341,7 @@ class Trains:
     def __init__(self, folder: Path, values: dict[str, float]) -> None:
         self.context = Context(Resources())
         self.folder, self.values, self.trained = folder, values, []
+        self.made: set[str] = set()
         facts = dict.fromkeys(["pairs", "tokens", "seconds", "flops", "workers"], 1)
         (folder / "trainer.json").write_text(json.dumps(facts))
 
@@ -351,6 +352,7 @@ class Trains:
         name = stage.stage_name
         if name not in self.trained:
             self.trained.append(name)
+            self.made.add(stage.digest)
             row = {"step": 1, "val/nDCG@10": self.values[name]}
             self.context.on_report(stage.digest, {"rows": [{"step": 1, "loss": 0.1}, row]})
         best = {"nDCG@10": self.values[name]}
