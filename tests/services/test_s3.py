@@ -9,7 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from number_steps import Number
 from pyarrow.fs import FileSelector, FileType
+from racers import race
 from servers import answers, end, free_port, until
 from stores import three
 
@@ -48,14 +50,24 @@ def s3() -> dict[str, str]:
         end(process)
 
 
+def by_parameters(s3: dict[str, str], path: str = "store") -> str:
+    """An address that says where the server is, as pyarrow's do."""
+    host = s3["AWS_ENDPOINT_URL"].removeprefix("http://")
+    return f"s3://raypipe/{path}?endpoint_override={host}&scheme=http&region=us-east-1"
+
+
+def without_endpoint(s3: dict[str, str]) -> dict[str, str]:
+    return {name: value for name, value in s3.items() if name != "AWS_ENDPOINT_URL"}
+
+
 def sweep(recipe: Path, out: Path, s3: dict[str, str]) -> str:
     command = [sys.executable, str(ROOT / "jobs" / "sweep.py"), str(recipe)]
     with out.open("w") as log:  # Ray's agents outlive the job and would hold a pipe
         done = subprocess.run(
-            [*command, "storage=s3://raypipe/store"],
+            [*command, f"storage={by_parameters(s3)}"],
             stdout=log,
             stderr=subprocess.STDOUT,
-            env={**os.environ, **s3, "RAYPIPE_HOME": str(out.parent / "home")},
+            env={**os.environ, **without_endpoint(s3), "RAYPIPE_HOME": str(out.parent / "home")},
         )
     text = out.read_text()
     assert done.returncode == 0, text[-4000:]
@@ -102,8 +114,26 @@ def test_a_bucket_is_listed_verified_and_pruned(s3, command, monkeypatch, tmp_pa
     assert (done.returncode, done.stderr) == (0, "")
     assert set(inventory(store).artifacts) == {seven.step_path, total.step_path}
     left = store.fs.get_file_info(FileSelector(store.root, recursive=True))
-    files = [info.path for info in left if info.type == FileType.File]
+    files = [i.path for i in left if i.type == FileType.File and not i.base_name.startswith(".")]
     assert len(files) == 4 and not [path for path in files if eight.step_path in path]
     with store.fs.open_output_stream(f"{store.root}/{seven.step_path}/{MANIFEST}") as out:
         out.write(b"")
     assert command("artifacts.py", "verify", *words).returncode == 1
+
+
+@pytest.mark.parametrize("writers", [2, 8])
+def test_of_several_writers_in_a_bucket_one_wins(s3, monkeypatch, tmp_path, writers):
+    for name, value in without_endpoint(s3).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("RAYPIPE_HOME", str(tmp_path))
+    uri = by_parameters(s3, f"race-{writers}")
+    Store(uri).check_writable()
+    rounds = int(os.environ.get("RAYPIPE_S3_ROUNDS", "10"))
+    assert race(uri, rounds, writers, 0.0, False) == []
+    store = Store(uri)
+    for value in range(rounds):  # now all are repaired at once
+        artifact = store.find(Number(value))
+        store.fs.delete_file(
+            f"{store.root}/{artifact.step_path}/{artifact.manifest['attempt']}/value.txt"
+        )
+    assert race(uri, rounds, writers, 0.0, False) == []
