@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import multiprocessing
 import os
 from collections.abc import Callable
@@ -35,6 +36,7 @@ def start(worker: Callable[..., None], arguments: tuple[Any, ...], count: int) -
 
 
 def _run(rank: int, worker: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+    faulthandler.enable()  # a library that aborts says where, in the test's stderr
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"  # the forked-from process has an older environment
     torch.set_num_threads(1)
     worker(rank, *arguments)
