@@ -25,12 +25,18 @@ ARTIFACT = "its path, name-digest, address, or the first digits of its digest"
 def errors() -> Iterator[None]:
     """A wrong input ends the command with one line and code 2."""
     from raypipe.config import ConfigError
+    from raypipe.storage.faults import of_the_storage
 
     try:
         yield
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         raise typer.Exit(2) from None
+    except Exception as error:
+        if (sentence := of_the_storage(error)) is None:
+            raise
+        print(f"error: {sentence}", file=sys.stderr)
+        raise typer.Exit(1) from None
 
 
 def list_(storage: Storage = None) -> None:

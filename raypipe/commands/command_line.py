@@ -84,6 +84,7 @@ def _run(
     from raypipe.config import ConfigError, to_yaml
     from raypipe.recipe.experiment import Experiment
     from raypipe.recipe.reading import load
+    from raypipe.storage.faults import of_the_storage
 
     try:
         if summary is not None and not summary.absolute().parent.is_dir():
@@ -103,6 +104,11 @@ def _run(
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         raise typer.Exit(2) from None
+    except Exception as error:
+        if (sentence := of_the_storage(error)) is None:
+            raise
+        print(f"error: {sentence}", file=sys.stderr)
+        raise typer.Exit(1) from None
     if result is None:
         return
     if summary is not None:

@@ -27,7 +27,8 @@ def export(trial: Trial, builder: Builder, folder: Path) -> None:
     plan = Plan.of([trial])
     folder.mkdir(parents=True, exist_ok=True)
     for path in builder.get(plan.last(trial)).local().iterdir():
-        if path.is_file() and path.name not in _TRAINER_STATE:
+        left_out = path.name in _TRAINER_STATE or path.name.startswith(".")
+        if path.is_file() and not left_out:
             shutil.copy(path, folder / path.name)
     card_of(trial, plan, builder).save(folder / "README.md")
 

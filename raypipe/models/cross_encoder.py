@@ -161,7 +161,8 @@ def save(model: nn.Module, folder: Path, backbone_folder: Path, max_length: int)
     for path in backbone_folder.glob("*"):
         is_model = path.suffix == ".safetensors" or path.name.endswith("index.json")
         known = {"config.json", "modules.json", "README.md", "config_sentence_transformers.json"}
-        if path.is_file() and not is_model and path.name not in known:
+        hidden = path.name.startswith(".")  # notes of the artifact's writer
+        if path.is_file() and not is_model and not hidden and path.name not in known:
             if path.name.startswith("sentence_") or path.name == "data_config.json":
                 continue  # a bi-encoder's own settings would mislead who opens this directory
             shutil.copy(path, folder / path.name)

@@ -30,7 +30,7 @@ from raypipe.storage.cache import localize, localized
 from raypipe.storage.copies import RemoteFolder
 from raypipe.storage.files import KnownFile, collected
 from raypipe.storage.liveness import LEASE_S, AttemptState, Heartbeat, has_writer, states
-from raypipe.storage.manifest import FORMAT, MANIFEST, as_bytes, parsed, versions
+from raypipe.storage.manifest import FORMAT, MANIFEST, as_bytes, parsed, unreadable, versions
 from raypipe.storage.outside import Naming
 from raypipe.storage.parts import in_order
 from raypipe.storage.resume import ResumableFolder
@@ -38,6 +38,9 @@ from raypipe.storage.reuse import refusal
 from raypipe.storage.root import StorageRoot
 from raypipe.storage.sweeping import is_marked, sweep
 from raypipe.storage.verified import damage, remember
+
+_ROUNDS = 20
+"""How often a commit looks at a manifest that is there and not there."""
 
 
 class Step:
@@ -205,6 +208,8 @@ class Store(StorageRoot):
                 content: bytes = stream.read()
         except (FileNotFoundError, NotADirectoryError):
             return None, None
+        except OSError as error:
+            raise unreadable(f"{self.shown_path(step.path)}/{MANIFEST}", error) from None
         try:
             manifest = parsed(content, step.path)
         except ConfigError:
@@ -213,7 +218,11 @@ class Store(StorageRoot):
             warnings.warn(f"{path}/{MANIFEST} is damaged: made again", stacklevel=3)
             return None, content
         base = f"{path}/{manifest['attempt']}"
-        if (name := damage(self, base, manifest)) is not None:
+        try:
+            name = damage(self, base, manifest)
+        except OSError as error:
+            raise unreadable(base, error) from None
+        if name is not None:
             warnings.warn(f"{base}/{name} is damaged: made again", stacklevel=3)
             return None, content
         if (reason := refusal(step, manifest, self.manifest)) is not None:
@@ -226,7 +235,7 @@ class Store(StorageRoot):
         try:
             with self.fs.open_input_stream(f"{self.root}/{step.path}/{MANIFEST}") as stream:
                 return parsed(stream.read(), step.path)
-        except (FileNotFoundError, NotADirectoryError, ValueError):
+        except (OSError, ValueError):
             return None
 
     @contextlib.contextmanager
@@ -312,8 +321,13 @@ class Attempt(ResumableFolder):
     def _publish(self, content: bytes) -> bool:
         """Make this content the manifest; False if another attempt's stands, or this was swept."""
         target, store = f"{self.step.path}/{MANIFEST}", self.store
+        rounds = 0
         while not store.conditional.create(target, content):
             standing, seen = store._look(self.step)
+            rounds += 1
+            if seen is None and rounds > _ROUNDS:
+                gone = OSError("it is there and cannot be read: a link that leads nowhere?")
+                raise unreadable(store.shown_path(target), gone)
             if standing is None and seen is not None:
                 time.sleep(0.5)  # a network mount may show the winner's files late
                 standing = store.find(self.step)

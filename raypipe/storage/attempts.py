@@ -7,6 +7,7 @@ artifact.
 from __future__ import annotations
 
 import contextlib
+import re
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -23,6 +24,9 @@ from raypipe.storage.files import sha256
 from raypipe.storage.parts import part_name
 from raypipe.storage.root import StorageRoot
 
+ATTEMPT = re.compile(r"attempt-[^.]+|train-[0-9a-f]{16}", re.DOTALL)
+"""Names of writers' folders; raypipe 0.1 kept checkpoints in the second. No other folder is ours.
+"""
 _UNFINISHED = ".unfinished-"
 
 
@@ -72,8 +76,14 @@ class AttemptFolder:
             pq.write_table(table, sink)
 
     def put_directory(self, folder: Path) -> None:
-        """Copy every file of a local directory into the attempt."""
-        pafs.copy_files(str(folder), self.base, pafs.LocalFileSystem(), self.store.fs)
+        """Copy every file of a local directory into the attempt, but notes of another writer."""
+        local = pafs.LocalFileSystem()
+        for path in sorted(folder.rglob("*")):
+            name = path.relative_to(folder).as_posix()
+            if path.is_file() and not is_note(name):
+                target = f"{self.base}/{name}"
+                self.store.fs.create_dir(target.rpartition("/")[0], recursive=True)
+                pafs.copy_files(str(path), target, local, self.store.fs)
 
     def link(self, path: str, name: str) -> None:
         """Add a file of the storage under this name, by a hard link or a copy."""
@@ -123,9 +133,14 @@ def attempt_folders(root: StorageRoot, path: str) -> list[str]:
     selector = pafs.FileSelector(f"{root.root}/{path}", allow_not_found=True)
     try:
         infos = root.fs.get_file_info(selector)
-    except FileNotFoundError:  # pyarrow's, of a folder that appears while it is looked for
+    except (FileNotFoundError, NotADirectoryError):
+        # pyarrow's, of a folder that appears while it is looked for; or no folder at all
         return []
-    return sorted(info.path for info in infos if info.type == pafs.FileType.Directory)
+    return sorted(
+        info.path
+        for info in infos
+        if info.type == pafs.FileType.Directory and ATTEMPT.fullmatch(info.base_name)
+    )
 
 
 def is_note(name: str) -> bool:

@@ -86,7 +86,10 @@ class Builder:
                 return self.find(step)
             if not waiting:
                 who = writers[0].writer or "a job of raypipe 0.1"
-                self.announce(f"waiting for {who}, which makes {step.kind} {step.name}")
+                self.announce(
+                    f"waiting for {who}, which makes {step.kind} {step.name} (if no such job "
+                    f"runs, remove {writers[0].folder})"
+                )
             waiting = True
             time.sleep(wait)
             wait = min(2 * wait, _LONGEST_WAIT_S)

@@ -15,6 +15,7 @@ import pyarrow.fs as pafs
 
 from raypipe.config import ConfigError, nearest
 from raypipe.storage.artifacts import Artifact, Store
+from raypipe.storage.attempts import ATTEMPT
 from raypipe.storage.files import sha256, without_secrets
 from raypipe.storage.manifest import MANIFEST, parsed
 
@@ -23,7 +24,6 @@ TUNE = ".tune"
 TUNE_OVER = ".over"
 """The file that a job which ends leaves in its own one of these folders."""
 _ARTIFACT = re.compile(r".*-[0-9a-f]{16}", re.DOTALL)
-_ATTEMPT = re.compile(r"attempt-.+|train-[0-9a-f]{16}", re.DOTALL)  # no other folder is ours
 _READERS = 8
 """Files that are read at once; an object store takes 50 ms to open one."""
 
@@ -80,7 +80,7 @@ class Place:
         """Count a file or folder, by the names on its way below this path."""
         if below == [MANIFEST]:
             self.has_manifest = True
-        elif below and _ATTEMPT.fullmatch(below[0]) and (len(below) > 1 or _is_folder(info)):
+        elif below and ATTEMPT.fullmatch(below[0]) and (len(below) > 1 or _is_folder(info)):
             self.attempts.setdefault(below[0], Folder()).add(info, "/".join(below[1:]))
 
     def read(self) -> None:

@@ -12,6 +12,7 @@ import json
 import os
 import platform
 import threading
+import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -26,10 +27,11 @@ from raypipe.storage.root import StorageRoot
 
 LEASE_S = 60.0
 """A writer without a sign of life for so long counts as dead."""
-_OLD_LEASE_S = 24 * 3600.0
-"""The same of a writer of raypipe 0.1, whose only signs are the files that it writes."""
+_OLD_LEASE_S, _OLD_WAIT_S = 24 * 3600.0, 600.0
+"""The same of a writer of raypipe 0.1, whose only signs are the files that it writes: nobody waits
+for it after the second, and nobody removes its files before the first."""
 _WRITER, _ALIVE, _ENDED = ".writer", ".alive", ".ended"
-_UNREADABLE = (OSError, pa.ArrowException, ValueError, TypeError, KeyError)
+_UNREADABLE = (OSError, pa.ArrowException, ValueError, TypeError, KeyError, RecursionError)
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,10 @@ class Writer:
         """Whether its end is certain, which only its own machine can tell."""
         known = bool(self.kernel) and self.kernel == _kernel()
         return known and _started(self.pid) != self.started
+
+    def lives(self) -> bool:
+        """Whether its life is certain, which only its own machine can tell."""
+        return bool(self.kernel) and self.kernel == _kernel() and not self.is_dead()
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host}"
@@ -110,7 +116,9 @@ def _state(root: StorageRoot, folder: str, now_ns: int) -> AttemptState:
         return _old_state(root, folder, now_ns)
     writer = _read(root, folder)
     ended = end.type == pafs.FileType.File or (writer is not None and writer.is_dead())
-    late = now_ns - max(begun.mtime_ns, alive.mtime_ns or 0) > LEASE_S * 1e9
+    silent_s = (now_ns - max(begun.mtime_ns, alive.mtime_ns or 0)) / 1e9
+    # signs from the future: a clock was set back, and a living writer will soon give another
+    late = silent_s > LEASE_S or (silent_s < -LEASE_S and not (writer and writer.lives()))
     gone = ended or late
     return AttemptState(folder, begun.mtime_ns, not gone, gone, ended, writer)
 
@@ -120,17 +128,22 @@ def _old_state(root: StorageRoot, folder: str, now_ns: int) -> AttemptState:
     infos = root.fs.get_file_info(pafs.FileSelector(folder, recursive=True, allow_not_found=True))
     times = [info.mtime_ns or 0 for info in infos if info.type == pafs.FileType.File]
     newest = max(times, default=root.fs.get_file_info(folder).mtime_ns or now_ns)
-    abandoned = now_ns - newest > (_OLD_LEASE_S if times else LEASE_S) * 1e9
-    alive = bool(times) and not abandoned
+    silent_s = abs(now_ns - newest) / 1e9
+    abandoned = silent_s > (_OLD_LEASE_S if times else LEASE_S)
+    alive = bool(times) and silent_s <= _OLD_WAIT_S
     return AttemptState(folder, newest, alive, abandoned, abandoned, None)
 
 
 def _storage_time(root: StorageRoot, folder: str) -> int:
     """Nanoseconds since 1970 by the storage's clock: the time of a new file there."""
     probe = f"{folder}/.time-{uuid.uuid4().hex[:8]}"
-    _put(root, probe)
     try:
+        _put(root, probe)
         return int(root.fs.get_file_info(probe).mtime_ns)
+    except (OSError, pa.ArrowException):
+        if not root.is_local:
+            raise
+        return time.time_ns()  # a full disk, or one that is only read, is this machine's or near
     finally:
         with contextlib.suppress(OSError):
             root.fs.delete_file(probe)
@@ -139,7 +152,10 @@ def _storage_time(root: StorageRoot, folder: str) -> int:
 def _read(root: StorageRoot, folder: str) -> Writer | None:
     try:
         with root.fs.open_input_stream(f"{folder}/{_WRITER}") as stream:
-            return Writer(**json.loads(stream.read()))
+            fields = json.loads(stream.read())
+            return Writer(
+                str(fields["host"]), int(fields["pid"]), str(fields["kernel"]), fields["started"]
+            )
     except _UNREADABLE:
         return None
 

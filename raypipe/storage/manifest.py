@@ -17,6 +17,10 @@ _FIELDS = {
     **dict.fromkeys(("kind", "name", "digest", "attempt", "written"), str),
     **dict.fromkeys(("files", "inputs", "counts", "spec"), dict),
 }
+_OPTIONAL: dict[str, type] = {
+    **dict.fromkeys(("versions", "facts", "used"), dict),
+    **{"replaces": list, "seconds": int, "machine": str, "step": str},
+}
 _ENTRIES: dict[str, dict[str, type]] = {
     "files": {"size": int, "sha256": str},
     "inputs": {"path": str},
@@ -44,20 +48,31 @@ def parsed(text: bytes, path: str) -> dict[str, Any]:
     for name, kind in _FIELDS.items():
         if not isinstance(manifest.get(name), kind):
             raise ValueError(f"expected the field {name!r}, found {str(manifest.get(name))[:40]!r}")
+    for name, kinds in _OPTIONAL.items():
+        if not isinstance(manifest.get(name, kinds()), (kinds, float) if kinds is int else kinds):
+            raise ValueError(f"expected no other {name!r}, found {str(manifest[name])[:40]!r}")
     for name, fields in _ENTRIES.items():
         for entry in manifest[name].values():
             known = entry if isinstance(entry, dict) else {}
             if not all(isinstance(known.get(key), kind) for key, kind in fields.items()):
                 raise ValueError(f"expected {name} with {' and '.join(fields)}, found {entry!r}")
-    if manifest["attempt"] in ("", ".", "..") or "/" in manifest["attempt"]:
+    if "/" in manifest["attempt"] or not _is_below(manifest["attempt"]):
         raise ValueError(f"expected the name of a folder as attempt, found {manifest['attempt']!r}")
     for name in manifest["files"]:
-        if name.startswith("/") or ".." in name.split("/"):
+        if not _is_below(name):
             raise ValueError(f"expected files of the artifact's own, found {name!r}")
     own_path = f"{manifest['kind']}/{manifest['name']}-{manifest['digest']}"
     if own_path != path:
         raise ValueError(f"expected the manifest of {path}, found that of {own_path}")
     return manifest
+
+
+def _is_below(name: str) -> bool:
+    """Whether a path leads to a file or folder below the one that it is relative to."""
+    parts = name.split("/")
+    return name.isprintable() and all(
+        part not in ("", ".", "..") and len(part.encode()) < 256 for part in parts
+    )
 
 
 def _fields_of(text: bytes) -> dict[str, Any]:
@@ -68,6 +83,14 @@ def _fields_of(text: bytes) -> dict[str, Any]:
     if not isinstance(manifest, dict):
         raise ValueError(f"expected fields, found a {type(manifest).__name__}")
     return manifest
+
+
+def unreadable(where: str, error: OSError) -> ConfigError:
+    """The error of a file or folder in the storage that is there and cannot be read."""
+    return ConfigError(
+        f"{where}: expected a file that can be read, found {error.strerror or error}; give this "
+        "user the right to read it, or remove it, then raypipe makes the artifact again"
+    )
 
 
 def as_bytes(manifest: Mapping[str, Any]) -> bytes:

@@ -74,7 +74,7 @@ class ResumableFolder(AttemptFolder):
     def _alike(self) -> Iterator[str]:
         """Folders of other attempts at this artifact that read the same inputs."""
         for folder in self.others():
-            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            with contextlib.suppress(OSError):
                 with self.store.fs.open_input_stream(f"{folder}/{INPUTS}") as stream:
                     same = stream.read() == self._input_record()
                 if same:

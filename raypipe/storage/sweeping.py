@@ -48,8 +48,15 @@ def is_marked(root: StorageRoot, folder: str) -> bool:
 def _removed(root: StorageRoot, path: str, state: AttemptState) -> bool:
     name = state.folder.rpartition("/")[2]
     mark = f"{path}/{_MARK}{name}"
-    root.conditional.create(mark, b"swept\n")
-    kept = _committed(root, path) == name
+    try:
+        root.conditional.create(mark, b"swept\n")
+    except OSError:  # a full disk: who cannot come back needs no mark
+        if not state.ended:
+            return False
+    try:
+        kept = _committed(root, path) == name
+    except ValueError:
+        kept = True
     with contextlib.suppress(OSError, pa.ArrowException):
         if not kept:
             root.fs.delete_dir(state.folder)

@@ -11,13 +11,14 @@ import json
 import logging
 import uuid
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from raypipe.config import digest
 from raypipe.resources import Context
 from raypipe.storage.artifacts import Attempt
 from raypipe.storage.outside import check_read
@@ -62,8 +63,8 @@ class Chunk:
             pass
         table, counts = work(range(self.start, self.stop))
         check_read(attempt.outside)
-        hashed = fingerprint(table)
-        note = {"start": self.start, "stop": self.stop, "counts": counts, "values": hashed}
+        note = {"start": self.start, "stop": self.stop, "counts": counts}
+        note["values"] = _hash(table, note)
         table = table.replace_schema_metadata({_NOTE: json.dumps(note, sort_keys=True)})
         with attempt.open(self.file) as sink:
             if self.suffix == "arrow":  # one batch per file: memory-mapped without a copy
@@ -85,14 +86,20 @@ class Chunk:
                 table = pa.ipc.open_file(stream).read_all()
             else:
                 table = pq.read_table(stream)
+            table.validate(full=True)
             note = json.loads(table.schema.metadata[_NOTE])
-            known = (note["start"], note["stop"], note["values"])
-        except (pa.ArrowException, OSError, KeyError, TypeError, ValueError):
+            counts: Counts = note["counts"]
+            written = note.pop("values")
+            sound = written == _hash(table, note)
+        except (pa.ArrowException, OSError, KeyError, TypeError, ValueError, RecursionError):
             return None
-        if known != (self.start, self.stop, fingerprint(table)):
-            return None
-        counts: Counts = note["counts"]
-        return counts
+        rows = (note["start"], note["stop"])
+        return counts if sound and rows == (self.start, self.stop) else None
+
+
+def _hash(table: pa.Table, note: Mapping[str, Any]) -> str:
+    """A hash of a chunk's values, and of what its note says of them."""
+    return digest([fingerprint(table), dict(note)], 32)
 
 
 class _ChunkActor:

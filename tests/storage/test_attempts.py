@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import pickle
+from pathlib import Path
 
 import pytest
 from number_steps import Number, read
 
 from raypipe.storage.artifacts import Store
+from raypipe.storage.builder import Builder
 
 
 @pytest.fixture
@@ -38,3 +40,15 @@ def test_an_attempt_and_a_store_can_be_sent_to_another_process(store):
         made = attempt.commit({})
     assert there.base == attempt.base and read(made.local()) == 8
     assert vars(pickle.loads(pickle.dumps(store))) == {"uri": store.uri}
+
+
+def test_notes_of_another_writer_are_not_copied(store, tmp_path):
+    """A model's folder is an artifact with its writer's notes: `.ended` would end this attempt."""
+    start = Builder(store).get(Number(3)).local()
+    assert (start / ".ended").exists()
+    with store.attempt(Number(7), {}) as attempt:
+        name = Path(attempt.base, ".writer").read_bytes()
+        attempt.put_directory(start)
+        assert not Path(attempt.base, ".ended").exists()
+        assert Path(attempt.base, ".writer").read_bytes() == name
+        assert attempt.commit({}).files == ["value.txt"]

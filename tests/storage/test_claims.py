@@ -210,3 +210,15 @@ def test_a_killed_registry_has_a_successor(monkeypatch):
     with mine("a", lambda: False):
         assert not registry.claim("a", "another", 1)
     assert registry.claim("a", "another", 1)
+
+
+@pytest.mark.parametrize("error", [TimeoutError("busy"), ConnectionError("gone"), ValueError("b")])
+def test_a_cluster_that_cannot_answer_costs_only_the_claim(monkeypatch, error):
+    def failing(*_):
+        raise error
+
+    mine, done = Claims(print), []
+    monkeypatch.setattr(Claims, "_registry", failing)
+    with mine("a", lambda: False):
+        done.append("work")
+    assert done == ["work"]

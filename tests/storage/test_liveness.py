@@ -13,6 +13,7 @@ import pytest
 from clocks import age, elsewhere
 from number_steps import Number
 
+from raypipe.storage import liveness
 from raypipe.storage.artifacts import Store
 from raypipe.storage.liveness import LEASE_S, Heartbeat, Writer, states
 
@@ -86,16 +87,47 @@ def test_a_process_that_nobody_waits_for_is_dead():
     child.wait()
 
 
-def test_the_attempt_of_an_older_raypipe_is_alive_for_a_day(store, tmp_path):
+def test_the_attempt_of_an_older_raypipe_is_kept_for_a_day_and_waited_for_for_minutes(
+    store, tmp_path
+):
     folder = tmp_path / "storage" / "attempt"
     folder.mkdir(parents=True)
     begun = state(store, folder)
     assert not begun.alive and not begun.abandoned  # its writer's name comes next
     (folder / "part-00000.parquet").write_text("x")
-    age(folder, DAY / 2)
     assert state(store, folder).alive
+    age(folder, DAY / 2)
+    assert not state(store, folder).alive and not state(store, folder).abandoned
     age(folder, DAY)
     assert state(store, folder).abandoned
+
+
+def test_signs_from_the_future_are_those_of_a_clock_that_was_set_back(store):
+    with store.attempt(Number(7), {}) as attempt:
+        age(Path(attempt.base), -3600)
+        assert state(store, Path(attempt.base)).alive  # its process lives
+        elsewhere(Path(attempt.base))
+        age(Path(attempt.base), -3600)
+        assert not state(store, Path(attempt.base)).alive  # nobody waits for an hour
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"pid": "\\u0000"}', "[" * 100_000])
+def test_a_damaged_name_is_nobody_s(store, content):
+    with store.attempt(Number(7), {}) as attempt:
+        (Path(attempt.base) / ".writer").write_text(content)
+        damaged = state(store, Path(attempt.base))
+        assert damaged.writer is None and damaged.alive
+
+
+def test_a_disk_that_takes_no_file_has_this_machine_s_clock(store, monkeypatch):
+    with store.attempt(Number(7), {}) as attempt:
+
+        def full(*_):
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(liveness, "_put", full)
+        assert state(store, Path(attempt.base)).alive
+        monkeypatch.undo()
 
 
 def test_writers_are_in_the_order_of_their_beginning(store):

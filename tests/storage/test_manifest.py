@@ -31,6 +31,14 @@ BROKEN = {
     "files without sizes": as_bytes({**GOOD, "files": {"a": {}}}),
     "a file elsewhere": as_bytes({**GOOD, "files": {"../a": {"size": 1, "sha256": "x"}}}),
     "of another artifact": as_bytes({**GOOD, "digest": "cd"}),
+    "a name with NUL": as_bytes({**GOOD, "attempt": "a\0b"}),
+    "half a surrogate": as_bytes({**GOOD, "files": {"\ud800": {"size": 1, "sha256": "x"}}}),
+    "a long name": as_bytes({**GOOD, "attempt": "a" * 300}),
+    "versions as a list": as_bytes({**GOOD, "versions": []}),
+    "facts of nothing": as_bytes({**GOOD, "facts": None}),
+    "replaces a number": as_bytes({**GOOD, "replaces": 7}),
+    "seconds in words": as_bytes({**GOOD, "seconds": "two"}),
+    "nested": b"[" * 100_000,
     "files as a list": as_bytes({**GOOD, "files": ["a"]}),
 }
 
@@ -62,3 +70,18 @@ def test_a_manifest_of_a_newer_raypipe_is_not_replaced(tmp_path):
     with pytest.raises(ConfigError, match=r"format 1.*found 2.*newer raypipe"):
         Builder(store).get(step)
     assert json.loads(path.read_bytes())["format"] == 2
+
+
+@pytest.mark.parametrize("what", ["folder", "link to itself", "dangling link"])
+def test_a_manifest_that_is_no_file_is_a_sentence(tmp_path, what):
+    from raypipe.config import ConfigError
+
+    store, step = Store(str(tmp_path)), Number(7)
+    path = Path(store.root) / step.path / MANIFEST
+    path.parent.mkdir(parents=True)
+    if what == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to(path if what == "link to itself" else tmp_path / "nowhere")
+    with pytest.raises(ConfigError, match=r"manifest\.json: expected a file that can be read"):
+        Builder(store).get(step)

@@ -10,6 +10,7 @@ from number_steps import Number, read
 
 from raypipe.storage.artifacts import Store
 from raypipe.storage.builder import Builder
+from raypipe.storage.conditional import DiskFiles
 from raypipe.storage.sweeping import sweep
 
 
@@ -75,3 +76,26 @@ def test_the_mark_of_a_dead_writer_goes_with_its_attempt(store):
         raise RuntimeError
     assert sweep(store, step.path) == [attempt.base]
     assert names(store, step) == []
+
+
+def test_folders_that_are_not_raypipe_s_stay(store):
+    step = Number(7)
+    made = Builder(store).get(step)
+    for name in ("backup", ".snapshot", "lost+found", "attempt-x.bak"):
+        (made.local().parent / name).mkdir()
+        age(made.local().parent / name, 3 * 24 * 3600)
+    assert sweep(store, step.path) == [] and store.writers(step) == []
+    assert len(names(store, step)) == 6
+
+
+def test_a_full_disk_is_swept_too(store, monkeypatch):
+    step = Number(7)
+    with pytest.raises(RuntimeError), store.attempt(step, {}) as attempt:
+        attempt.resumable = True
+        raise RuntimeError
+
+    def full(self, path, data):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(DiskFiles, "create", full)
+    assert sweep(store, step.path) == [attempt.base]
