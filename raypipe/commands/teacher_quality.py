@@ -21,6 +21,7 @@ from raypipe.runs.baselines import TeacherRun
 from raypipe.runs.metrics import Metrics
 from raypipe.storage.artifacts import Artifact, Step
 from raypipe.storage.builder import Builder
+from raypipe.storage.copies import CopyError
 from raypipe.sweep.counters import counts_line
 from raypipe.tables.rows import Rows
 from raypipe.teachers import Teacher
@@ -156,6 +157,8 @@ class _Measured:
                 why = f"it knows the lists of {len(known)} of {every} validation queries only"
             else:
                 values = {name: self._mean(run, known) for name, run in self._runs().items()}
+        except CopyError:
+            raise
         except ConfigError as error:  # a file that holds training queries only
             why = str(error)
         return TeacherQuality(

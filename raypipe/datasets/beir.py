@@ -42,7 +42,8 @@ class BeirFolder(Dataset):
 
     def splits(self) -> list[str]:
         """The names of the qrels files, sorted."""
-        return sorted(path.stem for path in (self.folder / "qrels").glob("*.tsv"))
+        paths = (self.folder / "qrels").glob("*.tsv")
+        return sorted(path.stem for path in paths if path.is_file())
 
     def check(self, queries: bool = True) -> None:
         """Check that the folder and its files are there."""
@@ -153,7 +154,7 @@ def _records(path: Path) -> Iterator[dict[str, Any]]:
     for number, line in _lines(path):
         try:
             record = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ConfigError(
                 _wrong(path, number, "one JSON object per line", line, f"correct it ({error})")
             ) from None

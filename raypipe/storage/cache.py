@@ -19,17 +19,19 @@ import math
 import os
 import shutil
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO
 
-import pyarrow.fs as pafs
-
 from raypipe.config import ConfigError
-from raypipe.storage.copies import Copy, RemoteFolder, check, lock, mend, remember
+from raypipe.storage.copies import Copy, CopyError, RemoteFolder, fetch, lock, mend, remember
 from raypipe.storage.files import home, locked
 
 LIMIT = "RAYPIPE_CACHE_GB"
 """The environment variable with the size limit, in GB, of all copies on a node together."""
+
+_FETCHES = 8
+"""Files that are copied at a time, as many as Arrow has threads for reading and writing."""
 
 _held: dict[Path, IO[str]] = {}
 """By copy: the markers that this process holds until it ends. They must live here: callers keep
@@ -45,8 +47,9 @@ def localize(remote: RemoteFolder) -> Path:
 
     Raises:
         ConfigError: $RAYPIPE_CACHE_GB is no positive number.
-        OSError: no room below the limit or on the disk, found out before anything is copied; or a
-            copied file does not have its committed checksum.
+        CopyError: no room below the limit or on the disk, found out before anything is copied; or
+            a copied file does not have its committed checksum; or something else stands where the
+            cache has a file or a folder of its own.
     """
     copy = _copy_of(remote)
     marker = _use(copy, remote)
@@ -76,9 +79,19 @@ def _copy_of(remote: RemoteFolder) -> Copy:
 @contextlib.contextmanager
 def _alone() -> Iterator[None]:
     """Inside the block no other process or thread of this node changes the cache."""
-    _root().mkdir(parents=True, exist_ok=True)
-    with locked(_root() / ".lock"):
-        yield
+    try:
+        _root().mkdir(parents=True, exist_ok=True)
+        with locked(_root() / ".lock"):
+            yield
+    except (FileExistsError, IsADirectoryError, NotADirectoryError) as error:
+        if not (error.filename and Path(error.filename).is_relative_to(_root())):
+            raise
+        path = Path(error.filename)
+        wrong = next(place for place in (path, *path.parents) if os.path.lexists(place))
+        raise CopyError(
+            f"{wrong}: expected what raypipe keeps its copies of remote files with, found another "
+            f"kind of file ({error.strerror}); remove it"
+        ) from None
 
 
 def _use(copy: Copy, remote: RemoteFolder) -> IO[str]:
@@ -108,9 +121,8 @@ def _fill(copy: Copy, remote: RemoteFolder, marker: IO[str]) -> None:
     """Copy the files, check them, and share the marker, which this process alone holds."""
     try:
         copy.part.mkdir()
-        pafs.copy_files(remote.base, str(copy.part), remote.fs, pafs.LocalFileSystem())
-        for name in remote.files:
-            check(copy.part / name, remote, name)
+        with ThreadPoolExecutor(_FETCHES) as pool:
+            list(pool.map(lambda name: fetch(remote, name, copy.part / name), remote.files))
     except BaseException:
         with _alone():
             copy.discard()
@@ -127,7 +139,7 @@ def _make_room(copy: Copy, remote: RemoteFolder) -> None:
     Half-filled copies of dead processes go in any case.
     """
     _sweep()
-    shutil.rmtree(copy.part, ignore_errors=True)
+    copy.clear()
     limit, need = _limit(), remote.size
     sizes = {other: other.size for other in _copies() if other != copy}
     coming = sum(max(sizes[c] - c.written, 0) for c in sizes if not c.whole())
@@ -143,7 +155,7 @@ def _make_room(copy: Copy, remote: RemoteFolder) -> None:
             on_disk += sizes[oldest]
     if need > min(limit, below_limit, on_disk):
         in_use = {other: size for other, size in sizes.items() if other not in victims}
-        raise OSError(f"{remote.shown}: {_no_room(need, limit, below_limit, on_disk, in_use)}")
+        raise CopyError(f"{remote.shown}: {_no_room(need, limit, below_limit, on_disk, in_use)}")
     for victim in victims:
         victim.discard()
 
@@ -176,7 +188,8 @@ def _no_room(
 
 def _copies() -> list[Copy]:
     """Every copy that has a marker; remembered checksums, below the same root, have none."""
-    return [Copy(marker.with_suffix("")) for marker in sorted(_root().glob("*/*/*.lock"))]
+    markers = [path for path in sorted(_root().glob("*/*/*.lock")) if path.is_file()]
+    return [Copy(marker.with_suffix("")) for marker in markers]
 
 
 def _sweep() -> None:

@@ -13,7 +13,12 @@ from typing import IO, Any
 
 import pyarrow.fs as pafs
 
+from raypipe.config import ConfigError
 from raypipe.storage.files import sha256
+
+
+class CopyError(ConfigError, OSError):
+    """A folder cannot be copied to this node; the text says why, and what to do."""
 
 
 @dataclass(frozen=True)
@@ -61,8 +66,14 @@ class Copy:
 
     @property
     def size(self) -> int:
-        """Bytes that the copy has or will have. A marker of raypipe 0.1 is empty."""
-        return int(self.marker.read_text("utf-8") or self.written)
+        """Bytes that the copy has or will have.
+
+        A marker of raypipe 0.1 is empty, and a loss of power may leave any bytes in one.
+        """
+        with contextlib.suppress(ValueError):
+            if (size := int(self.marker.read_text("utf-8"))) >= 0:
+                return size
+        return self.written
 
     @property
     def written(self) -> int:
@@ -84,15 +95,22 @@ class Copy:
             return not lock(marker, exclusive=True)
 
     def discard(self) -> None:
-        """Remove the files and the marker. What a process that dies here leaves is not `whole`."""
-        shutil.rmtree(self.part, ignore_errors=True)
-        with contextlib.suppress(FileNotFoundError):
-            self.folder.rename(self.part)
-        shutil.rmtree(self.part, ignore_errors=True)
-        self.seen.unlink(missing_ok=True)
+        """Remove the files and the marker."""
+        self.clear()
         self.marker.unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # not empty: the copy of another attempt
             self.folder.parent.rmdir()
+
+    def clear(self) -> None:
+        """Remove the files, and whatever else stands in their place.
+
+        What a process that dies here leaves is not `whole`.
+        """
+        _remove(self.part)
+        with contextlib.suppress(FileNotFoundError):
+            self.folder.rename(self.part)
+        _remove(self.part)
+        _remove(self.seen)
 
 
 def lock(marker: IO[str], *, exclusive: bool, wait: bool = False) -> bool:
@@ -112,32 +130,40 @@ def mend(copy: Copy, remote: RemoteFolder) -> None:
 
     A process that has such a file open keeps what it has; the new file takes its name.
     """
-    try:
-        seen = json.loads(copy.seen.read_text("utf-8"))
-    except (OSError, ValueError):
-        seen = {}
+    seen = _remembered(copy)
     changed = [name for name in remote.files if _traits(copy.folder / name) != seen.get(name)]
     for name in changed:
+        path = copy.folder / name
         with contextlib.suppress(OSError):
-            check(copy.folder / name, remote, name)
-            continue
+            if path.is_file():  # to open a pipe would wait for its writer
+                _check(path, remote, name)
+                continue
         staged = copy.folder / f".again-{uuid.uuid4().hex[:8]}"
         try:
-            pafs.copy_files(f"{remote.base}/{name}", str(staged), remote.fs, pafs.LocalFileSystem())
-            check(staged, remote, name)
-            (copy.folder / name).parent.mkdir(parents=True, exist_ok=True)
-            staged.replace(copy.folder / name)
+            fetch(remote, name, staged)
+            _make_way(path, copy.folder)
+            staged.replace(path)
         finally:
             staged.unlink(missing_ok=True)
     if changed:
         remember(copy, remote)
 
 
-def check(path: Path, remote: RemoteFolder, name: str) -> None:
-    """Refuse a file that has another checksum than committed."""
+def fetch(remote: RemoteFolder, name: str, path: Path) -> None:
+    """Copy one file of the folder to `path`.
+
+    Raises:
+        CopyError: the file in the storage does not have its committed checksum.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pafs.copy_files(f"{remote.base}/{name}", str(path), remote.fs, pafs.LocalFileSystem())
+    _check(path, remote, name)
+
+
+def _check(path: Path, remote: RemoteFolder, name: str) -> None:
     expected = remote.files[name]["sha256"]
     if (checksum := sha256(path.open("rb"))) != expected:
-        raise OSError(
+        raise CopyError(
             f"{remote.shown}/{name} does not have its committed checksum: expected {expected}, "
             f"found {checksum}; run the command again, and if the file in the storage is damaged "
             "remove the artifact, then raypipe makes it anew"
@@ -145,7 +171,9 @@ def check(path: Path, remote: RemoteFolder, name: str) -> None:
 
 
 def remember(copy: Copy, remote: RemoteFolder) -> None:
+    """Note that every file of the copy has its checksum now."""
     traits = {name: _traits(copy.folder / name) for name in remote.files}
+    _remove(copy.seen)
     copy.seen.write_text(json.dumps(traits), "utf-8")
 
 
@@ -156,3 +184,31 @@ def _traits(path: Path) -> list[int] | None:
     except OSError:
         return None
     return [stat.st_size, stat.st_ino, stat.st_mtime_ns, stat.st_ctime_ns]
+
+
+def _remembered(copy: Copy) -> dict[str, Any]:
+    """What `remember` noted; empty if that cannot be read, then every checksum is computed anew."""
+    try:
+        seen = json.loads(copy.seen.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return seen if isinstance(seen, dict) else {}
+
+
+def _make_way(path: Path, folder: Path) -> None:
+    """Remove what stands below `folder` where the file, or a folder above it, has to be."""
+    above = [parent for parent in path.parents if parent.is_relative_to(folder)]
+    for parent in reversed(above):
+        if not parent.is_dir():
+            _remove(parent)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_dir():
+        _remove(path)
+
+
+def _remove(path: Path) -> None:
+    """Remove a folder, a file, a link, or nothing."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

@@ -59,7 +59,7 @@ def file_checksum(path: Path) -> str:
     """SHA-256 of a file, remembered in `$RAYPIPE_HOME/cache` by its signature.
 
     Raises:
-        ConfigError: something writes the file at this moment.
+        ConfigError: something writes the file at this moment, or it is a pipe or a device.
     """
     known = known_file(path)
     if (files := _collected.get()) is not None:
@@ -82,6 +82,10 @@ def known_file(path: Path) -> KnownFile:
     """As `file_checksum`, with the signature that the checksum belongs to."""
     path = path.absolute()
     known_as = _settled(path)
+    if path.is_fifo() or path.is_char_device():  # neither need have an end
+        raise ConfigError(
+            f"{path}: expected a file, found a pipe or device; put a file with its content there"
+        )
     key = digest(list(known_as), 32)
     memo = home() / "cache" / "checksums" / key
     with contextlib.suppress(OSError, UnicodeDecodeError):

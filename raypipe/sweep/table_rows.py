@@ -16,6 +16,7 @@ from raypipe.recipe.trials import by_row, fixed_rows
 from raypipe.stages.stage import Stage
 from raypipe.storage.artifacts import Artifact, Step
 from raypipe.storage.builder import Builder
+from raypipe.storage.copies import CopyError
 from raypipe.sweep.plan import Plan
 
 # --- rows that need no training -------------------------------------------------------------------
@@ -33,7 +34,7 @@ def baselines(
         try:
             rows.append(_baseline(name, kind, run, experiment, builder, roles))
         except ConfigError as error:
-            if kind != "teacher":
+            if kind != "teacher" or isinstance(error, CopyError):
                 raise
             say(f"no row {name!r}: {error}")
     return rows

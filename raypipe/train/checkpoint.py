@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import uuid
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pyarrow as pa
 import pyarrow.fs as pafs
+from pydantic import BaseModel
 
 from raypipe.storage.files import sha256
 
@@ -25,7 +27,24 @@ if TYPE_CHECKING:
 
 
 _MANIFEST, _FACTS = "manifest.json", "facts.json"
-_FORMAT = 1
+_FORMAT: Literal[1] = 1
+_NAME = re.compile(r"step-\d{8,}-")
+
+
+class CheckpointFile(BaseModel):
+    """What the manifest says of a file."""
+
+    size: int
+    sha256: str
+
+
+class CheckpointManifest(BaseModel):
+    """The file that makes a checkpoint complete."""
+
+    format: Literal[1]
+    step: int
+    origin: dict[str, Any]
+    files: dict[str, CheckpointFile]
 
 
 @dataclass(frozen=True)
@@ -90,14 +109,14 @@ class Checkpoints:
         path, tensors = self._path(name), {}
         manifest = self._manifest(name)
         assert manifest is not None, f"{path} is incomplete"
-        for file in manifest["files"]:
+        for file in manifest.files:
             if file.endswith(".safetensors"):
                 with self.fs.open_input_stream(f"{path}/{file}") as stream:
                     tensors[file.removesuffix(".safetensors")] = safetensors.torch.load(
                         stream.read()
                     )
         with self.fs.open_input_stream(f"{path}/{_FACTS}") as stream:
-            return Snapshot(manifest["step"], json.loads(stream.read()), tensors)
+            return Snapshot(manifest.step, json.loads(stream.read()), tensors)
 
     def names(self) -> list[str]:
         """The names of all checkpoints, complete or not, latest step first."""
@@ -108,9 +127,12 @@ class Checkpoints:
         return (self.base, *self.earlier)
 
     def _below(self, base: str) -> list[str]:
-        infos = self.fs.get_file_info(pafs.FileSelector(base, allow_not_found=True))
+        try:
+            infos = self.fs.get_file_info(pafs.FileSelector(base, allow_not_found=True))
+        except NotADirectoryError:
+            return []
         folders = [info.base_name for info in infos if info.type == pafs.FileType.Directory]
-        return [name for name in folders if name.startswith("step-")]
+        return [name for name in folders if _NAME.match(name)]
 
     def _path(self, name: str) -> str:
         """The directory with that name, which no two writers use."""
@@ -130,8 +152,10 @@ class Checkpoints:
 
     def not_written(self, what: str, where: str, error: Exception) -> OSError:
         """The error for a file that could not be written; it names the step to go on from."""
-        name = next((name for name in self.names() if self._manifest(name) is not None), None)
-        last = f"step {int(name.split('-')[1])}" if name else "the beginning of the stage"
+        last = "the last checkpoint that can be read"
+        with contextlib.suppress(OSError, pa.ArrowException):  # the storage may be gone altogether
+            steps = [found.step for name in self.names() if (found := self._manifest(name))]
+            last = f"step {steps[0]}" if steps else "the beginning of the stage"
         return OSError(
             f"storage: {what} could not be written to {where} ({error}); free space there or set "
             f"another storage; the same command goes on from {last}"
@@ -142,18 +166,15 @@ class Checkpoints:
             sink.write(data)
         return {"size": len(data), "sha256": sha256(pa.BufferReader(data))}
 
-    def _manifest(self, name: str) -> dict[str, Any] | None:
+    def _manifest(self, name: str) -> CheckpointManifest | None:
         """The manifest of a complete checkpoint of this origin, else None."""
         try:
             with self.fs.open_input_stream(f"{self._path(name)}/{_MANIFEST}") as stream:
-                manifest: dict[str, Any] = json.loads(stream.read())
-        except (OSError, ValueError):  # not there, or cut off
+                manifest = CheckpointManifest.model_validate_json(stream.read())
+        except (OSError, ValueError):  # not there, cut off, or damaged
             return None
         origin = json.loads(json.dumps(dict(self.origin)))
-        if not isinstance(manifest, dict) or not {"step", "files"} <= manifest.keys():
-            return None
-        same = manifest.get("format") == _FORMAT and manifest.get("origin") == origin
-        return manifest if same else None
+        return manifest if manifest.origin == origin and _FACTS in manifest.files else None
 
     def _sound(self, name: str) -> bool:
         """Whether the checkpoint is complete and every file has its checksum."""
@@ -161,12 +182,12 @@ class Checkpoints:
         if manifest is None:
             return False
         path = self._path(name)
-        for file, meta in manifest["files"].items():
+        for file, meta in manifest.files.items():
             try:
                 checksum = sha256(self.fs.open_input_stream(f"{path}/{file}"))
-            except OSError:
+            except (OSError, ValueError):  # no name of a file is a ValueError
                 checksum = ""
-            if checksum != meta["sha256"]:
+            if checksum != meta.sha256:
                 warnings.warn(f"{path}/{file} is damaged: not used", stacklevel=2)
                 return False
         return True

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from raypipe.commands import job as jobs
+from raypipe.commands import teacher_quality as quality_module
 from raypipe.commands.compare import plan_of
 from raypipe.commands.job import StudyJob
 from raypipe.commands.result import Result
@@ -18,6 +19,7 @@ from raypipe.recipe.experiment import Experiment
 from raypipe.recipe.reading import load
 from raypipe.recipe.trials import expand, representatives
 from raypipe.storage.builder import Builder
+from raypipe.storage.copies import CopyError
 from raypipe.sweep.plan import training_sets
 
 VALIDATION = range(36, 48)
@@ -192,3 +194,13 @@ def test_the_summary_has_every_teacher():
     (found,) = Result("", plain, {}, {}, {}, [bad]).summary()["teachers"]
     assert (found["stages"], found["teacher_value"]) == ("distil", 0.3)
     assert found["warnings"] == bad.lines()[1:] != []
+
+
+def test_a_full_node_is_no_teacher_without_queries(recipe, monkeypatch):
+    def no_room(*_):
+        raise CopyError("no room")
+
+    monkeypatch.setattr(quality_module, "covered", no_room)
+    orders = draft_first(range(60))
+    with pytest.raises(CopyError, match="no room"):
+        measured(recipe, orders, orders)

@@ -89,6 +89,13 @@ def test_split_errors_list_the_splits(folder):
         open_dataset(f"beir:{folder}", "train").check()
 
 
+def test_a_folder_in_the_place_of_qrels_is_no_split(folder):
+    (folder / "qrels" / "train.tsv").unlink()
+    (folder / "qrels" / "train.tsv").mkdir()
+    with pytest.raises(ConfigError, match=r"no split 'train'; valid: test$"):
+        open_dataset(f"beir:{folder}", "train").check()
+
+
 def test_errors_of_the_path(folder):
     with pytest.raises(ConfigError, match=r"expected an absolute path .* beir:/.*/sub/x$"):
         open_dataset("beir:sub/x", "train")
@@ -108,6 +115,7 @@ def test_errors_of_the_path(folder):
     ("line", "message"),
     [
         (b'{"_id": "x", "text": ', r"corpus\.jsonl:3: expected one JSON object per line, found '"),
+        (b"[" * 100_000, r"corpus\.jsonl:3: expected one JSON object per line, found '\[\["),
         (b'["x"]', r"corpus\.jsonl:3: expected a JSON object, found \['x'\]"),
         (b'{"id": "x", "text": "t"}', r'corpus\.jsonl:3: expected a string "_id", found'),
         (b'{"_id": 7, "text": "t"}', r'corpus\.jsonl:3: expected a string "_id", found'),

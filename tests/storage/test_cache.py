@@ -6,9 +6,11 @@ Other processes are real ones, which say how far they are and wait for a word.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import multiprocessing
 import os
+import pickle
 import shutil
 import subprocess
 import sys
@@ -422,3 +424,95 @@ def test_files_that_did_not_change_are_not_read_again(bucket, monkeypatch):
 
     monkeypatch.setattr(copies, "sha256", refused)
     use(remote)
+
+
+def spoilt(path: Path, how: str) -> None:
+    """Put another kind of file in the place of a file or folder, as a failing disk does."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+    if how == "folder":
+        path.mkdir(parents=True)
+    elif how == "pipe":
+        os.mkfifo(path)
+    elif how == "dangling link":
+        path.symlink_to("nowhere")
+    else:
+        path.write_bytes(how.encode("latin1"))
+
+
+@pytest.mark.parametrize("how", ["[]", "null", "\0" * 50, "[" * 100_000, "folder"])
+def test_a_damaged_memory_of_checksums_is_made_anew(bucket, how):
+    remote = bucket("a")
+    use(remote)
+    seen = (root() / remote.path).with_suffix(".seen")
+    intact = seen.read_bytes()
+    spoilt(seen, how)
+    use(remote)
+    assert seen.read_bytes() == intact
+
+
+@pytest.mark.parametrize("how", ["\0\0\0", "text", "\xff", "-99", "folder"])
+def test_a_damaged_marker_of_another_copy_stops_nobody(bucket, how):
+    a, b = bucket("a", 2 * MB), bucket("b", 2 * MB)
+    use(a)
+    spoilt((root() / a.path).with_suffix(".lock"), how)
+    use(b)
+    # it counted with what it has on the disk; whether a process uses it, a folder cannot say
+    assert there() == ("ab" if how == "folder" else "b")
+
+
+@pytest.mark.parametrize("below", ["", "data", "deep", "deep/data"])
+@pytest.mark.parametrize("how", ["file", "folder", "pipe", "dangling link"])
+def test_another_kind_of_file_in_a_copy_makes_way(bucket, tmp_path, below, how):
+    remote = bucket("a")
+    deep = tmp_path / "remote" / remote.base / "deep" / "data"
+    deep.parent.mkdir()
+    shutil.copy(deep.parent.parent / "data", deep)
+    remote = dataclasses.replace(remote, files={**remote.files, "deep/data": remote.files["data"]})
+    with localized(remote) as folder:
+        pass
+    spoilt(folder / below, how)
+    with localized(remote) as folder:
+        for name in remote.files:
+            assert (folder / name).read_bytes() == b"a" * MB
+        assert sorted(path.name for path in folder.iterdir()) == ["data", "deep"]
+
+
+@pytest.mark.parametrize("how", ["file", "folder", "dangling link"])
+def test_another_kind_of_file_where_a_copy_is_filled_makes_way(bucket, how):
+    remote = bucket("a")
+    part = (root() / remote.path).with_suffix(".part")
+    part.parent.mkdir(parents=True)
+    spoilt(part, how)
+    use(remote)
+
+
+@pytest.mark.parametrize(
+    ("place", "how"),
+    [("", "file"), ("kind", "file"), (".lock", "folder"), ("kind/a-0123/attempt-a.lock", "folder")],
+)
+def test_what_stands_in_the_way_of_the_cache_is_named(bucket, place, how):
+    remote = bucket("a")
+    use(remote)
+    spoilt(root() / place, how)
+    with pytest.raises(ConfigError, match=f"^{root() / place}: expected .*; remove it$"):
+        localize(remote)
+
+
+def test_only_committed_files_are_copied(bucket, tmp_path):
+    """Notes of the writer lie beside them."""
+    remote = bucket("a")
+    (tmp_path / "remote" / remote.base / ".writer").write_text("a job")
+    with localized(remote) as folder:
+        assert [path.name for path in folder.iterdir()] == ["data"]
+
+
+def test_the_error_of_a_copy_is_one_of_the_user_s_and_goes_between_processes(bucket, tmp_path):
+    remote = bucket("a")
+    (tmp_path / "remote" / remote.base / "data").write_bytes(b"x" * MB)
+    with pytest.raises(ConfigError, match="remove the artifact") as damaged:
+        localize(remote)
+    again = pickle.loads(pickle.dumps(damaged.value))
+    assert isinstance(again, OSError) and str(again) == str(damaged.value)

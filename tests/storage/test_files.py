@@ -157,3 +157,9 @@ def test_home_is_absolute_and_the_environment_decides(monkeypatch, tmp_path):
     ):
         unset()
         assert home() == Path("/home/someone/.raypipe")
+
+
+def test_a_pipe_has_no_checksum(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ConfigError, match="pipe: expected a file, found a pipe or device; put"):
+        file_checksum(tmp_path / "pipe")  # to open it would wait for its writer

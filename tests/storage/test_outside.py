@@ -137,3 +137,17 @@ def test_stored_copies_are_read_and_the_file_may_change(builder, file):
     step = FromFile(file, afterwards=lambda: file.write_text("8"), needed=Number(1))
     made = builder.get(step)
     assert made.manifest["spec"] == {"file": FromFile(made.local() / "value.txt").spec()["file"]}
+
+
+@pytest.mark.parametrize("when", ["before it is read", "afterwards"])
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(builder, file, when):
+    def replace() -> None:
+        file.unlink()
+        os.mkfifo(file)
+
+    step = FromFile(file, afterwards=replace if when == "afterwards" else nothing)
+    _ = step.digest
+    if when != "afterwards":
+        replace()
+    with pytest.raises(ConfigError, match=f"{file}: expected a file, found a pipe"):
+        builder.get(step)

@@ -20,6 +20,7 @@ from raypipe.resources import Context, Resources
 from raypipe.runs.metrics import Metrics
 from raypipe.stages.stage import Stage
 from raypipe.storage.builder import Builder
+from raypipe.storage.copies import CopyError
 from raypipe.sweep import run_trial as trial
 from raypipe.sweep import runner
 from raypipe.sweep import table_rows as rows
@@ -240,3 +241,13 @@ def test_a_comparison_counts_the_stages_that_it_trained_itself(recipe):
     assert {s.stage_name for s in stages if s.digest in _made(comparison.plan, one)} == {
         "contrastive"
     }
+
+
+def test_a_teacher_that_this_node_has_no_room_for_is_no_missing_row(monkeypatch):
+    def no_room(*_):
+        raise CopyError("no room")
+
+    monkeypatch.setattr(rows, "baseline_runs", lambda _: [("teacher", "teacher", no_room)])
+    monkeypatch.setattr(rows, "_baseline", no_room)
+    with pytest.raises(CopyError, match="no room"):
+        rows.baselines(None, None, ["test"], print)

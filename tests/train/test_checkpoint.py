@@ -106,7 +106,9 @@ def test_checkpoints_of_other_writers_are_read_and_stay(tmp_path):
     assert mine.read(mine.newest()).step == 50
 
 
-@pytest.mark.parametrize("content", [b"", b"[]", b"7", b"{}", bytes(40), b'{"format": 1}'])
+@pytest.mark.parametrize(
+    "content", [b"", b"[]", b"7", b"{}", bytes(40), b'{"format": 1}', b"[" * 10**5]
+)
 def test_a_damaged_manifest_is_not_used(tmp_path, content):
     stored = files(tmp_path)
     good, bad = write(stored, 10), write(stored, 20)
@@ -168,3 +170,61 @@ def test_the_manifest_is_plain(tmp_path):
     assert manifest["step"] == 10 and manifest["origin"] == {"groups": "abc"}
     assert set(manifest["files"]) == {p.name for p in path.iterdir()} - {"manifest.json"}
     assert {p.suffix for p in path.iterdir()} == {".json", ".safetensors"}  # nothing is pickled
+
+
+@pytest.mark.parametrize(
+    "listed",
+    [
+        [],
+        None,
+        {},
+        {"facts.json": None},
+        {"facts.json": {}},
+        {"facts.json": {"size": 1, "sha256": ""}, "\ud800": {"size": 1, "sha256": ""}},
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.*is damaged")
+def test_a_manifest_with_a_damaged_list_of_files_is_not_used(tmp_path, listed):
+    stored = files(tmp_path)
+    good, bad = write(stored, 10), write(stored, 20)
+    manifest = json.loads((bad / "manifest.json").read_text())
+    (bad / "manifest.json").write_text(json.dumps(manifest | {"files": listed}))
+    assert stored.newest() == good.name
+
+
+def test_a_file_name_that_no_file_can_have_is_damage(tmp_path):
+    stored = files(tmp_path)
+    good, bad = write(stored, 10), write(stored, 20)
+    manifest = json.loads((bad / "manifest.json").read_text())
+    manifest["files"]["a\0"] = manifest["files"]["facts.json"]
+    (bad / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.warns(UserWarning, match="is damaged: not used"):
+        assert stored.newest() == good.name
+
+
+def test_a_file_in_the_place_of_a_folder_of_checkpoints_holds_none(tmp_path):
+    (tmp_path / "other").write_text("a file")
+    stored = dataclasses.replace(files(tmp_path), earlier=(str(tmp_path / "other"),))
+    path = write(stored, 10)
+    assert stored.names() == [path.name]
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "train").write_text("a file")
+    with pytest.raises(OSError, match="storage: the checkpoint of step 20 could not be written"):
+        write(files(tmp_path / "b"), 20)
+
+
+@pytest.mark.parametrize("name", ["step-zzz", "step-", "step-7"])
+def test_a_folder_of_another_name_is_no_checkpoint(tmp_path, name):
+    stored = files(tmp_path)
+    write(stored, 10).rename(tmp_path / "train" / name)
+    assert stored.newest() is None
+    assert "the beginning" in str(stored.not_written("it", "there", OSError("full")))
+
+
+def test_a_storage_that_is_gone_does_not_hide_what_could_not_be_written(tmp_path):
+    class Gone:
+        def get_file_info(self, *_):
+            raise OSError("no route to host")
+
+    error = files(tmp_path, Gone()).not_written("it", "there", OSError("full"))
+    assert "(full)" in str(error) and "the last checkpoint that can be read" in str(error)
