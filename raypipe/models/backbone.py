@@ -81,7 +81,7 @@ class Backbone(Step):
             ConfigError: see `folder` and `revision`.
         """
         if self.folder is not None:
-            return {"files": _checksums(self.folder, _names(self.folder))}
+            return {"files": _checksums(self.folder, _names(self.folder, self.source))}
         return {"hub": self.source, "revision": self.revision}
 
     def facts(self) -> Mapping[str, Any]:
@@ -96,7 +96,7 @@ class Backbone(Step):
         """
         if self.folder is None:
             return digest({"hub": self.source, "revision": self.revision})
-        names = _names(self.folder)
+        names = _names(self.folder, self.source)
         if "tokenizer.json" in names:
             named = [name for name in names if Path(name).name.startswith(_TOKENIZER)]
             return digest(_checksums(self.folder, named))
@@ -136,7 +136,7 @@ class Backbone(Step):
         """
         self.spec()
         if self.folder is not None:
-            self._check_sound(self.folder, _names(self.folder))
+            self._check_sound(self.folder, _names(self.folder, self.source))
         files = self._memo.get("files")
         if files and not any(name.endswith(".safetensors") for name in files):
             weights = [name for name in files if name.endswith((".bin", ".h5", ".msgpack"))]
@@ -146,6 +146,10 @@ class Backbone(Step):
                 "read; convert the model (huggingface.co/spaces/safetensors/convert) and give the "
                 "directory"
             )
+        if files:
+            from raypipe.models.soundness import check_has_tokenizer
+
+            check_has_tokenizer(files, "the hub's repository", f"backbone {self.source}")
 
     @property
     def model_config(self) -> dict[str, Any]:
@@ -159,7 +163,7 @@ class Backbone(Step):
         path = self.folder / "config.json"
         try:
             loaded = json.loads(path.read_bytes())
-        except ValueError:
+        except (ValueError, RecursionError):
             loaded = None
         if not isinstance(loaded, dict):
             raise ConfigError(
@@ -205,13 +209,8 @@ class Backbone(Step):
         """
         folder = self.folder
         if folder is None:
-            from huggingface_hub import snapshot_download
-
-            snapshot = snapshot_download(
-                self.source, revision=self.revision, allow_patterns=list(_PATTERNS)
-            )
-            folder = _checked(Path(snapshot), self.source)
-        names = self.naming.spec.get("files") or _names(folder)
+            folder = _checked(self._fetched(), self.source)
+        names = self.naming.spec.get("files") or _names(folder, self.source)
         self._check_sound(folder, names)
         for name in names:
             if "/" in name:
@@ -220,16 +219,48 @@ class Backbone(Step):
                 shutil.copyfileobj(source, sink, 1 << 20)
         return {"source": self.source}
 
+    def _fetched(self) -> Path:
+        """The hub's files, in its cache on this machine.
+
+        Raises:
+            ConfigError: the hub does not give them, or the disk does not take them.
+        """
+        from huggingface_hub import snapshot_download
+
+        try:
+            return Path(
+                snapshot_download(
+                    self.source, revision=self.revision, allow_patterns=list(_PATTERNS)
+                )
+            )
+        except Exception as error:  # the hub client's errors have no common base
+            words = (str(error) or "no more words").splitlines()[0]
+            raise ConfigError(
+                f"backbone {self.source}: the Hugging Face hub's files could not be fetched "
+                f"({type(error).__name__}: {words}); connect to the hub, free disk space, or give "
+                "a directory"
+            ) from None
+
     def _check_sound(self, folder: Path, names: Collection[str]) -> None:
         from raypipe.models.soundness import check_sound  # training imports this module without it
 
         check_sound(folder, names, f"backbone {self.source}")
 
 
-def _names(folder: Path) -> list[str]:
-    """The model's files, below the folder."""
-    files = {path for pattern in _PATTERNS for path in folder.glob(pattern)}
-    return [path.relative_to(folder).as_posix() for path in sorted(files)]
+def _names(folder: Path, source: str) -> list[str]:
+    """The model's files, below the folder.
+
+    Raises:
+        ConfigError: a link leads to no file, as in a hub's cache that is not whole.
+    """
+    found = {path for pattern in _PATTERNS for path in folder.glob(pattern) if not path.is_dir()}
+    for path in sorted(found):
+        if not path.is_file():
+            raise ConfigError(
+                f"backbone {source}: expected a file, found a link that leads to none: {path}; "
+                "copy or fetch the model again"
+            )
+    return [path.relative_to(folder).as_posix() for path in sorted(found)]
 
 
 def _checksums(folder: Path, names: Iterable[str]) -> dict[str, str]:
@@ -253,7 +284,7 @@ def _checked(folder: Path, source: str) -> Path:
             f"backbone {source}: {folder} has no config.json, so it is not a model; give the "
             "folder that save_pretrained wrote"
         )
-    if not list(folder.glob("*.safetensors")):
+    if all(path.is_dir() for path in folder.glob("*.safetensors")):
         raise ConfigError(
             f"backbone {source}: {folder} has no .safetensors file; other weight formats are "
             "pickles and are not read; save the model again with safe_serialization"

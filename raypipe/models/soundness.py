@@ -1,7 +1,7 @@
 """Files of a model that cannot be used, found before work: cut off, pointers, NaN, ids too large.
 
 Headers of safetensors files tell shapes and lengths. The weights themselves are read once per
-machine, to look for NaN.
+machine, to look for NaN and infinity.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,11 @@ from raypipe.storage.files import file_checksum, home
 _POINTER = b"version https://git-lfs"
 _EMBEDDING = re.compile(r"(word_embeddings|embed_tokens|tok_embeddings|wte|shared)\.weight$")
 _INDEX = "model.safetensors.index.json"
-_NO_VOCABULARY = (".safetensors", "index.json", "config.json", "modules.json")
-"""How the names of files end without which a folder has no tokenizer to compare with."""
+_SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")
+_VOCABULARY = re.compile(
+    r"vocab|tekken\.json$|\.(model|spm|bpe|codes|tiktoken|tokenizer)$", re.IGNORECASE
+)
+"""What the names of files have that can hold a vocabulary where there is no tokenizer.json."""
 _SHOWN = 3
 
 
@@ -32,27 +35,82 @@ def check_sound(folder: Path, names: Collection[str], where: str) -> None:
         where: the model, such as "backbone X"; errors begin with it.
 
     Raises:
-        ConfigError: a file is a Git LFS pointer, is cut off or no JSON; weights are missing or NaN;
-            the tokenizer has ids that the embedding does not have.
+        ConfigError: a file is a Git LFS pointer, is cut off or damaged; weights are missing, NaN or
+            infinite; there is no tokenizer, or it has ids that the embedding does not have.
     """
-    read: dict[str, Any] = {}
-    headers: dict[Path, Mapping[str, Any]] = {}
     for name in names:
-        path = folder / name
-        check_no_pointer(path, where)
-        if path.suffix == ".json":
-            read[name] = _json(path, where)
-        elif path.suffix == ".safetensors":
-            headers[path] = _header(path, where)
-    for shard in sorted(set(read.get(_INDEX, {}).get("weight_map", {}).values())):
-        if folder / shard not in headers:
+        check_no_pointer(folder / name, where)
+    read = {name: _json(folder / name, where) for name in names if name.endswith(".json")}
+    paths = [folder / name for name in names if name.endswith(".safetensors")]
+    headers = [_header(path, where) for path in paths]
+    _check_shards(folder, read, names, where)
+    check_has_tokenizer(names, str(folder), where)
+    _check_ids(folder, read, headers, where)
+    for path in paths:
+        _check_finite(path, where)
+
+
+def check_has_tokenizer(names: Collection[str], place: str, where: str) -> None:
+    """Refuse a model's files without a tokenizer, which transformers would make up.
+
+    Args:
+        place: the folder or hub that has the files, in words.
+
+    Raises:
+        ConfigError: there is no tokenizer.json and no vocabulary.
+    """
+    if "tokenizer.json" in names or any(_VOCABULARY.search(Path(name).name) for name in names):
+        return
+    raise ConfigError(
+        f"{where}: no tokenizer in {place}: expected tokenizer.json or a vocabulary file "
+        f"(vocab.txt, vocab.json, spm.model, ...), found {', '.join(sorted(names))}; save the "
+        "tokenizer there too"
+    )
+
+
+def _check_shards(
+    folder: Path, read: Mapping[str, Any], names: Collection[str], where: str
+) -> None:
+    """Refuse weights in several files of which one is missing, or the list of them."""
+    if (index := read.get(_INDEX)) is None:
+        shards = [name for name in names if _SHARD.fullmatch(name)]
+        if shards and "model.safetensors" not in names:
             raise ConfigError(
-                f"{where}: {_INDEX} names {shard}, which is not in {folder}; copy the model again"
+                f"{where}: expected {_INDEX} in {folder} beside {', '.join(shards[:_SHOWN])}, "
+                "found none; copy the model again"
             )
-    if any(not name.endswith(_NO_VOCABULARY) for name in names):
-        _check_ids(folder, read, headers.values(), where)
-    for path in headers:
-        _check_no_nan(path, where)
+        return
+    with _refused(folder / _INDEX, "names of files by weight", where):
+        absent = sorted({str(Path(shard)) for shard in index["weight_map"].values()} - {*names})
+    if absent:
+        raise ConfigError(
+            f"{where}: {_INDEX} names {absent[0]}, which is not in {folder}; copy the model again"
+        )
+
+
+@contextlib.contextmanager
+def _refused(path: Path, expected: str, where: str) -> Iterator[None]:
+    """Turn what readers raise of a damaged file into a sentence.
+
+    Args:
+        expected: what the file should have, in words.
+
+    Raises:
+        ConfigError: the reader raised.
+    """
+    from safetensors import SafetensorError
+
+    damage = (AttributeError, TypeError, KeyError, ValueError, RecursionError, SafetensorError)
+    try:
+        yield
+    except ConfigError:
+        raise
+    except (*damage, OSError) as error:
+        words = (str(error) or "no more words").splitlines()[0]
+        raise ConfigError(
+            f"{where}: expected {expected} in {path}, found {path.stat().st_size} bytes that are "
+            f"none ({type(error).__name__}: {words}): it is damaged; copy it again"
+        ) from None
 
 
 def check_no_pointer(path: Path, where: str) -> None:
@@ -71,13 +129,8 @@ def check_no_pointer(path: Path, where: str) -> None:
 
 
 def _json(path: Path, where: str) -> Any:
-    try:
+    with _refused(path, "JSON", where):
         return json.loads(path.read_bytes())
-    except ValueError as error:
-        raise ConfigError(
-            f"{where}: expected JSON in {path}, found {path.stat().st_size} bytes that are none "
-            f"({error}); copy the file again"
-        ) from None
 
 
 def _header(path: Path, where: str) -> Mapping[str, Any]:
@@ -94,7 +147,7 @@ def _header(path: Path, where: str) -> Mapping[str, Any]:
         header: dict[str, Any] = json.loads(text)
         header.pop("__metadata__", None)
         expected = 8 + length + max((end for _, end in map(_bounds, header.values())), default=0)
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise ConfigError(
             f"{where}: expected a safetensors file, found {size} bytes without its header in "
             f"{path}: it is damaged or was not written to its end; copy or save it again"
@@ -108,6 +161,8 @@ def _header(path: Path, where: str) -> Mapping[str, Any]:
 
 
 def _bounds(entry: Mapping[str, Any]) -> tuple[int, int]:
+    if not all(isinstance(length, int) for length in entry["shape"]):
+        raise TypeError("a shape that is none")
     first, end = entry["data_offsets"]
     return int(first), int(end)
 
@@ -116,7 +171,16 @@ def _check_ids(
     folder: Path, read: Mapping[str, Any], headers: Iterable[Mapping[str, Any]], where: str
 ) -> None:
     """Refuse a tokenizer whose ids the embedding does not have."""
-    ids, rows = _ids(folder, read, where), _rows(read, headers)
+    with _refused(folder / "tokenizer_config.json", "an object of settings by name", where):
+        tokens = read.get("tokenizer_config.json", {}).get("added_tokens_decoder", {})
+        added = [int(number) for number, _ in tokens.items()]
+    with _refused(folder / "config.json", "an object of settings by name", where):
+        rows = _rows(read, headers)
+    ids = max([*_ids(folder, read, where), *added], default=-1) + 1
+    if not ids:
+        raise ConfigError(
+            f"{where}: the tokenizer in {folder} has no tokens; copy the tokenizer's files again"
+        )
     if rows is not None and ids > rows:
         raise ConfigError(
             f"{where}: the tokenizer has ids up to {ids - 1}, the embedding rows for {rows}: they "
@@ -135,18 +199,22 @@ def _rows(read: Mapping[str, Any], headers: Iterable[Mapping[str, Any]]) -> int 
     return size if isinstance(size, int) else None
 
 
-def _ids(folder: Path, read: Mapping[str, Any], where: str) -> int:
-    """The highest token id plus 1.
+def _ids(folder: Path, read: Mapping[str, Any], where: str) -> list[int]:
+    """The ids of the tokenizer's own tokens.
 
     Raises:
         ConfigError: no tokenizer can be loaded.
     """
-    added = [int(i) for i in read.get("tokenizer_config.json", {}).get("added_tokens_decoder", {})]
-    if (tokenizer := read.get("tokenizer.json")) is not None:
-        vocabulary = tokenizer.get("model", {}).get("vocab", {})
-        own = vocabulary.values() if isinstance(vocabulary, dict) else [len(vocabulary) - 1]
-        added += [token["id"] for token in tokenizer.get("added_tokens", [])]
-        return max([*own, *added], default=-1) + 1
+    if "tokenizer.json" in read:
+        with _refused(folder / "tokenizer.json", "a tokenizer", where):
+            tokenizer = read["tokenizer.json"]
+            vocabulary = tokenizer["model"]["vocab"]
+            listed = isinstance(vocabulary, list)
+            own = [len(vocabulary) - 1] if listed else list(vocabulary.values())
+            own += [token["id"] for token in tokenizer["added_tokens"]]
+            if not all(isinstance(number, int) for number in own):
+                raise TypeError("an id that is no integer")
+            return own
     from transformers import AutoTokenizer
 
     try:
@@ -157,27 +225,28 @@ def _ids(folder: Path, read: Mapping[str, Any], where: str) -> int:
             f"{where}: no tokenizer can be loaded from {folder}: {words}; copy the tokenizer's "
             "files again, best with a tokenizer.json"
         ) from None
-    return max([*loaded.get_vocab().values(), *added], default=-1) + 1
+    return list(loaded.get_vocab().values())
 
 
-def _check_no_nan(path: Path, where: str) -> None:
-    """Read the weights, unless this machine has; remember by content that none is NaN."""
-    memo = home() / "cache" / "without-nan" / file_checksum(path)
+def _check_finite(path: Path, where: str) -> None:
+    """Read the weights, unless this machine has; remember by content that all are numbers."""
+    memo = home() / "cache" / "finite-weights" / file_checksum(path)
     if memo.is_file():
         return
     from safetensors import safe_open
 
     wrong = []
-    with safe_open(path, "pt") as file:
+    with _refused(path, "weights", where), safe_open(path, "pt") as file:
         for name in list(file.keys()):
             weight = file.get_tensor(name)
-            if weight.is_floating_point() and weight.float().isnan().any():
+            if weight.is_floating_point() and not weight.float().isfinite().all():
                 wrong.append(name)
     if wrong:
         more = f" and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
         raise ConfigError(
-            f"{where}: NaN in {len(wrong)} weights of {path}: {', '.join(wrong[:_SHOWN])}{more}; "
-            "the training that wrote it has diverged, give another checkpoint"
+            f"{where}: NaN or infinity in {len(wrong)} weights of {path}: "
+            f"{', '.join(wrong[:_SHOWN])}{more}; the training that wrote it has diverged, give "
+            "another checkpoint"
         )
     with contextlib.suppress(OSError):  # a home that cannot be written only costs time
         memo.parent.mkdir(parents=True, exist_ok=True)

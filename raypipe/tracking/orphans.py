@@ -35,7 +35,7 @@ def left_behind(
             spool = _taken(folder, warn)
         except FileNotFoundError:  # its job ended just now, and nothing was left
             continue
-        except OSError as error:
+        except Exception as error:  # one spool, however damaged, holds up no job
             warn(f"tracking: {folder} cannot be read ({error}); its records stay there")
             continue
         if spool is not None:
@@ -64,10 +64,14 @@ def orphans(warn: Callable[[str], None]) -> list[Sender]:
     """Senders of what dead jobs left; runs that are still open end as killed."""
     senders = []
     for spool in left_behind(warn):
-        for run in spool.unfinished():
-            with suppress(OSError):  # a full disk: the run stays open
-                spool.append("finish", run, {"status": "KILLED", "at": now()})
-        senders.append(Sender(spool, Server(**spool.target, say=warn), warn))
+        try:
+            for run in spool.unfinished():
+                with suppress(OSError):  # a full disk: the run stays open
+                    spool.append("finish", run, {"status": "KILLED", "at": now()})
+            senders.append(Sender(spool, Server(**spool.target, say=warn), warn))
+        except Exception as error:  # one spool, however damaged, holds up no job
+            warn(f"tracking: {spool.folder} cannot be sent ({error!r}); its records stay there")
+            spool.release()
     return senders
 
 

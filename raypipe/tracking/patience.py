@@ -43,6 +43,8 @@ def tries(error: Exception, record: Record) -> float:
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import OperationalError
 
+    if "surrogates not allowed" in str(error):  # a UnicodeEncodeError, as MLflow passes it on
+        return 1
     some = math.inf if record.verb == "start" else _TRIES
     if (status := _status(error)) is not None:
         passes = status in (408, 429) or status > 501

@@ -38,13 +38,24 @@ def line_of(verb: str, run: str, content: Mapping[str, Any]) -> bytes:
 
 def fields_of(line: bytes) -> dict[str, Any]:
     """The verb, run and content that a line was made of; the verb is `DAMAGED` if it was not."""
-    with contextlib.suppress(ValueError):
+    with contextlib.suppress(ValueError, RecursionError):
         fields = json.loads(line)
-        if isinstance(fields, dict) and all(
-            isinstance(fields.get(name), kind) for name, kind in _FIELDS.items()
+        if (
+            isinstance(fields, dict)
+            and all(isinstance(fields.get(name), kind) for name, kind in _FIELDS.items())
+            and isinstance(fields["content"].get("parent"), str | None)
         ):
             return fields
     return {"verb": DAMAGED, "run": "", "content": {}}
+
+
+def is_damage(tail: bytes) -> bool:
+    """Whether bytes without an end of line are not the first ones of a record.
+
+    A process that is killed leaves the first bytes of a line. A machine that loses its power may
+    leave zeros, where the disk had the file's new length and not its content.
+    """
+    return bool(tail) and (not tail.startswith(b"{") or b"\0" in tail)
 
 
 def keep(source: Path | bytes, target: Path) -> None:

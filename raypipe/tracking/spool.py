@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from raypipe.storage.files import home
-from raypipe.tracking.record import DAMAGED, Record, fields_of, keep, line_of
+from raypipe.tracking.record import DAMAGED, Record, fields_of, is_damage, keep, line_of
 
 _RECORDS, _TARGET, _RUNS, _SENT, _LOCK = (
     *("records.jsonl", "target.json", "runs.json", "sent", "lock"),
@@ -56,11 +56,13 @@ class Spool:
             self._end += len(line)
             if self.written <= self.sent:
                 self._at = self._end
-        self.sent = min(self.sent, self.written)
+        if self.sent > self.written:  # a damaged note; what arrived is sent again
+            self.sent = self._at = 0
         self.is_continued = self.written > 0
         """Whether the records, and what was sent of them, began in another process."""
         runs = self._json(_RUNS)
-        self.runs: dict[str, str] = runs if isinstance(runs, dict) else {}
+        items = runs.items() if isinstance(runs, dict) else ()
+        self.runs: dict[str, str] = {run: own for run, own in items if isinstance(own, str)}
 
     @classmethod
     def create(
@@ -88,12 +90,15 @@ class Spool:
         return content
 
     def problem(self) -> str:
-        """Why nobody knows where the records go, in words; empty if they can be sent."""
+        """Why records are lost or have no address, in words; empty if they can be sent."""
         target = self._json(_TARGET)
         if not isinstance(target, dict):
             return f"its {_TARGET} is damaged"
         if target.keys() != _TARGET_FIELDS or not all(isinstance(v, str) for v in target.values()):
             return f"its {_TARGET} is of another version of raypipe"
+        traces = (_RECORDS, _SENT, _RUNS, "files")  # a job that wrote nothing leaves none of them
+        if not self.written and any((self.folder / name).exists() for name in traces):
+            return f"its {_RECORDS} is empty or gone"
         return ""
 
     @property
@@ -112,8 +117,19 @@ class Spool:
             handle.close()
             return False
         self._lock = handle
+        with contextlib.suppress(OSError):
+            self._end_damage()
         self._read()  # the last holder may have written and sent since
         return True
+
+    def _end_damage(self) -> None:
+        """Make a damaged end of the records a line, so that it is counted and kept."""
+        with (self.folder / _RECORDS).open("r+b") as stream:
+            tail = b""
+            for line in stream:
+                tail = line
+            if not tail.endswith(b"\n") and is_damage(tail):
+                stream.write(b"\n")
 
     def append(
         self,
@@ -257,7 +273,7 @@ class Spool:
         return 0
 
     def _json(self, name: str) -> Any:
-        with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError, RecursionError):
             return json.loads((self.folder / name).read_text("utf-8"))
         return None
 

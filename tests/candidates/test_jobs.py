@@ -254,14 +254,14 @@ def test_a_cross_encoder_teacher_gives_the_logits_of_transformers(
 def test_what_a_cross_encoder_cannot_score_is_left_out_and_counted(
     builder, here, scorer, docs, tmp_path
 ):
-    """A token whose vector is infinite: every pair that has it scores NaN, no other pair does."""
+    """A token whose vector overflows: every pair that has it scores NaN, no other pair does."""
     model = CrossEncoder(backbone="").load(scorer, 1, training=False, device="cpu")
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(scorer)
     (bad,) = tokenizer("draft", add_special_tokens=False)["input_ids"]
     with torch.no_grad():
-        model.get_input_embeddings().weight[bad] = float("inf")
+        model.get_input_embeddings().weight[bad] = 3e38
     save(model, tmp_path, scorer, 48)
     experiment = load(Experiment, here, [f"teacher={{type: cross_encoder, backbone: {tmp_path}}}"])
     step = experiment.teacher_scores("validation", 10)

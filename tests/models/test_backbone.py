@@ -6,10 +6,13 @@ import shutil
 import types
 
 import pytest
+from huggingface_hub.errors import LocalEntryNotFoundError
 
 from raypipe.config import ConfigError
 from raypipe.models.backbone import Backbone
 from raypipe.models.cross_encoder import CrossEncoder
+from raypipe.storage.artifacts import Store
+from raypipe.storage.builder import Builder
 
 
 def test_a_package_that_is_not_installed():
@@ -138,6 +141,34 @@ def test_a_hub_model_of_pickles_alone_is_refused_before_it_is_fetched(monkeypatc
         CrossEncoder(backbone="microsoft/deberta-v3-base").check()
     info.siblings[1].rfilename = "model.safetensors"
     Backbone("microsoft/deberta-v3-base").check()
+    del info.siblings[2]
+    with pytest.raises(ConfigError, match=r"no tokenizer in the hub's repository: expected token"):
+        Backbone("microsoft/deberta-v3-base").check()
+
+
+@pytest.mark.parametrize(
+    "error", [ConnectionError("reset"), LocalEntryNotFoundError("no net"), OSError(28, "No space")]
+)
+def test_a_hub_that_breaks_off_is_a_sentence(monkeypatch, tmp_path, error):
+    info = types.SimpleNamespace(sha="c0ffee")
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", lambda *a, **k: info)
+
+    def broken(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", broken)
+    with pytest.raises(ConfigError, match=rf"some/model: .*{type(error).__name__}: .*; connect to"):
+        Builder(Store(str(tmp_path))).get(Backbone("some/model"))
+
+
+def test_a_hub_model_without_a_tokenizer_is_not_copied(monkeypatch, tmp_path, tiny_backbone):
+    info = types.SimpleNamespace(sha="c0ffee")
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", lambda *a, **k: info)
+    for name in ("config.json", "model.safetensors"):
+        shutil.copy(tiny_backbone / name, tmp_path)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *a, **k: str(tmp_path))
+    with pytest.raises(ConfigError, match="some/model: no tokenizer in"):
+        Builder(Store(str(tmp_path / "storage"))).get(Backbone("some/model"))
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "\x00" * 40])

@@ -59,6 +59,12 @@ def diverged(folder: Path) -> None:
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
 
 
+def infinite(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    weights["embeddings.word_embeddings.weight"][3, 0] = -torch.inf
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
 def one_token_more(folder: Path) -> None:
     """A token that was added without resize_token_embeddings."""
     path = folder / "tokenizer.json"
@@ -85,7 +91,8 @@ def without_a_shard(folder: Path) -> None:
         (cut("tokenizer.json", None), r"expected JSON in .*tokenizer\.json, found \d+ bytes"),
         (cut("config.json", 0), r"expected JSON in .*config\.json, found 0 bytes"),
         (without_a_shard, r"index\.json names model-00002-of-00002\.safetensors, which is not in"),
-        (diverged, r"NaN in 1 weights .*: encoder\.layer\.1\.output\.dense\.bias; the training"),
+        (diverged, r"infinity in 1 weights .*: encoder\.layer\.1\.output\.dense\.bias; the train"),
+        (infinite, r"infinity in 1 weights .*: embeddings\.word_embeddings\.weight; the training"),
         (one_token_more, r"tokenizer has ids up to (\d+), the embedding rows for \1: .* resize"),
     ],
     ids=lambda case: getattr(case, "__name__", None),
@@ -103,6 +110,116 @@ def test_a_folder_that_cannot_be_used(folder, change, message, tmp_path):
     with pytest.raises(ConfigError, match=message):
         builder.get(Backbone(str(folder)))
     assert builder.find(Backbone(str(folder))) is None
+
+
+# --- files that are whole, and are not what their names say --------------------------------------
+
+
+def writes(name: str, content: object) -> Callable[[Path], None]:
+    return lambda folder: (folder / name).write_text(json.dumps(content)) and None
+
+
+def edits(name: str, edit: Callable[[dict], object]) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        content = json.loads((folder / name).read_text())
+        edit(content)
+        (folder / name).write_text(json.dumps(content))
+
+    return change
+
+
+def header(weight: str = "embeddings.word_embeddings.weight", **fields: object):
+    """Changes what the header says of a weight; None deletes the field."""
+
+    def change(folder: Path) -> None:
+        content = (folder / "model.safetensors").read_bytes()
+        start = 8 + int.from_bytes(content[:8], "little")
+        entries = json.loads(content[8:start])
+        entry = entries[weight] | fields
+        entries[weight] = {name: field for name, field in entry.items() if field is not None}
+        text = json.dumps(entries).encode()
+        (folder / "model.safetensors").write_bytes(
+            len(text).to_bytes(8, "little") + text + content[start:]
+        )
+
+    return change
+
+
+def a_shard_alone(folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "model-00001-of-00002.safetensors")
+
+
+def no_tokenizer(folder: Path) -> None:
+    (folder / "tokenizer.json").unlink()
+    (folder / "tokenizer_config.json").unlink()
+
+
+def linked(name: str, to: str) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        (folder / name).unlink(missing_ok=True)
+        (folder / name).symlink_to(to)
+
+    return change
+
+
+INDEX = "model.safetensors.index.json"
+TOKENIZER = r"expected a tokenizer in .*tokenizer\.json, found \d+ bytes .*; copy it again"
+SETTINGS = r"expected an object of settings by name in .*tokenizer_config\.json, found \d+ bytes"
+FILES = r"expected names of files by weight in .*index\.json, found \d+ bytes"
+WEIGHTS = r"expected weights in .*model\.safetensors, found \d+ bytes .*SafetensorError"
+HEADER = r"expected a safetensors file, found \d+ bytes without its header"
+LINK = r"expected a file, found a link that leads to none: .*"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        *((writes("tokenizer.json", content), TOKENIZER) for content in ([], {}, None)),
+        (edits("tokenizer.json", lambda t: t.update(model=None)), TOKENIZER),
+        (edits("tokenizer.json", lambda t: t["model"].update(vocab=None)), TOKENIZER),
+        (edits("tokenizer.json", lambda t: t["model"]["vocab"].update(more="9")), TOKENIZER),
+        (edits("tokenizer.json", lambda t: t.update(added_tokens=None)), TOKENIZER),
+        (edits("tokenizer.json", lambda t: t["added_tokens"][0].pop("id")), TOKENIZER),
+        *((writes("tokenizer_config.json", content), SETTINGS) for content in ([], None)),
+        (writes("tokenizer_config.json", {"added_tokens_decoder": [1]}), SETTINGS),
+        (writes("tokenizer_config.json", {"added_tokens_decoder": {"x": {}}}), SETTINGS),
+        *((writes(INDEX, content), FILES) for content in ([], {}, {"weight_map": [1]})),
+        (writes(INDEX, {"weight_map": {"a": 1}}), FILES),
+        (header(shape=None), HEADER),
+        (header(shape="ab"), HEADER),
+        (header(shape=[1]), WEIGHTS),
+        (header(dtype=None), WEIGHTS),
+        (header(dtype="XX"), WEIGHTS),
+        (header(data_offsets=[0, 4]), WEIGHTS),
+        (header("__metadata__", format=3), WEIGHTS),
+        (lambda folder: (folder / "a.json").write_text("[" * 100_000) and None, "expected JSON in"),
+        (
+            a_shard_alone,
+            r"expected model\.safetensors\.index\.json in .* beside model-00001-of-000",
+        ),
+        (
+            no_tokenizer,
+            r"no tokenizer in .*: expected tokenizer\.json or .* found config\.json, mo",
+        ),
+        (
+            lambda folder: (folder / "tokenizer.json").unlink(),
+            r"no tokenizer in .*, tokenizer_conf",
+        ),
+        (linked("model.safetensors", "../../blobs/none"), LINK + r"model\.safetensors"),
+        (linked("tokenizer.json", "../../blobs/none"), LINK + r"tokenizer\.json"),
+        (linked("vocab.txt", "vocab.txt"), LINK + r"vocab\.txt"),
+    ],
+)
+def test_a_file_that_is_not_what_its_name_says(folder, change, message):
+    change(folder)
+    with pytest.raises(ConfigError, match=f"^backbone {folder}: .*{message}"):
+        Backbone(str(folder)).check()
+
+
+@pytest.mark.parametrize("name", ["x.model", "old.safetensors", "y.json"])
+def test_a_folder_with_the_name_of_a_file_is_none(folder, name):
+    (folder / name).mkdir()
+    Backbone(str(folder)).check()
 
 
 @pytest.mark.parametrize("family", ["roberta", "deberta_v3", "modernbert"])

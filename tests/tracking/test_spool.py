@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from raypipe.tracking.orphans import left_behind
+from raypipe.tracking.orphans import left_behind, orphans
 from raypipe.tracking.record import DAMAGED
 from raypipe.tracking.spool import Spool
 
@@ -204,7 +204,19 @@ def test_a_full_disk_that_keeps_no_note_costs_only_that_records_are_sent_again(s
 # --- damage --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("line", [b"", b"\xff\x00", b"[]", b'{"verb": "tags"}', b'{"verb": 1}'])
+DAMAGES = {
+    "empty": b"",
+    "binary": b"\xff\x00",
+    "list": b"[]",
+    "partial": b'{"verb": "tags"}',
+    "number": b'{"verb": 1}',
+    "deep": b"[" * 200_000,
+    "parents": b'{"verb": "start", "run": "r", "content": {"parent": []}}',
+    "object": b'{"verb": "start", "run": "r", "content": {"parent": {}}}',
+}
+
+
+@pytest.mark.parametrize("line", DAMAGES.values(), ids=DAMAGES)
 def test_a_damaged_line_is_a_record_of_its_own(spool, line):
     spool.append("start", "run", {"n": 0, "parent": None})
     with (spool.folder / "records.jsonl").open("ab") as out:
@@ -222,7 +234,7 @@ def test_a_damaged_line_is_a_record_of_its_own(spool, line):
     assert [path.name for path in spool.folder.parent.iterdir()] == ["aside"]  # nothing is deleted
 
 
-@pytest.mark.parametrize("content", ["", "x", "-3", "99", "[1]"])
+@pytest.mark.parametrize("content", ["", "x", "-3", "99", "[1]", '{"run": 5}', "[" * 200_000])
 def test_damaged_notes_send_all_records_again(spool, content):
     for n in range(3):
         spool.append("tags", "run", {"n": n})
@@ -230,7 +242,66 @@ def test_damaged_notes_send_all_records_again(spool, content):
         (spool.folder / name).write_text(content)
     again = Spool(spool.folder)
     assert again.is_continued and again.runs == {}
-    assert (again.sent, again.waiting) == ((3, 0) if content == "99" else (0, 3))
+    assert (again.sent, again.waiting) == (0, 3)
+
+
+TAILS = {"zeros": b"\0" * 300, "text": b"<html>", "half": b'{"verb": "metr' + b"\0" * 20}
+
+
+@pytest.mark.parametrize("tail", TAILS.values(), ids=TAILS)
+@pytest.mark.parametrize("is_all", [True, False])
+def test_an_end_that_no_process_wrote_is_a_damaged_record(spool, tmp_path, tail, is_all):
+    spool.append("start", "run", {"parent": None})
+    spool.release()
+    with (spool.folder / "records.jsonl").open("wb" if is_all else "ab") as out:
+        out.write(tail)
+    (again,) = left_behind(pytest.fail, tmp_path)
+    again.append("finish", "run", {})
+    again.release()
+    (again,) = left_behind(pytest.fail, tmp_path)
+    assert verbs(again) == [*([] if is_all else ["start"]), DAMAGED, "finish"]
+    for record in list(again.unsent()):
+        again.took(record)
+    again.close()
+    assert tail in (tmp_path / "aside" / spool.folder.name / "records.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize("is_gone", [True, False])
+def test_a_spool_that_lost_its_records_is_set_aside_with_a_sentence(spool, tmp_path, is_gone):
+    spool.append("artifacts", "run", {}, {"a.txt": b"a"})
+    spool.release()
+    records = spool.folder / "records.jsonl"
+    records.unlink() if is_gone else records.write_bytes(b"")
+    said: list[str] = []
+    assert left_behind(said.append, tmp_path) == []
+    (sentence,) = said
+    assert "its records.jsonl is empty or gone; they are set aside as" in sentence
+    assert (tmp_path / "aside" / spool.folder.name / "files" / "0" / "a.txt").is_file()
+
+
+def test_a_job_that_wrote_nothing_leaves_nothing(spool, tmp_path):
+    spool.release()
+    (again,) = left_behind(pytest.fail, tmp_path)
+    again.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_spool_that_fails_otherwise_blocks_nobody(spool, tmp_path, monkeypatch):
+    monkeypatch.setenv("RAYPIPE_HOME", str(tmp_path))
+    for name in ("bad", "good"):
+        each = Spool.create(TARGET, tmp_path / "spool", name)
+        each.append("start", "run", {"parent": None})
+        each.release()
+    whole = Spool.unfinished
+    monkeypatch.setattr(
+        Spool, "unfinished", lambda spool: whole(spool) if spool.folder.name == "good" else 1 / 0
+    )
+    said: list[str] = []
+    monkeypatch.setattr("raypipe.tracking.orphans.Sender", lambda spool, *_: spool.folder.name)
+    assert orphans(said.append) == ["good"]
+    assert len(said) == 1 and "bad cannot be sent (ZeroDivisionError" in said[0]
+    monkeypatch.setattr(Spool, "problem", lambda spool: 1 / 0)
+    assert left_behind(said.append) == [] and "bad cannot be read (division" in said[1]
 
 
 FOREIGN = {
@@ -240,6 +311,7 @@ FOREIGN = {
     "older": json.dumps({"uri": "http://there"}),
     "newer": json.dumps({**TARGET, "format": 2}),
     "number": json.dumps({**TARGET, "uri": 3}),
+    "deep": "[" * 200_000,
 }
 
 
