@@ -150,12 +150,21 @@ OTHERS = [
 ]
 
 
+def write_tokenizer(folder: Path) -> None:
+    from tokenizers import Tokenizer, models
+
+    Tokenizer(models.WordPiece({"[UNK]": 0}, unk_token="[UNK]")).save(
+        str(folder / "tokenizer.json")
+    )
+
+
 @pytest.mark.parametrize(("config", "model", "fields"), OTHERS, ids=[one[1] for one in OTHERS])
 def test_another_architecture(config, model, fields, tmp_path):
     import transformers
 
     made = getattr(transformers, config)(**{**SMALL, **fields})
     getattr(transformers, model)(made).save_pretrained(tmp_path)
+    write_tokenizer(tmp_path)
     expected = rf"read from .*: expected an encoder such as BERT, .* found {model} \(model_type "
     with pytest.raises(ConfigError, match=expected):
         load(tmp_path)
@@ -203,6 +212,7 @@ def test_depth_that_is_no_number(tmp_path):
         vocab_size=60, block_sizes=[1, 1], d_model=16, n_head=2, d_head=8, d_inner=16
     )
     FunnelModel(config).save_pretrained(tmp_path)
+    write_tokenizer(tmp_path)
     CrossEncoder(backbone=str(tmp_path)).check()
     with pytest.raises(ConfigError, match=r"keep_layers=1 needs .* funnel has none"):
         CrossEncoder(backbone=str(tmp_path), keep_layers=1).check()
