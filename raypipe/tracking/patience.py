@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import math
 import os
 import re
@@ -38,12 +39,13 @@ def tries(error: Exception, record: Record) -> float:
     Infinite for errors that pass: no answer, a server that is away, busy or restarted, a locked
     file, a full disk. A server that breaks on a record while others go through (500) gets some
     tries; the start of a run gets infinitely many, because all records of the run depend on it. A
-    record that the server understands and rejects has one try.
+    record that the server understands and rejects has one try, and so has one with half characters
+    (lone surrogates), which no server can store.
     """
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import OperationalError
 
-    if "surrogates not allowed" in str(error):  # a UnicodeEncodeError, as MLflow passes it on
+    if not _is_text(record):
         return 1
     some = math.inf if record.verb == "start" else _TRIES
     if (status := _status(error)) is not None:
@@ -59,6 +61,14 @@ def tries(error: Exception, record: Record) -> float:
         is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         return math.inf if is_full or hasattr(error, "request") else some
     return 1
+
+
+def _is_text(record: Record) -> bool:
+    try:
+        json.dumps([record.run, record.content], ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _status(error: Exception) -> int | None:

@@ -20,7 +20,7 @@ from raypipe.tracking.patience import TIMEOUT, seconds, tries, uploading
 from raypipe.tracking.record import Record
 from raypipe.tracking.recorder import Recorder
 from raypipe.tracking.server import Server
-from raypipe.tracking.spool import spools
+from raypipe.tracking.spool import Spool, spools
 
 SEARCH = "/api/2.0/mlflow/experiments/search"
 START, METRICS = (Record(0, verb, "a", {}) for verb in ("start", "metrics"))
@@ -173,6 +173,23 @@ def test_no_answer_passes_and_a_lost_file_does_not(silent):
     assert tries(ValueError("no"), METRICS) == 1
     assert 1 < tries(FileNotFoundError("gone"), METRICS) < math.inf
     assert tries(OSError(errno.ENOSPC, "full"), METRICS) == math.inf
+
+
+def test_what_no_server_can_store_is_refused_and_holds_up_nobody(tmp_path):
+    """A run's id or a path with bytes that are no text, which JSON writes down all the same."""
+    target = {"uri": f"sqlite:///{tmp_path}/m.db", "experiment": "x", "artifact_root": ""}
+    spool = Spool.create(target)
+    for run, name in [("\ud800", "id"), ("b", "\udcff"), ("c", "sound")]:
+        content = {"parent": None, "name": name, "params": {}, "tags": {}, "at": 1}
+        spool.append("start", run, content)
+        spool.append("finish", run, {"status": "FINISHED", "at": 2})
+    spool.release()
+    said: list[str] = []
+    assert send_left_behind(say=said.append) == 0
+    assert "all records sent, 4 of them refused" in said[-1]
+    store = client(target["uri"])
+    (run,) = store.search_runs([store.get_experiment_by_name("x").experiment_id])
+    assert run.info.run_name == "sound" and list(spools().iterdir()) == []
 
 
 def test_uploads_may_take_their_time(tmp_path, monkeypatch):
