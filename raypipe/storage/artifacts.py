@@ -25,6 +25,7 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from raypipe.config import ConfigError, digest
+from raypipe.names import path_below
 from raypipe.storage.attempts import attempt_folders, is_note
 from raypipe.storage.cache import localize, localized
 from raypipe.storage.copies import RemoteFolder
@@ -112,7 +113,7 @@ class Step:
     @property
     def path(self) -> str:
         """The artifact's path below the storage root."""
-        return f"{self.kind}/{self.name}-{self.digest}"
+        return f"{self.kind}/{path_below(self.name, f'-{self.digest}')}"
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ def refused(recipe, *overrides) -> str:
 
 def test_stages_without_groups_share_the_recipes(recipe):
     experiment = read(recipe)
-    assert list(experiment.training_sets()) == ["contrastive, distil"]
+    assert list(experiment.training_sets()) == [("contrastive", "distil")]
     one, two = experiment.training("contrastive"), experiment.training("distil")
     assert one.groups().digest == two.groups().digest
     assert one.query_set == experiment.data.train
@@ -41,7 +41,7 @@ def test_stages_without_groups_share_the_recipes(recipe):
 
 def test_a_stage_with_a_set_of_its_own(recipe):
     experiment = read(recipe, f"stages.distil.groups={SECOND}", RANKS)
-    assert list(experiment.training_sets()) == ["contrastive", "distil"]
+    assert list(experiment.training_sets()) == [("contrastive",), ("distil",)]
     data = experiment.training("distil")
     assert (data.source.label, data.source.depth) == ("theirs", 9)
     assert data.teacher.type == "run_file" and data.training_set.negatives == TopK(count=4)
