@@ -29,6 +29,7 @@ _UNSEEN = (
     r"\ud800-\udfff\ufdd0-\ufdef" + _PLANES  # halves of characters, and what is none: no XML
 )
 _UNSEEN_CHARACTER = re.compile(f"[{_UNSEEN}]")
+_NO_TOKEN = re.compile(rf"[\s{_UNSEEN}]")
 _NO_PATH = rf"/\\{_UNSEEN}"
 _RESERVED = re.compile(r"\.{0,2}|(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE | re.DOTALL)
 """Parts of paths that are folders already, or devices on the file systems of Windows."""
@@ -133,6 +134,11 @@ def path_below(text: str, ending: str) -> str:
 def trec_token(text: str) -> str:
     """The text as the tag of a TREC run, whose columns white space parts."""
     return re.sub(r"\s+", "_", printable(text)) or "run"
+
+
+def is_trec_token(text: str) -> bool:
+    """Whether the text is a column of a TREC file as it is."""
+    return bool(text) and _NO_TOKEN.search(text) is None
 
 
 def plot_text(text: str) -> str:

@@ -204,10 +204,11 @@ def _examples(folder: str) -> list[tuple[str, str]]:
 
 def _description(facts: CardFacts) -> str:
     count = f"{len(facts.stages)} stage{'' if len(facts.stages) == 1 else 's'}"
+    stages = " -> ".join(map(markdown_code, facts.stages))
     return (
         "A cross-encoder for re-ranking: it reads a query and a document together and returns one "
         "score, higher is better. Trained with raypipe from "
-        f"{markdown_code(facts.backbone)} in {count}: {' -> '.join(map(markdown_code, facts.stages))}.\n\n"
+        f"{markdown_code(facts.backbone)} in {count}: {stages}.\n\n"
         "Scores order the documents of one query. They are no probabilities and are not comparable "
         "between queries."
     )

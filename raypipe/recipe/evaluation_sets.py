@@ -87,8 +87,8 @@ class Evaluation(Config):
             other = tracked.setdefault(metric_name(f"{name}/AP"), name)
             if other != name:
                 raise ValueError(
-                    f"sets.{name}: MLflow takes few characters, and has no other name for this set "
-                    f"than for {other!r}; rename one"
+                    f"sets.{name}: expected a name that stays another than {other!r} in MLflow, "
+                    "which takes few characters; rename one"
                 )
 
     def named(self, name: str) -> EvaluationSet:

@@ -168,8 +168,6 @@ def parse_axis(key: str, entry: Any) -> Axis:
             raise ValueError(error.errors()[0]["msg"].removeprefix("Value error, ")) from None
     if isinstance(entry, Mapping):
         values = {checked_name(str(label)): value for label, value in entry.items()}
-        if len(values) < len(entry):
-            raise ValueError(f"expected different names, found {list(entry)!r}; rename one")
     elif isinstance(entry, list):
         values = {_label(value): value for value in entry}
         if len(values) < len(entry):

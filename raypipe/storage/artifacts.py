@@ -25,13 +25,12 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from raypipe.config import ConfigError, digest
-from raypipe.names import path_below
 from raypipe.storage.attempts import attempt_folders, is_note
 from raypipe.storage.cache import localize, localized
 from raypipe.storage.copies import RemoteFolder
 from raypipe.storage.files import KnownFile, collected
 from raypipe.storage.liveness import LEASE_S, AttemptState, Heartbeat, has_writer, states
-from raypipe.storage.manifest import FORMAT, MANIFEST, as_bytes, parsed, versions
+from raypipe.storage.manifest import FORMAT, MANIFEST, artifact_path, as_bytes, parsed, versions
 from raypipe.storage.outside import Naming
 from raypipe.storage.parts import in_order
 from raypipe.storage.resume import ResumableFolder
@@ -113,7 +112,7 @@ class Step:
     @property
     def path(self) -> str:
         """The artifact's path below the storage root."""
-        return f"{self.kind}/{path_below(self.name, f'-{self.digest}')}"
+        return artifact_path(self.kind, self.name, self.digest)
 
 
 @dataclass(frozen=True)

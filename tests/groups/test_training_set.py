@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import pytest
+import yaml
 
 from raypipe.commands.mine import steps_of
 from raypipe.config import ConfigError
 from raypipe.groups.samplers import TopK
 from raypipe.recipe.experiment import Experiment
-from raypipe.recipe.reading import load
+from raypipe.recipe.reading import load, validate
 from raypipe.recipe.trials import expand
 from raypipe.sweep.plan import training_sets
 
@@ -202,3 +203,17 @@ def test_what_is_mined_is_named_once(recipe):
     assert {step.kind for step in steps.values()} == {
         "collection", "queries", "candidates", "negatives", "teacher", "groups",
     }  # fmt: skip
+
+
+def test_stages_with_commas_in_their_names_keep_their_sets(recipe):
+    tree = yaml.safe_load(recipe.read_text()) | {"sweep": {}, "reference": None}
+    one, two = tree["stages"].values()
+    own = {"negatives": {"type": "top_k", "count": 2}}
+    tree["stages"] = {"a": one, "b": two, "a, b": {**one, "groups": own}}
+    experiment = validate(Experiment, tree, "r")
+    assert list(experiment.training_sets()) == [("a", "b"), ("a, b",)]
+    sets = training_sets(expand(experiment))
+    assert [data.training_set.negatives.type for data in sets.values()] == [
+        "random_window",
+        "top_k",
+    ]

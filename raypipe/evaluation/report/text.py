@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from raypipe.evaluation.report.contents import Report
 from raypipe.evaluation.report.tables import (
     MARK,
+    NO_VALUE,
     Table,
     against_reference,
     effectiveness,
@@ -21,6 +23,9 @@ from raypipe.names import markdown_cell, markdown_text, rich_text
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
+
+
+_INTERVAL = re.compile(rf"(.*) (\[[-.\d{NO_VALUE}]+, [-.\d{NO_VALUE}]+\])")
 
 
 def to_markdown(report: Report) -> str:
@@ -121,8 +126,8 @@ def _print(console: Console, table: Table) -> None:
 
 def _drawn(cell: str, style: str) -> Text:
     """The cell, its interval on a line of its own."""
-    mean, bracket, bounds = cell.partition(" [")
-    lines = [mean, f"[{bounds}"] if bracket else [mean]
+    interval = _INTERVAL.fullmatch(cell)
+    lines = interval.groups() if interval else (cell,)
     return rich_text("", style).append("\n").join(rich_text(line, style) for line in lines)
 
 
