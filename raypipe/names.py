@@ -113,12 +113,13 @@ def path_part(text: str, ending: str = "", also: str = "") -> str:
         also: further characters that the place does not take.
     """
     safe = re.sub(f"[{_NO_PATH}{re.escape(also)}]", "_", text)
-    whole = safe + ending
-    if safe == text and len(whole.encode()) <= _LONGEST_PART and not _RESERVED.fullmatch(whole):
-        return whole
+    if _RESERVED.fullmatch(safe + ending):
+        safe = f"_{safe}"
+    if safe == text and len(f"{safe}{ending}".encode()) <= _LONGEST_PART:
+        return safe + ending
     own = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:8]
-    room = _LONGEST_PART - len(f"_-{own}{ending}".encode())
-    return f"_{safe.encode()[:room].decode(errors='ignore')}-{own}{ending}"
+    room = _LONGEST_PART - len(f"-{own}{ending}".encode())
+    return f"{safe.encode()[:room].decode(errors='ignore')}-{own}{ending}"
 
 
 def path_below(text: str, ending: str) -> str:

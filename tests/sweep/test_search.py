@@ -211,7 +211,7 @@ def test_a_journal_lies_below_the_storage_whatever_the_recipe_is_called(recipe):
     for name, folder in {
         "tiny": "tiny",
         "kd/tiny": "kd/tiny",
-        "../../../x": "_.._.._.._x-",
+        "../../../x": ".._.._.._x-",
     }.items():
         path = Journal.of(load(Experiment, recipe, [f"name={name}"]), store).path
         assert path.startswith(f"search/{folder}") and ".." not in path.split("/")

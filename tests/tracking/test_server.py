@@ -183,4 +183,4 @@ def test_text_that_no_database_holds_costs_no_record(tracker, client):
     stored = client.get_run(tracker.id(run))
     assert stored.data.params["path"] == stored.data.tags["raypipe.row"] == "half ?"
     (file,) = client.list_artifacts(tracker.id(run))
-    assert file.path.startswith("_run.a_b__-") and file.path.endswith(".trec")
+    assert file.path.startswith("run.a_b__-") and file.path.endswith(".trec")
