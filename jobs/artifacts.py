@@ -14,6 +14,8 @@ from typing import Annotated
 
 import typer
 
+from raypipe.progress import any_character
+
 Storage = Annotated[
     str | None,
     typer.Option(help="directory or URI of the artifacts [default: $RAYPIPE_HOME/storage]"),
@@ -39,13 +41,20 @@ def errors() -> Iterator[None]:
         raise typer.Exit(1) from None
 
 
+def _print(line: str) -> None:
+    """Print the line; the names of folders in a storage may be anybody's."""
+    from raypipe.names import printable
+
+    print(printable(line))
+
+
 def list_(storage: Storage = None) -> None:
     """Kind, name, size, rows and time of every artifact, with sums."""
     from raypipe.commands.artifacts import list_lines, store_of
 
     with errors():
         for line in list_lines(store_of(storage)):
-            print(line)
+            _print(line)
 
 
 def show(artifact: Annotated[str, typer.Argument(help=ARTIFACT)], storage: Storage = None) -> None:
@@ -54,7 +63,7 @@ def show(artifact: Annotated[str, typer.Argument(help=ARTIFACT)], storage: Stora
 
     with errors():
         for line in show_lines(store_of(storage), artifact):
-            print(line)
+            _print(line)
 
 
 def verify(
@@ -69,7 +78,7 @@ def verify(
     from raypipe.commands.artifacts import verify as verified
 
     with errors():
-        if not verified(store_of(storage), artifacts or [], print):
+        if not verified(store_of(storage), artifacts or [], _print):
             raise typer.Exit(1)
 
 
@@ -104,11 +113,12 @@ def prune(
     if more and not keep:
         raise typer.BadParameter("name recipes to keep behind --keep", param_hint="RECIPE")
     with errors():
-        if not run(store_of(storage), [*(keep or []), *(more or [])], tracking, yes, print):
+        if not run(store_of(storage), [*(keep or []), *(more or [])], tracking, yes, _print):
             raise typer.Exit(1)
 
 
 if __name__ == "__main__":
+    any_character()
     options = {"help_option_names": ["-h", "--help"]}
     app = typer.Typer(
         add_completion=False,

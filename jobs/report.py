@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from raypipe.progress import any_character
+
 HELP = f"""{__doc__}
 
 Reads MLflow, so it works for jobs of another day, of another machine, and for those that were
@@ -48,6 +50,7 @@ def main(
 
 
 if __name__ == "__main__":
+    any_character()
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     app.command(help=HELP, context_settings={"help_option_names": ["-h", "--help"]})(main)
     app()

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
@@ -76,12 +77,14 @@ def _bar(what: str, total: int | None) -> Iterator[tuple[Progress, TaskID] | Non
     if (title := _TITLE.get()) is None:
         yield None
         return
-    from rich.markup import escape
-    from rich.progress import Progress
+    from rich.progress import Progress, TextColumn
 
     console = _console()
-    progress = Progress(console=console, transient=True, disable=not console.is_interactive)
-    task = progress.add_task(escape(f"{title}: {what}"), total=total)
+    columns = TextColumn("{task.description}", markup=False), *Progress.get_default_columns()[1:]
+    progress = Progress(
+        *columns, console=console, transient=True, disable=not console.is_interactive
+    )
+    task = progress.add_task(f"{title}: {_seen(what)}", total=total)
     start = threading.Timer(DELAY_S, progress.start)
     start.daemon = True
     start.start()
@@ -91,6 +94,18 @@ def _bar(what: str, total: int | None) -> Iterator[tuple[Progress, TaskID] | Non
         start.cancel()
         start.join()  # the timer may be drawing the bar just now
         progress.stop()
+
+
+def _seen(name: str) -> str:
+    """The name of a file without what would steer the terminal."""
+    return "".join(letter if letter.isprintable() else "\ufffd" for letter in name)
+
+
+def any_character() -> None:
+    """Let this process print what its terminal has no character for: a `?` stands for it."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def _console() -> Console:

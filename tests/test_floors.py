@@ -19,7 +19,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 FLOORS = (
-    ("config", "records", "progress"),
+    ("config", "records", "progress", "names"),
     ("losses", "resources", "storage"),
     ("tables", "tracking"),
     ("datasets", "models"),
@@ -58,6 +58,7 @@ SAME_NAME = {
     "checks": "of models, and of whole recipes before work",
     "cross_encoder": "the model, and the teacher that uses it",
     "listwise": "losses over lists, and what a language model is asked about lists",
+    "names": "made safe for any place, and what MLflow accepts",
     "pairwise": "losses over pairs, and what a language model is asked about pairs",
     "pointwise": "losses over documents, and what a language model is asked about documents",
     "rankgpt": "its lists as candidates, and its orders as a teacher",

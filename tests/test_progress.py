@@ -106,6 +106,14 @@ def test_a_bar_stands_where_the_reader_is(screen, drawing, tmp_path, packed):
         drawing("100%")
 
 
+def test_a_files_name_steers_no_terminal(screen, drawing, tmp_path):
+    path = tmp_path / "a\x1b[31m[red]b"
+    path.write_bytes(b"x" * 8)
+    with progress.shown("[/red]", True), open_bytes(path) as stream:
+        stream.read(4)
+        assert "[/red]: a\ufffd[31m[red]b" in drawing("100%|50%")
+
+
 def test_a_count_stands_where_the_reader_says(screen, drawing):
     with progress.shown("x", True), progress.counting("rows", 200) as at:
         at(50)

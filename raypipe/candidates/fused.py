@@ -20,6 +20,7 @@ from raypipe.candidates.trec_run import TrecRun
 from raypipe.candidates.without_self import DepthOptions
 from raypipe.config import ConfigError, nearest
 from raypipe.datasets.steps import QUERIES_FILE, Collection, Queries
+from raypipe.names import Name
 from raypipe.records import CANDIDATES
 from raypipe.resources import Context
 from raypipe.storage.artifacts import Artifact, Attempt, Step
@@ -40,7 +41,7 @@ class Fused(DepthOptions):
     """The union of several sources' candidates, in the order of a weighted sum."""
 
     type: Literal["fused"] = "fused"
-    sources: dict[str, Plain] = Field(min_length=2)
+    sources: dict[Name, Plain] = Field(min_length=2)
     """By name, in the order of the `sources` column, where names are joined by "+"."""
     method: Method = ReciprocalRank()
     """What a document gains from its rank or score in a source's list."""

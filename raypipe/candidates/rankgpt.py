@@ -15,6 +15,7 @@ from pydantic import Field
 from raypipe.config import Config, ConfigError
 from raypipe.datasets.dataset import file_safe
 from raypipe.datasets.steps import DOCS_FILE, QUERIES_FILE, Collection, Queries
+from raypipe.names import Name
 from raypipe.records import CANDIDATES
 from raypipe.storage.artifacts import Attempt, Step
 from raypipe.storage.files import check_files, checksums, full_paths, open_bytes
@@ -29,7 +30,7 @@ class RankGptLists(Config):
     """JSON lines: query_id, and retrieved_passages with docid and rank."""
     depth: int = Field(100, ge=1)
     """Candidates per query."""
-    name: str = "RankGPT's lists"
+    name: Name = "RankGPT's lists"
     """The source's name in tables."""
 
     @property

@@ -16,6 +16,7 @@ from raypipe.candidates.without_self import DepthOptions
 from raypipe.config import ConfigError
 from raypipe.datasets.dataset import Dataset, file_safe
 from raypipe.datasets.steps import DOCS_FILE, QUERIES_FILE, Collection, Queries, QuerySet
+from raypipe.names import Name
 from raypipe.progress import counting
 from raypipe.storage.artifacts import Attempt, Step
 from raypipe.tables.flat import FLAT
@@ -33,7 +34,7 @@ class ScoredDocs(DepthOptions):
     type: Literal["scored_docs"] = "scored_docs"
     dataset: str | None = None
     """The id that has them; null is each query set's own data set."""
-    name: str = "scoreddocs"
+    name: Name = "scoreddocs"
     """The source's name in tables."""
 
     @property

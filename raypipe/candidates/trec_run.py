@@ -15,6 +15,7 @@ from raypipe.candidates.without_self import DepthOptions
 from raypipe.config import ConfigError
 from raypipe.datasets.dataset import file_safe
 from raypipe.datasets.steps import DOCS_FILE, QUERIES_FILE, Collection, Queries
+from raypipe.names import Name
 from raypipe.storage.artifacts import Attempt, Step
 from raypipe.storage.files import check_files, checksums, full_paths
 from raypipe.tables.spill import Spill, spill, write_candidates
@@ -30,7 +31,7 @@ class TrecRun(DepthOptions):
     """One or more files; a query set takes its own queries from all of them."""
     depth: int = Field(100, ge=1)
     """Candidates per query, counted in the file's ranks."""
-    name: str = "run"
+    name: Name = "run"
     """The source's name in tables."""
 
     @property

@@ -10,6 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
+from raypipe.progress import any_character
+
 RECIPES = Path(__file__).resolve().parents[2] / "jobs" / "recipes"
 
 
@@ -28,6 +30,7 @@ def main(
         default: recipe in jobs/recipes that runs when none is named.
         export: called with the Experiment and a folder; writes the trained model there.
     """
+    any_character()
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
     @app.command(

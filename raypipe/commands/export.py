@@ -73,6 +73,6 @@ def _group_facts(experiment: Experiment, builder: Builder) -> list[GroupFacts]:
     facts = []
     for stages, data in experiment.training_sets().items():
         groups = builder.get(data.groups())
-        names, counts = tuple(stages.split(", ")), groups.counts
-        facts.append(GroupFacts(names, counts["groups"], counts["pairs"], groups.digest))
+        counts = groups.counts
+        facts.append(GroupFacts(stages, counts["groups"], counts["pairs"], groups.digest))
     return facts

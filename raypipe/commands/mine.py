@@ -9,7 +9,7 @@ from typing import Any
 
 from raypipe.commands.checks import check_held_out
 from raypipe.commands.teacher_quality import TeacherQuality, teacher_quality
-from raypipe.progress import Say
+from raypipe.progress import Say, any_character
 from raypipe.recipe.experiment import Experiment, Role
 from raypipe.recipe.trials import expand
 from raypipe.resources import Context, connect
@@ -25,6 +25,7 @@ EVALUATED: tuple[Role, ...] = ("validation", "test")
 
 def start_cluster(experiment: Experiment, builder: Builder, say: Say) -> None:
     """Join or start Ray, and give the builder what it needs there."""
+    any_character()  # a line that a terminal cannot show must not end a job
     connect(experiment.resources, builder.store.is_local, experiment.storage_shared)
     builder.announce = say
     builder.claim = Claims(say)

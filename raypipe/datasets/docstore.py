@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -12,10 +11,9 @@ import pyarrow as pa
 
 from raypipe.config import ConfigError
 from raypipe.datasets.dataset import Dataset
+from raypipe.names import is_trec_token
 from raypipe.progress import counting
 from raypipe.records import DOCS
-
-_SPACE = re.compile(r"\s")
 
 
 def write_docs(
@@ -78,8 +76,8 @@ def _batched(rows: Iterable[tuple[str, str]], size: int) -> Iterator[list[tuple[
 
 def check_id(where: str, kind: str, value: str) -> None:
     """Refuse an id that TREC run and qrels files, whose columns white space parts, cannot hold."""
-    if not value or _SPACE.search(value):
+    if not is_trec_token(value):
         raise ConfigError(
-            f"dataset {where}: expected a {kind} id without white space, found {value!r}; "
-            "TREC files cannot hold it, so rename it"
+            f"dataset {where}: expected a {kind} id without white space, of characters that can be "
+            f"seen, found {value[:200]!r}; TREC files cannot hold it, so rename it"
         )

@@ -25,6 +25,7 @@ from raypipe.datasets.steps import (
     QuerySet,
 )
 from raypipe.groups.triple_groups import Array, Judged, group_parts
+from raypipe.names import Name
 from raypipe.progress import counting
 from raypipe.storage.artifacts import Attempt, Step
 from raypipe.storage.files import check_files, file_checksum, full_paths
@@ -56,7 +57,7 @@ class Triples(Config):
     every triple is a group; with more, a negative that repeats beside its positive is left out."""
     limit: int | None = Field(None, ge=1)
     """The number of groups, the first in the file's order; null takes all."""
-    name: str = "triples"
+    name: Name = "triples"
     """The name of these triples in paths and as the documents' source."""
 
     @model_validator(mode="after")

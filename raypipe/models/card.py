@@ -11,6 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from raypipe.names import markdown_cell, markdown_code, markdown_text
+
 if TYPE_CHECKING:
     from huggingface_hub import ModelCard, ModelCardData
 
@@ -140,7 +142,7 @@ def card(facts: CardFacts, folder: str = ".") -> ModelCard:
 
     parts = [
         f"---\n{_metadata(facts).to_yaml()}\n---",
-        f"# {' '.join(facts.name.split())}",
+        f"# {markdown_text(facts.name)}",
         _description(facts),
         "## How to load",
         *(f"{title}\n\n{_fenced(code, 'python')}" for title, code in _examples(folder)),
@@ -202,10 +204,11 @@ def _examples(folder: str) -> list[tuple[str, str]]:
 
 def _description(facts: CardFacts) -> str:
     count = f"{len(facts.stages)} stage{'' if len(facts.stages) == 1 else 's'}"
+    stages = " -> ".join(map(markdown_code, facts.stages))
     return (
         "A cross-encoder for re-ranking: it reads a query and a document together and returns one "
-        f"score, higher is better. Trained with raypipe from `{facts.backbone}` in {count}: "
-        f"{' -> '.join(f'`{name}`' for name in facts.stages)}.\n\n"
+        "score, higher is better. Trained with raypipe from "
+        f"{markdown_code(facts.backbone)} in {count}: {stages}.\n\n"
         "Scores order the documents of one query. They are no probabilities and are not comparable "
         "between queries."
     )
@@ -268,8 +271,8 @@ def _fenced(text: str, language: str) -> str:
 def _table(heads: Sequence[str], rows: Iterable[Sequence[Any]], left: int) -> str:
     """The first `left` columns are text, the others figures."""
     rule = "|".join(" --- " if i < left else " ---: " for i in range(len(heads)))
-    lines = [f"| {' | '.join(heads)} |", f"|{rule}|"]
+    lines = [f"| {' | '.join(map(markdown_cell, heads))} |", f"|{rule}|"]
     for row in rows:
         cells = (f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row)
-        lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
+        lines.append(f"| {' | '.join(map(markdown_cell, cells))} |")
     return "\n".join(lines)

@@ -15,6 +15,10 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from pydantic import BaseModel
 
 from raypipe.config import Config, nearest
+from raypipe.names import shortened
+
+_KEY = "[key]"
+"""What pydantic puts behind the key of a mapping when the key itself is wrong."""
 
 
 def explain(cls: type[Config], item: Mapping[str, Any]) -> str:
@@ -25,7 +29,8 @@ def explain(cls: type[Config], item: Mapping[str, Any]) -> str:
         item: an entry of `ValidationError.errors()`.
     """
     loc, value, kind = item["loc"], item["input"], item["type"]
-    path = ".".join(_walk(cls, loc)[1]) or "the recipe"
+    loc = loc[:-1] if loc[-1:] == (_KEY,) else loc
+    path = ".".join(map(shortened, _walk(cls, loc)[1])) or "the recipe"
     found = f", found {value!r}" if not isinstance(value, Mapping) else ""
     if kind == "extra_forbidden":
         key, parents = str(loc[-1]), _walk(cls, loc[:-1])[0]
@@ -44,6 +49,7 @@ def explain(cls: type[Config], item: Mapping[str, Any]) -> str:
     field, models_here = head.split(".")[0], _walk(cls, loc)[0]
     if colon and path != "the recipe" and any(field in m.model_fields for m in models_here):
         path, message = f"{path}.{head}", rest  # a check of several fields names one of its own
+    found = "" if ", found " in message else found
     return f"{path}: {message[0].lower() + message[1:]}{found}"
 
 

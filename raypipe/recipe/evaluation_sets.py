@@ -14,6 +14,8 @@ from raypipe.datasets.steps import QuerySet
 from raypipe.evaluation.measures import parse_measures
 from raypipe.evaluation.results import MAIN, Statistics
 from raypipe.evaluation.suites import SUITES, SuiteName
+from raypipe.names import Name
+from raypipe.tracking.names import metric_name
 
 RESERVED = ("train", "validation", MAIN)
 Derivation = Literal["seeds", "average", "interpolation"]
@@ -48,7 +50,7 @@ class Evaluation(Config):
     """Names as in ir-measures, the most important first."""
     selection: str = "nDCG@10"
     """The measure on validation queries by which the best checkpoint is kept."""
-    sets: dict[str, EvaluationSet] = Field(default_factory=dict)
+    sets: dict[Name, EvaluationSet] = Field(default_factory=dict)
     """Further test sets by name, each a table of its own: the same queries over another first
     stage, or other collections (zero-shot transfer)."""
     suites: tuple[SuiteName, ...] = ()
@@ -73,9 +75,21 @@ class Evaluation(Config):
         for name in self.sets:
             if name in RESERVED or self.suite_of(name):
                 raise ValueError(f"sets.{name}: this name is taken; choose another")
-            if "/" in name or not name.strip():
-                raise ValueError(f"sets.{name}: expected a name without '/', which is not empty")
+            if "/" in name:
+                raise ValueError(f"sets.{name}: expected a name without '/'; leave it out")
+        self._check_tracked()
         return self
+
+    def _check_tracked(self) -> None:
+        """Refuse two test sets whose values MLflow would have under one name."""
+        tracked: dict[str, str] = {}
+        for name in (*self.suite_sets(), *self.sets):
+            other = tracked.setdefault(metric_name(f"{name}/AP"), name)
+            if other != name:
+                raise ValueError(
+                    f"sets.{name}: expected a name that stays another than {other!r} in MLflow, "
+                    "which takes few characters; rename one"
+                )
 
     def named(self, name: str) -> EvaluationSet:
         """A further test set of the recipe, or one of its suites'."""

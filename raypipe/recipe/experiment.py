@@ -25,6 +25,7 @@ from raypipe.inference.tokens import Tokens
 from raypipe.inference.truncation import LongestFirst, Truncation
 from raypipe.models.backbone import Backbone
 from raypipe.models.cross_encoder import CrossEncoder
+from raypipe.names import Name
 from raypipe.recipe.evaluation_sets import Evaluation, EvaluationSet
 from raypipe.recipe.space import Sweep
 from raypipe.recipe.stage_checks import check_stage
@@ -62,7 +63,7 @@ class Data(Config):
 class Experiment(Config):
     """One recipe."""
 
-    name: str = Field(min_length=1)
+    name: Name
     """Of the tracked experiment."""
     data: Data
     candidates: Source = Bm25()
@@ -74,7 +75,7 @@ class Experiment(Config):
     model: CrossEncoder
     truncation: Truncation = LongestFirst()
     """What the cross-encoder reads of a pair."""
-    stages: dict[str, StageConfig] = Field(min_length=1)
+    stages: dict[Name, StageConfig] = Field(min_length=1)
     """By name, in order."""
     order: tuple[str, ...] | None = None
     """Which stages run, such as `contrastive -> distil`; None is all of them in order."""
@@ -96,6 +97,16 @@ class Experiment(Config):
     """A storage directory is the same on every node (NFS)."""
     tracking: Annotated[str | None, NOT_SEMANTIC] = None
     """MLflow URI; None is $MLFLOW_TRACKING_URI, or a file under $RAYPIPE_HOME."""
+
+    @field_validator("name")
+    @classmethod
+    def _own(cls, name: str) -> str:
+        if name == "Default":
+            raise ValueError(
+                "expected another name than that of MLflow's own experiment, whose files go below "
+                "the working directory; rename the recipe"
+            )
+        return name
 
     @field_validator("precision")
     @classmethod
@@ -155,7 +166,7 @@ class Experiment(Config):
             self.evaluation.depth,
         )
 
-    def training_sets(self) -> dict[str, TrainingData]:
+    def training_sets(self) -> dict[tuple[str, ...], TrainingData]:
         """The distinct training sets of this experiment's stages, by the stages that use them."""
         users: dict[str, list[str]] = {}
         sets: dict[str, TrainingData] = {}
@@ -164,7 +175,7 @@ class Experiment(Config):
             key = data.training_set.model_dump_json()
             users.setdefault(key, []).append(name)
             sets[key] = data
-        return {", ".join(names): sets[key] for key, names in users.items()}
+        return {tuple(names): sets[key] for key, names in users.items()}
 
     def test_sets(self) -> dict[str, EvaluationSet]:
         """Everything that finished runs are judged on, the recipe's own test set first."""
@@ -228,7 +239,7 @@ class Experiment(Config):
         if self.teacher is not None:
             self.teacher.check()
         for stages, data in self.training_sets().items():
-            with _blamed_on(f"groups of {stages}"):
+            with _blamed_on(f"groups of {', '.join(stages)}"):
                 data.check()
         if model:
             lengths = {f"truncation.{self.truncation.length_fields}": self.truncation.longest}
@@ -250,7 +261,8 @@ class Experiment(Config):
     def query_sets(self) -> Mapping[str, Queries]:
         """Every set of queries that must be there, by its use: training, validation, test sets."""
         training = {
-            f"training of {stages}": data.queries() for stages, data in self.training_sets().items()
+            f"training of {', '.join(stages)}": data.queries()
+            for stages, data in self.training_sets().items()
         }
         roles = ["validation", MAIN, *self.evaluation.sets]
         return {**training, **{role: self.queries(role) for role in roles}}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,13 @@ import yaml
 from pydantic import ValidationError
 
 from raypipe.config import C, Config, ConfigError, nearest
+from raypipe.names import shortened
 from raypipe.recipe.errors import explain, field_type, mapping_value, models
 
 BASE = "base"
 """A recipe's key for the file that the recipe changes, relative to its own folder."""
+_NO_TEXT = re.compile("[\0\ud800-\udfff]")
+"""NUL, and halves of characters: YAML spells them, and a terminal makes them of other bytes."""
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 
 
@@ -148,11 +151,30 @@ def validate(cls: type[C], tree: Mapping[str, Any], where: str) -> C:
     Raises:
         ConfigError: names every wrong field by its dotted path.
     """
+    if unreadable := list(_broken(tree, "")):
+        raise ConfigError(f"{where}: " + "\n".join(unreadable))
     try:
         return cls.model_validate(tree)
     except ValidationError as error:
         lines = [explain(cls, dict(item)) for item in error.errors()]
         raise ConfigError(f"{where}: " + "\n".join(dict.fromkeys(lines))) from None
+
+
+def _broken(tree: Any, path: str) -> Iterator[str]:
+    """A sentence for each text, at any depth, that no file system and no database holds."""
+    if isinstance(tree, Mapping):
+        for key, value in tree.items():
+            yield from _broken(key, f"{path}.{key}".lstrip("."))
+            yield from _broken(value, f"{path}.{key}".lstrip("."))
+    elif isinstance(tree, list | tuple):
+        for item in tree:
+            yield from _broken(item, path)
+    elif isinstance(tree, str) and (half := _NO_TEXT.search(tree)) is not None:
+        yield (
+            f"{'.'.join(map(shortened, path.split('.')))}: expected text of whole characters, "
+            f"found U+{ord(half[0]):04X} as character {half.start() + 1} of {shortened(tree)!r}; "
+            "leave it out"
+        )
 
 
 def override(cls: type[Config], tree: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:

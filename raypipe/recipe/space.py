@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from raypipe.config import Config, nearest
+from raypipe.names import checked_name, shown_by_all
 
 SEED = "seed"
 """The key whose values are repetitions of one row, not rows."""
@@ -166,7 +167,7 @@ def parse_axis(key: str, entry: Any) -> Axis:
         except ValidationError as error:
             raise ValueError(error.errors()[0]["msg"].removeprefix("Value error, ")) from None
     if isinstance(entry, Mapping):
-        values = {str(label): value for label, value in entry.items()}
+        values = {checked_name(str(label)): value for label, value in entry.items()}
     elif isinstance(entry, list):
         values = {_label(value): value for value in entry}
         if len(values) < len(entry):
@@ -179,8 +180,17 @@ def parse_axis(key: str, entry: Any) -> Axis:
 
 
 def _label(value: Any) -> str:
-    """A value as tables show it where the recipe gives it no name."""
-    return value if isinstance(value, str) else json.dumps(value)
+    """A value as tables show it where the recipe gives it no name.
+
+    Raises:
+        ValueError: no table can show it.
+    """
+    if not isinstance(value, str):
+        return json.dumps(value)
+    try:
+        return shown_by_all(value)
+    except ValueError as error:
+        raise ValueError(f"{error}, or name the values in a mapping") from None
 
 
 def _labels(values: Any) -> tuple[str, ...]:

@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from raypipe.config import ConfigError, nearest
+from raypipe.models.backbone import Backbone
 from raypipe.recipe.experiment import ARROW, Experiment
 from raypipe.recipe.reading import override, validate
 from raypipe.recipe.space import SEED, WHOLE, Axis
 
+ORACLE = "oracle"
+"""The row of the best that re-ranking could reach."""
 Choice = tuple[str, str, Any]
 """(dotted key, label, value)."""
 
@@ -54,6 +57,7 @@ def expand(experiment: Experiment) -> list[Trial]:
             raise ConfigError(
                 f"sweep.space: two trials share the row {row!r}; name the values in a mapping"
             )
+    _check_apart(experiment, trials)
     _check_rows(experiment, [*by_row(trials), *fixed_rows(experiment)])
     return trials
 
@@ -69,6 +73,19 @@ def _check_rows(experiment: Experiment, rows: Sequence[str]) -> None:
                 raise ConfigError(
                     f"published.{position}.values: no row {row!r}{nearest(row, rows)}"
                 )
+
+
+def _check_apart(experiment: Experiment, trials: Sequence[Trial]) -> None:
+    """Refuse trials whose row has the name of a row that needs no training."""
+    zero_shot = f"zero-shot: {Backbone(experiment.model.backbone).name}"
+    others = [*fixed_rows(experiment), zero_shot, ORACLE]
+    for row, (first, *_) in by_row(trials).items():
+        if row in others:
+            where = "sweep.space" if first.values else "stages"
+            raise ConfigError(
+                f"{where}: expected rows of different names, found {row!r}, which is the row of "
+                "something that is not trained; give what varies, or the stage, another name"
+            )
 
 
 def representatives(experiment: Experiment) -> list[Trial]:
@@ -91,7 +108,9 @@ def representatives(experiment: Experiment) -> list[Trial]:
                     choices.append(choice if position == shown else fitting)
             trial = trial_of(experiment, choices)
             trials.setdefault(trial.name, trial)
-    return list(trials.values()) or [trial_of(experiment, [])]
+    shown_once = list(trials.values()) or [trial_of(experiment, [])]
+    _check_apart(experiment, shown_once)
+    return shown_once
 
 
 def _options(axis: Axis) -> list[Choice]:

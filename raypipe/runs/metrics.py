@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from raypipe.datasets.steps import QRELS_FILE, Queries
 from raypipe.evaluation.measures import evaluate, means, unjudged_queries
 from raypipe.evaluation.ranking import write_trec_run
+from raypipe.names import trec_token
 from raypipe.storage.artifacts import Attempt, Step
 
 
@@ -43,7 +44,7 @@ class Metrics(Step):
         values = evaluate(run, qrels, self.measures, self.queries.queries.positive_relevance)
         attempt.put_table(values, "per_query.parquet")
         text = io.StringIO()
-        write_trec_run(text, run, self.name, score_from_rank=True)
+        write_trec_run(text, run, trec_token(self.name), score_from_rank=True)
         with attempt.open("run.trec") as sink:
             sink.write(text.getvalue().encode())
         return {

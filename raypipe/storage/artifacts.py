@@ -30,7 +30,15 @@ from raypipe.storage.cache import localize, localized
 from raypipe.storage.copies import RemoteFolder
 from raypipe.storage.files import KnownFile, collected
 from raypipe.storage.liveness import LEASE_S, AttemptState, Heartbeat, has_writer, states
-from raypipe.storage.manifest import FORMAT, MANIFEST, as_bytes, parsed, unreadable, versions
+from raypipe.storage.manifest import (
+    FORMAT,
+    MANIFEST,
+    artifact_path,
+    as_bytes,
+    parsed,
+    unreadable,
+    versions,
+)
 from raypipe.storage.outside import Naming
 from raypipe.storage.parts import in_order
 from raypipe.storage.resume import ResumableFolder
@@ -115,7 +123,7 @@ class Step:
     @property
     def path(self) -> str:
         """The artifact's path below the storage root."""
-        return f"{self.kind}/{self.name}-{self.digest}"
+        return artifact_path(self.kind, self.name, self.digest)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from raypipe.names import printable
 from raypipe.progress import shown
 from raypipe.storage.artifacts import Artifact, Step, Store
 from raypipe.storage.files import KnownFile
@@ -68,9 +69,9 @@ class Builder:
             with self.store.attempt(step, inputs) as attempt:
                 attempt.outside = outside
                 if attempt.comes_first():
-                    self.announce(f"{step.kind} {step.name}")
+                    self.announce(f"{step.kind} {printable(step.name)}")
                     bars = getattr(self.context, "progress_bars", False)
-                    with shown(step.name, bars):
+                    with shown(printable(step.name), bars):
                         counts = step.run(attempt, self.context)
                     check_read(outside)
                     artifact = attempt.commit(counts, self._used(step))
@@ -87,8 +88,8 @@ class Builder:
             if not waiting:
                 who = writers[0].writer or "a job of raypipe 0.1"
                 self.announce(
-                    f"waiting for {who}, which makes {step.kind} {step.name} (if no such job "
-                    f"runs, remove {writers[0].folder})"
+                    f"waiting for {who}, which makes {step.kind} {printable(step.name)} (if no "
+                    f"such job runs, remove {writers[0].folder})"
                 )
             waiting = True
             time.sleep(wait)

@@ -10,6 +10,7 @@ from importlib import metadata
 from typing import Any
 
 from raypipe.config import ConfigError
+from raypipe.names import path_below
 
 MANIFEST = "manifest.json"
 FORMAT = 1
@@ -29,6 +30,11 @@ _VERSIONED = (
     *("raypipe", "ray", "torch", "transformers", "tokenizers", "pyarrow", "numpy", "bm25s"),
     *("PyStemmer", "faiss-cpu", "vllm"),
 )
+
+
+def artifact_path(kind: str, name: str, digest: str) -> str:
+    """An artifact's path below the storage root, whatever its step is called."""
+    return f"{kind}/{path_below(name, f'-{digest}')}"
 
 
 def parsed(text: bytes, path: str) -> dict[str, Any]:
@@ -61,7 +67,7 @@ def parsed(text: bytes, path: str) -> dict[str, Any]:
     for name in manifest["files"]:
         if not _is_below(name):
             raise ValueError(f"expected files of the artifact's own, found {name!r}")
-    own_path = f"{manifest['kind']}/{manifest['name']}-{manifest['digest']}"
+    own_path = artifact_path(manifest["kind"], manifest["name"], manifest["digest"])
     if own_path != path:
         raise ValueError(f"expected the manifest of {path}, found that of {own_path}")
     return manifest

@@ -110,7 +110,7 @@ def training_sets(trials: Sequence[Trial]) -> dict[str, TrainingData]:
         for stages, data in trial.experiment.training_sets().items():
             digest = data.groups().digest
             sets.setdefault(digest, data)
-            for stage in stages.split(", "):
+            for stage in stages:
                 users.setdefault(digest, {}).setdefault(stage, trial.name)
     named: dict[str, TrainingData] = {}
     for digest, first_trials in users.items():

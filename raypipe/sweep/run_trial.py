@@ -9,6 +9,7 @@ from typing import Any
 
 from raypipe.config import flatten
 from raypipe.evaluation.results import MAIN
+from raypipe.names import printable
 from raypipe.recipe.trials import Trial
 from raypipe.resources import Context
 from raypipe.runs.metrics import Metrics
@@ -118,7 +119,7 @@ def run_trial(
 def last_line(error: BaseException) -> str:
     """The last line of an error's text, which for errors from workers says what went wrong."""
     text = "".join(traceback.format_exception_only(error)).strip()
-    return without_secrets(text.splitlines()[-1])
+    return printable(without_secrets(text.splitlines()[-1]))
 
 
 def means_of(metrics: Mapping[str, Artifact]) -> dict[str, float]:

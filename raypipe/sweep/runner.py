@@ -12,6 +12,7 @@ import pyarrow.fs as pafs
 from ray.tune.search import Searcher
 
 from raypipe.config import ConfigError
+from raypipe.names import path_part
 from raypipe.recipe.trials import Trial
 from raypipe.resources import Context
 from raypipe.storage.artifacts import Store
@@ -192,7 +193,7 @@ def tune_run(parent: str, storage: StorageRoot, name: str, retries: int) -> Any:
 
 
 def _tune_folder(parent: str, name: str) -> str:
-    return f"{name}-{parent[:8]}"
+    return path_part(name, f"-{parent[:8]}")
 
 
 def tune_over(parent: str, store: Store, name: str) -> None:

@@ -12,7 +12,7 @@ from raypipe.evaluation.results import Kind, Row, StageFacts
 from raypipe.models.backbone import Backbone
 from raypipe.progress import Say
 from raypipe.recipe.experiment import Experiment
-from raypipe.recipe.trials import by_row, fixed_rows
+from raypipe.recipe.trials import ORACLE, by_row, fixed_rows
 from raypipe.stages.stage import Stage
 from raypipe.storage.artifacts import Artifact, Step
 from raypipe.storage.builder import Builder
@@ -49,7 +49,7 @@ def baseline_runs(experiment: Experiment) -> Iterator[tuple[str, Kind, Callable[
         yield f"zero-shot: {backbone.name}", "zero_shot", partial(experiment.run_of, backbone)
     for name in teacher:
         yield name, "teacher", experiment.teacher_run
-    yield "oracle", "oracle", experiment.oracle
+    yield ORACLE, "oracle", experiment.oracle
 
 
 def _baseline(

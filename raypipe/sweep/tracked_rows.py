@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from raypipe.evaluation.report.contents import Report, SearchedTrial, SetFacts, StageHistory
 from raypipe.evaluation.results import MAIN, PerQuery, Row, StageFacts, Statistics
 from raypipe.storage.artifacts import Artifact
-from raypipe.tracking.names import ROW_TAG, metric_name
+from raypipe.tracking.names import ROW_TAG, metric_name, run_name
 from raypipe.tracking.recorder import Kind
 from raypipe.tracking.stored_runs import TrackedRun, TrackingStore
 
@@ -191,7 +191,7 @@ def read_report(store: TrackingStore, job: TrackedRun) -> Report:
             if run.kind in ROW_KINDS and PHASE_TAG not in run.tags
         ]
     failed = _failed(facts, row_runs)
-    failed_names = {row.name for row in failed}
+    failed_names = {run_name(row.name) for row in failed}
     seeds_by_row: dict[str, list[_RowRun]] = {}
     for row_run in row_runs:
         if row_run.row is not None and row_run.run.name not in failed_names:

@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 
 from raypipe.config import Config, ConfigError, nearest
 from raypipe.inference.lists import Lists
+from raypipe.names import Name
 from raypipe.records import TEACHER
 from raypipe.resources import Context
 from raypipe.storage.artifacts import Artifact, Attempt, Step
@@ -55,7 +56,7 @@ class Ensemble(Config):
     """The weighted mean of several teachers (Hofstaetter et al. 2020: three cross-encoders)."""
 
     type: Literal["ensemble"] = "ensemble"
-    teachers: dict[str, Single] = Field(min_length=2)
+    teachers: dict[Name, Single] = Field(min_length=2)
     """By name."""
     normalise: Normalise = "z"
     """How each teacher's values of a query are scaled first: z-scores, min-max, or none, which is

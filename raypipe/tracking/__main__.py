@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
+from raypipe.progress import any_character
 from raypipe.storage.files import without_secrets
 from raypipe.tracking.client import default_uri, resolved
 from raypipe.tracking.orphans import send_left_behind
@@ -12,6 +13,7 @@ from raypipe.tracking.orphans import send_left_behind
 
 def main(arguments: list[str]) -> int:
     """Replace this process by the UI, or send what jobs could not send."""
+    any_character()
     if arguments[:1] == ["--send"]:
         return 1 if send_left_behind() else 0
     uri, root = resolved(default_uri())

@@ -1,16 +1,23 @@
-"""Names that MLflow accepts, and addresses of its pages. No import of MLflow."""
+"""Names that MLflow accepts, and addresses of its pages. No import of MLflow.
+
+What every place takes stands in `raypipe.names`; MLflow takes less."""
 
 from __future__ import annotations
 
+import hashlib
 import posixpath
 import re
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
+from raypipe.names import encodable, path_part, shortened
+
 ROW_TAG = "raypipe.row"
 """The tag of a run that belongs to a row of the report: the row's name."""
 _PARAM_CHARS, _KEY_CHARS = 6000, 250
+_NO_FILE = "#%?"
+"""What a server refuses in the name of a file, or reads as something else."""
 
 
 def run_page(server: str, experiment_id: str, run_id: str) -> str:
@@ -42,7 +49,11 @@ def metric_name(measure: str) -> str:
 
 def key(name: str) -> str:
     """`name` with the characters that MLflow refuses replaced, on any platform."""
-    legal = re.sub(r"[^\w.\-/ ]", "_", str(name))[:_KEY_CHARS]
+    legal = re.sub(r"[^\w.\-/ ]", "_", str(name))
+    if len(legal) > _KEY_CHARS:  # the end of a metric's name is its measure
+        own = hashlib.sha256(encodable(str(name)).encode()).hexdigest()[:8]
+        half = (_KEY_CHARS - len(own) - 2) // 2
+        legal = f"{legal[:half]}_{own}_{legal[-half:]}"
     ambiguous = posixpath.normpath(legal) != legal or legal == "." or legal.startswith(("/", ".."))
     return legal.replace("/", "_").strip(".") or "_" if ambiguous else legal
 
@@ -51,6 +62,22 @@ def model_name(name: str) -> str:
     """`name` as the model registry accepts it."""
     legal = re.sub("[/:]", "_", name)[:_KEY_CHARS]
     return f"_{legal}" if legal.startswith(".") else legal
+
+
+def run_name(name: str) -> str:
+    """`name` as the title of a run, for which databases have so many characters."""
+    return shortened(name, _KEY_CHARS)
+
+
+def experiment_folder(name: str) -> str:
+    """The folder of an experiment's files: one folder, whatever the experiment is called."""
+    return path_part(re.sub(r"[^\w.-]", "_", name))
+
+
+def file_name(name: str) -> str:
+    """`name` as that of a file of a run; its suffix stays."""
+    stem, dot, suffix = name.rpartition(".")
+    return path_part(stem, f".{suffix}", _NO_FILE) if dot else path_part(name, "", _NO_FILE)
 
 
 def cells(params: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -17,7 +17,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
+from raypipe.names import encodable
 from raypipe.tracking.client import default_uri, import_mlflow, resolved
+from raypipe.tracking.names import file_name
 from raypipe.tracking.orphans import orphans
 from raypipe.tracking.sender import Sender, drain, stop
 from raypipe.tracking.server import Server, now
@@ -71,8 +73,8 @@ class Recorder:
         content = {
             "parent": parent,
             "name": name,
-            "params": {k: str(v) for k, v in (params or {}).items()},
-            "tags": {k: str(v) for k, v in own.items() if v not in (None, "")},
+            "params": _texts(params or {}),
+            "tags": _texts({k: v for k, v in own.items() if v not in (None, "")}),
             "at": now(),
         }
         self._say("start", run, content)
@@ -93,7 +95,7 @@ class Recorder:
 
     def tag(self, run: str, tags: Mapping[str, Any]) -> None:
         """Set tags of a run."""
-        self._say("tags", run, {"tags": {k: str(v) for k, v in tags.items()}})
+        self._say("tags", run, {"tags": _texts(tags)})
 
     def log_artifact(self, run: str, path: str | Path, name: str | None = None) -> None:
         """Log a file, or a folder with everything below it, under this name."""
@@ -101,11 +103,11 @@ class Recorder:
 
     def log_text(self, run: str, text: str, name: str) -> None:
         """Log a text as a file."""
-        self.log_bytes(run, text.encode(), name)
+        self.log_bytes(run, encodable(text).encode(), name)
 
     def log_bytes(self, run: str, content: bytes, name: str) -> None:
         """Log bytes as a file."""
-        self._say("artifacts", run, {}, {name.replace("/", "_"): content})
+        self._say("artifacts", run, {}, {file_name(name): content})
 
     def log_dataset(self, run: str, name: str, source: str, digest: str, use: str) -> None:
         """Name an input of the run; `use` is training, validation or test."""
@@ -180,6 +182,11 @@ class Recorder:
                     "losses are counted, not printed"
                 )
         self.sender.wake()
+
+
+def _texts(values: Mapping[str, Any]) -> dict[str, str]:
+    """Values as a database holds them."""
+    return {name: encodable(str(value)) for name, value in values.items()}
 
 
 class _Watch:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,7 +19,14 @@ from urllib.parse import urlsplit
 from raypipe.storage.files import locked
 from raypipe.tracking.client import client
 from raypipe.tracking.models import save_pyfunc
-from raypipe.tracking.names import cells, key, metric_name, model_name
+from raypipe.tracking.names import (
+    cells,
+    experiment_folder,
+    key,
+    metric_name,
+    model_name,
+    run_name,
+)
 from raypipe.tracking.patience import uploading
 from raypipe.tracking.record import Record
 
@@ -122,7 +128,7 @@ class Server:
             own = {LOCAL_ID: local_id, "mlflow.parentRunId": parent_id}
             marks = {key(k): str(v)[:_TAG_CHARS] for k, v in {**tags, **own}.items() if v}
             created = self.client.create_run(
-                self.experiment_id, start_time=at, tags=marks, run_name=name
+                self.experiment_id, start_time=at, tags=marks, run_name=run_name(name)
             )
             run_id = created.info.run_id
         from mlflow.entities import Param
@@ -265,7 +271,7 @@ class Server:
         with once:
             experiment = self.client.get_experiment_by_name(self.experiment)
             if experiment is None:
-                folder = re.sub(r"[^\w.-]", "_", self.experiment)
+                folder = experiment_folder(self.experiment)
                 where = f"{self.artifact_root}/{folder}" if self.artifact_root else None
                 with suppress(Exception):  # another job was faster; a real error shows below
                     self.client.create_experiment(self.experiment, where)

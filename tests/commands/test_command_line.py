@@ -173,3 +173,10 @@ def test_train_writes_a_summary(recipe, tmp_path):
     assert rows["BM25"]["p_holm"]["nDCG@10"] is not None  # tested against the trained row
     assert "12 test queries" in done.stdout and "12 validation queries" in done.stdout
     assert "36 training groups" in done.stdout
+
+
+def test_a_terminal_without_the_characters_costs_nothing(recipe):
+    ascii_only = {"PYTHONIOENCODING": "ascii:strict", "LC_ALL": "C"}
+    command = [sys.executable, ROOT / "jobs" / "sweep.py", recipe, "name=日本語", "--print-config"]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **ascii_only})
+    assert (done.returncode, done.stderr) == (0, "") and "name: ???" in done.stdout

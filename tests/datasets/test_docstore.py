@@ -43,3 +43,9 @@ def test_ids_that_trec_files_cannot_hold(tmp_path):
 def test_nothing_with_text_is_an_error(tmp_path):
     with pytest.raises(ConfigError, match=r"no document has text; found.*'empty_docs': 1"):
         write_docs(Fixed([("a", "")]), tmp_path / "docs.arrow")
+
+
+@pytest.mark.parametrize("doc_id", ["a\x00", "\x1b[31m", "a\u200b", "\u202ea", "a\u2028", "\ud800"])
+def test_ids_that_nobody_can_see(tmp_path, doc_id):
+    with pytest.raises(ConfigError, match="characters that can be seen, found"):
+        write_docs(Fixed([(doc_id, "t")]), tmp_path / "docs.arrow")

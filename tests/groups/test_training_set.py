@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import pytest
+import yaml
 
 from raypipe.commands.mine import steps_of
 from raypipe.config import ConfigError
 from raypipe.groups.samplers import TopK
 from raypipe.recipe.experiment import Experiment
-from raypipe.recipe.reading import load
+from raypipe.recipe.reading import load, validate
 from raypipe.recipe.trials import expand
 from raypipe.sweep.plan import training_sets
 
@@ -32,7 +33,7 @@ def refused(recipe, *overrides) -> str:
 
 def test_stages_without_groups_share_the_recipes(recipe):
     experiment = read(recipe)
-    assert list(experiment.training_sets()) == ["contrastive, distil"]
+    assert list(experiment.training_sets()) == [("contrastive", "distil")]
     one, two = experiment.training("contrastive"), experiment.training("distil")
     assert one.groups().digest == two.groups().digest
     assert one.query_set == experiment.data.train
@@ -41,7 +42,7 @@ def test_stages_without_groups_share_the_recipes(recipe):
 
 def test_a_stage_with_a_set_of_its_own(recipe):
     experiment = read(recipe, f"stages.distil.groups={SECOND}", RANKS)
-    assert list(experiment.training_sets()) == ["contrastive", "distil"]
+    assert list(experiment.training_sets()) == [("contrastive",), ("distil",)]
     data = experiment.training("distil")
     assert (data.source.label, data.source.depth) == ("theirs", 9)
     assert data.teacher.type == "run_file" and data.training_set.negatives == TopK(count=4)
@@ -202,3 +203,17 @@ def test_what_is_mined_is_named_once(recipe):
     assert {step.kind for step in steps.values()} == {
         "collection", "queries", "candidates", "negatives", "teacher", "groups",
     }  # fmt: skip
+
+
+def test_stages_with_commas_in_their_names_keep_their_sets(recipe):
+    tree = yaml.safe_load(recipe.read_text()) | {"sweep": {}, "reference": None}
+    one, two = tree["stages"].values()
+    own = {"negatives": {"type": "top_k", "count": 2}}
+    tree["stages"] = {"a": one, "b": two, "a, b": {**one, "groups": own}}
+    experiment = validate(Experiment, tree, "r")
+    assert list(experiment.training_sets()) == [("a", "b"), ("a, b",)]
+    sets = training_sets(expand(experiment))
+    assert [data.training_set.negatives.type for data in sets.values()] == [
+        "random_window",
+        "top_k",
+    ]

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from any_names import markdown_blocks
 from huggingface_hub import ModelCard
 
 from raypipe.inference.pairs import Template
@@ -177,3 +178,19 @@ def test_the_code_runs_where_the_card_is(checkpoint, texts, monkeypatch):
         assert np.ptp(ours) > 0.01
         np.testing.assert_allclose(space["scores"], ours, rtol=0, atol=1e-5)
     assert {path.name for path in folder.iterdir()} == files
+
+
+def test_names_in_a_card_are_text():
+    name = "*a* `b` | <c>\n# d"
+    facts = dataclasses.replace(
+        FACTS,
+        name=name,
+        backbone=name,
+        stages=(name, "distil"),
+        groups=(GroupFacts((name,), 1, 2, "0123456789abcdef"),),
+    )
+    blocks = markdown_blocks(str(card(facts)).partition("---\n\n")[2])
+    shown = " ".join(name.split())
+    assert blocks[0] == ("h1", shown, set())
+    assert f"from {shown} in 2 stages: {shown} -> distil." in blocks[1][1]
+    assert ("td", shown, set()) in blocks and not [tag for tag, *_ in blocks if tag == "h3"]

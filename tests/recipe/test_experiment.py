@@ -317,3 +317,35 @@ def test_groups_depend_on_candidates_sampling_and_teacher(plain):
         digests.add(trained(override).groups.digest)
     assert len(digests) == 6  # the loss is not in it
     assert trained("data.test.limit=7").groups.digest == plain.groups.digest
+
+
+# --- names ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("name=Default", "name: expected another name than that of MLflow's own experiment"),
+        ('name="a\\nb"', "name: expected visible characters on one line, found U+000A"),
+        ("candidates.name=''", "candidates.name: expected a name, found ''; give one"),
+        (
+            "evaluation.sets={'a(b': &set {queries: {dataset: pydoc}}, 'a)b': *set}",
+            "evaluation.sets.a)b: expected a name that stays another than 'a(b' in MLflow",
+        ),
+        (
+            "evaluation.sets={'a/b': {queries: {dataset: pydoc}}}",
+            "evaluation.sets.a/b: expected a name without '/'",
+        ),
+        (
+            'data.test.dataset="beir:/x\\0"',
+            "data.test.dataset: expected text of whole characters, found U+0000 as character 8",
+        ),
+        (
+            'evaluation.sets={"x\\ud800": {queries: {dataset: pydoc}}}',
+            "evaluation.sets.x\ufffd: expected text of whole characters, found U+D800",
+        ),
+    ],
+)
+def test_a_name_that_cannot_be_made_safe_is_refused(override, expected):
+    more = ["candidates={type: trec_run, paths: [x]}"] if "candidates" in override else []
+    assert expected in refused(*more, override)

@@ -11,7 +11,7 @@ import yaml
 
 from raypipe.config import ConfigError
 from raypipe.recipe.experiment import Experiment
-from raypipe.recipe.reading import load
+from raypipe.recipe.reading import load, validate
 from raypipe.recipe.trials import Trial, by_row, expand
 
 DEFAULT = Path(__file__).parents[2] / "jobs" / "recipes" / "default.yaml"
@@ -210,3 +210,13 @@ def test_the_reference_is_a_row_of_the_table():
     assert str(error.value) == "reference: no row 'contrastiv'; did you mean 'contrastive'?"
     with pytest.raises(ConfigError, match="reference: no row 'bm-25'"):
         expand(read(space, "reference=bm-25", "teacher=null", "stages.distil.loss.type=infonce"))
+
+
+@pytest.mark.parametrize("name", ["oracle", "BM25", "zero-shot: tiny-bert"])
+def test_a_trial_has_no_other_rows_name(recipe, name):
+    with pytest.raises(ConfigError, match=rf"sweep.space: expected rows .*, found '{name}'"):
+        trials(recipe, {"stages.contrastive.lr": {name: 1e-3, "other": 2e-3}})
+    tree = yaml.safe_load(recipe.read_text()) | {"sweep": {}, "reference": None}
+    tree["stages"] = {name: tree["stages"]["contrastive"]}
+    with pytest.raises(ConfigError, match="stages: expected rows of different names"):
+        expand(validate(Experiment, tree, "r"))

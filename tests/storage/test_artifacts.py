@@ -256,3 +256,21 @@ def test_a_table_that_was_read_keeps_no_copy(remote, monkeypatch):
 
 def test_remote_inputs_feed_downstream_steps(remote):
     assert read(Builder(remote).get(Sum((Number(3), Number(4)))).local()) == 7
+
+
+# --- names ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("label", ["a/../../../..", "..", "/abs", "a\x00\nb", "x" * 300, "\ud800"])
+def test_no_name_leads_out_of_the_storage(store, tmp_path, label):
+    step = Number(7, label)
+    artifact = Builder(store).get(step)
+    assert store.find(step) == artifact and read(artifact.local()) == 7
+    assert [path.name for path in tmp_path.iterdir()] == ["storage"]
+    assert [path.name for path in Path(store.root).iterdir()] == ["numbers"]
+
+
+@pytest.mark.parametrize("label", ["first pass", "kd/listnet", "日本語", "a.b", "$x{"])
+def test_the_artifacts_of_earlier_versions_are_found(label):
+    step = Number(7, label)
+    assert step.path == f"numbers/{label}-{step.digest}"

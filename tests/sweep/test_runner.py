@@ -43,3 +43,11 @@ def test_the_errors_of_trials_that_said_nothing_else():
         for one, error in [("a", None), ("b", RuntimeError("first\nlast")), ("c", OSError("full"))]
     ]
     assert errors_of(results, {"b": 3, "c": 0, "a": 5}) == [(3, "last"), (0, "OSError: full")]
+
+
+def test_no_name_leads_out_of_tune_s_folder(tmp_path):
+    store = Store(str(tmp_path))
+    for name in ("../../../x", "a/b", "..", "x" * 300, "\x00"):
+        folder = tune_run("0123456789abcdef", store, name, 0).name
+        assert "/" not in folder and folder.endswith("-01234567") and len(folder) <= 255
+    assert tune_run("0123456789abcdef", store, "ms marco", 0).name == "ms marco-01234567"

@@ -206,6 +206,17 @@ def test_values_of_other_data_are_not_gone_on_from(recipe, beir_folder, file, sa
     assert later.read() == ([winner] if same else [])
 
 
+def test_a_journal_lies_below_the_storage_whatever_the_recipe_is_called(recipe):
+    store = Store("/storage")
+    for name, folder in {
+        "tiny": "tiny",
+        "kd/tiny": "kd/tiny",
+        "../../../x": ".._.._.._x-",
+    }.items():
+        path = Journal.of(load(Experiment, recipe, [f"name={name}"]), store).path
+        assert path.startswith(f"search/{folder}") and ".." not in path.split("/")
+
+
 def test_the_journal_survives_half_a_file(recipe, tmp_path):
     _, journal = search_state(recipe, 3)
     journal.write(Draw(0, {"a": 1}, "pruned", 0.25, [0.5, 0.25]))

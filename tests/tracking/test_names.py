@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from raypipe.tracking.names import cells, key, metric_name, model_name, run_page
+from raypipe.tracking.names import (
+    cells,
+    experiment_folder,
+    file_name,
+    key,
+    metric_name,
+    model_name,
+    run_name,
+    run_page,
+)
 
 
 @pytest.mark.parametrize(
@@ -30,7 +39,9 @@ def test_metric_names(measure, metric):
     assert metric_name(measure) == metric
 
 
-@pytest.mark.parametrize("name", ["odd (", "a#b%c", "/abs", "../up", "a//b", "x[0]", ".", "é:b"])
+@pytest.mark.parametrize(
+    "name", ["odd (", "a#b%c", "/abs", "../up", "a//b", "x[0]", ".", "é:b", "\ud800"]
+)
 def test_any_name_becomes_legal(name):
     import mlflow.utils.validation as theirs
 
@@ -67,3 +78,30 @@ def test_a_recipes_name_can_be_registered(recipe, registered):
 )
 def test_the_page_of_a_run(server, page):
     assert run_page(server, "7", "abc") == page
+
+
+def test_a_long_name_keeps_its_measure_and_is_its_own():
+    first, second = (metric_name(f"{'x' * 300}{end}/nDCG@10") for end in "ab")
+    assert first.endswith("/nDCG_10") and len(first) <= 250 and first != second
+
+
+@pytest.mark.parametrize(
+    ("name", "folder"), [("tiny", "tiny"), ("ms marco: v1.5", "ms_marco__v1.5"), ("é", "é")]
+)
+def test_the_folder_of_an_experiment(name, folder):
+    assert experiment_folder(name) == folder
+
+
+@pytest.mark.parametrize("name", [".", "..", "../../x", "x" * 600, "a\x00b"])
+def test_every_experiment_has_one_folder_of_its_own(name):
+    folder = experiment_folder(name)
+    assert "/" not in folder and folder not in (".", "..") and len(folder.encode()) <= 255
+
+
+def test_files_and_titles_of_runs():
+    assert file_name("run.DL 2019.trec") == "run.DL 2019.trec"
+    odd = {file_name(f"run.{name}.trec") for name in ("a#b", "a?b", "a%b", "../..", "x" * 300)}
+    assert len(odd) == 5
+    for name in odd:
+        assert name.endswith(".trec") and not set("#?%/") & set(name) and len(name) <= 255
+    assert run_name("MiniLM / kd") == "MiniLM / kd" and len(run_name("x" * 600)) == 250

@@ -174,3 +174,13 @@ def test_a_run_whose_id_was_lost_is_found_on_the_server(deletable, client):
     recorder.start("job", "job", "job")
     assert recorder.drain() == (0, 0) and recorder.spool.runs == known
     assert len(client.search_runs([recorder.sender.server.experiment_id])) == 1
+
+
+def test_text_that_no_database_holds_costs_no_record(tracker, client):
+    half = "half \ud800"
+    run = tracker.start(half * 99, "trial", params={"path": half}, tags={"raypipe.row": half})
+    tracker.log_text(run, half, "run.a#b?%.trec")
+    stored = client.get_run(tracker.id(run))
+    assert stored.data.params["path"] == stored.data.tags["raypipe.row"] == "half ?"
+    (file,) = client.list_artifacts(tracker.id(run))
+    assert file.path.startswith("run.a_b__-") and file.path.endswith(".trec")

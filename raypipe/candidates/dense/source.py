@@ -21,6 +21,7 @@ from raypipe.inference.embeddings import Embeddings, Vectors
 from raypipe.inference.tokens import Tokens
 from raypipe.models.backbone import Backbone
 from raypipe.models.bi_encoder import BiEncoder
+from raypipe.names import Name
 from raypipe.records import CANDIDATES
 from raypipe.resources import Context
 from raypipe.storage.artifacts import Artifact, Attempt, Step
@@ -50,7 +51,7 @@ class Dense(DepthOptions, BiEncoder):
     type: Literal["dense"] = "dense"
     index: Index = ExactIndex()
     """exact compares everything; ivf and hnsw are approximate and need FAISS."""
-    name: str = Field("dense", min_length=1)
+    name: Name = "dense"
     """The source's name in tables."""
 
     @property

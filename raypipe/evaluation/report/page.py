@@ -18,6 +18,7 @@ from raypipe.evaluation.report.tables import (
     training,
 )
 from raypipe.evaluation.report.text import explanation
+from raypipe.names import printable
 
 _DRAWINGS: dict[str, Callable[[Report, SetFacts], Any]] = {
     "Effectiveness": plots.intervals,
@@ -46,6 +47,7 @@ def to_html(report: Report) -> str:
         loader=PackageLoader(__package__, "."),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=_on_a_page,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -61,6 +63,11 @@ def to_html(report: Report) -> str:
         links=_links(report),
         explanation=explanation(report),
     )
+
+
+def _on_a_page(value: Any) -> Any:
+    """Text without characters that a page does not show; drawings as they are."""
+    return printable(value) if type(value) is str else value
 
 
 def _section(report: Report, test_set: SetFacts) -> _Section:

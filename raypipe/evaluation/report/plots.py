@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import math
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from raypipe.evaluation.comparison import tested
 from raypipe.evaluation.report.contents import LABELS, Report, SetFacts, StageHistory
 from raypipe.evaluation.report.tables import MARK
 from raypipe.evaluation.results import Kind, Line
+from raypipe.names import plot_text
 
 COLOURS: dict[Kind, str] = {  # told apart by everyone (Okabe and Ito)
     "first_stage": "#7f7f7f",
@@ -24,6 +27,18 @@ _CYCLE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#00
 _STYLES = ("-", "--", ":", "-.")
 
 
+@contextlib.contextmanager
+def _no_tex() -> Iterator[None]:
+    """In the body, names are no TeX whatever the user's matplotlibrc says, and a character that a
+    font lacks is no warning: the page shows it."""
+    import matplotlib
+
+    with warnings.catch_warnings(), matplotlib.rc_context({"text.usetex": False}):
+        warnings.filterwarnings("ignore", "Glyph .* missing from")
+        yield
+
+
+@_no_tex()
 def png(figure: Any) -> bytes:
     """The figure at 150 dots per inch."""
     out = io.BytesIO()
@@ -31,6 +46,7 @@ def png(figure: Any) -> bytes:
     return out.getvalue()
 
 
+@_no_tex()
 def svg(figure: Any) -> str:
     """The figure as an element for an HTML page, with its text as text."""
     import matplotlib
@@ -42,6 +58,7 @@ def svg(figure: Any) -> str:
     return text[text.index("<svg") :]
 
 
+@_no_tex()
 def intervals(report: Report, test_set: SetFacts) -> Any:
     """Means with their intervals for the first two measures, best row of the first on top.
 
@@ -54,13 +71,15 @@ def intervals(report: Report, test_set: SetFacts) -> Any:
     axes = figure.subplots(1, len(measures), sharey=True, squeeze=False)[0]
     for axis, measure in zip(axes, measures, strict=True):
         _dots(axis, lines, measure, report)
-    names = [line.row.name for line in lines]
-    names = [f"{name} {MARK}" if name == report.reference else name for name in names]
-    axes[0].set_yticks(range(len(lines)), names)
+    names = [plot_text(line.row.name) for line in lines]
+    marks = [f" {MARK}" if line.row.name == report.reference else "" for line in lines]
+    axes[0].set_yticks(range(len(lines)), map("".join, zip(names, marks, strict=True)))
     kinds = [kind for kind in COLOURS if any(line.row.kind == kind for line in lines)]
-    marks = [_mark(axes[0], kind) for kind in kinds]
-    if marks:
-        figure.legend(handles=marks, loc="outside lower center", ncols=len(marks), frameon=False)
+    handles = [_mark(axes[0], kind) for kind in kinds]
+    if handles:
+        figure.legend(
+            handles=handles, loc="outside lower center", ncols=len(handles), frameon=False
+        )
     return figure
 
 
@@ -95,6 +114,7 @@ def pareto(points: Sequence[tuple[float, float]]) -> list[int]:
     return front
 
 
+@_no_tex()
 def cost(report: Report, test_set: SetFacts) -> Any | None:
     """Effectiveness against training time, with the Pareto front; None if nothing was trained.
 
@@ -113,14 +133,15 @@ def cost(report: Report, test_set: SetFacts) -> Any | None:
     for number, (line, (x, y)) in enumerate(zip(priced, points, strict=True)):
         axis.plot([x], [y], "o", color=COLOURS[line.row.kind], markersize=6)
         beside = (6, 4 if number % 2 else -9)  # rows of one length stand above each other
-        axis.annotate(line.row.name, (x, y), xytext=beside, textcoords="offset points", fontsize=8)
+        name = plot_text(line.row.name)
+        axis.annotate(name, (x, y), xytext=beside, textcoords="offset points", fontsize=8)
     front = [points[i] for i in pareto(points)]
     axis.step(*zip(*front, strict=True), where="post", color="#d55e00", linewidth=1, alpha=0.8)
     for line in lines:
         if not line.row.seconds:
             axis.axhline(line.means[measure], color=COLOURS[line.row.kind], linestyle=":")
             axis.annotate(
-                line.row.name,
+                plot_text(line.row.name),
                 (1, line.means[measure]),
                 xycoords=("axes fraction", "data"),
                 ha="right",
@@ -139,6 +160,7 @@ def cost(report: Report, test_set: SetFacts) -> Any | None:
     return figure
 
 
+@_no_tex()
 def curves(report: Report) -> Any | None:
     """Loss and validation of every stage; None where nothing was reported.
 
@@ -163,25 +185,30 @@ def curves(report: Report) -> Any | None:
                 _draw(axes[0][column], _smooth(history, "loss"), label, look)
                 for name in names:
                     _draw(axes[1][column], list(history.series.get(name, ())), label, look, "o")
-        axes[0][column].set_title(stage, fontsize=10)
+        axes[0][column].set_title(plot_text(stage), fontsize=10)
         axes[0][column].set_ylabel("training loss")
         axes[1][column].set_ylabel(f"validation {names[0].removeprefix('val/')}")
         axes[1][column].set_xlabel("step")
         for axis in (axes[0][column], axes[1][column]):
             axis.grid(alpha=0.25)
             axis.spines[["top", "right"]].set_visible(False)
-    handles, labels = [], []
-    for axis in axes.flat:
-        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
-            if label not in labels:
-                handles.append(handle)
-                labels.append(label)
-    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=8)
+    _legend(figure, axes.flat)
     return figure
 
 
+def _legend(figure: Any, axes: Any) -> None:
+    """One entry for each label and colour: long names may look alike."""
+    handles: dict[tuple[str, str], Any] = {}
+    for axis in axes:
+        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
+            handles.setdefault((label, handle.get_color()), handle)
+    labels = [label for label, _ in handles]
+    look = {"loc": "outside lower center", "ncols": 3, "frameon": False, "fontsize": 8}
+    figure.legend(list(handles.values()), labels, **look)
+
+
 def _histories(report: Report, stage: str) -> dict[int, tuple[str, list[StageHistory]]]:
-    """Number of the first row -> (names of all rows, their histories), once per training.
+    """Number of the first row -> (names of all rows as drawn, their histories), per training.
 
     Rows that share a trained stage have equal histories.
     """
@@ -192,9 +219,9 @@ def _histories(report: Report, stage: str) -> dict[int, tuple[str, list[StageHis
             continue
         twin = next((n for n, (_, other) in trainings.items() if other == histories), None)
         if twin is None:
-            trainings[number] = (row, histories)
+            trainings[number] = (plot_text(row), histories)
         else:
-            trainings[twin] = (f"{trainings[twin][0]}; {row}", histories)
+            trainings[twin] = (f"{trainings[twin][0]}; {plot_text(row)}", histories)
     return trainings
 
 
@@ -216,6 +243,7 @@ def _smooth(history: StageHistory, name: str, most: int = 60) -> list[tuple[floa
     ]
 
 
+@_no_tex()
 def differences(report: Report, test_set: SetFacts) -> Any | None:
     """Per-query differences to the reference, sorted, one panel per row; None without tests."""
     measure = next((m for m in test_set.measures if tested(m)), None)
@@ -234,7 +262,7 @@ def differences(report: Report, test_set: SetFacts) -> Any | None:
         tints = ["#0072b2" if v > 0 else "#d55e00" for v in values]
         axis.bar(range(len(values)), values, width=1.0, color=tints)
         won, lost = sum(v > 0 for v in values), sum(v < 0 for v in values)
-        axis.set_title(f"{name}\n{won} better, {lost} worse", fontsize=8)
+        axis.set_title(f"{plot_text(name)}\n{won} better, {lost} worse", fontsize=8)
         axis.axhline(0, color="black", linewidth=0.6)
         axis.set_xticks([])
         axis.spines[["top", "right", "bottom"]].set_visible(False)
@@ -244,6 +272,7 @@ def differences(report: Report, test_set: SetFacts) -> Any | None:
     return figure
 
 
+@_no_tex()
 def searched(report: Report) -> Any:
     """Validation value of every trial of a search, and the best so far."""
     figure = _figure(7.2, 3.4)

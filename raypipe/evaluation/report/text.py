@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
 
 from raypipe.evaluation.report.contents import Report
 from raypipe.evaluation.report.tables import (
     MARK,
+    NO_VALUE,
     Table,
     against_reference,
     effectiveness,
@@ -15,28 +18,33 @@ from raypipe.evaluation.report.tables import (
     searched,
     training,
 )
+from raypipe.names import markdown_cell, markdown_text, rich_text
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.text import Text
+
+
+_INTERVAL = re.compile(rf"(.*) (\[[-.\d{NO_VALUE}]+, [-.\d{NO_VALUE}]+\])")
 
 
 def to_markdown(report: Report) -> str:
     """The whole report as Markdown."""
-    parts = [f"# {report.name}"]
+    parts = [f"# {markdown_text(report.name)}"]
     if (table := overview(report)) is not None:
         parts += ["## All test sets", _markdown(table)]
     for test_set in report.sets:
         head, *facts = test_set.title
-        parts += [f"## {head}", "\n".join(f"- {fact}" for fact in facts)]
+        parts += [f"## {markdown_text(head)}", _listed(facts)]
         parts += [_markdown(effectiveness(report, test_set))]
         if (tests := against_reference(report, test_set)) is not None:
-            parts += [f"Against {report.reference}:", _markdown(tests)]
-        parts += [f"Published: {source}" for source in test_set.sources]
+            parts += [f"Against {markdown_text(str(report.reference))}:", _markdown(tests)]
+        parts += [f"Published: {markdown_text(source)}" for source in test_set.sources]
     if (trials := searched(report)) is not None:
         parts += ["## Trials", _markdown(trials)]
     if (trained := training(report)) is not None:
         parts += ["## Training", _markdown(trained)]
-    parts += ["\n".join(f"- {text}" for text in [*_failures(report), *report.notes])]
+    parts += [_listed([*_failures(report), *report.notes])]
     parts += ["\n".join(explanation(report))]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -44,17 +52,17 @@ def to_markdown(report: Report) -> str:
 def print_report(report: Report, console: Console | None = None) -> None:
     """Print the report in the terminal; of the tests only those of each set's first measure."""
     from rich.console import Console
-    from rich.text import Text
 
     # a log file has no width of its own; 80 columns would fold every cell
     console = console or Console(width=None if sys.stdout.isatty() else 150)
     for test_set in report.sets:
         for text in test_set.title:
-            console.print(Text(text))
+            console.print(rich_text(text))
         console.print()
         _print(console, effectiveness(report, test_set))
         if (tests := against_reference(report, test_set, test_set.measures[:1])) is not None:
-            console.print(Text(f"\nagainst {report.reference}"))
+            console.print()
+            console.print(rich_text(f"against {report.reference}"))
             _print(console, tests)
         console.print()
     tables = {
@@ -64,12 +72,12 @@ def print_report(report: Report, console: Console | None = None) -> None:
     }
     for title, table in tables.items():
         if table is not None:
-            console.print(Text(title))
+            console.print(rich_text(title))
             _print(console, table)
             console.print()
     for text in [*_failures(report), *report.notes]:
-        console.print(Text(text))
-    console.print(Text(" ".join(explanation(report)), style="dim"))
+        console.print(rich_text(text))
+    console.print(rich_text(" ".join(explanation(report)), "dim"))
 
 
 def explanation(report: Report) -> list[str]:
@@ -99,26 +107,33 @@ def explanation(report: Report) -> list[str]:
 
 def _markdown(table: Table) -> str:
     ruler = [" --- " if i < table.left else " ---: " for i in range(len(table.heads))]
-    rows = ["| " + " | ".join(map(_escaped, row)) + " |" for row in [table.heads, *table.body]]
+    rows = ["| " + " | ".join(map(markdown_cell, row)) + " |" for row in [table.heads, *table.body]]
     return "\n".join([rows[0], "|" + "|".join(ruler) + "|", *rows[1:]])
 
 
 def _print(console: Console, table: Table) -> None:
     from rich.table import Table as Drawn
-    from rich.text import Text
 
     drawn = Drawn(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
     for i, head in enumerate(table.heads):
-        drawn.add_column(head, justify="left" if i < table.left else "right", overflow="fold")
+        justify: Literal["left", "right"] = "left" if i < table.left else "right"
+        drawn.add_column(rich_text(head), justify=justify, overflow="fold")
     for i, row in enumerate(table.body):
         style = "bold" if i == table.bold else ""
-        drawn.add_row(*(Text(cell.replace(" [", "\n[", 1), style=style) for cell in row))
+        drawn.add_row(*(_drawn(cell, style) for cell in row))
     console.print(drawn)
+
+
+def _drawn(cell: str, style: str) -> Text:
+    """The cell, its interval on a line of its own."""
+    interval = _INTERVAL.fullmatch(cell)
+    lines = interval.groups() if interval else (cell,)
+    return rich_text("", style).append("\n").join(rich_text(line, style) for line in lines)
+
+
+def _listed(sentences: Sequence[str]) -> str:
+    return "\n".join(f"- {markdown_text(sentence)}" for sentence in sentences)
 
 
 def _failures(report: Report) -> list[str]:
     return [f"FAILED {row.name}: {row.error}" for row in report.failed]
-
-
-def _escaped(cell: str) -> str:
-    return " ".join(cell.split()).replace("|", "\\|")

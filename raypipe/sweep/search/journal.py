@@ -11,6 +11,7 @@ from typing import Any, Literal
 import pyarrow.fs as pafs
 
 from raypipe.config import digest
+from raypipe.names import path_below
 from raypipe.recipe.experiment import Experiment
 from raypipe.recipe.space import Sweep
 from raypipe.recipe.trials import representatives
@@ -53,7 +54,7 @@ class Journal:
         sweep = experiment.sweep.replace(search=search, retries=Sweep().retries)
         trained = {trial.experiment.trained().digest for trial in representatives(experiment)}
         key = digest([experiment.replace(sweep=sweep), sorted(trained)])
-        return cls(store, f"search/{experiment.name}-{key}")
+        return cls(store, f"search/{path_below(experiment.name, f'-{key}')}")
 
     def write(self, draw: Draw) -> None:
         """Replace the draw's file."""
