@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import types
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ def two_labels(tmp_path_factory, tiny_backbone) -> Path:
     with torch.random.fork_rng():
         model = AutoModelForSequenceClassification.from_pretrained(tiny_backbone, num_labels=2)
     model.save_pretrained(folder)
+    shutil.copy(tiny_backbone / "tokenizer.json", folder)
     return folder
 
 
@@ -77,7 +79,8 @@ def test_a_hub_model(hub, tiny_backbone, scorer):
 
 
 def test_a_hub_model_without_a_config(hub, tmp_path):
-    (tmp_path / "model.safetensors").touch()
+    for name in ("model.safetensors", "tokenizer.json"):
+        (tmp_path / name).touch()
     hub(tmp_path)
     with pytest.raises(ConfigError, match=r"gave no config\.json \(FileNotFoundError\)"):
         CrossEncoderTeacher(backbone="some/vectors").check()
