@@ -100,8 +100,8 @@ def test_the_lease_of_a_dead_holder_ends(monkeypatch):
 class Local(Claims):
     """Claims whose registry lives in this process."""
 
-    def __init__(self, registry: Registry, said: list[str]) -> None:
-        super().__init__(said.append, lease=0.2)
+    def __init__(self, registry: Registry, said: list[str], lease: float = 0.2) -> None:
+        super().__init__(said.append, lease)
         self.registry = registry
 
     def _call(self, verb, *args):
@@ -110,7 +110,7 @@ class Local(Claims):
 
 def test_a_waiter_goes_on_when_the_artifact_stands():
     registry, said = Registry(), []
-    with Local(registry, [])("a", lambda: False):
+    with Local(registry, [], lease=60)("a", lambda: False):  # a busy machine renews late
         with Local(registry, said)("a", lambda: len(said) == 1):
             assert said == ["waiting for another job that makes a"]
         assert not registry.claim("a", "third", 1)  # the holder still has it
