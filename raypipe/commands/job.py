@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -116,6 +116,8 @@ class StudyJob:
     def run(self) -> Result:
         """From mining to the published report."""
         study, first, builder = self.study, self.study.first, self.builder
+        if builder.context is not None:
+            builder.context = replace(builder.context, job=self.run_id)
         roles, missing = available(first, builder)
         self.note([*missing_notes(first, missing), *study.shown_once()])
         # early, so that a bad teacher is known before it scores all training lists, which costs

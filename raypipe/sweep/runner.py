@@ -90,7 +90,7 @@ class Runner:
         context: Context = self.builder.context
         share = max(int(ray.cluster_resources().get("CPU", 1) / slots), 1)
         inner = context.resources.replace(actors=context.resources.actors or share)
-        return dataclasses.replace(context, resources=inner, progress_bars=False, job=self.parent)
+        return dataclasses.replace(context, resources=inner, progress_bars=False)
 
     def _tune(self, trials: Sequence[Trial], waiting: list[int], work: Work) -> dict[str, str]:
         """Run the trials at these positions through Tune; errors by name."""

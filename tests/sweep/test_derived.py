@@ -90,7 +90,7 @@ def test_a_sweep_with_derived_rows_and_its_export(swept_recipe, unprobed, tmp_pa
     export(trial, Builder(experiment.store()), folder)
     card = (folder / "README.md").read_text()
     assert card.startswith("---\n") and "sentence-transformers" in card
-    assert f"{seeds.seed_means['nDCG@10'][0]:.3f}"[1:] in card
+    assert f"{seeds.seed_means['nDCG@10'][0]:.4f}" in card
     assert not (folder / "trainer.json").exists()
     config = json.loads((folder / "config.json").read_text())
     assert config["architectures"] == ["BertForSequenceClassification"]
