@@ -337,6 +337,10 @@ def test_groups_depend_on_candidates_sampling_and_teacher(plain):
             "evaluation.sets.a/b: expected a name without '/'",
         ),
         (
+            'evaluation.sets={"a\\u200b": {queries: {dataset: pydoc}}}',
+            "evaluation.sets.a\ufffd: expected visible characters on one line, found U+200B (ZERO",
+        ),
+        (
             'data.test.dataset="beir:/x\\0"',
             "data.test.dataset: expected text of whole characters, found U+0000 as character 8",
         ),

@@ -22,9 +22,18 @@ from raypipe.tracking.stored_runs import TrackingStore
 
 SEEDS = row("cl", "trained", 0.2, (1, 2, 3), spread=0.07)
 DIED = "WorkerCrashedError: the process died"
+LONG = "kd / " * 100
+"""A name of which MLflow shows two ends."""
 JOBS = {
     "resumed": report("resumed", BASE, SEEDS),
-    "died": report("died", BASE, SEEDS, failed("kd / seed 2", 2, DIED), failed("kd", 1, DIED)),
+    "died": report(
+        "died",
+        BASE,
+        SEEDS,
+        failed("kd / seed 2", 2, DIED),
+        failed("kd", 1, DIED),
+        failed(LONG, 1, DIED),
+    ),
     "selected": report("selected", BASE, SEEDS),
     "tried again": report("tried again", BASE, replace(SEEDS, reused=False)),
     "killed": report("killed", BASE, SEEDS),
@@ -44,8 +53,9 @@ def store(tmp_path_factory) -> TrackingStore:
         job = track(recorder, one, **given.get(name, {}))
         if name == "died":
             track_run(recorder, job, "kd / seed 2", status=None)
-            written = row("kd", "trained", 0.3, (1,))  # it died after its last word
-            track_run(recorder, job, "kd", written, {SEED_TAG: 1}, status=None)
+            for dead in ("kd", LONG):
+                written = row(dead, "trained", 0.3, (1,))  # it died after its last word
+                track_run(recorder, job, dead, written, {SEED_TAG: 1}, status=None)
         if name in ("selected", "killed"):
             for phase in ("select", "search"):
                 tags = {PHASE_TAG: phase, SEED_TAG: 1, ERROR_TAG: DIED}
@@ -85,7 +95,7 @@ def test_seeds_stand_in_order_whichever_was_logged_first(store):
 
 def test_a_trial_whose_process_died_is_a_failed_row(store):
     found = {row.name: row for row in read(store, "died").rows}
-    assert list(found) == ["BM25", "cl", "kd / seed 2", "kd"]
+    assert list(found) == ["BM25", "cl", "kd / seed 2", "kd", LONG]
     assert found["kd / seed 2"].error == found["kd"].error == DIED
     assert (found["kd / seed 2"].seeds, found["kd"].seeds) == ((2,), (1,))
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from raypipe.tracking.client import default_uri, resolved
+from raypipe.tracking.names import experiment_folder
 from raypipe.tracking.recorder import Recorder
 
 DEAD = "http://127.0.0.1:9"
@@ -184,3 +185,12 @@ def test_text_that_no_database_holds_costs_no_record(tracker, client):
     assert stored.data.params["path"] == stored.data.tags["raypipe.row"] == "half ?"
     (file,) = client.list_artifacts(tracker.id(run))
     assert file.path.startswith("run.a_b__-") and file.path.endswith(".trec")
+
+
+def test_the_files_of_an_experiment_lie_beside_those_of_others(tracker, client):
+    recorder = Recorder(tracker.uri, "..")
+    recorder.start("run-of-dots", "job", "job")
+    assert recorder.drain() == (0, 0)
+    recorder.close()
+    folder = client.get_experiment_by_name("..").artifact_location
+    assert folder.endswith(f"/mlartifacts/{experiment_folder('..')}") and "/.." not in folder

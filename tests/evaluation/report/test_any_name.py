@@ -79,6 +79,7 @@ class Page(html.parser.HTMLParser):
 def test_a_page_shows_any_name_as_text():
     name = "_$x{ $a$ </svg>]]>&amp;\ud800\x00\x1b[31m\n# b"
     text = to_html(named_report(name))
+    assert not set("\x00\x1b\ud800") & set(text)
     assert {tag: Page(text).tags.count(tag) for tag in ("h1", "h2", "b", "svg", "script")} == {
         **{"h1": 1, "h2": 7, "b": 0, "svg": 8, "script": 1}
     }
