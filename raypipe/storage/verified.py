@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow.fs as pafs
 
 from raypipe.config import digest
-from raypipe.storage.files import home, sha256
+from raypipe.storage.files import home, make_folder, sha256
 from raypipe.storage.root import StorageRoot
 
 
@@ -44,8 +44,8 @@ def remember(root: StorageRoot, base: str, manifest: Mapping[str, Any]) -> None:
     if root.is_local:
         with contextlib.suppress(OSError):  # a home that cannot be written only costs time
             memo = _memo(base, manifest)
-            memo.parent.mkdir(parents=True, exist_ok=True)
-            memo.touch()
+            make_folder(memo.parent)
+            memo.touch(0o600)
 
 
 def _memo(base: str, manifest: Mapping[str, Any]) -> Path:
