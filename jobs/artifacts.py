@@ -7,13 +7,11 @@ python jobs/artifacts.py prune --keep jobs/recipes/pydoc.yaml
 
 from __future__ import annotations
 
-import contextlib
-import sys
-from collections.abc import Iterator
 from typing import Annotated
 
 import typer
 
+from raypipe.commands.command_line import errors
 from raypipe.progress import any_character
 
 Storage = Annotated[
@@ -21,24 +19,6 @@ Storage = Annotated[
     typer.Option(help="directory or URI of the artifacts [default: $RAYPIPE_HOME/storage]"),
 ]
 ARTIFACT = "its path, name-digest, address, or the first digits of its digest"
-
-
-@contextlib.contextmanager
-def errors() -> Iterator[None]:
-    """A wrong input ends the command with one line and code 2."""
-    from raypipe.config import ConfigError
-    from raypipe.storage.faults import of_the_storage
-
-    try:
-        yield
-    except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise typer.Exit(2) from None
-    except Exception as error:
-        if (sentence := of_the_storage(error)) is None:
-            raise
-        print(f"error: {sentence}", file=sys.stderr)
-        raise typer.Exit(1) from None
 
 
 def _print(line: str) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -75,6 +76,24 @@ def main(
     app()
 
 
+@contextlib.contextmanager
+def errors() -> Iterator[None]:
+    """A wrong input ends the command with one line and code 2, a disk or bucket with code 1."""
+    from raypipe.config import ConfigError
+    from raypipe.storage.faults import of_the_storage
+
+    try:
+        yield
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise typer.Exit(2) from None
+    except Exception as error:
+        if (sentence := of_the_storage(error)) is None:
+            raise
+        print(f"error: {sentence}", file=sys.stderr)
+        raise typer.Exit(1) from None
+
+
 def _run(
     work: Callable[[Any, bool], Any],
     recipe: Path,
@@ -87,9 +106,8 @@ def _run(
     from raypipe.config import ConfigError, to_yaml
     from raypipe.recipe.experiment import Experiment
     from raypipe.recipe.reading import load
-    from raypipe.storage.faults import of_the_storage
 
-    try:
+    with errors():
         if summary is not None and not summary.absolute().parent.is_dir():
             raise ConfigError(
                 f"--summary {summary}: no directory {summary.absolute().parent}; make it first"
@@ -104,14 +122,6 @@ def _run(
         if target is not None and result is not None and not result.failed:
             export, folder = target
             export(experiment, folder)
-    except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise typer.Exit(2) from None
-    except Exception as error:
-        if (sentence := of_the_storage(error)) is None:
-            raise
-        print(f"error: {sentence}", file=sys.stderr)
-        raise typer.Exit(1) from None
     if result is None:
         return
     if summary is not None:

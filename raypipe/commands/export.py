@@ -26,10 +26,10 @@ def export(trial: Trial, builder: Builder, folder: Path) -> None:
     """Copy the checkpoint, without trainer state, and write its card."""
     plan = Plan.of([trial])
     folder.mkdir(parents=True, exist_ok=True)
-    for path in builder.get(plan.last(trial)).local().iterdir():
-        left_out = path.name in _TRAINER_STATE or path.name.startswith(".")
-        if path.is_file() and not left_out:
-            shutil.copy(path, folder / path.name)
+    checkpoint = builder.get(plan.last(trial))
+    for name in checkpoint.files:
+        if "/" not in name and name not in _TRAINER_STATE:
+            shutil.copy(checkpoint.local() / name, folder / name)
     card_of(trial, plan, builder).save(folder / "README.md")
 
 

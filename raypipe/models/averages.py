@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -71,16 +70,14 @@ class AveragedWeights(Step):
         folders = [member.local() for member in members]
         config = _same_config(folders)
         for name in _same_tokenizer(members, folders):
-            with attempt.open(name) as sink:
-                sink.write((folders[0] / name).read_bytes())
+            attempt.put_file(folders[0] / name, name)
         with ExitStack() as stack:
             weights = [MemberTensors(folder, stack) for folder in folders]
             layout = same_layout(weights)
             spread = _Spread()
             scratch = Path(stack.enter_context(TemporaryDirectory()))
             path = write_tensors(scratch, _means(weights, sorted(layout), spread))
-            with attempt.open(_WEIGHTS) as sink, path.open("rb") as source:
-                shutil.copyfileobj(source, sink, 1 << 20)
+            attempt.put_file(path, _WEIGHTS)
         with attempt.open("config.json") as sink:
             sink.write(json.dumps(config, indent=2).encode())
         return {

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import shutil
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -213,10 +212,7 @@ class Backbone(Step):
         names = self.naming.spec.get("files") or _names(folder, self.source)
         self._check_sound(folder, names)
         for name in names:
-            if "/" in name:
-                attempt.store.fs.create_dir(f"{attempt.base}/{Path(name).parent}", recursive=True)
-            with attempt.open(name) as sink, (folder / name).open("rb") as source:
-                shutil.copyfileobj(source, sink, 1 << 20)
+            attempt.put_file(folder / name, name)
         return {"source": self.source}
 
     def _fetched(self) -> Path:

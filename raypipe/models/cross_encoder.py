@@ -20,6 +20,7 @@ from raypipe.config import Config
 from raypipe.models.backbone import Backbone
 from raypipe.models.checks import check_layers, check_length
 from raypipe.models.weights import keep_layers, read_classifier, sequence_config
+from raypipe.storage.attempts import is_note
 
 ATTENTION_DROPOUT = ("attention_probs_dropout_prob", "attention_dropout")
 HIDDEN_DROPOUT = (
@@ -161,8 +162,8 @@ def save(model: nn.Module, folder: Path, backbone_folder: Path, max_length: int)
     for path in backbone_folder.glob("*"):
         is_model = path.suffix == ".safetensors" or path.name.endswith("index.json")
         known = {"config.json", "modules.json", "README.md", "config_sentence_transformers.json"}
-        hidden = path.name.startswith(".")  # notes of the artifact's writer
-        if path.is_file() and not is_model and not hidden and path.name not in known:
+        left_out = is_model or is_note(path.name) or path.name in known
+        if path.is_file() and not left_out:
             if path.name.startswith("sentence_") or path.name == "data_config.json":
                 continue  # a bi-encoder's own settings would mislead who opens this directory
             shutil.copy(path, folder / path.name)

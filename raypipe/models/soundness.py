@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from raypipe.config import ConfigError
-from raypipe.storage.files import file_checksum, home
+from raypipe.storage.files import file_checksum, home, note_once
 
 _POINTER = b"version https://git-lfs"
 _EMBEDDING = re.compile(r"(word_embeddings|embed_tokens|tok_embeddings|wte|shared)\.weight$")
@@ -248,6 +248,4 @@ def _check_finite(path: Path, where: str) -> None:
             f"{', '.join(wrong[:_SHOWN])}{more}; the training that wrote it has diverged, give "
             "another checkpoint"
         )
-    with contextlib.suppress(OSError):  # a home that cannot be written only costs time
-        memo.parent.mkdir(parents=True, exist_ok=True)
-        memo.touch()
+    note_once(memo)

@@ -157,7 +157,7 @@ class Stage(Step):
         self.check(groups, context.micro_batch_tokens(), use_gpu=use_gpu)
         from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 
-        attempt.resume(lambda name, stream: False)  # an error leaves the checkpoints
+        attempt.resumable = True  # an error leaves the checkpoints
         checkpoints = self.checkpoints(attempt)
         _trainer_class()(
             _train,

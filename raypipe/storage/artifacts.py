@@ -35,6 +35,7 @@ from raypipe.storage.manifest import (
     MANIFEST,
     artifact_path,
     as_bytes,
+    content_of,
     parsed,
     unreadable,
     versions,
@@ -212,12 +213,11 @@ class Store(StorageRoot):
         """As `find`; and the manifest's content, which a repair replaces. None: no manifest."""
         path = f"{self.root}/{step.path}"
         try:
-            with self.fs.open_input_stream(f"{path}/{MANIFEST}") as stream:
-                content: bytes = stream.read()
-        except (FileNotFoundError, NotADirectoryError):
-            return None, None
+            content = content_of(self, step.path)
         except OSError as error:
             raise unreadable(f"{self.shown_path(step.path)}/{MANIFEST}", error) from None
+        if content is None:
+            return None, None
         try:
             manifest = parsed(content, step.path)
         except ConfigError:
@@ -240,11 +240,10 @@ class Store(StorageRoot):
 
     def manifest(self, step: Step) -> dict[str, Any] | None:
         """What was committed, whatever became of its files; None if nothing that can be read."""
-        try:
-            with self.fs.open_input_stream(f"{self.root}/{step.path}/{MANIFEST}") as stream:
-                return parsed(stream.read(), step.path)
-        except (OSError, ValueError):
-            return None
+        with contextlib.suppress(OSError, ValueError):
+            if (content := content_of(self, step.path)) is not None:
+                return parsed(content, step.path)
+        return None
 
     @contextlib.contextmanager
     def attempt(self, step: Step, inputs: Mapping[str, Artifact]) -> Iterator[Attempt]:
@@ -285,9 +284,10 @@ class Attempt(ResumableFolder):
 
     def comes_first(self) -> bool:
         """Whether no other living writer of this artifact began before this one."""
-        others = self.others()
+        if not (others := self.others()):
+            return True
         alive = [state for state in states(self.store, [self.base, *others]) if state.alive]
-        return not others or not alive or alive[0].folder == self.base
+        return not alive or alive[0].folder == self.base
 
     def commit(self, counts: Mapping[str, Any], used: Mapping[str, Any] | None = None) -> Artifact:
         """Create the manifest; if another attempt's stands, return that artifact instead.

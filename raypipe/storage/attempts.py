@@ -77,13 +77,10 @@ class AttemptFolder:
 
     def put_directory(self, folder: Path) -> None:
         """Copy every file of a local directory into the attempt, but notes of another writer."""
-        local = pafs.LocalFileSystem()
         for path in sorted(folder.rglob("*")):
             name = path.relative_to(folder).as_posix()
             if path.is_file() and not is_note(name):
-                target = f"{self.base}/{name}"
-                self.store.fs.create_dir(target.rpartition("/")[0], recursive=True)
-                pafs.copy_files(str(path), target, local, self.store.fs)
+                self.put_file(path, name)
 
     def link(self, path: str, name: str) -> None:
         """Add a file of the storage under this name, by a hard link or a copy."""
@@ -94,8 +91,15 @@ class AttemptFolder:
         with contextlib.suppress(OSError):  # a file system without links gets a copy
             Path(target).hardlink_to(path)
             return
-        with self.open(name) as sink, open(path, "rb") as source:
-            shutil.copyfileobj(source, sink)
+        self.put_file(Path(path), name)
+
+    def put_file(self, path: Path, name: str) -> None:
+        """Copy a file of this machine into the attempt, under a name that may hold folders."""
+        if "/" in name:
+            folder = f"{self.base}/{name}".rpartition("/")[0]
+            self.store.fs.create_dir(folder, recursive=True)
+        with self.open(name) as sink, path.open("rb") as source:
+            shutil.copyfileobj(source, sink, 1 << 20)
 
     def checksums(self) -> dict[str, dict[str, Any]]:
         """By file name: `size` in bytes and `sha256`; notes and unfinished files are left out.

@@ -81,10 +81,10 @@ class Builder:
     def _awaited(self, step: Step) -> Artifact | None:
         """The artifact, when another job has made it; None when no other job is making it."""
         wait, waiting = _FIRST_WAIT_S, False
-        while (standing := self.find(step)) is None:
-            writers = self.store.writers(step)
-            if not writers:
-                return self.find(step)
+        while True:
+            writers = self.store.writers(step)  # before `find`: one may commit between the two
+            if (standing := self.find(step)) is not None or not writers:
+                return standing
             if not waiting:
                 who = writers[0].writer or "a job of raypipe 0.1"
                 self.announce(
@@ -94,7 +94,6 @@ class Builder:
             waiting = True
             time.sleep(wait)
             wait = min(2 * wait, _LONGEST_WAIT_S)
-        return standing
 
     def _used(self, step: Step) -> dict[str, Any]:
         """What the manifest says of the resources, and of a claim that another job took."""

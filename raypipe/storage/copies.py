@@ -14,7 +14,7 @@ from typing import IO, Any
 import pyarrow.fs as pafs
 
 from raypipe.config import ConfigError
-from raypipe.storage.files import sha256
+from raypipe.storage.files import sha256, signature
 
 
 class CopyError(ConfigError, OSError):
@@ -178,12 +178,11 @@ def remember(copy: Copy, remote: RemoteFolder) -> None:
 
 
 def _traits(path: Path) -> list[int] | None:
-    """What changes when a file does; None without a file."""
+    """What changes when a file does, as JSON has it; None without a file."""
     try:
-        stat = path.stat()
+        return list(signature(path))
     except OSError:
         return None
-    return [stat.st_size, stat.st_ino, stat.st_mtime_ns, stat.st_ctime_ns]
 
 
 def _remembered(copy: Copy) -> dict[str, Any]:

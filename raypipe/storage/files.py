@@ -105,6 +105,13 @@ def known_file(path: Path) -> KnownFile:
     return KnownFile(path, known_as, checksum)
 
 
+def note_once(memo: Path) -> None:
+    """Leave an empty file that says a check was made; without one it is made again."""
+    with contextlib.suppress(OSError):  # a home that cannot be written only costs time
+        memo.parent.mkdir(parents=True, exist_ok=True)
+        memo.touch()
+
+
 def signature(path: Path) -> Signature:
     """What tells a file's content from its earlier ones without reading it."""
     stat = path.stat()

@@ -17,7 +17,7 @@ from raypipe.config import ConfigError, nearest
 from raypipe.storage.artifacts import Artifact, Store
 from raypipe.storage.attempts import ATTEMPT
 from raypipe.storage.files import sha256, without_secrets
-from raypipe.storage.manifest import MANIFEST, parsed
+from raypipe.storage.manifest import MANIFEST, content_of, parsed
 
 TUNE = ".tune"
 """The folder below the storage where Ray Tune keeps its own files, in a folder per job."""
@@ -89,13 +89,10 @@ class Place:
         if not self.has_manifest:
             return
         try:
-            with self.store.fs.open_input_stream(
-                f"{self.store.root}/{self.path}/{MANIFEST}"
-            ) as stream:
-                manifest = parsed(stream.read(), self.path)
-            self.artifact = Artifact(self.store, self.path, manifest)
-        except FileNotFoundError:  # removed since the listing
-            self.has_manifest = False
+            if (content := content_of(self.store, self.path)) is None:  # removed since the listing
+                self.has_manifest = False
+            else:
+                self.artifact = Artifact(self.store, self.path, parsed(content, self.path))
         except (OSError, ValueError) as error:
             self.problem = without_secrets(str(error))
 

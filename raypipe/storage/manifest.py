@@ -11,6 +11,7 @@ from typing import Any
 
 from raypipe.config import ConfigError
 from raypipe.names import path_below
+from raypipe.storage.root import StorageRoot
 
 MANIFEST = "manifest.json"
 FORMAT = 1
@@ -35,6 +36,20 @@ _VERSIONED = (
 def artifact_path(kind: str, name: str, digest: str) -> str:
     """An artifact's path below the storage root, whatever its step is called."""
     return f"{kind}/{path_below(name, f'-{digest}')}"
+
+
+def content_of(root: StorageRoot, path: str) -> bytes | None:
+    """The manifest's bytes below an artifact's path; None without a manifest.
+
+    Raises:
+        OSError: it is there and cannot be read.
+    """
+    try:
+        with root.fs.open_input_stream(f"{root.root}/{path}/{MANIFEST}") as stream:
+            content: bytes = stream.read()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return content
 
 
 def parsed(text: bytes, path: str) -> dict[str, Any]:

@@ -22,7 +22,7 @@ class ResumableFolder(AttemptFolder):
     inputs: Mapping[str, Any]
     """By name, the artifacts that are read."""
     resumable: bool = False
-    """Set by `resume`: an error leaves the files for the next attempt."""
+    """Whether an error leaves the files for the next attempt; `resume` sets it."""
     expected: set[str] = field(default_factory=set)
     """Names of files without which the attempt cannot be committed."""
 
@@ -43,15 +43,16 @@ class ResumableFolder(AttemptFolder):
             with contextlib.suppress(FileNotFoundError):  # swept away meanwhile
                 for path in self.store.files(folder):
                     name = path.removeprefix(f"{folder}/")
-                    if name not in taken and not is_note(name) and self._accepted(path, accept):
+                    if name in taken or is_note(name):
+                        continue
+                    if self._accepted(path, name, accept):
                         taken.add(name)
         self.resumable = True
-        self.expected |= set(taken)
+        self.expected |= taken
         return sorted(taken)
 
-    def _accepted(self, path: str, accept: Callable[[str, BinaryIO], bool]) -> bool:
+    def _accepted(self, path: str, name: str, accept: Callable[[str, BinaryIO], bool]) -> bool:
         """Whether a file of another attempt belongs to this one, which has it now."""
-        name = path.removeprefix(f"{self.store.root}/{self.step.path}/").partition("/")[2]
         with self.store.fs.open_input_file(path) as stream:
             accepted = accept(name, stream)
         if accepted:

@@ -14,7 +14,7 @@ import pyarrow.fs as pafs
 
 from raypipe.storage.attempts import attempt_folders
 from raypipe.storage.liveness import AttemptState, states
-from raypipe.storage.manifest import MANIFEST, parsed
+from raypipe.storage.manifest import content_of, parsed
 from raypipe.storage.root import StorageRoot
 
 _MARK = ".swept-"
@@ -71,8 +71,5 @@ def _committed(root: StorageRoot, path: str) -> str:
     Raises:
         ValueError: the manifest cannot be read.
     """
-    try:
-        with root.fs.open_input_stream(f"{root.root}/{path}/{MANIFEST}") as stream:
-            return str(parsed(stream.read(), path)["attempt"])
-    except (FileNotFoundError, NotADirectoryError):
-        return ""
+    content = content_of(root, path)
+    return "" if content is None else str(parsed(content, path)["attempt"])

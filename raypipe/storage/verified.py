@@ -7,7 +7,6 @@ they are made (cache).
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 import pyarrow.fs as pafs
 
 from raypipe.config import digest
-from raypipe.storage.files import home, sha256
+from raypipe.storage.files import home, note_once, sha256
 from raypipe.storage.root import StorageRoot
 
 
@@ -42,10 +41,7 @@ def damage(root: StorageRoot, base: str, manifest: Mapping[str, Any]) -> str | N
 def remember(root: StorageRoot, base: str, manifest: Mapping[str, Any]) -> None:
     """Note that this machine has seen every file with its checksum."""
     if root.is_local:
-        with contextlib.suppress(OSError):  # a home that cannot be written only costs time
-            memo = _memo(base, manifest)
-            memo.parent.mkdir(parents=True, exist_ok=True)
-            memo.touch()
+        note_once(_memo(base, manifest))
 
 
 def _memo(base: str, manifest: Mapping[str, Any]) -> Path:

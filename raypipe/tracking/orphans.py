@@ -10,7 +10,7 @@ from pathlib import Path
 from raypipe.storage.files import without_secrets
 from raypipe.tracking.sender import Sender, drain, stop
 from raypipe.tracking.server import Server, now
-from raypipe.tracking.spool import Spool, spools
+from raypipe.tracking.spool import Spool, is_spool, spools
 
 _log = logging.getLogger(__name__)
 
@@ -45,8 +45,8 @@ def left_behind(
 
 def _taken(folder: Path, warn: Callable[[str], None]) -> Spool | None:
     """The folder's spool, held; None if there is none, if its job lives, or if it is set aside."""
-    if not (folder / "target.json").exists() and not (folder / "records.jsonl").exists():
-        return None  # no spool, or one that a job is making
+    if not is_spool(folder):
+        return None
     spool = Spool(folder)
     if not spool.hold():
         return None

@@ -292,6 +292,11 @@ def spools() -> Path:
     return home() / "spool"
 
 
+def is_spool(folder: Path) -> bool:
+    """Whether there is a spool: a job that is making one has written nothing yet."""
+    return (folder / _TARGET).exists() or (folder / _RECORDS).exists()
+
+
 def new_name() -> str:
     """A name for a spool; names in order are spools in order of time."""
     return f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{uuid.uuid4().hex[:8]}"

@@ -10,34 +10,18 @@ import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import psutil
 import pytest
-from killing import ROOT, SEEDS, finish, ray_workers, sweep, table, trained
+from killing import finish, ray_workers, sweep, table, trained
 
 from raypipe.storage.artifacts import Store
 from raypipe.storage.inventory import damaged_files, inventory
 
 KILLS = int(os.environ.get("RAYPIPE_CHAOS_KILLS", "10"))
 pytestmark = pytest.mark.chaos
-
-
-def beside(recipe: Path, shared: Path, own: Path) -> subprocess.Popen[str]:
-    """A sweep on a storage, a home and a tracking file that it shares with another job."""
-    own.mkdir()
-    given = [f"storage={shared}/storage", f"tracking=sqlite:///{shared}/mlflow.db", SEEDS]
-    command = [sys.executable, str(ROOT / "jobs" / "sweep.py"), str(recipe), *given]
-    return subprocess.Popen(
-        [*command, "--summary", str(own / "summary.json")],
-        env=os.environ | {"RAYPIPE_HOME": str(shared / "home")},
-        stdout=(own / "out").open("a"),
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
 
 
 def all_whole(storage: Path) -> int:
@@ -51,7 +35,7 @@ def all_whole(storage: Path) -> int:
 def test_two_jobs_of_one_recipe_train_nothing_twice(recipe, tmp_path):
     shared = tmp_path / "shared"
     shared.mkdir()
-    jobs = {name: beside(recipe, shared, tmp_path / name) for name in ("one", "two")}
+    jobs = {name: sweep(recipe, tmp_path / name, shared) for name in ("one", "two")}
     texts = {name: finish(job, tmp_path / name) for name, job in jobs.items()}
     for text in texts.values():
         assert "Traceback" not in text and "again" not in text.partition("tracked")[0]

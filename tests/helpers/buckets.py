@@ -11,11 +11,18 @@ from raypipe.storage.artifacts import Store
 from raypipe.storage.conditional import DiskFiles
 
 
-def bucket_store(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Store:
-    """The store s3://bucket, whose objects are the files of folder/remote/bucket."""
-    (folder / "remote").mkdir()
-    there = pafs.SubTreeFileSystem(str(folder / "remote"), pafs.LocalFileSystem())
-    monkeypatch.setattr(Store, "_fs_root", (there, "bucket"))
-    monkeypatch.setattr(Store, "conditional", DiskFiles(folder / "remote" / "bucket"))
-    monkeypatch.setenv("RAYPIPE_HOME", str(folder / "home"))
-    return Store("s3://bucket")
+def bucket_store(monkeypatch: pytest.MonkeyPatch, files: Path) -> Store:
+    """The store s3://NAME, whose objects are the files of a folder with that name."""
+    files.mkdir(parents=True)
+    there = pafs.SubTreeFileSystem(str(files.parent), pafs.LocalFileSystem())
+    monkeypatch.setattr(Store, "_fs_root", (there, files.name))
+    monkeypatch.setattr(Store, "conditional", DiskFiles(files))
+    return Store(f"s3://{files.name}")
+
+
+def store_on(kind: str, monkeypatch: pytest.MonkeyPatch, files: Path) -> Store:
+    """A store whose files lie in a folder: "disk", or "bucket" for `bucket_store`."""
+    if kind == "bucket":
+        return bucket_store(monkeypatch, files)
+    files.mkdir(parents=True)
+    return Store(str(files))

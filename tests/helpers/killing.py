@@ -47,14 +47,19 @@ def ray_workers(driver: subprocess.Popen[str]) -> list[psutil.Process]:
     return workers
 
 
-def sweep(recipe: Path, folder: Path) -> subprocess.Popen[str]:
-    """A job of two rows and two seeds, all of whose files are below the folder."""
+def sweep(recipe: Path, folder: Path, shared: Path | None = None) -> subprocess.Popen[str]:
+    """A job of two rows and two seeds, all of whose files are below the folder.
+
+    Args:
+        shared: the folder with storage, tracking and home instead, which other jobs use as well.
+    """
     folder.mkdir(exist_ok=True)
-    given = [f"storage={folder}/storage", f"tracking=sqlite:///{folder}/mlflow.db", SEEDS]
+    below = shared or folder
+    given = [f"storage={below}/storage", f"tracking=sqlite:///{below}/mlflow.db", SEEDS]
     command = [sys.executable, str(ROOT / "jobs" / "sweep.py"), str(recipe), *given]
     return subprocess.Popen(
         [*command, "--summary", str(folder / "summary.json")],
-        env=os.environ | {"RAYPIPE_HOME": str(folder / "home")},
+        env=os.environ | {"RAYPIPE_HOME": str(below / "home")},
         stdout=(folder / "out").open("a"),
         stderr=subprocess.STDOUT,
         text=True,

@@ -185,7 +185,8 @@ def test_a_digest_does_not_change_between_versions_of_this_code():
 
 @pytest.fixture
 def remote(tmp_path, monkeypatch) -> Store:
-    return bucket_store(monkeypatch, tmp_path)
+    monkeypatch.setenv("RAYPIPE_HOME", str(tmp_path / "home"))
+    return bucket_store(monkeypatch, tmp_path / "remote" / "bucket")
 
 
 def test_a_cache_limit_that_is_no_number_is_refused_before_work(remote, monkeypatch):

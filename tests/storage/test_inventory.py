@@ -6,15 +6,14 @@ import json
 import shutil
 from pathlib import Path
 
-import pyarrow.fs as pafs
 import pytest
+from buckets import store_on
 from number_steps import Number
 from stores import leave_attempt, three
 
 from raypipe.config import ConfigError
 from raypipe.storage.artifacts import Store
 from raypipe.storage.builder import Builder
-from raypipe.storage.conditional import DiskFiles
 from raypipe.storage.inventory import (
     TUNE,
     TUNE_OVER,
@@ -30,13 +29,7 @@ from raypipe.storage.manifest import MANIFEST
 @pytest.fixture(params=["disk", "bucket"])
 def store(tmp_path, monkeypatch, request) -> Store:
     """On disk, or on a file system that is not this machine's; files lie in tmp_path / storage."""
-    (tmp_path / "storage").mkdir()
-    if request.param == "bucket":
-        there = pafs.SubTreeFileSystem(str(tmp_path), pafs.LocalFileSystem())
-        monkeypatch.setattr(Store, "_fs_root", (there, "storage"))
-        monkeypatch.setattr(Store, "conditional", DiskFiles(tmp_path / "storage"))
-        return Store("s3://storage")
-    return Store(str(tmp_path / "storage"))
+    return store_on(request.param, monkeypatch, tmp_path / "storage")
 
 
 @pytest.fixture

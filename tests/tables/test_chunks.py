@@ -144,7 +144,8 @@ def test_an_interrupted_job_continues_and_its_bytes_are_the_same(tmp_path, log):
 
 
 def test_chunks_are_taken_over_on_object_stores_too(tmp_path, log, monkeypatch):
-    store = bucket_store(monkeypatch, tmp_path)
+    monkeypatch.setenv("RAYPIPE_HOME", str(tmp_path / "home"))
+    store = bucket_store(monkeypatch, tmp_path / "remote" / "bucket")
     assert not store.is_local
     interrupted(store, log, fail_at=8)
     again = Builder(store, CONTEXT).get(Squares(str(log)))

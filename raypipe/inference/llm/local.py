@@ -6,7 +6,6 @@ Its weights are a backbone in safetensors, or one GGUF file (`GgufWeights`).
 from __future__ import annotations
 
 import importlib.util
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -174,6 +173,5 @@ class GgufWeights(Step):
 
             revision = Backbone(self.source).revision
             path = Path(hf_hub_download(self.source, self.file, revision=revision))
-        with attempt.open(self.file) as sink, path.open("rb") as source:
-            shutil.copyfileobj(source, sink, 1 << 20)
+        attempt.put_file(path, self.file)
         return {"source": self.source}
