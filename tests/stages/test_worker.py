@@ -230,7 +230,7 @@ def test_a_full_disk_at_the_end_names_the_storage_and_loses_little(
         raise SafetensorError(str(no_space)) if full == "scratch" else no_space
 
     where = {
-        "storage": "raypipe.storage.artifacts.pafs.copy_files",
+        "storage": "raypipe.storage.attempts.AttemptFolder.put_file",
         "scratch": "raypipe.stages.output.save",
     }
     with monkeypatch.context() as patch:
