@@ -30,7 +30,11 @@ class Config(BaseModel):
     """Base of every configuration class: frozen, unknown keys refused, field docstrings kept."""
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True, protected_namespaces=()
+        frozen=True,
+        extra="forbid",
+        use_attribute_docstrings=True,
+        protected_namespaces=(),
+        hide_input_in_errors=True,  # a key pasted into the wrong field would be shown
     )
 
     version: ClassVar[int] = 1
@@ -72,7 +76,8 @@ def digest(value: Any, length: int = 16) -> str:
 
 
 def to_yaml(config: Config) -> str:
-    """The whole configuration, defaults included, as YAML that `load` reads back."""
+    """The whole configuration, defaults included, as YAML that `load` reads back, unless an address
+    in it is masked."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 

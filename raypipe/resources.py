@@ -125,15 +125,17 @@ def connect(resources: Resources, storage_is_local: bool, shared: bool) -> None:
     import ray
 
     if not ray.is_initialized():
+        _listen_on_loopback()
         os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")  # it prints every line twice
         variables = {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
         for name in (
-            *("RAYPIPE_HOME", "RAYPIPE_CACHE_GB"),
-            *("IR_DATASETS_HOME", "HF_HOME", "MLFLOW_TRACKING_URI"),
-        ):
+            *("RAYPIPE_HOME", "RAYPIPE_CACHE_GB", "RAYPIPE_ALLOW_ENV"),
+            *("IR_DATASETS_HOME", "HF_HOME"),
+        ):  # nothing with a key: Ray's agents log these variables where everybody reads
             if name in os.environ:
                 variables[name] = os.environ[name]
         _init(variables)
+        _close_files()
     nodes = [node for node in ray.nodes() if node["Alive"]]
     alone = len(nodes) == 1 and os.environ.get("RAY_ADDRESS", "") in ("", "local")
     if resources.gpu and alone and ray.cluster_resources().get("GPU", 0) == 0:
@@ -145,6 +147,33 @@ def connect(resources: Resources, storage_is_local: bool, shared: bool) -> None:
             f"the cluster has {len(nodes)} nodes, but storage is a directory of one machine; set "
             "storage=s3://... or another URI, or storage_shared=true if every node mounts it"
         )
+
+
+def _listen_on_loopback() -> None:
+    """Let a Ray that starts here listen on this machine's loopback only; no other node could join.
+
+    A cluster is joined as it is: that of RAY_ADDRESS, or the one that `ray start` left its address
+    of on this machine.
+    """
+    from ray._common.utils import get_ray_address_file
+    from ray._private import ray_constants
+
+    address = os.environ.get("RAY_ADDRESS", "")
+    if address == "local" or (not address and not os.path.exists(get_ray_address_file(None))):
+        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # for the processes that it starts
+        ray_constants.ENABLE_RAY_CLUSTER = False  # read from there when Ray was imported
+
+
+def _close_files() -> None:
+    """Take the rights of others from the token that Ray's doors ask for; and from the folder with
+    the logs and sockets of a Ray that was started here."""
+    import ray
+
+    node = ray._private.worker._global_node
+    with contextlib.suppress(OSError):
+        if node is not None and node.head:
+            Path(node.get_session_dir_path()).chmod(0o700)
+        (Path.home() / ".ray" / "auth_token").chmod(0o600)
 
 
 def _init(variables: Mapping[str, str]) -> None:

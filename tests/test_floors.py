@@ -40,6 +40,7 @@ FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS, start=1) for room 
 ONLY_IN = {
     "ray": [
         *("raypipe/resources.py", "raypipe/storage/claims.py", "raypipe/tables/chunks.py"),
+        "raypipe/storage/keys.py",
         *("raypipe/tracking/relay.py", "raypipe/inference/*", "raypipe/candidates/*"),
         *("raypipe/teachers/*", "raypipe/groups/*", "raypipe/runs/*", "raypipe/stages/*"),
         *("raypipe/sweep/*", "raypipe/commands/*", "jobs/benchmark.py"),

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import socket
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from raypipe.resources import _dashboard_port, _init
+from raypipe.resources import Resources, _dashboard_port, _init, _listen_on_loopback, connect
 
 
 @pytest.mark.ray
@@ -25,6 +26,85 @@ def test_processes_know_their_own_ray(cluster):
     address, nodes = ray.get(asked.remote())
     assert address.startswith("http://127.0.0.1:")
     assert nodes == [node["NodeID"] for node in ray.nodes()]
+
+
+@pytest.mark.ray
+def test_a_local_ray_listens_on_loopback_alone(cluster):
+    """Its workers, agents and dashboard, with an actor at work; the driver, too."""
+    import psutil
+    import ray
+
+    @ray.remote(num_cpus=0)
+    class Idle:
+        def there(self) -> bool:
+            return True
+
+    idle = Idle.remote()
+    assert ray.get(idle.there.remote())
+    me = psutil.Process()
+    processes = [me, *me.children(recursive=True)]
+    listening = [
+        (each.laddr.ip.removeprefix("::ffff:"), each.laddr.port)
+        for process in processes
+        for each in process.net_connections("inet")
+        if each.status == psutil.CONN_LISTEN
+    ]
+    assert len(listening) > 8
+    assert [place for place in listening if not place[0].startswith("127.")] == []
+    assert ray.nodes()[0]["NodeManagerAddress"] == "127.0.0.1"
+
+
+@pytest.mark.ray
+def test_the_logs_and_sockets_of_a_local_ray_are_their_owners(cluster):
+    import ray
+
+    folder = Path(ray._private.worker._global_node.get_session_dir_path())
+    assert (folder / "logs").is_dir() and folder.stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.ray
+def test_the_token_of_rays_doors_is_its_owners(cluster):
+    token = Path.home() / ".ray" / "auth_token"
+    if os.environ.get("RAY_AUTH_MODE") != "token" or not token.exists():
+        pytest.skip("this Ray has no token")
+    assert token.stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize(
+    ("address", "left", "loopback"),
+    [
+        *(("local", False, True), ("local", True, True), ("", False, True)),
+        *(("", True, False), ("auto", False, False), ("10.0.0.1:6379", False, False)),
+    ],
+)
+def test_a_cluster_is_joined_as_it_is(monkeypatch, tmp_path, address, left, loopback):
+    from ray._private import ray_constants
+
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    monkeypatch.setenv(name := "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "1")
+    monkeypatch.setattr(ray_constants, "ENABLE_RAY_CLUSTER", True)
+    (tmp_path / "ray").mkdir()
+    if left:  # by `ray start`
+        (tmp_path / "ray" / "ray_current_cluster").write_text("10.0.0.1:6379")
+    _listen_on_loopback()
+    assert ray_constants.ENABLE_RAY_CLUSTER is not loopback
+    assert os.environ[name] == ("0" if loopback else "1")
+
+
+def test_no_key_travels_in_rays_runtime_environment(monkeypatch):
+    """Ray's agents log it where everybody on the machine reads."""
+    sent: dict[str, str] = {}
+    nodes = [{"Alive": True, "Resources": {"CPU": 2}}]
+    for name in ("MLFLOW_TRACKING_URI", "AWS_SECRET_ACCESS_KEY", "HF_TOKEN", "OPENAI_API_KEY"):
+        monkeypatch.setenv(name, "hush")
+    monkeypatch.setenv("RAYPIPE_ALLOW_ENV", "MY_KEY")
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    monkeypatch.setattr("ray.nodes", lambda: nodes)
+    monkeypatch.setattr("raypipe.resources._init", sent.update)
+    monkeypatch.setattr("raypipe.resources._listen_on_loopback", lambda: None)
+    connect(Resources(), storage_is_local=True, shared=False)
+    assert "hush" not in sent.values() and sent["RAYPIPE_ALLOW_ENV"] == "MY_KEY"
 
 
 def test_a_taken_port_is_not_chosen():

@@ -18,6 +18,7 @@ from raypipe.datasets.steps import QUERIES_FILE, Collection, Queries
 from raypipe.recipe.experiment import Experiment
 from raypipe.recipe.trials import Trial
 from raypipe.storage.builder import Builder
+from raypipe.storage.masking import without_secrets
 from raypipe.tables.text_table import TextTable
 
 # --- queries that train, that choose, and that judge ----------------------------------------------
@@ -185,7 +186,7 @@ def available(experiment: Experiment, builder: Builder) -> tuple[tuple[str, ...]
             builder.get(experiment.collection(name))
         except Exception as error:  # whatever a download or a parser of many formats raises
             lines = str(error).strip().splitlines() or [type(error).__name__]
-            missing[name] = lines[0][:200]
+            missing[name] = without_secrets(lines[0])[:200]
     return tuple(name for name in experiment.test_sets() if name not in missing), missing
 
 

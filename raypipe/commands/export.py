@@ -37,7 +37,7 @@ def card_of(trial: Trial, plan: Plan, builder: Builder) -> ModelCard:
     """The card of a finished trial."""
     experiment = trial.experiment
     backbone = Backbone(experiment.model.backbone)
-    public = experiment.replace(storage=None, tracking=None)  # addresses may hold passwords
+    public = experiment.replace(storage=None, tracking=None)  # nobody else's business
     first_stage = experiment.metrics(experiment.first_stage("test"))
     metrics = {
         "validation": builder.get(plan.last(trial)).counts["best"],

@@ -182,11 +182,11 @@ class StudyJob:
 
 def tracked(experiment: Experiment, say: Say, work: Callable[[Relay, str], Result]) -> Result:
     """Do the work inside a tracked run, whose id in the relay it gets."""
-    relay, public = Relay.open(experiment.tracking_uri(), experiment.name), experiment.public()
+    relay = Relay.open(experiment.tracking_uri(), experiment.name)
     tags = {"raypipe.reference": experiment.reference or "", "raypipe.mode": experiment.sweep.mode}
-    run_id = relay.start(experiment.name, "job", None, flatten(public), tags)
+    run_id = relay.start(experiment.name, "job", None, flatten(experiment), tags)
     relay.send("watch", run_id)
-    relay.send("log_text", run_id, to_yaml(public), "recipe.yaml")
+    relay.send("log_text", run_id, to_yaml(experiment), "recipe.yaml")
     try:
         result = work(relay, run_id)
     except BaseException:

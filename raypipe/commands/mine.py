@@ -13,9 +13,11 @@ from raypipe.progress import Say, any_character
 from raypipe.recipe.experiment import Experiment, Role
 from raypipe.recipe.trials import expand
 from raypipe.resources import Context, connect
+from raypipe.storage.address import addresses
 from raypipe.storage.artifacts import Artifact, Step
 from raypipe.storage.builder import Builder
 from raypipe.storage.claims import Claims
+from raypipe.storage.keys import share
 from raypipe.sweep.counters import behind, behind_lines, counts_line
 from raypipe.sweep.plan import Plan, training_sets
 from raypipe.train.group_reader import GroupReader
@@ -27,11 +29,18 @@ def start_cluster(experiment: Experiment, builder: Builder, say: Say) -> None:
     """Join or start Ray, and give the builder what it needs there."""
     any_character()  # a line that a terminal cannot show must not end a job
     connect(experiment.resources, builder.store.is_local, experiment.storage_shared)
+    builder.keys = share(_typed(experiment, builder))
     builder.announce = say
     builder.claim = Claims(say)
     builder.context = Context(
         experiment.resources, experiment.precision, progress_bars=sys.stderr.isatty()
     )
+
+
+def _typed(experiment: Experiment, builder: Builder) -> dict[str, str]:
+    """By handle, the addresses with keys, which other processes of the job may ask for."""
+    named = addresses([experiment, builder.store.uri, experiment.tracking_uri()])
+    return {address.handle: address.reveal() for address in named if address.handle is not None}
 
 
 # --- the mining job -------------------------------------------------------------------------------

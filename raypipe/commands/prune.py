@@ -21,7 +21,7 @@ from raypipe.config import ConfigError
 from raypipe.progress import Say
 from raypipe.storage.artifacts import Artifact, Store
 from raypipe.storage.cache import discard, surplus
-from raypipe.storage.files import home, without_secrets
+from raypipe.storage.files import home
 from raypipe.storage.inventory import (
     TUNE,
     TUNE_OVER,
@@ -92,7 +92,7 @@ class LeftOvers:
                         say(f"{entry.path} stays: somebody uses it by now")
                 except (OSError, pa.ArrowException) as error:
                     complete = False
-                    say(f"{entry.path} could not be removed: {without_secrets(str(error))}")
+                    say(f"{entry.path} could not be removed: {self.store.uri.clean(str(error))}")
             say(f"freed: {title}: {_sum(gone)}")
         return complete
 

@@ -16,6 +16,7 @@ from pydantic import BaseModel
 
 from raypipe.config import Config, nearest
 from raypipe.names import shortened
+from raypipe.storage.address import shown_value
 
 _KEY = "[key]"
 """What pydantic puts behind the key of a mapping when the key itself is wrong."""
@@ -31,7 +32,7 @@ def explain(cls: type[Config], item: Mapping[str, Any]) -> str:
     loc, value, kind = item["loc"], item["input"], item["type"]
     loc = loc[:-1] if loc[-1:] == (_KEY,) else loc
     path = ".".join(map(shortened, _walk(cls, loc)[1])) or "the recipe"
-    found = f", found {value!r}" if not isinstance(value, Mapping) else ""
+    found = f", found {shown_value(value)}" if not isinstance(value, Mapping) else ""
     if kind == "extra_forbidden":
         key, parents = str(loc[-1]), _walk(cls, loc[:-1])[0]
         valid = {name for model in parents for name in model.model_fields}
@@ -43,7 +44,7 @@ def explain(cls: type[Config], item: Mapping[str, Any]) -> str:
         return f"{path}: expected a mapping with a `type`{found}"
     if kind in ("literal_error", "enum"):
         options = _quoted(item["ctx"]["expected"])
-        return f"{path}: unknown value {value!r}{nearest(str(value), options)}"
+        return f"{path}: unknown value {shown_value(value)}{nearest(str(value), options)}"
     message = item["msg"].removeprefix("Value error, ")
     head, colon, rest = message.partition(": ")
     field, models_here = head.split(".")[0], _walk(cls, loc)[0]

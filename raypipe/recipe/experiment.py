@@ -34,8 +34,9 @@ from raypipe.runs.baselines import OracleRun, TeacherRun
 from raypipe.runs.metrics import Metrics
 from raypipe.runs.rerank import CrossEncoderRun, Reranking
 from raypipe.stages.stage import Stage, StageConfig
+from raypipe.storage.address import Address
 from raypipe.storage.artifacts import Step, Store
-from raypipe.storage.files import home, without_secrets
+from raypipe.storage.files import home
 from raypipe.teachers import Teacher
 
 Role = str
@@ -91,11 +92,11 @@ class Experiment(Config):
     recipe is read: bf16 on GPUs, on a cluster and on CPUs that have bf16 products, else fp32."""
     sweep: Sweep = Sweep()
     resources: Annotated[Resources, NOT_SEMANTIC] = Resources()
-    storage: Annotated[str | None, NOT_SEMANTIC] = None
+    storage: Annotated[Address | None, NOT_SEMANTIC] = None
     """Directory or URI of the artifacts; None is $RAYPIPE_HOME/storage."""
     storage_shared: Annotated[bool, NOT_SEMANTIC] = False
     """A storage directory is the same on every node (NFS)."""
-    tracking: Annotated[str | None, NOT_SEMANTIC] = None
+    tracking: Annotated[Address | None, NOT_SEMANTIC] = None
     """MLflow URI; None is $MLFLOW_TRACKING_URI, or a file under $RAYPIPE_HOME."""
 
     @field_validator("name")
@@ -206,13 +207,9 @@ class Experiment(Config):
     def store(self) -> Store:
         return Store(self.storage or str(home() / "storage"))
 
-    def tracking_uri(self) -> str | None:
-        return self.tracking or os.environ.get("MLFLOW_TRACKING_URI")
-
-    def public(self) -> Experiment:
-        """The recipe as it may be written down and shown: addresses without passwords."""
-        shown = {k: without_secrets(v) for k in ("storage", "tracking") if (v := getattr(self, k))}
-        return self.model_copy(update=shown)
+    def tracking_uri(self) -> Address | None:
+        named = self.tracking or os.environ.get("MLFLOW_TRACKING_URI")
+        return Address(named) if named else None
 
     def check(self, *, model: bool = True) -> None:
         """Everything outside the recipe that must be there, before work starts.

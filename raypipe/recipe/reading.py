@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -14,12 +13,14 @@ from pydantic import ValidationError
 from raypipe.config import C, Config, ConfigError, nearest
 from raypipe.names import shortened
 from raypipe.recipe.errors import explain, field_type, mapping_value, models
+from raypipe.recipe.variables import expand_variables
+from raypipe.storage.address import shown_value
+from raypipe.storage.masking import without_secrets
 
 BASE = "base"
 """A recipe's key for the file that the recipe changes, relative to its own folder."""
 _NO_TEXT = re.compile("[\0\ud800-\udfff]")
 """NUL, and halves of characters: YAML spells them, and a terminal makes them of other bytes."""
-_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 
 
 class _Loader(yaml.SafeLoader):
@@ -49,13 +50,13 @@ def load(cls: type[C], path: str | Path, overrides: Iterable[str] = ()) -> C:
         key, equals, value = text.partition("=")
         if not equals or not key.strip():
             raise ConfigError(
-                f"override {text!r}: expected key=value, such as stages.distil.lr=2e-5"
+                f"override {shown_value(text)}: expected key=value, such as stages.distil.lr=2e-5"
             )
         try:
             tree = override(cls, tree, key.strip(), parse_yaml(value))
         except yaml.YAMLError:
             raise ConfigError(
-                f"override {text!r}: the value is not valid YAML; put it in quotes"
+                f"override {shown_value(text)}: the value is not valid YAML; put it in quotes"
             ) from None
     return validate(cls, expand_variables(tree, ""), str(path))
 
@@ -85,7 +86,7 @@ def _read(path: Path, below: tuple[Path, ...]) -> dict[str, Any]:
     try:
         tree = parse_yaml(path.read_text("utf-8")) or {}
     except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not valid YAML: {error}") from None
+        raise ConfigError(f"{path} is not valid YAML: {without_secrets(str(error))}") from None
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: expected a mapping of fields, found {type(tree).__name__}")
     if (base := tree.pop(BASE, None)) is None:
@@ -112,34 +113,6 @@ def merged(tree: Mapping[str, Any], changes: Mapping[str, Any], where: str = "")
             if value and same_type and path != "sweep.space":
                 result[key] = merged(old, value, path)
     return result
-
-
-def expand_variables(tree: Any, where: str) -> Any:
-    """`tree` with `${NAME}` and `${NAME:-default}` replaced in every string by the variables of
-    this process's environment, so that a recipe names a folder of data without a machine's path.
-
-    Args:
-        where: the dotted path of `tree` in the recipe.
-
-    Raises:
-        ConfigError: a variable is not set and has no default.
-    """
-    if isinstance(tree, Mapping):
-        return {k: expand_variables(v, f"{where}.{k}".lstrip(".")) for k, v in tree.items()}
-    if isinstance(tree, list):
-        return [expand_variables(item, where) for item in tree]
-    if not isinstance(tree, str):
-        return tree
-
-    def value(variable: re.Match[str]) -> str:
-        name, default = variable.groups()
-        if name in os.environ:
-            return os.environ[name]
-        if default is None:
-            raise ConfigError(f"{where}: the environment variable {name} is not set; export {name}")
-        return os.path.expanduser(default)
-
-    return _VARIABLE.sub(value, tree)
 
 
 def validate(cls: type[C], tree: Mapping[str, Any], where: str) -> C:

@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, TypeAdapter, ValidationError, model_validator
+from pydantic import Field, TypeAdapter, ValidationError, field_validator, model_validator
 
 from raypipe.config import Config, nearest
 from raypipe.names import checked_name, shown_by_all
+from raypipe.storage.address import typed_addresses
 
 SEED = "seed"
 """The key whose values are repetitions of one row, not rows."""
@@ -118,6 +119,11 @@ class Sweep(Config):
     """How often a failed trial is run again before it is reported as failed."""
     search: Search = Search()
 
+    @field_validator("space")
+    @classmethod
+    def _masked(cls, space: dict[str, Any]) -> Any:
+        return typed_addresses(space)
+
     @model_validator(mode="after")
     def _readable(self) -> Sweep:
         known: dict[str, Axis] = {}
@@ -188,7 +194,7 @@ def _label(value: Any) -> str:
     if not isinstance(value, str):
         return json.dumps(value)
     try:
-        return shown_by_all(value)
+        return shown_by_all(str(value))  # an address: its mask
     except ValueError as error:
         raise ValueError(f"{error}, or name the values in a mapping") from None
 

@@ -160,7 +160,7 @@ def trial_of(experiment: Experiment, choices: Sequence[Choice], name: str | None
     Raises:
         ConfigError: it is not a valid recipe.
     """
-    tree: dict[str, Any] = experiment.model_dump(mode="json")
+    tree: dict[str, Any] = experiment.model_dump()  # mode="json" would mask addresses
     labels = {key: label for key, label, _ in choices}
     where = "sweep.space: " + ", ".join(f"{k}={v}" for k, v in labels.items())
     for key, _, value in choices:

@@ -151,7 +151,7 @@ class Artifact:
     @property
     def uri(self) -> str:
         """The artifact's address for people and records; without passwords, so nothing opens it."""
-        return f"{self.store.shown.rstrip('/')}/{self.step_path}"
+        return self.store.uri.shown_below(self.step_path)
 
     @property
     def files(self) -> list[str]:
@@ -253,7 +253,7 @@ class Store(StorageRoot):
         over its files.
         """
         attempt = Attempt(self, step, f"attempt-{uuid.uuid4().hex[:12]}", dict(inputs))
-        self.fs.create_dir(attempt.base, recursive=True)
+        self.make_folder(attempt.base)
         try:
             with Heartbeat(self, attempt.base):
                 attempt.record_inputs()

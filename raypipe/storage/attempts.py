@@ -20,7 +20,7 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from raypipe.storage.conditional import sync, sync_folders
-from raypipe.storage.files import sha256
+from raypipe.storage.files import close_file, make_folder, sha256
 from raypipe.storage.parts import part_name
 from raypipe.storage.root import StorageRoot
 
@@ -61,8 +61,8 @@ class AttemptFolder:
                 yield sink
             return
         staged = Path(f"{self.base}/{_UNFINISHED}{uuid.uuid4().hex[:8]}-{Path(name).name}")
-        Path(target).parent.mkdir(parents=True, exist_ok=True)
-        staged.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(Path(target).parent)
+        make_folder(staged.parent)
         try:
             with self.store.fs.open_output_stream(str(staged)) as sink:
                 yield sink
@@ -114,6 +114,7 @@ class AttemptFolder:
                 size = fs.get_file_info(path).size
                 entries[name] = {"size": size, "sha256": sha256(fs.open_input_stream(path))}
                 if self.store.is_local:
+                    close_file(Path(path))
                     sync(Path(path))
         if self.store.is_local:
             for folder in {Path(self.base, name).parent for name in entries}:

@@ -30,6 +30,7 @@ class Builder:
         announce: called with a line when a step starts.
         claim: held while an artifact is made, so that jobs of one cluster make it once.
         made: digests of the steps that this builder ran.
+        keys: kept so that the job's other processes can open what has keys in its address.
     """
 
     store: Store
@@ -37,6 +38,7 @@ class Builder:
     announce: Callable[[str], None] = lambda line: None
     claim: Claim = lambda path, stands: contextlib.nullcontext()
     made: set[str] = field(default_factory=set)
+    keys: Any = None
     _done: dict[str, Artifact] = field(default_factory=dict)
 
     def find(self, step: Step) -> Artifact | None:

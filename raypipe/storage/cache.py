@@ -25,7 +25,7 @@ from typing import IO
 
 from raypipe.config import ConfigError
 from raypipe.storage.copies import Copy, CopyError, RemoteFolder, fetch, lock, mend, remember
-from raypipe.storage.files import home, locked
+from raypipe.storage.files import home, locked, make_folder, open_own
 
 LIMIT = "RAYPIPE_CACHE_GB"
 """The environment variable with the size limit, in GB, of all copies on a node together."""
@@ -80,7 +80,7 @@ def _copy_of(remote: RemoteFolder) -> Copy:
 def _alone() -> Iterator[None]:
     """Inside the block no other process or thread of this node changes the cache."""
     try:
-        _root().mkdir(parents=True, exist_ok=True)
+        make_folder(_root())
         with locked(_root() / ".lock"):
             yield
     except (FileExistsError, IsADirectoryError, NotADirectoryError) as error:
@@ -99,8 +99,8 @@ def _use(copy: Copy, remote: RemoteFolder) -> IO[str]:
     while True:
         with contextlib.ExitStack() as handle:
             with _alone():
-                copy.marker.parent.mkdir(parents=True, exist_ok=True)
-                marker = handle.enter_context(copy.marker.open("a+"))
+                make_folder(copy.marker.parent)
+                marker = handle.enter_context(open_own(copy.marker, "a+"))
                 whole = copy.whole()
                 locked_now = lock(marker, exclusive=not whole)
                 if locked_now and not whole:
@@ -120,7 +120,7 @@ def _use(copy: Copy, remote: RemoteFolder) -> IO[str]:
 def _fill(copy: Copy, remote: RemoteFolder, marker: IO[str]) -> None:
     """Copy the files, check them, and share the marker, which this process alone holds."""
     try:
-        copy.part.mkdir()
+        copy.part.mkdir(0o700)
         with ThreadPoolExecutor(_FETCHES) as pool:
             list(pool.map(lambda name: fetch(remote, name, copy.part / name), remote.files))
     except BaseException:

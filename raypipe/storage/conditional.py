@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from raypipe.storage.files import locked
+from raypipe.storage.files import locked, make_folder, open_own
 
 
 class ConditionalFiles(Protocol):
@@ -38,7 +38,7 @@ class DiskFiles:
 
     def create(self, path: str, data: bytes) -> bool:
         target = self.root / path
-        target.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(target.parent)
         with _staged(target, data) as staged:
             try:
                 created = _linked(staged, target)
@@ -50,7 +50,7 @@ class DiskFiles:
 
     def replace(self, path: str, data: bytes, seen: bytes) -> bool:
         target = self.root / path
-        target.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(target.parent)
         with locked(_lock_of(target)), _staged(target, data) as staged:
             with contextlib.suppress(FileNotFoundError):
                 if target.read_bytes() != seen:
@@ -111,7 +111,7 @@ def _staged(target: Path, data: bytes) -> Iterator[Path]:
     """A file with this content beside the target, on the disk; it goes with the block."""
     staged = target.with_name(f".unfinished-{uuid.uuid4().hex[:8]}-{target.name}")
     try:
-        with staged.open("xb") as out:
+        with open_own(staged, "xb") as out:
             out.write(data)
             out.flush()
             os.fsync(out.fileno())

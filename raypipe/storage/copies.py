@@ -14,7 +14,7 @@ from typing import IO, Any
 import pyarrow.fs as pafs
 
 from raypipe.config import ConfigError
-from raypipe.storage.files import sha256, signature
+from raypipe.storage.files import close_file, make_folder, open_own, sha256, signature
 
 
 class CopyError(ConfigError, OSError):
@@ -150,13 +150,14 @@ def mend(copy: Copy, remote: RemoteFolder) -> None:
 
 
 def fetch(remote: RemoteFolder, name: str, path: Path) -> None:
-    """Copy one file of the folder to `path`.
+    """Copy one file of the folder to `path`, for its owner alone.
 
     Raises:
         CopyError: the file in the storage does not have its committed checksum.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     pafs.copy_files(f"{remote.base}/{name}", str(path), remote.fs, pafs.LocalFileSystem())
+    close_file(path)
     _check(path, remote, name)
 
 
@@ -174,7 +175,8 @@ def remember(copy: Copy, remote: RemoteFolder) -> None:
     """Note that every file of the copy has its checksum now."""
     traits = {name: _traits(copy.folder / name) for name in remote.files}
     _remove(copy.seen)
-    copy.seen.write_text(json.dumps(traits), "utf-8")
+    with open_own(copy.seen, "w", encoding="utf-8") as out:
+        out.write(json.dumps(traits))
 
 
 def _traits(path: Path) -> list[int] | None:
@@ -200,7 +202,7 @@ def _make_way(path: Path, folder: Path) -> None:
     for parent in reversed(above):
         if not parent.is_dir():
             _remove(parent)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     if path.is_dir():
         _remove(path)
 

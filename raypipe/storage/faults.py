@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterator
 
-from raypipe.storage.files import without_secrets
+from raypipe.storage.masking import without_secrets
 
 _AGAIN = "what was finished stays, and the same command goes on from there"
 _SPACE = "free space there, or set another storage= or $RAYPIPE_HOME"

@@ -1,4 +1,4 @@
-"""Files on this machine: raypipe's home, checksums, addresses to show, gzip, locks."""
+"""Files on this machine: raypipe's home, checksums, gzip, locks."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import hashlib
 import io
 import os
 import re
+import stat
 import time
 import uuid
 import zlib
@@ -21,7 +22,6 @@ from raypipe.config import ConfigError, digest, nearest
 from raypipe.progress import reading
 
 _SHA256 = re.compile("[0-9a-f]{64}")
-_URI = re.compile(r"([A-Za-z][\w+.-]*://)(\S*)")
 _TICK_S = 0.02
 """File systems tell the time of a change in ticks; the longest usual one is 10 ms, or a second."""
 
@@ -44,6 +44,49 @@ _collected: ContextVar[dict[Path, KnownFile] | None] = ContextVar("collected", d
 def home() -> Path:
     """`$RAYPIPE_HOME`, default ~/.raypipe, absolute: storage and tracking default to it."""
     return Path(os.environ.get("RAYPIPE_HOME") or "~/.raypipe").expanduser().absolute()
+
+
+def in_home(path: Path) -> bool:
+    """Whether the path is raypipe's home or below it."""
+    return path.is_relative_to(home())
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it; raypipe's home and its folders are their owner's alone."""
+    top = home()
+    if not in_home(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        return
+    top.mkdir(0o700, parents=True, exist_ok=True)
+    _close(top)
+    for depth in range(1, len(folder.relative_to(top).parts) + 1):
+        top.joinpath(*folder.relative_to(top).parts[:depth]).mkdir(0o700, exist_ok=True)
+
+
+def _close(folder: Path) -> None:
+    """Take the rights of others from a home that is raypipe's own."""
+    with contextlib.suppress(OSError):
+        status = folder.stat()
+        shared = status.st_mode & stat.S_ISVTX or folder in (Path.home(), Path(folder.anchor))
+        if status.st_mode & 0o077 and status.st_uid == os.getuid() and not shared:
+            folder.chmod(0o700)
+
+
+def open_own(path: Path, mode: str, **options: Any) -> IO[Any]:
+    """As `open`; a new file in raypipe's home is its owner's alone, whatever the umask."""
+    rights = 0o600 if in_home(path) else 0o666
+    return open(path, mode, opener=lambda name, flags: os.open(name, flags, rights), **options)
+
+
+def close_file(path: Path) -> None:
+    """Take the rights of others from a file, if it is in raypipe's home."""
+    if in_home(path):
+        path.chmod(0o600)
+
+
+def close_new_files() -> None:
+    """From now on, what this process and those that it starts create is their owner's alone."""
+    os.umask(os.umask(0o077) | 0o077)
 
 
 def sha256(stream: Any) -> str:
@@ -98,9 +141,10 @@ def known_file(path: Path) -> KnownFile:
             "again when it is complete"
         )
     with contextlib.suppress(OSError):  # a home that cannot be written only costs time
-        memo.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(memo.parent)
         staged = memo.with_name(f"{key}.{uuid.uuid4().hex[:8]}")
-        staged.write_text(checksum, "utf-8")  # a writer that dies here leaves no half of a checksum
+        with open_own(staged, "w", encoding="utf-8") as out:
+            out.write(checksum)  # a writer that dies here leaves no half of a checksum
         staged.replace(memo)
     return KnownFile(path, known_as, checksum)
 
@@ -108,14 +152,15 @@ def known_file(path: Path) -> KnownFile:
 def note_once(memo: Path) -> None:
     """Leave an empty file that says a check was made; without one it is made again."""
     with contextlib.suppress(OSError):  # a home that cannot be written only costs time
-        memo.parent.mkdir(parents=True, exist_ok=True)
-        memo.touch()
+        make_folder(memo.parent)
+        memo.touch(0o600)
 
 
 def signature(path: Path) -> Signature:
     """What tells a file's content from its earlier ones without reading it."""
-    stat = path.stat()
-    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
+    status = path.stat()
+    times = status.st_mtime_ns, status.st_ctime_ns
+    return status.st_dev, status.st_ino, status.st_size, *times
 
 
 def _settled(path: Path) -> Signature:
@@ -152,26 +197,6 @@ def check_files(paths: Sequence[str], what: str = "run file") -> None:
             raise ConfigError(f"{what} {text}: not there{near}")
 
 
-def without_secrets(text: str) -> str:
-    """The text, each URI in it cut to scheme, host and path: keys may stand in the other parts.
-
-    A password may hold `@`, `/`, `?` and `#` unescaped, so what looks like a password is cut even
-    where a parser would read host, path or query. A path without a scheme stays as it is.
-    """
-    return _URI.sub(lambda uri: uri[1] + _host_and_path(uri[2]), text)
-
-
-def _host_and_path(rest: str) -> str:
-    """Host and path of what follows `://`."""
-    address = rest.partition("?")[0]
-    if ":" in address and "@" not in address:  # the question mark may be the password's
-        address = rest
-    user, _, host = address.rpartition("@")
-    if "/" in user and ":" not in user:  # the `@` is in a path
-        host = address
-    return re.split("[?#]", host)[0]
-
-
 def packed(path: str | Path) -> bool:
     """Whether the file is gzipped, whatever its name."""
     with open(path, "rb") as raw:
@@ -206,6 +231,6 @@ def locked(path: Path) -> Iterator[None]:
     """Hold an exclusive lock on `path` between the processes of this node."""
     import fcntl
 
-    with path.open("w") as handle:
+    with open_own(path, "w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield

@@ -16,7 +16,7 @@ import pyarrow.fs as pafs
 from raypipe.config import ConfigError, nearest
 from raypipe.storage.artifacts import Artifact, Store
 from raypipe.storage.attempts import ATTEMPT
-from raypipe.storage.files import sha256, without_secrets
+from raypipe.storage.files import sha256
 from raypipe.storage.manifest import MANIFEST, content_of, parsed
 
 TUNE = ".tune"
@@ -94,7 +94,7 @@ class Place:
             else:
                 self.artifact = Artifact(self.store, self.path, parsed(content, self.path))
         except (OSError, ValueError) as error:
-            self.problem = without_secrets(str(error))
+            self.problem = self.store.uri.clean(str(error))
 
 
 def _is_folder(info: pafs.FileInfo) -> bool:
@@ -209,7 +209,7 @@ def _listed(store: Store) -> list[pafs.FileInfo]:
         selector = pafs.FileSelector(store.root, recursive=True, allow_not_found=True)
         infos: list[pafs.FileInfo] = store.fs.get_file_info(selector)
     except (OSError, pa.ArrowException) as error:
-        reason = without_secrets(str(error))
+        reason = store.uri.clean(str(error))
         raise ConfigError(f"storage {store.shown} cannot be read ({reason})") from None
     return infos
 
@@ -243,7 +243,7 @@ def _checksum(store: Store, path: str) -> str:
     try:
         return sha256(store.fs.open_input_stream(path))
     except OSError as error:
-        return without_secrets(str(error))
+        return store.uri.clean(str(error))
 
 
 def size_text(size: float) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from raypipe.config import ConfigError
-from raypipe.storage.files import without_secrets
+from raypipe.storage.masking import mask
 
 if TYPE_CHECKING:
     from pyarrow.fs import S3FileSystem
@@ -40,7 +40,7 @@ def objects_of(uri: str, fs: Any) -> Any:
         key: Any = {"account_key": unquote(parts.password)} if parts.password else {}
         return stores.AzureStore.from_url(url, **key)
     raise ConfigError(
-        f"storage {without_secrets(uri)}: expected a directory or a URI that begins with s3://, "
+        f"storage {mask(uri)}: expected a directory or a URI that begins with s3://, "
         f"gs:// or abfs://, found {parts.scheme}://, where no file can be created only if it is "
         "absent, so that a second job could lose finished work; set storage= to one of those"
     )

@@ -16,7 +16,7 @@ from raypipe.runs.metrics import Metrics
 from raypipe.stages.stage import Stage, history
 from raypipe.storage.artifacts import Artifact, Step
 from raypipe.storage.builder import Builder
-from raypipe.storage.files import without_secrets
+from raypipe.storage.masking import without_secrets
 from raypipe.sweep.plan import Plan
 from raypipe.sweep.table_rows import chain_facts, totals, trained_row, trainer_facts
 from raypipe.sweep.tracked_rows import ERROR_TAG, SEED_TAG, log_row
@@ -84,7 +84,7 @@ def run_trial(
         only, the best validation.
     """
     experiment, chain = trial.experiment, work.plan.chain(trial)
-    params = {**flatten(experiment.public()), **{f"sweep.{k}": v for k, v in trial.values.items()}}
+    params = {**flatten(experiment), **{f"sweep.{k}": v for k, v in trial.values.items()}}
     tags = {ROW_TAG: trial.row, SEED_TAG: experiment.seed, "stages": len(chain)}
     run = relay.start(trial.name, "trial", parent, params, {**tags, **work.tags})
     made: set[str] = set()

@@ -186,7 +186,8 @@ def tune_run(parent: str, storage: StorageRoot, name: str, retries: int) -> Any:
 
     return tune.RunConfig(
         name=_tune_folder(parent, name),
-        storage_path=storage.below(TUNE),
+        storage_path=f"{storage.root}/{TUNE}",
+        storage_filesystem=None if storage.is_local else storage.fs,  # a URI would hold the keys
         failure_config=tune.FailureConfig(max_failures=retries),
         verbose=0,
     )

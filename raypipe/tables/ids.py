@@ -25,7 +25,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raypipe.config import digest
-from raypipe.storage.files import home, locked
+from raypipe.storage.files import close_file, home, locked, make_folder
 
 Array = np.ndarray[Any, Any]
 Asked = Sequence[str] | pa.Array | pa.ChunkedArray
@@ -156,7 +156,7 @@ def open_ids(path: str | Path) -> SortedIds:
     target = home() / "cache" / "ids" / f"{digest([FORMAT, *file, *times], 32)}.arrow"
     try:
         if not _is_whole(target):
-            target.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(target.parent)
             with locked(target.with_suffix(".lock")):
                 if not _is_whole(target):  # another process may have made it meanwhile
                     _write(sorted_order(_ids_in(path)), target)
@@ -257,6 +257,7 @@ def _write(order: pa.RecordBatch, target: Path) -> None:
             writer.write_batch(order)
         with staged.open("r+b") as file:
             file.write(_checksum(file, staged.stat().st_size))
+        close_file(staged)
         staged.replace(target)
     finally:
         staged.unlink(missing_ok=True)

@@ -6,7 +6,6 @@ import os
 import sys
 
 from raypipe.progress import any_character
-from raypipe.storage.files import without_secrets
 from raypipe.tracking.client import default_uri, resolved
 from raypipe.tracking.orphans import send_left_behind
 
@@ -18,14 +17,14 @@ def main(arguments: list[str]) -> int:
         return 1 if send_left_behind() else 0
     uri, root = resolved(default_uri())
     if uri.startswith("http"):
-        print(f"MLFLOW_TRACKING_URI names a server, open it in a browser: {without_secrets(uri)}")
+        print(f"MLFLOW_TRACKING_URI names a server, open it in a browser: {uri.place}")
         return 0
     address = ["--host", "127.0.0.1", "--port", "5000"]
     command = [sys.executable, "-m", "mlflow", "ui", *address]
     command += ["--default-artifact-root", root] if root else []
-    print(f"MLflow UI on {without_secrets(uri)}: http://127.0.0.1:5000", flush=True)
+    print(f"MLflow UI on {uri}: http://127.0.0.1:5000", flush=True)
     # by the environment: everyone on this machine may read the arguments of a process
-    environment = {**os.environ, "MLFLOW_BACKEND_STORE_URI": uri}
+    environment = {**os.environ, "MLFLOW_BACKEND_STORE_URI": uri.reveal()}
     os.execve(sys.executable, command + arguments, environment)
 
 

@@ -14,7 +14,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from raypipe.storage.files import home
+from raypipe.storage.address import Address
+from raypipe.storage.files import close_file, close_new_files, home, in_home, make_folder
 from raypipe.tracking.patience import CONNECT_S, REQUEST_S, TIMEOUT
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ _ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # it prints the address as it was typed
 }
 _TIMED = {
     *("postgresql", "postgresql+psycopg2", "postgresql+psycopg"),
@@ -63,6 +65,7 @@ def client(uri: str) -> MlflowClient:
         logging.getLogger(name).setLevel(logging.WARNING)
     from mlflow import MlflowClient
 
+    uri = Address(uri).reveal()
     if _is_database(uri):
         from mlflow.store.db.utils import create_sqlalchemy_engine
 
@@ -89,16 +92,22 @@ def _with_timeout(uri: str) -> str:
     return timed.render_as_string(hide_password=False)
 
 
-def resolved(uri: str) -> tuple[str, str]:
-    """The URI with an absolute path, and the artifact root; empty where a server decides.
+def resolved(uri: str) -> tuple[Address, str]:
+    """The address with an absolute path, and the artifact root; empty where a server decides.
 
-    MLflow's own default root is below the working directory, which a submitted job loses.
+    MLflow's own default root is below the working directory, which a submitted job loses. MLflow
+    creates files as the process lets it: in raypipe's home, for their owner alone from now on.
     """
-    if uri.startswith("sqlite:///"):
-        database = Path(uri.removeprefix("sqlite:///")).absolute()
+    address = Address(uri)
+    if address.startswith("sqlite:///"):
+        database = Path(address.reveal().removeprefix("sqlite:///")).absolute()
         with suppress(OSError):  # reported by the first call, which fails too
-            database.parent.mkdir(parents=True, exist_ok=True)
-        return f"sqlite:///{database}", (database.parent / "mlartifacts").as_uri()
-    if _is_database(uri):
-        return uri, (home() / "mlartifacts").as_uri()
-    return uri, ""
+            make_folder(database.parent)
+            if in_home(database):
+                close_new_files()
+                close_file(database)
+        return Address(f"sqlite:///{database}"), (database.parent / "mlartifacts").as_uri()
+    if _is_database(address):
+        close_new_files()
+        return address, (home() / "mlartifacts").as_uri()
+    return address, ""

@@ -7,7 +7,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from raypipe.storage.files import without_secrets
+from raypipe.storage.address import Address
+from raypipe.storage.masking import MASK
+from raypipe.tracking.client import default_uri
 from raypipe.tracking.sender import Sender, drain, stop
 from raypipe.tracking.server import Server, now
 from raypipe.tracking.spool import Spool, is_spool, spools
@@ -60,15 +62,29 @@ def _taken(folder: Path, warn: Callable[[str], None]) -> Spool | None:
     return None
 
 
-def orphans(warn: Callable[[str], None]) -> list[Sender]:
-    """Senders of what dead jobs left; runs that are still open end as killed."""
+def orphans(warn: Callable[[str], None], *known: Address) -> list[Sender]:
+    """Senders of what dead jobs left; runs that are still open end as killed.
+
+    A spool holds its server's address masked: keys come from an address that this process knows.
+    """
     senders = []
+    by_mask = {str(address): address for address in (Address(default_uri()), *known)}
     for spool in left_behind(warn):
         try:
+            target = spool.target
+            if MASK in target["uri"] and target["uri"] not in by_mask:
+                warn(
+                    f"tracking: the keys of {target['uri']} are not known here; the records in "
+                    f"{spool.folder} wait for MLFLOW_TRACKING_URI=... "
+                    "python -m raypipe.tracking --send"
+                )
+                spool.release()
+                continue
+            target["uri"] = by_mask.get(target["uri"], target["uri"])
             for run in spool.unfinished():
                 with suppress(OSError):  # a full disk: the run stays open
                     spool.append("finish", run, {"status": "KILLED", "at": now()})
-            senders.append(Sender(spool, Server(**spool.target, say=warn), warn))
+            senders.append(Sender(spool, Server(**target, say=warn), warn))
         except Exception as error:  # one spool, however damaged, holds up no job
             warn(f"tracking: {spool.folder} cannot be sent ({error!r}); its records stay there")
             spool.release()
@@ -83,6 +99,6 @@ def send_left_behind(patience: float = 5.0, say: Callable[[str], None] = print) 
         left, refused = sender.spool.waiting, sender.refused
         outcome = f"{left} records wait" if left else "all records sent"
         outcome += f", {refused} of them refused" if refused and not left else ""
-        say(f"{without_secrets(sender.server.uri)}, {sender.server.experiment}: {outcome}")
+        say(f"{sender.server.uri}, {sender.server.experiment}: {outcome}")
     stop(senders)
     return waiting

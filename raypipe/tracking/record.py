@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from raypipe.storage.files import in_home, make_folder, open_own
+
 DAMAGED = "damaged"
 """The verb of a record whose line cannot be read."""
 _FIELDS = {"verb": str, "run": str, "content": dict}
@@ -59,17 +61,21 @@ def is_damage(tail: bytes) -> bool:
 
 
 def keep(source: Path | bytes, target: Path) -> None:
-    """Link a file or the files of a folder; copy them where the file system has no links."""
+    """Link a file or the files of a folder; copy them where the file system has no links, and those
+    that others may read: a link has no rights of its own."""
     if isinstance(source, bytes):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(source)
+        make_folder(target.parent)
+        with open_own(target, "wb") as out:
+            out.write(source)
     elif source.is_dir():
         for file in source.rglob("*"):
             if file.is_file():
                 keep(file, target / file.relative_to(source))
     else:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            os.link(source.resolve(), target)
-        except OSError:
-            shutil.copyfile(source, target)
+        make_folder(target.parent)
+        with contextlib.suppress(OSError):
+            if in_home(source) or not in_home(target):
+                os.link(source.resolve(), target)
+                return
+        with source.open("rb") as content, open_own(target, "wb") as out:
+            shutil.copyfileobj(content, out)

@@ -51,7 +51,7 @@ class Recorder:
         target = {"uri": self.uri, "experiment": experiment, "artifact_root": root}
         self.spool = Spool.create(target, name=name)
         self.sender = Sender(self.spool, Server(**target, say=warn), warn)
-        self.others = orphans(warn)
+        self.others = orphans(warn, self.uri)
         self.lost = 0
         """The number of records that could not be written down."""
         self._counting = threading.Lock()

@@ -18,7 +18,7 @@ import ray
 from ray.actor import ActorHandle
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from raypipe.storage.files import without_secrets
+from raypipe.storage.address import Address
 from raypipe.tracking.names import ROW_TAG, run_page
 from raypipe.tracking.recorder import Kind, Recorder
 from raypipe.tracking.spool import new_name
@@ -43,7 +43,7 @@ class _Writer:
 
     def links(self) -> dict[str, list[str]]:
         self._recorder.drain(0.0)
-        server = without_secrets(self._recorder.uri)
+        server = self._recorder.uri.place
         experiment = self._recorder.sender.server.experiment_id
         pages: dict[str, list[str]] = {}
         for run, content in self._recorder.spool.started():
@@ -69,7 +69,7 @@ class _Writer:
             "waiting": waiting,
             "refused": recorder.sender.refused,
             "lost": recorder.lost,
-            "uri": without_secrets(recorder.uri),
+            "uri": str(recorder.uri),
             "folder": str(recorder.spool.folder),
             "runs": dict(recorder.spool.runs),
             "experiment_id": recorder.sender.server.experiment_id,
@@ -90,7 +90,7 @@ class Relay:
     @classmethod
     def open(cls, uri: str | None, experiment: str) -> Relay:
         """Start the writing actor on this node; it ends with the driver."""
-        return cls((uri, experiment, Path(sys.argv[0]).name, new_name()))
+        return cls((uri and Address(uri), experiment, Path(sys.argv[0]).name, new_name()))
 
     def _started(self) -> ActorHandle:
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)

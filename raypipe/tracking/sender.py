@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from raypipe.storage.files import without_secrets
+from raypipe.storage.address import Address
 from raypipe.tracking.client import import_mlflow
 from raypipe.tracking.patience import CALL_S, seconds, tries
 from raypipe.tracking.record import DAMAGED, Record
@@ -106,14 +106,14 @@ class Sender:
                 self.spool.took(record, run_id)
                 return True
             except UnknownRunError as error:
-                self._refuse(record, _text(error))
+                self._refuse(record, self._text(error))
                 return True
             except Exception as error:
                 self._unsure = True
                 failures += 1
                 if failures >= tries(error, record) and self.server.alive():
                     self._back()
-                    self._refuse(record, _text(error))
+                    self._refuse(record, self._text(error))
                     return True
                 self._lost(error)
         return False
@@ -121,9 +121,10 @@ class Sender:
     def _lost(self, error: Exception) -> None:
         if not self.away:
             self.away, self._pauses = True, iter(_PAUSES_S)
+            why = self._reason(error, 200)
             self.warn(
-                f"tracking: {without_secrets(self.server.uri)} does not answer "
-                f"({_reason(error, 200)}); the job goes on, its records wait in {self.spool.folder}"
+                f"tracking: {Address(self.server.uri)} does not answer ({why}); the job goes on, "
+                f"its records wait in {self.spool.folder}"
             )
         self._timed_out = "timed out" in str(error).lower()
         self._now.wait(next(self._pauses, _PAUSES_S[-1]))
@@ -132,7 +133,7 @@ class Sender:
     def _back(self) -> None:
         if self.away:
             self.away = False
-            self.warn(f"tracking: {without_secrets(self.server.uri)} answers again")
+            self.warn(f"tracking: {Address(self.server.uri)} answers again")
 
     def _refuse(self, record: Record, why: str) -> None:
         self.refused += 1
@@ -143,6 +144,13 @@ class Sender:
                 "later refusals are counted, not printed"
             )
         self.spool.took(record)
+
+    def _text(self, error: Exception) -> str:
+        return f"{type(error).__name__}: {self._reason(error, 300)}"
+
+    def _reason(self, error: Exception, most: int) -> str:
+        """The first line of an error's text, without secrets."""
+        return Address(self.server.uri).clean((str(error).splitlines() or [""])[0])[:most]
 
 
 def drain(senders: Sequence[Sender], patience: float) -> int:
@@ -169,12 +177,3 @@ def stop(senders: Sequence[Sender]) -> None:
     for sender in senders:
         if sender.ended(max(deadline - time.monotonic(), 0.0)):
             sender.spool.close()  # else its call may still arrive: the lock goes with this process
-
-
-def _text(error: Exception) -> str:
-    return f"{type(error).__name__}: {_reason(error, 300)}"
-
-
-def _reason(error: Exception, most: int) -> str:
-    """The first line of an error's text, without secrets."""
-    return without_secrets((str(error).splitlines() or [""])[0])[:most]

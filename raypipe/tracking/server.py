@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from raypipe.storage.address import Address
 from raypipe.storage.files import locked
 from raypipe.tracking.client import client
 from raypipe.tracking.models import save_pyfunc
@@ -53,7 +54,7 @@ class UnknownRunError(Exception):
 class Server:
     """One experiment on a tracking server or in a database."""
 
-    uri: str
+    uri: Address
     experiment: str
     artifact_root: str = ""
     """Where the experiment's files go; empty where the server decides."""
@@ -61,6 +62,9 @@ class Server:
     say: Callable[[str], None] = _log.warning
     """Given a sentence when the experiment was deleted and is there again."""
     _client: Any = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        self.uri = Address(self.uri)
 
     @property
     def client(self) -> MlflowClient:
@@ -266,7 +270,7 @@ class Server:
         """
         if self.experiment_id:
             return False
-        database = self.uri.removeprefix("sqlite:///")
+        database = self.uri.reveal().removeprefix("sqlite:///")
         once = locked(Path(database + ".lock")) if database != self.uri else nullcontext()
         with once:
             experiment = self.client.get_experiment_by_name(self.experiment)

@@ -1,6 +1,6 @@
 """A job's records for a tracking server, on disk until the server has taken them.
 
-    <home>/spool/<job>/target.json     the server's address and the experiment
+    <home>/spool/<job>/target.json     the server's address, masked, and the experiment
                        records.jsonl   one record per line, numbered from 0
                        files/<n>/      files of record n: links, or copies from other file systems
                        runs.json       the server's run ids by ours
@@ -26,7 +26,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from raypipe.storage.files import home
+from raypipe.storage.files import home, make_folder, open_own
 from raypipe.tracking.record import DAMAGED, Record, fields_of, is_damage, keep, line_of
 
 _RECORDS, _TARGET, _RUNS, _SENT, _LOCK = (
@@ -74,7 +74,8 @@ class Spool:
             name: of the folder; a spool that has this name already goes on, if nobody holds it.
         """
         folder = (root or spools()) / (name or new_name())
-        folder.mkdir(0o700, parents=True, exist_ok=True)  # the address may hold a password
+        make_folder(folder)
+        folder.chmod(0o700)  # wherever it is: records hold what nobody else is to see
         spool = cls(folder)
         if not spool.hold():
             assert name is not None, "nobody else knows a new folder yet"
@@ -110,7 +111,7 @@ class Spool:
         """Become the process that sends; False if another process is."""
         import fcntl
 
-        handle = (self.folder / _LOCK).open("w")
+        handle = open_own(self.folder / _LOCK, "w")
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -162,7 +163,7 @@ class Spool:
 
     def _write(self, line: bytes) -> None:
         if self._stream is None:
-            self._stream = (self.folder / _RECORDS).open("ab", buffering=0)
+            self._stream = open_own(self.folder / _RECORDS, "ab", buffering=0)
         if self._is_torn:
             self._stream.truncate(self._end)
         self._is_torn = True
@@ -235,7 +236,7 @@ class Spool:
             OSError: it cannot be moved.
         """
         aside = self.folder.parent / _ASIDE / self.folder.name
-        aside.parent.mkdir(exist_ok=True)
+        make_folder(aside.parent)
         self.folder.rename(aside)
         self.folder = aside
         return aside
@@ -279,7 +280,7 @@ class Spool:
 
     def _put(self, name: str, text: str, *, sync: bool = False) -> None:
         staged = self.folder / f".{name}"
-        with staged.open("w", encoding="utf-8") as out:
+        with open_own(staged, "w", encoding="utf-8") as out:
             out.write(text)
             out.flush()
             if sync:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raypipe.config import ConfigError, nearest
-from raypipe.storage.files import without_secrets
 from raypipe.tracking.client import client, default_uri, resolved
 from raypipe.tracking.names import run_page
 
@@ -40,7 +39,7 @@ class TrackedRun:
     @property
     def address(self) -> str:
         """The address of the run's page, see `names.run_page`."""
-        return run_page(self.store.shown, self.experiment_id, self.run_id)
+        return run_page(self.store.uri.place, self.experiment_id, self.run_id)
 
     def file(self, name: str, folder: Path) -> Path | None:
         """A copy of one of the run's files in `folder`; None if the run has no such file."""
@@ -73,7 +72,7 @@ class TrackingStore:
 
     def __init__(self, uri: str | None = None) -> None:
         self.uri = resolved(uri or default_uri())[0]
-        self.shown = without_secrets(self.uri)
+        self.shown = str(self.uri)
         self.client: MlflowClient = client(self.uri)
 
     def job(self, named: str | None = None) -> TrackedRun:
@@ -89,7 +88,7 @@ class TrackingStore:
             try:
                 return self._read(self.client.get_run(named))
             except Exception as error:
-                reason = without_secrets(str(error))
+                reason = self.uri.clean(str(error))
                 raise ConfigError(
                     f"no tracked run {named} in {self.shown}: {reason}; look it up in the UI"
                 ) from None

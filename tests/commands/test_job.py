@@ -26,6 +26,7 @@ from raypipe.tracking.recorder import Kind, Recorder
 from raypipe.tracking.relay import Relay, _Writer
 
 STORAGE = "s3://AKIA:hush@hush/hush@bucket/x?secret_key=hush"
+SHOWN = "s3://***@bucket/x"
 TRACKING = "postgresql://me:hush@hush/hush@host/db?password=hush"
 RUNS = {"seed": 1}
 
@@ -105,11 +106,13 @@ def test_nothing_that_is_recorded_holds_a_password(recipe, relay, tmp_path, monk
     with pytest.raises(OSError):
         tracked(experiment, print, work)
     found = left(tmp_path / "tracked")
-    assert any(b"storage: s3://bucket/x\n" in content for content in found.values())
+    assert any(
+        f"storage: {SHOWN}?secret_key=***\n".encode() in content for content in found.values()
+    )
     assert [name for name, content in found.items() if b"hush" in content] == []
     one = runs(tmp_path)[trial.name]
-    assert one.data.params["tracking"] == "postgresql://host/db"
-    assert one.data.tags["raypipe.error"] == "OSError: no answer from s3://bucket/x"
+    assert one.data.params["tracking"] == "postgresql://***@host/db?password=***"
+    assert one.data.tags["raypipe.error"] == f"OSError: no answer from {SHOWN}?secret_key=***"
     assert one.info.status == "FAILED"
     relay.close()
 
@@ -117,21 +120,23 @@ def test_nothing_that_is_recorded_holds_a_password(recipe, relay, tmp_path, monk
 def test_no_summary_holds_a_password(recipe):
     (trial, *_) = expand(load(Experiment, recipe, [f"storage={STORAGE}"]))
     line = line_of(trial, Plan.of([trial]), Standing())
-    assert line["checkpoint"].startswith("s3://bucket/x/checkpoint/")
+    assert line["checkpoint"].startswith(f"{SHOWN}/checkpoint/")
     mined = Mined({"queries": Standing().get(trial.experiment.queries("test"))}, [])
     assert "hush" not in f"{line} {mined.summary()}"
 
 
 def test_no_message_holds_a_password():
-    with pytest.raises(ConfigError, match=r"storage s3://bucket/x cannot") as error:
+    with pytest.raises(
+        ConfigError, match=r"storage s3://\*\*\*@bucket/x\?secret_key=\*\*\*: expected"
+    ) as error:
         Store(STORAGE).check_writable()
     assert "hush" not in str(error.value)
     uri = "http://me:hush@127.0.0.1:9"
-    with pytest.raises(ConfigError, match=r"in http://127.0.0.1:9") as error:
+    with pytest.raises(ConfigError, match=r"in http://\*\*\*@127.0.0.1:9") as error:
         stores.TrackingStore(uri).job("0" * 32)
     assert "hush" not in str(error.value)
     writer = _Writer(uri, "x")
-    assert writer.drain(0.1)["uri"] == "http://127.0.0.1:9"
+    assert writer.drain(0.1)["uri"] == "http://***@127.0.0.1:9"
     writer.close()
 
 

@@ -135,7 +135,7 @@ def test_a_tracked_job_counts_as_it_ran(recipe, store, tmp_path):
     experiment = load(Experiment, recipe, ["seed=2"])
     recorder = Recorder(uri, experiment.name)
     recorder.start("job", experiment.name, "job")
-    recorder.log_text("job", to_yaml(experiment.public()), "recipe.yaml")
+    recorder.log_text("job", to_yaml(experiment), "recipe.yaml")
     recorder.finish("job")
     assert recorder.drain() == (0, 0)
     recorder.close()

@@ -240,7 +240,7 @@ def test_what_cannot_be_removed_is_said_and_the_rest_goes(store):
     entries, said = [Garbage("a", 10, refuses), Garbage("b", 20, lambda: True)], []
     assert not LeftOvers(store, {ATTEMPTS: entries}).run(said.append)
     assert said == [
-        "a could not be removed: not yours: s3://bucket",
+        "a could not be removed: not yours: s3://***@bucket",
         f"freed: {ATTEMPTS}: 1, 20 B",
     ]
 

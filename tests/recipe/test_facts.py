@@ -35,7 +35,7 @@ HTTP = {
     "type": "http",
     "url": "https://llm.example:8443/v1?api-version=2#part",
     "model": "m",
-    "api_key_env": "FACTS_TEST_KEY",
+    "api_key_env": "RAYPIPE_TEST_KEY",
 }
 
 
@@ -93,6 +93,6 @@ def scores(teacher: Any) -> Any:
     ids=lambda one: type(one).__name__,
 )
 def test_facts(step, facts, monkeypatch):
-    monkeypatch.setenv("FACTS_TEST_KEY", "sk-secret")
+    monkeypatch.setenv("RAYPIPE_TEST_KEY", "sk-secret")
     assert dict(step.facts()) == facts
     assert "secret" not in json.dumps(facts) and "api-version" not in json.dumps(facts)

@@ -76,6 +76,7 @@ def test_a_dead_server_costs_nothing_and_gets_all_when_it_is_back(tmp_path, monk
     assert len(said) == 1 and "does not answer" in said[0] and "secret" not in said[0]
     (folder,) = spools().iterdir()
     target = json.loads((folder / "target.json").read_text())
+    assert target["uri"] == "http://***@127.0.0.1:9"
     uri, root = resolved(f"sqlite:///{tmp_path}/back.db")
     (folder / "target.json").write_text(json.dumps({**target, "uri": uri, "artifact_root": root}))
     assert send_left_behind(say=said.append) == 0

@@ -10,9 +10,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 from urllib.parse import parse_qsl, urlsplit
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from raypipe.config import NOT_SEMANTIC, ConfigError
+from raypipe.inference.llm.api_keys import check_allowed
 from raypipe.inference.llm.base import (
     Answer,
     Engine,
@@ -22,8 +23,9 @@ from raypipe.inference.llm.base import (
     choice_logprobs,
     estimate_tokens,
 )
-from raypipe.inference.llm.http_client import LONGEST_WAIT, Client, HttpOutcome, one_line, shown
+from raypipe.inference.llm.http_client import LONGEST_WAIT, Client, HttpOutcome, one_line
 from raypipe.models.backbone import Backbone
+from raypipe.storage.address import Address
 
 if TYPE_CHECKING:
     from raypipe.resources import Context
@@ -38,14 +40,11 @@ class HttpEngine(Engine):
     the server it was meant for.
     """
 
-    # An error of pydantic's would show the input, a key pasted into the wrong field included.
-    model_config = ConfigDict(hide_input_in_errors=True)
-
     type: Literal["http"] = "http"
     in_actor: ClassVar[bool] = False
     uses_precision: ClassVar[bool] = False
 
-    url: Annotated[str, NOT_SEMANTIC]
+    url: Annotated[Address, NOT_SEMANTIC]
     """Address of /v1/chat/completions; a base such as http://host:8000/v1 is completed."""
     model: str = Field(min_length=1)
     """The server's name of the model."""
@@ -53,7 +52,8 @@ class HttpEngine(Engine):
     """Your own name of what the server serves under that name, to tell one from another; never
     sent."""
     api_key_env: Annotated[str | None, NOT_SEMANTIC] = None
-    """Name (in capitals) of the environment variable that holds the key; never the key."""
+    """Name (in capitals) of the environment variable that holds the key; never the key. One of
+    `api_keys.KNOWN`, or of those that RAYPIPE_ALLOW_ENV lists."""
     requests_per_second: Annotated[float | None, Field(gt=0), NOT_SEMANTIC] = None
     """Starts of requests, retries included; None is as many as `concurrency` allows."""
     concurrency: Annotated[int, Field(ge=1, le=1024), NOT_SEMANTIC] = 8
@@ -79,7 +79,7 @@ class HttpEngine(Engine):
 
     @model_validator(mode="after")
     def _no_secret(self) -> Self:
-        parts = urlsplit(self.url)
+        parts = urlsplit(str(self.url))  # masked, which a tracked recipe's is for ever
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError("url: expected http://HOST:PORT/v1/chat/completions or https://...")
         names = {name.lower() for name, _ in parse_qsl(parts.query, keep_blank_values=True)}
@@ -93,15 +93,20 @@ class HttpEngine(Engine):
                 "api_key_env: expected the name of an environment variable in capitals, such as "
                 "OPENAI_API_KEY, found something else (not shown, it could be the key itself)"
             )
+        if self.api_key_env is not None:
+            check_allowed(self.api_key_env, parts.netloc)
         return self
 
     @property
-    def endpoint(self) -> str:
+    def endpoint(self) -> Address:
         """Where requests go."""
-        parts = urlsplit(self.url)
-        path = parts.path.rstrip("/")
-        path = path if path.endswith(CHAT) else path + CHAT
-        return parts._replace(path=path, fragment="").geturl()
+        return self._beside(CHAT)
+
+    def _beside(self, path: str) -> Address:
+        """An address of the server's API."""
+        parts = urlsplit(self.url.reveal())
+        base = parts.path.rstrip("/").removesuffix(CHAT)
+        return Address(parts._replace(path=base + path, fragment="").geturl())
 
     def key(self) -> str | None:
         """The API key, read now.
@@ -143,7 +148,7 @@ class HttpEngine(Engine):
 
     def facts(self) -> dict[str, Any]:
         """With the server's address, without its query, which may hold what is secret."""
-        return {**super().facts(), "url": shown(self.endpoint)}
+        return {**super().facts(), "url": self.endpoint.place}
 
     def body(self, prompt: Prompt, max_new_tokens: int) -> dict[str, Any]:
         """The request for one prompt.
@@ -173,13 +178,12 @@ class HttpEngine(Engine):
             retries=self.retries,
             retry_wait_s=self.retry_wait_s,
             timeout_s=self.timeout_s,
+            clean=self.url.clean,
         )
-        base = urlsplit(self.endpoint)
-        models = base._replace(path=base.path.removesuffix(CHAT) + "/models").geturl()
-        knock = client.get(models)
+        knock = client.get(self._beside("/models").reveal())
         if not knock.connected:
             raise ConfigError(
-                f"engine http: no connection to {shown(self.endpoint)} ({client.clean(knock)}); "
+                f"engine http: no connection to {self.endpoint.place} ({client.clean(knock)}); "
                 "start the server or correct the engine's url"
             )
         if knock.status == 401:
@@ -199,7 +203,7 @@ class HttpEngine(Engine):
         }.get(
             words.partition(":")[0], "correct the engine's url, model, extra_body or context_tokens"
         )
-        return ConfigError(f"engine http: {shown(self.endpoint)} refused: {words}; {remedy}")
+        return ConfigError(f"engine http: {self.endpoint.place} refused: {words}; {remedy}")
 
     def load_tokenizer(self) -> Any:
         """The tokenizer that counts tokens.
@@ -234,7 +238,7 @@ class HttpGenerator:
         if not prompts:
             return []
         bodies = [self._engine.body(prompt, max_new_tokens) for prompt in prompts]
-        outcomes = self._client.post_all(self._engine.endpoint, bodies)
+        outcomes = self._client.post_all(self._engine.endpoint.reveal(), bodies)
         answers = [
             self._read(outcome, prompt.choices)
             for outcome, prompt in zip(outcomes, prompts, strict=True)
@@ -272,7 +276,7 @@ class HttpGenerator:
         if all(o.away for o in outcomes) or not all(o.sent for o in outcomes):
             why = next(answer.error for outcome, answer in failed if outcome.away and outcome.sent)
             raise RuntimeError(
-                f"no answer from {shown(self._engine.endpoint)} after {self._engine.retries + 1} "
+                f"no answer from {self._engine.endpoint.place} after {self._engine.retries + 1} "
                 f"tries of a prompt ({why}); finished chunks are kept, run the same command again"
             )
         if len(failed) < len(answers):

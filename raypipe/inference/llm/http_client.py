@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import deque
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Future, wait
 from contextlib import suppress
 from dataclasses import dataclass
 from threading import Thread
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import urlsplit
+
+from raypipe.storage.masking import without_secrets
 
 if TYPE_CHECKING:
     import aiohttp
@@ -74,6 +75,7 @@ class Client:
         retries: further tries of a request after no response, 408, 429 or 5xx.
         retry_wait_s: before the first retry, doubled each time; a Retry-After header wins.
         timeout_s: for one try, from the connection to the last byte.
+        clean: takes what is secret in the server's address out of words of others.
     """
 
     def __init__(
@@ -85,8 +87,10 @@ class Client:
         retries: int,
         retry_wait_s: float,
         timeout_s: float,
+        clean: Callable[[str], str] = without_secrets,
     ) -> None:
         self._key = key
+        self._clean = clean
         self._concurrency = concurrency
         self._interval_s = 1 / requests_per_second if requests_per_second else 0.0
         self._retries = retries
@@ -111,7 +115,7 @@ class Client:
         text = outcome.failure
         if outcome.status is not None:
             text = f"{outcome.status}: {_message(outcome.body)}"
-        return one_line(text.replace(self._key, "[key]") if self._key else text)
+        return one_line(self._clean(text.replace(self._key, "[key]") if self._key else text))
 
     async def _get(self, url: str) -> HttpOutcome:
         async with self._session(min(self._timeout_s, LONGEST_CONNECT)) as session:
@@ -235,8 +239,3 @@ def one_line(text: str) -> str:
     """One line of at most `LONGEST_MESSAGE` characters."""
     text = " ".join(text.split())
     return text if len(text) <= LONGEST_MESSAGE else text[:LONGEST_MESSAGE] + "..."
-
-
-def shown(url: str) -> str:
-    """Without query and fragment."""
-    return urlsplit(url)._replace(query="", fragment="").geturl()
