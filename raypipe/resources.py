@@ -135,7 +135,7 @@ def connect(resources: Resources, storage_is_local: bool, shared: bool) -> None:
             if name in os.environ:
                 variables[name] = os.environ[name]
         _init(variables)
-        _close_files()
+        _close_token()
     nodes = [node for node in ray.nodes() if node["Alive"]]
     alone = len(nodes) == 1 and os.environ.get("RAY_ADDRESS", "") in ("", "local")
     if resources.gpu and alone and ray.cluster_resources().get("GPU", 0) == 0:
@@ -164,15 +164,9 @@ def _listen_on_loopback() -> None:
         ray_constants.ENABLE_RAY_CLUSTER = False  # read from there when Ray was imported
 
 
-def _close_files() -> None:
-    """Take the rights of others from the token that Ray's doors ask for; and from the folder with
-    the logs and sockets of a Ray that was started here."""
-    import ray
-
-    node = ray._private.worker._global_node
+def _close_token() -> None:
+    """Take the rights of others from the token that Ray's doors ask for."""
     with contextlib.suppress(OSError):
-        if node is not None and node.head:
-            Path(node.get_session_dir_path()).chmod(0o700)
         (Path.home() / ".ray" / "auth_token").chmod(0o600)
 
 

@@ -55,14 +55,6 @@ def test_a_local_ray_listens_on_loopback_alone(cluster):
 
 
 @pytest.mark.ray
-def test_the_logs_and_sockets_of_a_local_ray_are_their_owners(cluster):
-    import ray
-
-    folder = Path(ray._private.worker._global_node.get_session_dir_path())
-    assert (folder / "logs").is_dir() and folder.stat().st_mode & 0o077 == 0
-
-
-@pytest.mark.ray
 def test_the_token_of_rays_doors_is_its_owners(cluster):
     token = Path.home() / ".ray" / "auth_token"
     if os.environ.get("RAY_AUTH_MODE") != "token" or not token.exists():
