@@ -8,16 +8,22 @@ never its result, and so stays out of digests.
 from __future__ import annotations
 
 import difflib
+import functools
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar, Self, TypeVar
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, ClassVar, Self, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
 NOT_SEMANTIC = "not semantic"
 """Marker for `Annotated[T, NOT_SEMANTIC]`: the field never enters a digest."""
+
+LARGEST_INTEGER = 2**32 - 1
+"""The most of a whole number in a recipe: numpy takes no larger seeds, the product of two such
+numbers fits 64 bits, and no count of steps, queries or tokens comes near."""
 
 C = TypeVar("C", bound="Config")
 
@@ -27,7 +33,10 @@ class ConfigError(ValueError):
 
 
 class Config(BaseModel):
-    """Base of every configuration class: frozen, unknown keys refused, field docstrings kept."""
+    """Base of every configuration class: frozen, unknown keys refused, field docstrings kept.
+
+    Numbers are finite, and neither booleans nor text with underscores are numbers.
+    """
 
     model_config = ConfigDict(
         frozen=True,
@@ -35,10 +44,21 @@ class Config(BaseModel):
         use_attribute_docstrings=True,
         protected_namespaces=(),
         hide_input_in_errors=True,  # a key pasted into the wrong field would be shown
+        allow_inf_nan=False,
     )
 
     version: ClassVar[int] = 1
     """Raise it when behaviour behind the same fields changes: then no old artifact is reused."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _numbers_are_numbers(cls, data: Any) -> Any:
+        for name, value in data.items() if isinstance(data, Mapping) else ():
+            kinds = _scalars(cls, name) if name in cls.model_fields else frozenset()
+            for where, item in _leaves(value, name) if kinds & {int, float, Any} else ():
+                if problem := _no_number(item, kinds):
+                    raise ValueError(f"{where}: {problem}")
+        return data
 
     def semantic(self) -> dict[str, Any]:
         """Class name, version, and the fields that decide the result, as plain JSON values."""
@@ -67,6 +87,48 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(v) for v in value]
     return value
+
+
+@functools.cache
+def _scalars(cls: type[Config], name: str) -> frozenset[Any]:
+    """The plain types in a field's annotation, at any depth, `Any` among them; none where it holds
+    models, which look at their own fields."""
+    types: set[Any] = set()
+    waiting: list[Any] = [cls.model_fields[name].annotation]
+    while waiting:
+        kind = waiting.pop()
+        if parts := get_args(kind):
+            waiting += parts
+        else:
+            types.add(kind)
+    holds_models = any(isinstance(kind, type) and issubclass(kind, BaseModel) for kind in types)
+    return frozenset() if holds_models else frozenset(types)
+
+
+def _leaves(value: Any, where: str) -> Iterator[tuple[str, Any]]:
+    """(dotted path, value) of everything in lists and mappings."""
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _leaves(item, f"{where}.{key}")
+    elif isinstance(value, list | tuple):
+        for position, item in enumerate(value):
+            yield from _leaves(item, f"{where}.{position}")
+    else:
+        yield where, value
+
+
+def _no_number(value: Any, kinds: frozenset[Any]) -> str:
+    """Why a value is none for a field of numbers, or of anything; pydantic says the rest."""
+    if Any in kinds:
+        finite = not isinstance(value, float) or math.isfinite(value)
+        return "" if finite else f"expected a finite number, found {value}; write one"
+    if isinstance(value, bool) and bool not in kinds:
+        return f"expected a number, found {str(value).lower()}; write 1 or 0 if you mean those"
+    if isinstance(value, str) and str not in kinds and "_" in value:
+        return "expected a number in digits, found text with an underscore; leave it out"
+    if isinstance(value, int | float) and float not in kinds and value > LARGEST_INTEGER:
+        return f"expected at most {LARGEST_INTEGER:,}, found a larger number; lower it"
+    return ""
 
 
 def digest(value: Any, length: int = 16) -> str:

@@ -29,7 +29,7 @@ class Statistics(Config):
     """Confidence level of the bootstrap intervals."""
     margin: float = Field(0.01, gt=0, lt=1)
     """Absolute difference of a mean below which two rows count as the same (TOST)."""
-    resamples: int = Field(RESAMPLES, ge=100)
+    resamples: int = Field(RESAMPLES, ge=100, le=10_000_000)
     """Resamples of every bootstrap and every permutation test."""
 
 

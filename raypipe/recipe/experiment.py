@@ -38,6 +38,7 @@ from raypipe.storage.address import Address
 from raypipe.storage.artifacts import Step, Store
 from raypipe.storage.files import home
 from raypipe.teachers import Teacher
+from raypipe.tracking.client import check_scheme
 
 Role = str
 """train, validation, test, or the name of a further test set."""
@@ -85,7 +86,7 @@ class Experiment(Config):
     """The row that the others are tested against, fixed before the results are known."""
     published: tuple[Published, ...] = ()
     """Values of papers, shown beside the rows on the same data over the same first stage."""
-    seed: int = 1
+    seed: int = Field(1, ge=0)
     """Of head initialisation, query order and dropout."""
     precision: Literal["auto", "bf16", "fp16", "fp32"] = Field("auto", validate_default=True)
     """Of matrix products in training and scoring; weights stay float32. auto is settled when the
@@ -120,6 +121,12 @@ class Experiment(Config):
         if isinstance(value, str):
             return [part.strip() for part in value.split(ARROW)]
         return value
+
+    @model_validator(mode="after")
+    def _tracked_somewhere(self) -> Experiment:
+        with _blamed_on("tracking"):  # as a check of all fields, which shows no password
+            check_scheme(self.tracking or "")
+        return self
 
     @model_validator(mode="after")
     def _consistent(self) -> Experiment:
@@ -245,6 +252,8 @@ class Experiment(Config):
                 for name in self.stage_names
             }
             self.model.check(lengths, frozen)
+        with _blamed_on("MLFLOW_TRACKING_URI"):
+            check_scheme(self.tracking_uri() or "")
         self.store().check_writable()
 
     # --- the method section --------------------------------------------------------------------

@@ -14,29 +14,13 @@ from raypipe.config import C, Config, ConfigError, nearest
 from raypipe.names import shortened
 from raypipe.recipe.errors import explain, field_type, mapping_value, models
 from raypipe.recipe.variables import expand_variables
+from raypipe.recipe.yaml_text import parse_yaml, read_yaml
 from raypipe.storage.address import shown_value
-from raypipe.storage.masking import without_secrets
 
 BASE = "base"
 """A recipe's key for the file that the recipe changes, relative to its own folder."""
 _NO_TEXT = re.compile("[\0\ud800-\udfff]")
 """NUL, and halves of characters: YAML spells them, and a terminal makes them of other bytes."""
-
-
-class _Loader(yaml.SafeLoader):
-    """Safe YAML that reads 1e-5 as a number, which YAML 1.1 takes for a string."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
-    list("-+.0123456789"),
-)
-
-
-def parse_yaml(text: str) -> Any:
-    """Safe YAML, with 1e-5 read as a number."""
-    return yaml.load(text, Loader=_Loader)
 
 
 def load(cls: type[C], path: str | Path, overrides: Iterable[str] = ()) -> C:
@@ -53,11 +37,14 @@ def load(cls: type[C], path: str | Path, overrides: Iterable[str] = ()) -> C:
                 f"override {shown_value(text)}: expected key=value, such as stages.distil.lr=2e-5"
             )
         try:
-            tree = override(cls, tree, key.strip(), parse_yaml(value))
+            parsed = parse_yaml(value)
         except yaml.YAMLError:
             raise ConfigError(
                 f"override {shown_value(text)}: the value is not valid YAML; put it in quotes"
             ) from None
+        except ConfigError as error:
+            raise ConfigError(f"override {shown_value(text)}: {error}") from None
+        tree = override(cls, tree, key.strip(), parsed)
     return validate(cls, expand_variables(tree, ""), str(path))
 
 
@@ -83,10 +70,7 @@ def _read(path: Path, below: tuple[Path, ...]) -> dict[str, Any]:
     if path.resolve() in [recipe.resolve() for recipe in below]:
         way = ", ".join(map(str, below))
         raise ConfigError(f"{path}: is its own base, by way of {way}; remove `{BASE}` from one")
-    try:
-        tree = parse_yaml(path.read_text("utf-8")) or {}
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not valid YAML: {without_secrets(str(error))}") from None
+    tree = read_yaml(path) or {}
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: expected a mapping of fields, found {type(tree).__name__}")
     if (base := tree.pop(BASE, None)) is None:

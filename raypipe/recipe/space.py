@@ -11,7 +11,7 @@ from pydantic import Field, TypeAdapter, ValidationError, field_validator, model
 
 from raypipe.config import Config, nearest
 from raypipe.names import checked_name, shown_by_all
-from raypipe.storage.address import typed_addresses
+from raypipe.storage.address import shown_value, typed_addresses
 
 SEED = "seed"
 """The key whose values are repetitions of one row, not rows."""
@@ -95,7 +95,7 @@ class Search(Config):
     """Draws from the space, those of interrupted runs of the same search among them."""
     startup: int = Field(6, ge=1)
     """Random trials before tpe draws its first conclusion."""
-    seed: int = 1
+    seed: int = Field(1, ge=0)
     """Of the sampler, not of training."""
     pruning: Asha | None = Asha()
     """Stops trials early, within their last stage and only where no other trial shares it."""
@@ -176,12 +176,12 @@ def parse_axis(key: str, entry: Any) -> Axis:
         values = {checked_name(str(label)): value for label, value in entry.items()}
     elif isinstance(entry, list):
         values = {_label(value): value for value in entry}
-        if len(values) < len(entry):
-            raise ValueError(f"expected values with different names, found {entry!r}")
     else:
-        values = {}
+        values, entry = {}, shown_value(entry)
     if not values:
-        raise ValueError(f"expected a list, or a mapping from names to values, found {entry!r}")
+        raise ValueError(f"expected a list, or a mapping from names to values, found {entry}")
+    if len(values) < len(entry):  # 1 and "1" are keys of one mapping
+        raise ValueError(f"expected values with different names, found {shown_value(entry)}")
     return Axis(key, values, None, when)
 
 

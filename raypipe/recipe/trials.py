@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from raypipe.config import ConfigError, nearest
@@ -14,6 +15,8 @@ from raypipe.recipe.space import SEED, WHOLE, Axis
 
 ORACLE = "oracle"
 """The row of the best that re-ranking could reach."""
+MOST_TRIALS = 10_000
+"""Of one sweep: each is a recipe that is checked before work."""
 Choice = tuple[str, str, Any]
 """(dotted key, label, value)."""
 
@@ -46,7 +49,13 @@ def expand(experiment: Experiment) -> list[Trial]:
     """
     if experiment.sweep.mode == "search":
         return representatives(experiment)
-    trials = [trial_of(experiment, choices) for choices in combinations(experiment.sweep.axes())]
+    axes = experiment.sweep.axes()
+    if len(list(islice(combinations(axes), MOST_TRIALS + 1))) > MOST_TRIALS:
+        raise ConfigError(
+            f"sweep.space: expected at most {MOST_TRIALS:,} combinations, found more; take out "
+            "values, or set sweep.mode=search"
+        )
+    trials = [trial_of(experiment, choices) for choices in combinations(axes)]
     names = [trial.name for trial in trials]
     if len(set(names)) < len(names):
         raise ConfigError(

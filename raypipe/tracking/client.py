@@ -11,9 +11,11 @@ import os
 import re
 import threading
 from contextlib import suppress
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from raypipe.config import ConfigError, nearest
 from raypipe.storage.address import Address
 from raypipe.storage.files import close_file, close_new_files, home, in_home, make_folder
 from raypipe.tracking.patience import CONNECT_S, REQUEST_S, TIMEOUT
@@ -30,6 +32,10 @@ _ENVIRONMENT = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # it prints the address as it was typed
 }
+DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
+SERVERS = ("http", "https", "file", "databricks", "databricks-uc", "uc")
+"""The schemes of MLflow's stores beside databases; a path without a scheme is one too."""
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
 _TIMED = {
     *("postgresql", "postgresql+psycopg2", "postgresql+psycopg"),
     *("mysql", "mysql+mysqldb", "mysql+pymysql"),
@@ -47,6 +53,26 @@ def import_mlflow() -> None:
         import mlflow.entities
         import mlflow.exceptions
         import mlflow.system_metrics.system_metrics_monitor  # noqa: F401
+
+
+def check_scheme(uri: str) -> None:
+    """Refuse an address that MLflow has no store for; nothing but its scheme is shown.
+
+    Raises:
+        ConfigError: the scheme is unknown, or a database's address has no `://`.
+    """
+    scheme = match[1].lower() if (match := _SCHEME.match(uri)) else ""
+    base = scheme.partition("+")[0]  # postgresql+psycopg2
+    if base in DATABASES and not uri[len(scheme) :].startswith("://"):
+        raise ConfigError(f"expected {base}://..., found {scheme} without ://; correct it")
+    if scheme and base not in {*DATABASES, *SERVERS} and scheme not in _plugins():
+        near = nearest(base, [*DATABASES, *SERVERS])
+        raise ConfigError(f"expected a scheme that MLflow has a store for, found {scheme!r}{near}")
+
+
+def _plugins() -> set[str]:
+    """Schemes that installed packages bring to MLflow."""
+    return {point.name for point in entry_points(group="mlflow.tracking_store")}
 
 
 def default_uri() -> str:

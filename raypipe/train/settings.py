@@ -68,11 +68,11 @@ class TrainingSettings(Config):
     """Leave out groups that the model already ranks well; None trains on all."""
     queries_per_step: int = Field(16, ge=1)
     """Global batch: queries per optimizer step, over all workers."""
-    epochs: float = Field(1.0, gt=0)
+    epochs: float = Field(1.0, gt=0, le=1e6)
     """Passes over the groups; not used if `steps` is set."""
     steps: int | None = Field(None, ge=1)
     """Optimizer steps."""
-    validations: int = Field(3, ge=1)
+    validations: int = Field(3, ge=1, le=100_000)
     """How often validation runs, evenly spread, the last one after the last step."""
     validate_every: int | None = Field(None, ge=1)
     """Validate every n steps and after the last one, instead of `validations` times."""
