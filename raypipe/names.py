@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import AfterValidator
 
@@ -29,7 +29,6 @@ _UNSEEN = (
     r"\ud800-\udfff\ufdd0-\ufdef" + _PLANES  # halves of characters, and what is none: no XML
 )
 _UNSEEN_CHARACTER = re.compile(f"[{_UNSEEN}]")
-_NO_TOKEN = re.compile(rf"[\s{_UNSEEN}]")
 _NO_PATH = rf"/\\{_UNSEEN}"
 _RESERVED = re.compile(r"\.{0,2}|(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE | re.DOTALL)
 """Parts of paths that are folders already, or devices on the file systems of Windows."""
@@ -103,6 +102,15 @@ def shortened(text: str, most: int = 80) -> str:
     return text if len(text) <= most else f"{text[: most - 1 - half]}\u2026{text[-half:]}"
 
 
+def quoted(value: Any, most: int = 200) -> str:
+    """How a value of a file looks in an error: text in quotes, and the middle of a long one cut."""
+    try:
+        text = repr(value)
+    except (RecursionError, ValueError):  # nested too deeply, or a number of thousands of digits
+        return f"a {type(value).__name__} that is too long to show"
+    return shortened(text, most)
+
+
 def path_part(text: str, ending: str = "", also: str = "") -> str:
     """The text with its ending as one file or folder: never a way out of the folder above it.
 
@@ -135,11 +143,6 @@ def path_below(text: str, ending: str) -> str:
 def trec_token(text: str) -> str:
     """The text as the tag of a TREC run, whose columns white space parts."""
     return re.sub(r"\s+", "_", printable(text)) or "run"
-
-
-def is_trec_token(text: str) -> bool:
-    """Whether the text is a column of a TREC file as it is."""
-    return bool(text) and _NO_TOKEN.search(text) is None
 
 
 def plot_text(text: str) -> str:

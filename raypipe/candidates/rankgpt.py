@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
+import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -15,10 +15,12 @@ from pydantic import Field
 from raypipe.config import Config, ConfigError
 from raypipe.datasets.dataset import file_safe
 from raypipe.datasets.steps import DOCS_FILE, QUERIES_FILE, Collection, Queries
-from raypipe.names import Name
+from raypipe.names import Name, quoted
 from raypipe.records import CANDIDATES
 from raypipe.storage.artifacts import Attempt, Step
-from raypipe.storage.files import check_files, checksums, full_paths, open_bytes
+from raypipe.storage.files import check_files, checksums, full_paths
+from raypipe.tables.fields import SeenIds, are_plain
+from raypipe.tables.json_text import json_lines
 from raypipe.tables.text_table import TextTable
 
 
@@ -46,57 +48,66 @@ class RankGptLists(Config):
         check_files([self.path], "rankgpt file")
 
 
-def read_lists(path: Path) -> Iterator[tuple[int, str, list[str]]]:
+def read_lists(
+    path: Path, counts: Counter[str] | None = None
+) -> Iterator[tuple[int, str, list[str]]]:
     """(line number, query id, documents by rank) of every line.
 
     The query id may be `qid`, or stand in the passages; the passages may be `hits` or plain ids.
     Without ranks they stand in order.
 
+    Args:
+        counts: where ids with characters that nobody sees are counted.
+
     Raises:
-        ConfigError: a line is not JSON, or has no query id or no ids of documents.
+        ConfigError: a line is not JSON, has no query id or no ids of documents, or an id or a rank
+            that is none.
     """
+    seen = SeenIds(Counter() if counts is None else counts)
     for number, line in json_lines(path):
         try:
-            yield number, *_read_list(line)
+            query_id, doc_ids = _read_list(line)
         except ValueError as error:
-            raise ConfigError(f"{path}, line {number}: {error}") from None
+            raise ConfigError(f"{path}, line {number}: {error}; correct it") from None
+        if not are_plain([query_id, *doc_ids]):
+            place = f"{path}, line {number}"
+            for text in (query_id, *doc_ids):
+                seen.look(text, lambda text, place=place: place)
+        yield number, query_id, doc_ids
 
 
 def _read_list(line: Any) -> tuple[str, list[str]]:
     if not isinstance(line, dict):
-        raise ValueError(f"expected an object, found {str(line)[:60]!r}")
+        raise ValueError(f"expected an object, found {quoted(line, 60)}")
     passages = _value(line, "retrieved_passages", "hits")
     if not isinstance(passages, list):
-        raise ValueError(f"expected a list retrieved_passages, found {sorted(line)}")
-    named = [p if isinstance(p, dict) else {"docid": p} for p in passages]
+        raise ValueError(f"expected a list retrieved_passages, found {quoted(sorted(line))}")
+    named = passages
+    if not set(map(type, passages)) <= {dict}:
+        named = [p if isinstance(p, dict) else {"docid": p} for p in passages]
     query_id = _value({**(named[0] if named else {}), **line}, "query_id", "qid")
-    doc_ids = [_value(p, "docid", "doc_id") for p in named]
+    doc_ids = [p.get("docid") for p in named]
+    if None in doc_ids:
+        doc_ids = [_value(p, "docid", "doc_id") for p in named]
     if query_id is None or None in doc_ids:
         what = "a query_id" if query_id is None else "a docid in every passage"
-        raise ValueError(f"expected {what}, found {str(line)[:60]!r}")
-    ranks = [p.get("rank") for p in named]
-    order = list(range(len(named)))
+        raise ValueError(f"expected {what}, found {quoted(line, 60)}")
+    if not {type(query_id), *map(type, doc_ids)} <= {str, int}:
+        wrong = next(i for i in (query_id, *doc_ids) if type(i) not in (str, int))
+        raise ValueError(f"expected text or a whole number as every id, found {quoted(wrong)}")
+    texts, ranks = list(map(str, doc_ids)), [p.get("rank") for p in named]
     if any(rank is not None for rank in ranks):
-        if not all(isinstance(rank, int | float) for rank in ranks):
-            raise ValueError(f"expected a number as every rank, found {ranks}")
-        order.sort(key=lambda i: ranks[i])
-    return str(query_id), [str(doc_ids[i]) for i in order]
+        if not set(map(type, ranks)) <= {int}:
+            _check_ranks(ranks)
+        texts = [texts[i] for i in sorted(range(len(ranks)), key=ranks.__getitem__)]
+    return str(query_id), texts
 
 
-def json_lines(path: Path) -> Iterator[tuple[int, Any]]:
-    """(line number, value) of every line that is not empty.
-
-    Raises:
-        ConfigError: a line is not JSON.
-    """
-    with open_bytes(path) as stream:
-        for number, line in enumerate(stream, start=1):
-            if not line.strip():
-                continue
-            try:
-                yield number, json.loads(line)
-            except ValueError as error:  # also raised for bytes that are not UTF-8
-                raise ConfigError(f"{path}, line {number}: expected JSON, found {error}") from None
+def _check_ranks(ranks: Sequence[Any]) -> None:
+    """Refuse what is no finite number; to Python, true is one."""
+    for rank in ranks:
+        if type(rank) is not int and not (type(rank) is float and math.isfinite(rank)):
+            raise ValueError(f"expected a number as every rank, found {quoted(rank)}")
 
 
 def _value(line: Mapping[str, Any], *names: str) -> Any:
@@ -149,7 +160,8 @@ class RankGptCandidates(Step):
 
     def _lists(self, wanted: set[str], counts: Counter[str]) -> dict[str, list[str]]:
         lists: dict[str, list[str]] = {}
-        for number, query_id, doc_ids in read_lists(Path(self.source.path).expanduser()):
+        path = Path(self.source.path).expanduser()
+        for number, query_id, doc_ids in read_lists(path, counts):
             counts["lists"] += 1
             if query_id not in wanted:
                 counts["lists_other_queries"] += 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import json
 import zlib
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -12,7 +11,11 @@ from typing import Any
 
 from raypipe.config import ConfigError, nearest
 from raypipe.datasets.dataset import Dataset, file_safe
+from raypipe.names import quoted
 from raypipe.progress import reading
+from raypipe.storage.files import file_checksum, numbered_lines
+from raypipe.tables.fields import whole
+from raypipe.tables.json_text import parse_json
 
 QRELS_HEADER = ["query-id", "corpus-id", "score"]
 
@@ -54,14 +57,10 @@ class BeirFolder(Dataset):
 
     def docs_identity(self) -> dict[str, Any]:
         """The corpus file's checksum."""
-        from raypipe.storage.files import file_checksum
-
         return {"source": "beir", "corpus": file_checksum(self._file("corpus"))}
 
     def identity(self) -> dict[str, Any]:
         """One checksum per file, without the path and the split's name."""
-        from raypipe.storage.files import file_checksum
-
         return {
             **self.docs_identity(),
             "queries": file_checksum(self._file("queries")),
@@ -70,20 +69,21 @@ class BeirFolder(Dataset):
 
     def docs(self) -> Iterator[tuple[str, str]]:
         """The corpus in file order; a missing title counts as empty, a missing text is an error."""
-        for record in _records(self._file("corpus")):
+        for _, record in _records(self._file("corpus")):
             parts = ((record.get(key) or "").strip() for key in ("title", "text"))
             yield record["_id"], " ".join(part for part in parts if part)
 
     def queries(self) -> Iterator[tuple[str, str]]:
         """The queries that this split judges, in file order."""
         judged = {query_id for query_id, _, _ in self.qrels()}
-        for record in _records(self._file("queries")):
+        for _, record in _records(self._file("queries")):
             if record["_id"] in judged:
                 yield record["_id"], (record["text"] or "").strip()
 
     def qrels(self) -> Iterator[tuple[str, str, int]]:
         """The judgements in file order; values of 0 and less stay as they are."""
         path = self._qrels_file()
+        relevance: dict[str, int] = {}
         for number, line in _lines(path):
             fields = line.rstrip("\r\n").split("\t")
             if number == 1:
@@ -92,7 +92,19 @@ class BeirFolder(Dataset):
                 continue
             if len(fields) != 3:
                 raise ConfigError(_wrong(path, number, "three tab-separated fields", fields))
-            yield fields[0], fields[1], _relevance(path, number, fields[2])
+            if (value := relevance.get(fields[2])) is None:
+                value = relevance[fields[2]] = _relevance(path, number, fields[2])
+            yield fields[0], fields[1], value
+
+    def place_of(self, kind: str, text: str) -> str:
+        """The file and the line that has the id first; reads the file up to there."""
+        if kind == "judgement":
+            path = self._qrels_file()
+            lines = (n for n, line in _lines(path) if text in line.rstrip("\r\n").split("\t"))
+        else:
+            path = self._file({"document": "corpus", "query": "queries"}[kind])
+            lines = (n for n, record in _records(path) if record["_id"] == text)
+        return f"{path}:{next(lines, 0)}"
 
     def _folder(self) -> None:
         if not self.folder.is_dir():
@@ -110,9 +122,15 @@ class BeirFolder(Dataset):
         """The file of that name; the one that was named stays the one that is read."""
         self._folder()
         places = [self.folder / (stem + suffix) for suffix in (".jsonl", ".jsonl.gz")]
-        for path in (self._files.get(stem), *places):
-            if path is not None and path.is_file():
-                return self._files.setdefault(stem, path)
+        named = self._files.get(stem)
+        there = [named] if named and named.is_file() else [p for p in places if p.is_file()]
+        if len(there) > 1:
+            raise ConfigError(
+                f"{self.folder}: expected one of {stem}.jsonl and {stem}.jsonl.gz, found both; "
+                "take one away"
+            )
+        if there:
+            return self._files.setdefault(stem, there[0])
         names = ", ".join(sorted(path.name for path in self.folder.iterdir())) or "nothing"
         raise ConfigError(
             f"{self.folder}: expected {stem}.jsonl or {stem}.jsonl.gz, found {names}; "
@@ -137,7 +155,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
             reading(raw) as tracked,
             gzip.open(tracked) if path.suffix == ".gz" else nullcontext(tracked) as file,
         ):
-            for number, line in enumerate(file, 1):
+            for number, line in numbered_lines(path, file):
                 if line.strip():
                     yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
     except UnicodeDecodeError as error:
@@ -149,12 +167,12 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
         ) from None
 
 
-def _records(path: Path) -> Iterator[dict[str, Any]]:
-    """JSON objects with a string `_id` and a string or null `text`."""
+def _records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(line number, JSON object with a string `_id` and a string or null `text`)."""
     for number, line in _lines(path):
         try:
-            record = json.loads(line)
-        except (ValueError, RecursionError) as error:
+            record = parse_json(line)
+        except ValueError as error:
             raise ConfigError(
                 _wrong(path, number, "one JSON object per line", line, f"correct it ({error})")
             ) from None
@@ -167,14 +185,14 @@ def _records(path: Path) -> Iterator[dict[str, Any]]:
             raise ConfigError(
                 _wrong(path, number, 'strings under "text" and, if there, "title"', record)
             )
-        if "\\ud" in line.lower() and not _encodable(record):
+        if "\\" in line and "\\ud" in line.lower() and not _encodable(record):
             raise ConfigError(_wrong(path, number, "text without half surrogate pairs", line))
-        yield record
+        yield number, record
 
 
 def _encodable(record: dict[str, Any]) -> bool:
     try:
-        "".join(str(value) for value in record.values()).encode()
+        "".join(record.get(key) or "" for key in ("_id", "title", "text")).encode()
     except UnicodeEncodeError:
         return False
     return True
@@ -182,7 +200,7 @@ def _encodable(record: dict[str, Any]) -> bool:
 
 def _relevance(path: Path, number: int, text: str) -> int:
     try:
-        value = int(text)
+        value = whole(text)
     except ValueError:
         raise ConfigError(_wrong(path, number, "an integer relevance", text)) from None
     if not -(2**31) <= value < 2**31:
@@ -192,6 +210,4 @@ def _relevance(path: Path, number: int, text: str) -> int:
 
 def _wrong(path: Path, number: int, expected: str, found: Any, remedy: str = "correct it") -> str:
     """The error of a line."""
-    text = repr(found)
-    text = f"{text[:120]}{'...' * (len(text) > 120)}"
-    return f"{path}:{number}: expected {expected}, found {text}; {remedy}"
+    return f"{path}:{number}: expected {expected}, found {quoted(found, 120)}; {remedy}"

@@ -76,6 +76,15 @@ class Dataset(ABC):
         """The number of documents before any drop; None if only reading them would tell."""
         return self.count("docs")
 
+    def place_of(self, kind: str, text: str) -> str:
+        """Where an id stands, as the beginning of an error; known to the line where files are read.
+
+        Args:
+            kind: document, query or judgement.
+            text: the id.
+        """
+        return f"dataset {self.name}"
+
     def counts(self) -> Mapping[str, int]:
         """Counters of what reading dropped or merged; complete once `docs()` is used up."""
         return {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -11,9 +12,12 @@ import pyarrow as pa
 
 from raypipe.config import ConfigError
 from raypipe.datasets.dataset import Dataset
-from raypipe.names import is_trec_token
+from raypipe.names import quoted
 from raypipe.progress import counting
 from raypipe.records import DOCS
+from raypipe.tables.fields import SeenIds, is_plain
+
+_SPACE = re.compile(r"\s")
 
 
 def write_docs(
@@ -28,12 +32,13 @@ def write_docs(
 
     Returns:
         `docs` written, `empty_docs` without text and `duplicate_docs` whose id came before (the
-        first stays, even where it was empty), and the data set's own counts.
+        first stays, even where it was empty), ids with characters that nobody sees if there are
+        any, and the data set's own counts.
 
     Raises:
-        ConfigError: an id is empty or has white space, or no document has text.
+        ConfigError: an id is refused, or no document has text.
     """
-    counts = {"docs": 0, "empty_docs": 0, "duplicate_docs": 0}
+    counts = Counter({"docs": 0, "empty_docs": 0, "duplicate_docs": 0})
     target = str(sink) if isinstance(sink, str | Path) else sink
     total = dataset.docs_count()
     bar = counting("documents", total) if total else nullcontext(lambda position: None)
@@ -41,7 +46,7 @@ def write_docs(
         for rows in _batched(_usable(dataset, counts), batch_rows):
             writer.write_batch(pa.record_batch([list(c) for c in zip(*rows, strict=True)], DOCS))
             counts["docs"] += len(rows)
-            at(sum(counts.values()))
+            at(counts["docs"] + counts["empty_docs"] + counts["duplicate_docs"])
     if not counts["docs"]:
         raise ConfigError(
             f"dataset {dataset.name}: no document has text; found {counts}; check its text fields"
@@ -49,10 +54,12 @@ def write_docs(
     return {**counts, **dataset.counts()}
 
 
-def _usable(dataset: Dataset, counts: dict[str, int]) -> Iterator[tuple[str, str]]:
+def _usable(dataset: Dataset, counts: Counter[str]) -> Iterator[tuple[str, str]]:
     seen: set[str] = set()
+    check = IdCheck(dataset, "document", counts)
     for doc_id, text in dataset.docs():
-        check_id(dataset.name, "document", doc_id)
+        if not is_plain(doc_id):
+            check(doc_id)
         if doc_id in seen:
             counts["duplicate_docs"] += 1
             continue
@@ -74,10 +81,27 @@ def _batched(rows: Iterable[tuple[str, str]], size: int) -> Iterator[list[tuple[
         yield batch
 
 
-def check_id(where: str, kind: str, value: str) -> None:
-    """Refuse an id that TREC run and qrels files, whose columns white space parts, cannot hold."""
-    if not is_trec_token(value):
-        raise ConfigError(
-            f"dataset {where}: expected a {kind} id without white space, of characters that can be "
-            f"seen, found {value[:200]!r}; TREC files cannot hold it, so rename it"
-        )
+class IdCheck:
+    """Looks at the ids of a data set that are not `fields.is_plain`.
+
+    Args:
+        kind: document, query or judgement.
+        counts: where ids with characters that nobody sees are counted.
+    """
+
+    def __init__(self, dataset: Dataset, kind: str, counts: Counter[str]) -> None:
+        self._dataset, self._kind = dataset, kind
+        self._seen = SeenIds(counts)
+
+    def __call__(self, text: str) -> None:
+        """Refuse an id that TREC run and qrels files, whose columns white space parts, cannot hold,
+        and what `SeenIds` refuses."""
+        if not text or _SPACE.search(text):
+            raise ConfigError(
+                f"{self._place_of(text)}: expected a {self._kind} id without white space, found "
+                f"{quoted(text)}; TREC files cannot hold it, so rename it"
+            )
+        self._seen.look(text, self._place_of)
+
+    def _place_of(self, text: str) -> str:
+        return self._dataset.place_of(self._kind, text)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from dataclasses import dataclass
 
 import pyarrow as pa
 
 from raypipe.config import ConfigError
 from raypipe.datasets.dataset import Dataset
-from raypipe.datasets.docstore import check_id
+from raypipe.datasets.docstore import IdCheck
 from raypipe.records import QRELS, QUERIES
+from raypipe.tables.fields import are_plain, is_plain
 
 
 @dataclass(frozen=True)
@@ -55,13 +57,13 @@ def select_queries(
         `unjudged_queries_kept` among the usable ones.
 
     Raises:
-        ConfigError: `limit` or `skip` out of range, an id with white space, or nothing left.
+        ConfigError: `limit` or `skip` out of range, an id that is refused, or nothing left.
     """
     if skip < 0 or (limit is not None and limit < 1):
         raise ConfigError(
             f"expected limit >= 1 and skip >= 0, found limit {limit}, skip {skip}; set them so"
         )
-    counts: dict[str, int] = {}
+    counts: Counter[str] = Counter()
     texts = _texts(dataset, counts)
     judged = _judgements(dataset, counts)
     counts["qrels_without_query"] = len(judged.keys() - texts.keys())
@@ -81,17 +83,19 @@ def select_queries(
     chosen = sorted(usable, key=lambda i: hashlib.sha256(i.encode()).digest())[skip:][:limit]
     if not chosen:
         raise ConfigError(
-            f"dataset {dataset.name}: no query left (skip {skip}); found {counts}; the "
+            f"dataset {dataset.name}: no query left (skip {skip}); found {dict(counts)}; the "
             "counters say why, or lower skip"
         )
     return _selected(chosen, texts, judged, counts)
 
 
-def _texts(dataset: Dataset, counts: dict[str, int]) -> dict[str, str]:
+def _texts(dataset: Dataset, counts: Counter[str]) -> dict[str, str]:
     texts: dict[str, str] = {}
     counts["duplicate_queries"] = 0
+    check = IdCheck(dataset, "query", counts)
     for query_id, text in dataset.queries():
-        check_id(dataset.name, "query", query_id)
+        if not is_plain(query_id):
+            check(query_id)
         if query_id in texts:
             counts["duplicate_queries"] += 1
         else:
@@ -99,7 +103,7 @@ def _texts(dataset: Dataset, counts: dict[str, int]) -> dict[str, str]:
     return texts
 
 
-def _judgements(dataset: Dataset, counts: dict[str, int]) -> dict[str, dict[str, int]]:
+def _judgements(dataset: Dataset, counts: Counter[str]) -> dict[str, dict[str, int]]:
     judged: dict[str, dict[str, int]] = {}
     counts["duplicate_qrels"] = 0
     for query_id, doc_id, relevance in dataset.qrels():
@@ -108,6 +112,11 @@ def _judgements(dataset: Dataset, counts: dict[str, int]) -> dict[str, dict[str,
             counts["duplicate_qrels"] += 1
             relevance = max(relevance, docs[doc_id])
         docs[doc_id] = relevance
+    check = IdCheck(dataset, "judgement", counts)
+    for query_id, docs in judged.items():
+        ids = [query_id, *docs]
+        for text in () if are_plain(ids) else ids:
+            check(text)
     return judged
 
 

@@ -16,7 +16,7 @@ from raypipe.storage.masking import without_secrets
 LARGEST_FILE = 1 << 20
 """Bytes of a recipe; the longest that ships has 6,715."""
 MOST_VALUES = 100_000
-"""Values of a recipe after its aliases are filled in: ten lines of aliases can stand for billions."""
+"""Values of a recipe with its aliases filled in: ten lines of them can stand for billions."""
 DEEPEST = 50
 """Levels of mappings and lists within each other."""
 _MERGE = "tag:yaml.org,2002:merge"

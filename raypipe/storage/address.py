@@ -19,14 +19,12 @@ from pydantic import BaseModel, GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
 from raypipe.config import ConfigError
-from raypipe.names import shortened
+from raypipe.names import quoted
 from raypipe.storage import keys, masking
 from raypipe.storage.masking import MASK, mask, without_secrets
 
 _PROCESS = os.urandom(16)
 """Makes this process's handles, which tell nobody what was typed."""
-_SHOWN = 200
-"""Characters of a value in an error."""
 _masks_allowed: ContextVar[bool] = ContextVar("masks_allowed", default=False)
 
 
@@ -189,11 +187,6 @@ def _names_address(key: Any) -> bool:
 
 def shown_value(value: Any) -> str:
     """A value that somebody wrote into a field, for an error."""
-    if isinstance(value, str) and "://" in value:
-        text = repr(mask(value))
-    else:
-        try:
-            text = without_secrets(repr(value))
-        except (RecursionError, ValueError):  # nested too deeply, or a number of many digits
-            return f"a {type(value).__name__} that is too long to show"
-    return shortened(text, _SHOWN)
+    if isinstance(value, str):
+        return quoted(mask(value) if "://" in value else without_secrets(value))
+    return without_secrets(quoted(value))

@@ -15,6 +15,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -22,6 +23,8 @@ from raypipe.config import ConfigError, digest, nearest
 from raypipe.progress import reading
 
 _SHA256 = re.compile("[0-9a-f]{64}")
+LONGEST_LINE = 64 << 20
+"""Bytes of one line, unpacked: a gzip file of 3 MB may hold one of 3 GB."""
 _TICK_S = 0.02
 """File systems tell the time of a change in ticks; the longest usual one is 10 ms, or a second."""
 
@@ -224,6 +227,21 @@ def open_bytes(path: str | Path) -> Iterator[IO[bytes]]:
             yield io.BufferedReader(gzip.GzipFile(fileobj=file)) if zipped else file
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise damaged(path, error) from None
+
+
+def numbered_lines(path: str | Path, stream: IO[bytes]) -> Iterator[tuple[int, bytes]]:
+    """(number from 1, line with its end) of every line; no more than one is in memory.
+
+    Raises:
+        ConfigError: a line is longer than `LONGEST_LINE`.
+    """
+    for number, line in enumerate(iter(partial(stream.readline, LONGEST_LINE + 1), b""), start=1):
+        if len(line) > LONGEST_LINE:
+            raise ConfigError(
+                f"{path}, line {number}: expected a line of at most {LONGEST_LINE:,} bytes, found "
+                "a longer one; check the path, unpack the file and look at that line"
+            )
+        yield number, line
 
 
 @contextlib.contextmanager

@@ -9,20 +9,21 @@ the error of a wrong line names its number. `read_blocks` reads columns parted b
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from pyarrow import csv
 
 from raypipe.config import ConfigError
+from raypipe.names import quoted
 from raypipe.progress import counting
-from raypipe.storage.files import damaged, open_bytes, packed
+from raypipe.storage.files import damaged, numbered_lines, open_bytes, packed
+from raypipe.tables.fields import SeenIds, real
 
 BLOCK = 8 << 20
 """Bytes of text read at a time; also the longest line."""
@@ -99,11 +100,15 @@ class TextBlock:
 
     def wrong(self, number: int, expected: str, found: str, line: bytes) -> ValueError:
         """The error of a malformed line."""
-        text = line.decode().strip()
-        text = text if len(text) <= 100 else text[:97] + "..."
+        text = quoted(line.decode().strip(), 100)
         return ValueError(
-            f"{self.path}, line {number}: expected {expected}, found {found}: {text!r}; correct it"
+            f"{self.path}, line {number}: expected {expected}, found {found}: {text}; correct it"
         )
+
+    def place_of(self, text: str) -> str:
+        """The file and the line that names an id first."""
+        before = self.data.count(b"\n", 0, self.data.find(text.encode()))
+        return f"{self.path}, line {self.first + before}"
 
     def _check_utf8(self, line: bytes, number: int) -> None:
         try:
@@ -145,13 +150,6 @@ def read_blocks(path: str | Path) -> Iterator[TextBlock]:
             head = stream.read(size)
         if rest:
             yield TextBlock(str(path), first, rest)
-
-
-def numbered(column: pa.ChunkedArray, number: Callable[[str], int]) -> np.ndarray[Any, Any]:
-    """`number(text)` of every row, int32; called once per run of equal rows."""
-    runs = pc.run_end_encode(column.combine_chunks())
-    heads = np.fromiter(map(number, runs.values.to_pylist()), np.int32, len(runs.values))
-    return np.repeat(heads, np.diff(runs.run_ends.to_numpy(), prepend=0))
 
 
 def _is_utf8(data: bytes) -> bool:
@@ -201,15 +199,22 @@ def count_columns(path: Path) -> int:
     return next((line.count(b"\t") + 1 for line in lines), 0)
 
 
-def blocks(path: Path, columns: Columns) -> Iterator[pa.RecordBatch]:
+def blocks(
+    path: Path, columns: Columns, counts: Counter[str] | None = None
+) -> Iterator[pa.RecordBatch]:
     """All rows, `BLOCK` bytes of text at a time; empty lines are skipped, quotes are plain text.
 
     Numbers may be nan, inf or -inf.
 
+    Args:
+        counts: where ids with characters that nobody sees are counted.
+
     Raises:
-        ConfigError: a line has other columns, text where a number belongs or bytes that are not
-            UTF-8; the gzip file is damaged; the file is empty.
+        ConfigError: a line has other columns, text where a number belongs, an id that is refused or
+            bytes that are not UTF-8; the gzip file is damaged; the file is empty.
     """
+    ids = [name for name in columns.names if name not in columns.numbers]
+    seen = SeenIds(Counter() if counts is None else counts)
     types = {n: pa.float64() if n in columns.numbers else pa.string() for n in columns.names}
     zipped = packed(path)
     try:
@@ -225,6 +230,8 @@ def blocks(path: Path, columns: Columns) -> Iterator[pa.RecordBatch]:
                 csv.ConvertOptions(column_types=types, null_values=[], strings_can_be_null=False),
             ):
                 at(raw.tell())
+                for name in ids:
+                    seen.look_at(batch[name], lambda text: _place_of(path, text))
                 yield batch
     except pa.ArrowInvalid as error:
         raise _explain(path, columns, error) from None
@@ -245,14 +252,20 @@ def find_line(path: Path, columns: Columns, wrong: Callable[[list[float]], bool]
     return 0
 
 
+def _place_of(path: Path, text: str) -> str:
+    """The file and the line that names an id first."""
+    numbers = (number for number, line in _lines(path) if text.encode() in line)
+    return f"{path}, line {next(numbers, 0)}"
+
+
 def _explain(path: Path, columns: Columns, error: Exception) -> ConfigError:
     """The error of the first wrong line, found by reading line by line: pyarrow's names none."""
     number = 0
     for number, line in _lines(path):
         if problem := _problem(line, columns):
             remedy = "if it is a header, delete it" if number == 1 else "correct it"
-            shown = line[:80].decode(errors="replace")
-            return ConfigError(f"{path}, line {number}: {problem}: {shown!r}; {remedy}")
+            shown = quoted(line[:100].decode(errors="replace"), 80)
+            return ConfigError(f"{path}, line {number}: {problem}: {shown}; {remedy}")
     if not number:
         return ConfigError(f"{path}: expected {columns}, found an empty file; name another one")
     return ConfigError(
@@ -262,6 +275,8 @@ def _explain(path: Path, columns: Columns, error: Exception) -> ConfigError:
 
 def _problem(line: bytes, columns: Columns) -> str:
     """What is wrong with a line; empty if nothing is."""
+    if len(line) > BLOCK:
+        return f"expected at most {BLOCK:,} bytes, found {len(line):,}"
     try:
         fields = line.decode().split("\t")
     except UnicodeDecodeError as error:
@@ -271,22 +286,16 @@ def _problem(line: bytes, columns: Columns) -> str:
     if len(fields) != len(columns.names):
         return f"expected {columns}, found {len(fields)}"
     for name, text in zip(columns.names, fields, strict=True):
-        if name in columns.numbers and not _is_number(text):
-            return f"expected a number as {name}, found {text!r}"
+        try:
+            _ = real(text) if name in columns.numbers else None
+        except ValueError:
+            return f"expected a number as {name}, found {quoted(text)}"
     return ""
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return "_" not in text  # 1_000 is a number to Python alone
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
     """(number from 1, line without its end and without a byte order mark)."""
     with open_bytes(path) as stream:
-        for number, line in enumerate(stream, start=1):
+        for number, line in numbered_lines(path, stream):
             text = line.removeprefix(_BOM) if number == 1 else line
             yield number, text.rstrip(b"\r\n")

@@ -13,9 +13,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from raypipe.names import quoted
+from raypipe.tables.fields import SeenIds, real, whole
 from raypipe.tables.flat import FLAT, array, nest, settle
-from raypipe.tables.text_columns import TextBlock, numbered, read_blocks
+from raypipe.tables.text_columns import TextBlock, read_blocks
 
 COLUMNS = ("query_id", "Q0", "doc_id", "rank", "score", "tag")
 LINES = FLAT.append(pa.field("tag", pa.int32()))
@@ -28,6 +31,7 @@ _TYPES = {
     "score": pa.float64(),
     "tag": pa.string(),
 }
+_IDS = ("query_id", "doc_id")
 _SETTLE = 1 << 20  # rows held before they are sorted and cut, at least
 _FLOAT32_LIMIT = 2.0**128 - 2.0**103  # from here on a number rounds to infinity in float32
 
@@ -101,17 +105,23 @@ def read_lines(
     Raises:
         ValueError: as `read_trec_run`.
     """
+    seen = SeenIds(counts)
     for block in read_blocks(path):
-        lines, table = _at_once(block, query, tag) or _line_by_line(block, query, tag)
+        reading = (block, query, tag, seen)
+        lines, table = _at_once(*reading) or _line_by_line(*reading)
         counts.update(lines=lines, other_queries=lines - table.num_rows)
         yield table
 
 
-def _at_once(block: TextBlock, query: Number, tag: Number) -> tuple[int, pa.Table] | None:
+def _at_once(
+    block: TextBlock, query: Number, tag: Number, seen: SeenIds
+) -> tuple[int, pa.Table] | None:
     """The number of lines, and the wanted ones as LINES; None if only `_line_by_line` can tell."""
     table = block.table(COLUMNS, _TYPES)
     if table is None:
         return None
+    for name in _IDS:
+        seen.look_at(table[name], block.place_of)
     numbers = numbered(table["query_id"], query)
     lines, wanted = len(numbers), numbers >= 0
     if not wanted.all():
@@ -123,24 +133,35 @@ def _at_once(block: TextBlock, query: Number, tag: Number) -> tuple[int, pa.Tabl
     return lines, pa.table([*columns, numbered(table["tag"], tag)], schema=LINES)
 
 
-def _line_by_line(block: TextBlock, query: Number, tag: Number) -> tuple[int, pa.Table]:
+def numbered(column: pa.ChunkedArray, number: Number) -> np.ndarray[Any, Any]:
+    """`number(text)` of every row, int32; called once per run of equal rows."""
+    runs = pc.run_end_encode(column.combine_chunks())
+    heads = np.fromiter(map(number, runs.values.to_pylist()), np.int32, len(runs.values))
+    return np.repeat(heads, np.diff(runs.run_ends.to_numpy(), prepend=0))
+
+
+def _line_by_line(
+    block: TextBlock, query: Number, tag: Number, seen: SeenIds
+) -> tuple[int, pa.Table]:
     """As `_at_once`; the error of a wrong line names its number."""
     rows: list[tuple[Any, ...]] = []
     lines = 0
     for number, fields, line in block.rows(COLUMNS):
         lines += 1
-        if (query_number := query(fields[0].decode())) < 0:
+        query_id, doc_id = fields[0].decode(), fields[2].decode()
+        for text in (query_id, doc_id):
+            seen.look(text, block.place_of)
+        if (query_number := query(query_id)) < 0:
             continue
-        rank_text, score_text = fields[3], fields[4]
-        found = f"{rank_text!r} and {score_text!r}"
+        found = f"{quoted(fields[3])} and {quoted(fields[4])}"
         try:
-            rank, score = int(rank_text), float(score_text)
+            rank, score = whole(fields[3].decode()), real(fields[4].decode())
         except ValueError:
             expected = "an integer rank and a score in columns 4 and 5"
             raise block.wrong(number, expected, found, line) from None
         if not (abs(score) < _FLOAT32_LIMIT and -(1 << 63) <= rank < 1 << 63):
             raise block.wrong(number, "a finite rank and score", found, line)
-        rows.append((query_number, fields[2].decode(), rank, score, tag(fields[5].decode())))
+        rows.append((query_number, doc_id, rank, score, tag(fields[5].decode())))
     columns = list(zip(*rows, strict=True)) or [()] * len(LINES)
     arrays = [pa.array(c, f.type) for c, f in zip(columns, LINES, strict=True)]
     return lines, pa.table(arrays, schema=LINES)

@@ -45,7 +45,14 @@ def test_nothing_with_text_is_an_error(tmp_path):
         write_docs(Fixed([("a", "")]), tmp_path / "docs.arrow")
 
 
-@pytest.mark.parametrize("doc_id", ["a\x00", "\x1b[31m", "a\u200b", "\u202ea", "a\u2028", "\ud800"])
-def test_ids_that_nobody_can_see(tmp_path, doc_id):
-    with pytest.raises(ConfigError, match="characters that can be seen, found"):
+@pytest.mark.parametrize("doc_id", ["a\x00", "\x1b[31m", "a\u2028", "a\x85", "\ud800", "a" * 5000])
+def test_ids_that_break_files_are_refused(tmp_path, doc_id):
+    with pytest.raises(ConfigError, match="without white space|control|at most 4,096"):
         write_docs(Fixed([(doc_id, "t")]), tmp_path / "docs.arrow")
+
+
+@pytest.mark.parametrize("doc_id", ["a\u200b", "\u202ea", "a\u00ad"])
+def test_ids_with_characters_that_nobody_sees_are_kept_and_counted(tmp_path, doc_id):
+    with pytest.warns(UserWarning, match="a character that nobody sees"):
+        counts = write_docs(Fixed([(doc_id, "t")]), tmp_path / "docs.arrow")
+    assert counts["docs"] == counts["ids_with_invisible_characters"] == 1

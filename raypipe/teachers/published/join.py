@@ -34,7 +34,7 @@ class Join:
         A pair's number is -1 where the document is not wanted. Counts `rows`, `rows_other_queries`
         and `rows_unknown_documents`, rows of which at least one document is not wanted.
         """
-        for block in blocks(path, columns):
+        for block in blocks(path, columns, self.counts):
             rows = self.wanted.query_rows(block["query_id"])
             known = rows >= 0
             self.counts["rows"] += len(rows)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,19 +10,23 @@ from typing import Any, ClassVar, Literal
 
 import pyarrow as pa
 
-from raypipe.candidates.rankgpt import json_lines, read_lists
+from raypipe.candidates.rankgpt import read_lists
 from raypipe.config import Config, ConfigError
 from raypipe.datasets.steps import DOCS_FILE, QUERIES_FILE
 from raypipe.inference.lists import Lists
+from raypipe.names import quoted
 from raypipe.records import TEACHER
 from raypipe.storage.artifacts import Attempt, Step
 from raypipe.storage.files import check_files, checksums, full_paths, open_bytes
 from raypipe.storage.parts import part_name
+from raypipe.tables.json_text import json_lines, parse_json
 from raypipe.tables.text_table import TextTable
 from raypipe.teachers.permutations import parse_permutation
 from raypipe.teachers.published.join import no_query
 from raypipe.teachers.published.wanted import spans
 
+LARGEST_FILE = 256 << 20
+"""Bytes of a file of answers, unpacked: it is read whole."""
 REPAIRS = (
     "permutations_repaired",
     "permutations_unparsable",
@@ -130,7 +133,7 @@ class RankGptOrders(Step):
         wanted = set(queries.to_pylist())
         orders: dict[str, list[str]] = {}
         example, lists = None, 0
-        for number, query_id, doc_ids in read_lists(path):
+        for number, query_id, doc_ids in read_lists(path, counts):
             lists, example = lists + 1, example or query_id
             if query_id not in wanted:
                 counts["lists_other_queries"] += 1
@@ -170,12 +173,17 @@ def read_answers(path: Path) -> list[str]:
     """A JSON list of strings, or one JSON string per line.
 
     Raises:
-        ConfigError: the file is neither.
+        ConfigError: the file is neither, or larger than any that is read.
     """
     with open_bytes(path) as stream:
-        data = stream.read()
+        data = stream.read(LARGEST_FILE + 1)
+    if len(data) > LARGEST_FILE:
+        raise ConfigError(
+            f"{path}: expected answers of at most {LARGEST_FILE:,} bytes, found more; check the "
+            "path, a hundred thousand answers take 40 MB"
+        )
     try:
-        answers = json.loads(data)
+        answers = parse_json(data)
     except ValueError:
         answers = [line for _, line in json_lines(path)]
     answers = [answers] if isinstance(answers, str) else answers
@@ -183,7 +191,7 @@ def read_answers(path: Path) -> list[str]:
     if wrong or not isinstance(answers, list):
         raise ConfigError(
             f"{path}: expected a JSON list of strings, or a JSON string per line, found "
-            f"{str(wrong)[:60]!r}"
+            f"{quoted(wrong, 60)}; correct it"
         )
     return answers
 
