@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from raypipe.datasets.steps import DOCS_FILE, QUERIES_FILE, Collection, Queries,
 from raypipe.names import Name
 from raypipe.progress import counting
 from raypipe.storage.artifacts import Attempt, Step
-from raypipe.tables.flat import FLAT
+from raypipe.tables.flat import FLAT, FLOAT32_LIMIT
 from raypipe.tables.spill import spill, write_candidates
 from raypipe.tables.text_table import TextTable
 
@@ -117,7 +116,7 @@ class ScoredDocsCandidates(Step):
             wanted = [(row_of[q], d, score) for q, d, score in batch if q in row_of]
             counts.update(scored_docs=len(batch), other_queries=len(batch) - len(wanted))
             for row, doc_id, score in wanted:
-                if not math.isfinite(score):
+                if not abs(score) < FLOAT32_LIMIT:  # NaN compares false
                     raise ConfigError(
                         f"scoreddocs of {dataset.name}: query {queries[row]}, document {doc_id}: "
                         f"expected a finite score, found {score}; use another source of candidates"

@@ -91,7 +91,7 @@ class IdCheck:
 
     def __init__(self, dataset: Dataset, kind: str, counts: Counter[str]) -> None:
         self._dataset, self._kind = dataset, kind
-        self._seen = SeenIds(counts)
+        self._seen = SeenIds(counts, strict=True)
 
     def __call__(self, text: str) -> None:
         """Refuse an id that TREC run and qrels files, whose columns white space parts, cannot hold,

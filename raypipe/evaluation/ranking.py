@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -50,7 +51,8 @@ def write_trec_run(
         The number of lines written.
 
     Raises:
-        ValueError: an id or the tag is empty or has white space; a run file cannot hold it.
+        ValueError: an id or the tag is empty or has white space, or a score is NaN or infinite; a
+            run file cannot hold it.
     """
     if isinstance(target, str | Path):
         path = Path(target)
@@ -67,6 +69,11 @@ def write_trec_run(
         _check_id(query_id, "query_id")
         for rank, (doc_id, score) in enumerate(zip(doc_ids, scores, strict=True), start=1):
             _check_id(doc_id, "doc_id")
+            if not (score_from_rank or math.isfinite(score)):
+                raise ValueError(
+                    f"query {query_id!r}: expected finite scores, document {doc_id!r} has {score}; "
+                    "no reader takes such a run file, score again or write the ranks instead"
+                )
             shown = -rank if score_from_rank else f"{score:.9g}"
             target.write(f"{query_id} Q0 {doc_id} {rank} {shown} {tag}\n")
             lines += 1
@@ -95,7 +102,7 @@ def rerank(candidates: pa.Table, scores: Mapping[str, Sequence[float]], depth: i
         exceed those of the head.
 
     Raises:
-        ValueError: a query has no scores, the wrong number of them, or NaN among them.
+        ValueError: a query has no scores, the wrong number of them, or NaN or infinity among them.
     """
 
     def order(query_id: str, head: list[str]) -> tuple[list[int], np.ndarray]:
@@ -105,11 +112,12 @@ def rerank(candidates: pa.Table, scores: Mapping[str, Sequence[float]], depth: i
                 f"query {query_id!r}: expected {len(head)} scores (depth {depth}), "
                 f"found {head_scores.size}; score these candidates first"
             )
-        if np.isnan(head_scores).any():
+        if not (finite := np.isfinite(head_scores)).all():
+            wrong = int(finite.argmin())
+            found = "NaN" if np.isnan(head_scores[wrong]) else "infinite"
             raise ValueError(
-                f"query {query_id!r}: a score is NaN (document "
-                f"{head[int(np.isnan(head_scores).argmax())]!r}); the model has diverged or "
-                "overflowed: score with an earlier checkpoint, or in fp32"
+                f"query {query_id!r}: a score is {found} (document {head[wrong]!r}); the model has "
+                "diverged or overflowed: score with an earlier checkpoint, or in fp32"
             )
         return sorted(range(len(head)), key=lambda i: (-head_scores[i], head[i])), head_scores
 

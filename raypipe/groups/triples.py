@@ -30,6 +30,7 @@ from raypipe.progress import counting
 from raypipe.storage.artifacts import Attempt, Step
 from raypipe.storage.files import check_files, file_checksum, full_paths
 from raypipe.storage.parts import part_name
+from raypipe.tables.fields import SeenIds
 from raypipe.tables.text_columns import read_blocks
 from raypipe.tables.text_table import TextTable
 
@@ -152,7 +153,7 @@ class TripleGroups(Step):
         names = ("triples", "unknown_queries", "unknown_documents", "negatives_judged_relevant")
         counts: Counter[str] = Counter(dict.fromkeys((*names, "repeated_documents"), 0))
         judged = Judged(pq.read_table(queries / QRELS_FILE), query_set, collection)
-        triples = _known(self._blocks(), query_set, collection, counts)
+        triples = _known(self._blocks(counts), query_set, collection, counts)
         parts = group_parts(triples, judged, self.per_group, self.limit, counts)
         positive = self.queries.queries.positive_relevance
         has_group = np.zeros(len(query_set), bool)
@@ -170,9 +171,9 @@ class TripleGroups(Step):
             )
         return {**counts, "queries_without_group": int((~has_group).sum())}
 
-    def _blocks(self) -> Iterator[pa.Table]:
+    def _blocks(self, counts: Counter[str]) -> Iterator[pa.Table]:
         if self.file is not None:
-            return _file_blocks(Path(self.file).expanduser())
+            return _file_blocks(Path(self.file).expanduser(), counts)
         return _dataset_blocks(open_docpairs(str(self.dataset)))
 
 
@@ -187,9 +188,10 @@ def open_docpairs(dataset: str) -> Dataset:
     return opened
 
 
-def _file_blocks(path: Path) -> Iterator[pa.Table]:
+def _file_blocks(path: Path, counts: Counter[str]) -> Iterator[pa.Table]:
     """The file as tables of TRIPLES, one per block of text."""
     columns: list[str] = []
+    seen = SeenIds(counts)
     try:
         for block in read_blocks(path):
             if not columns:
@@ -199,6 +201,8 @@ def _file_blocks(path: Path) -> Iterator[pa.Table]:
             if table is None:
                 rows = [[f.decode() for f in fields[-3:]] for _, fields, _ in block.rows(columns)]
                 table = _table(rows)
+            for name in TRIPLES.names:
+                seen.look_at(table[name], block.place_of)
             yield table.select(TRIPLES.names)
     except ValueError as error:
         raise ConfigError(f"triples {error}") from None

@@ -1,8 +1,8 @@
 """What stands in one field of a text file: an id that people can tell from others, or a number.
 
-Ids that would break a table, a run file or a terminal are refused. Ids with characters that nobody
-sees are kept, since titles of pages are ids too, but they are counted and the first is shown: such
-an id looks like another and matches none.
+An id with characters that nobody sees looks like another and matches none. It is kept, since titles
+of pages are ids too, but such ids are counted and the first is shown. A data set's own ids must
+have no control characters: they stand in run files, tables and messages.
 """
 
 from __future__ import annotations
@@ -26,10 +26,13 @@ LONGEST_ID = 4096
 """Characters of an id; addresses of web pages are the longest in use."""
 INVISIBLE = "ids_with_invisible_characters"
 """The counter of such ids; absent where there are none."""
-_CONTROL = re.compile("[\0-\x1f\x7f\x85\u2028\u2029\ud800-\udfff]")
-"""NUL, escape sequences, ends of lines, halves of characters."""
+_CONTROL = re.compile("[\0-\x1f\x7f\x85\u2028\u2029]")
+"""NUL, escape sequences, ends of lines."""
+_HALF = re.compile("[\ud800-\udfff]")
+_UNSEEN = ("Cc", "Cf", "Zl", "Zp")
+"""Categories of characters that nobody sees: control, marks of format and direction, ends."""
 _UNUSUAL = r"[\x00-\x1f\x7f-\x{9f}\p{Cf}\p{Zl}\p{Zp}]"
-"""For Arrow's RE2: everything that is refused or counted."""
+"""The same for Arrow's RE2."""
 _PIECE = 1 << 17
 """Bytes looked at together: they stay in a processor's cache."""
 # The first bytes, in UTF-8, of all characters beyond ASCII that _UNUSUAL finds.
@@ -41,7 +44,7 @@ _LEADS[[0xC2, 0xD8, 0xDB, 0xDC, 0xE0, 0xE1, 0xE2, 0xEF, 0xF0, 0xF3]] = True
 
 
 def is_plain(text: str) -> bool:
-    """Whether an id has nothing that `problem` or `invisible` could find."""
+    """Whether an id has nothing that `SeenIds` could find."""
     return text.isprintable() and " " not in text and 0 < len(text) <= LONGEST_ID
 
 
@@ -52,28 +55,14 @@ def are_plain(texts: Sequence[str]) -> bool:
     return usual and all(texts) and max(map(len, texts), default=1) <= LONGEST_ID
 
 
-def problem(text: str) -> str:
-    """Why an id is refused, behind "expected an id "; empty if it is not."""
-    if len(text) > LONGEST_ID:
-        return f"of at most {LONGEST_ID:,} characters, found {len(text):,}: {quoted(text)}"
-    if _CONTROL.search(text):
-        return f"without control characters, found {quoted(text)}"
-    return ""
-
-
-def invisible(text: str) -> str:
-    """The first character that nobody sees, such as a mark of direction; empty if there is none."""
-    if text.isprintable():
-        return ""
-    return next((c for c in text if unicodedata.category(c) in ("Cc", "Cf")), "")
-
-
 @dataclass
 class SeenIds:
     """Looks at the ids of one file or data set."""
 
     counts: Counter[str]
-    """Where ids with invisible characters are counted."""
+    """Where ids with characters that nobody sees are counted."""
+    strict: bool = False
+    """Whether control characters are refused, or counted too."""
 
     def look(self, text: str, place_of: Callable[[str], str]) -> None:
         """Look at one id.
@@ -86,16 +75,28 @@ class SeenIds:
         """
         if is_plain(text):
             return
-        if wrong := problem(text):
-            raise ConfigError(f"{place_of(text)}: expected an id {wrong}; rename it")
-        if mark := invisible(text):
-            self.counts[INVISIBLE] += 1
-            if self.counts[INVISIBLE] == 1:
-                warnings.warn(
-                    f"{place_of(text)}: the id {quoted(text)} has a character that nobody sees "
-                    f"(U+{ord(mark):04X}); ids with one are kept, and counted as {INVISIBLE}",
-                    stacklevel=2,
-                )
+        if wrong := self._problem(text):
+            raise ConfigError(
+                f"{place_of(text)}: expected an id {wrong}, found {quoted(text, 80)}; rename it"
+            )
+        unseen = (c for c in text if unicodedata.category(c) in _UNSEEN)
+        if (mark := next(unseen, None)) is None:
+            return
+        self.counts[INVISIBLE] += 1
+        if self.counts[INVISIBLE] == 1:
+            warnings.warn(
+                f"{place_of(text)}: the id {quoted(text)} has a character that nobody sees "
+                f"(U+{ord(mark):04X}); ids with one are kept, and counted as {INVISIBLE}",
+                stacklevel=2,
+            )
+
+    def _problem(self, text: str) -> str:
+        """What an id should be and is not; empty if it is kept."""
+        if len(text) > LONGEST_ID:
+            return f"of at most {LONGEST_ID:,} characters"
+        if _HALF.search(text):
+            return "without half surrogate pairs"
+        return "without control characters" if self.strict and _CONTROL.search(text) else ""
 
     def look_at(self, column: pa.ChunkedArray | pa.Array, place_of: Callable[[str], str]) -> None:
         """Look at a column of ids; a column of plain ids costs one pass over its bytes."""

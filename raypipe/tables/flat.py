@@ -13,6 +13,8 @@ from raypipe.records import CANDIDATES
 
 _NESTED = 8192  # queries nested at a time, so that 32-bit offsets of the ids never overflow
 _SETTLED = 1 << 19  # rows sorted and searched for duplicates at a time: hashing needs the caches
+FLOAT32_LIMIT = 2.0**128 - 2.0**103
+"""From here on a number rounds to infinity in float32."""
 Array = np.ndarray[Any, Any]
 
 FLAT = pa.schema(

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from raypipe.names import quoted
 from raypipe.tables.fields import SeenIds, real, whole
-from raypipe.tables.flat import FLAT, array, nest, settle
+from raypipe.tables.flat import FLAT, FLOAT32_LIMIT, array, nest, settle
 from raypipe.tables.text_columns import TextBlock, read_blocks
 
 COLUMNS = ("query_id", "Q0", "doc_id", "rank", "score", "tag")
@@ -33,7 +33,6 @@ _TYPES = {
 }
 _IDS = ("query_id", "doc_id")
 _SETTLE = 1 << 20  # rows held before they are sorted and cut, at least
-_FLOAT32_LIMIT = 2.0**128 - 2.0**103  # from here on a number rounds to infinity in float32
 
 Number = Callable[[str], int]
 """Given an id, its number from 0; a negative number means that the line is not wanted."""
@@ -127,7 +126,7 @@ def _at_once(
     if not wanted.all():
         table, numbers = table.filter(pa.array(wanted)), numbers[wanted]
     score = table["score"].to_numpy()
-    if not (np.abs(score) < _FLOAT32_LIMIT).all():  # NaN compares false
+    if not (np.abs(score) < FLOAT32_LIMIT).all():  # NaN compares false
         return None
     columns = [numbers, table["doc_id"], table["rank"], score.astype(np.float32)]
     return lines, pa.table([*columns, numbered(table["tag"], tag)], schema=LINES)
@@ -159,7 +158,7 @@ def _line_by_line(
         except ValueError:
             expected = "an integer rank and a score in columns 4 and 5"
             raise block.wrong(number, expected, found, line) from None
-        if not (abs(score) < _FLOAT32_LIMIT and -(1 << 63) <= rank < 1 << 63):
+        if not (abs(score) < FLOAT32_LIMIT and -(1 << 63) <= rank < 1 << 63):
             raise block.wrong(number, "a finite rank and score", found, line)
         rows.append((query_number, doc_id, rank, score, tag(fields[5].decode())))
     columns = list(zip(*rows, strict=True)) or [()] * len(LINES)

@@ -10,19 +10,22 @@ import re
 from dataclasses import dataclass
 
 _THINKING = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL | re.IGNORECASE)
-_THINKING_END = re.compile(r".*</think>", re.DOTALL | re.IGNORECASE)
-_NAMED = r"(?:(?:passage|document|doc)\s+)?"
-_BRACKETED = re.compile(rf"\[\s*{_NAMED}([0-9]+)\s*\]", re.IGNORECASE)
+_THINKING_END = re.compile("</think>", re.IGNORECASE)
+# Possessive: what is read once is not tried again, or 200 kB of digits or blanks take seconds.
+_NAMED = r"(?:(?:passage|document|doc)\s++)?+"
+_ID = r"(?<![0-9])[0-9]++"
+_BRACKETED = re.compile(rf"\[\s*+{_NAMED}([0-9]++)\s*+\]", re.IGNORECASE)
 _PUNCTUATION = re.compile(r"[\s,;=|]*")
 _GREATER = re.compile(r">|&gt;")
+LONGEST_ANSWER = 1_000_000
+"""Characters of an answer that is read; an order of a thousand ids has 10,000."""
 _JOINT = 60
 """Characters between two ids of one chain, at most: "[5] > then passage [3]"."""
+_ITEM = r"(?:[-*][ \t]*+)?+[0-9]++[.,;)]?+[ \t]*+"
 _PLAIN = (
-    re.compile(rf"{_NAMED}[0-9]+(?:\s*(?:>|&gt;)\s*{_NAMED}[0-9]+)+", re.IGNORECASE),
-    re.compile(r"[0-9]+(?:\s*,\s*[0-9]+)+"),
-    re.compile(
-        r"^[ \t]*[-*]?[ \t]*[0-9]+[.,;)]?[ \t]*(?:\n\s*[-*]?[ \t]*[0-9]+[.,;)]?[ \t]*)+$", re.M
-    ),
+    re.compile(rf"{_NAMED}{_ID}(?:\s*+(?:>|&gt;)\s*+{_NAMED}[0-9]++)++", re.IGNORECASE),
+    re.compile(rf"{_ID}(?:\s*+,\s*+[0-9]++)++"),
+    re.compile(rf"^[ \t]*+{_ITEM}(?:\n\s*+{_ITEM})+$", re.M),
 )
 """Orders without brackets: joined by > or commas, or one number alone on each line."""
 _THOUSANDS = re.compile(r"[1-9][0-9]{0,2}(?:,[0-9]{3})+")
@@ -53,7 +56,8 @@ class Permutation:
 def parse_permutation(text: str, n: int) -> Permutation:
     """Read ids that count from 1; "[3] > [1]" of three documents is [2, 0, 1] with 1 missing.
 
-    Thinking between <think> and </think> is not part of the answer. Bracketed numbers are read
+    Thinking between <think> and </think> is not part of the answer, and one that is longer than
+    `LONGEST_ANSWER` has no order. Bracketed numbers are read
     wherever they stand; where a chain with ">" names every id of the answer, the chain alone is
     read, so that "[3] is off topic: [2] > [1] > [3]" starts with 2. Without a bracketed number,
     at least two plain ones joined by ">" or "," or alone on their lines are an order.
@@ -61,7 +65,9 @@ def parse_permutation(text: str, n: int) -> Permutation:
     Args:
         n: documents of the list.
     """
-    answer = _THINKING_END.sub("", _THINKING.sub("", text)).replace("\r", "\n")
+    answer = _THINKING.sub("", text) if len(text) <= LONGEST_ANSWER else ""
+    ends = [mark.end() for mark in _THINKING_END.finditer(answer)]
+    answer = answer[max(ends, default=0) :].replace("\r", "\n")
     ids = _bracketed(answer) or _plain(answer, n)
     inside = [i - 1 for i in ids if 1 <= i <= n]
     named = dict.fromkeys(inside)
@@ -91,7 +97,8 @@ def _bracketed(answer: str) -> list[int]:
         else:
             chains.append([number])
             joined.append(False)
-    whole = [c for c, yes in zip(chains, joined, strict=True) if yes and set(c) == set(ids)]
+    wanted = set(ids)
+    whole = [c for c, yes in zip(chains, joined, strict=True) if yes and set(c) == wanted]
     return whole[-1] if whole else ids
 
 

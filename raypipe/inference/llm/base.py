@@ -145,9 +145,9 @@ def choice_logprobs(
 
     Tokens count without the blanks around them, in their case: "Yes" is the sum of "Yes" and
     " Yes". A choice that is not among them gets the lowest there, which is an upper bound of what
-    one token of it can have. None if no choice is among them.
+    one token of it can have. None if no choice is among them. NaN and infinity are no values.
     """
-    pairs = [(token.strip(" \t\r\n▁Ġ"), value) for token, value in top]
+    pairs = [(token.strip(" \t\r\n▁Ġ"), value) for token, value in top if value < math.inf]
     values_by_choice = {c: [value for token, value in pairs if token == c] for c in choices}
     if not any(values_by_choice.values()):
         return None

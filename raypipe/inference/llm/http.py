@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -26,6 +25,7 @@ from raypipe.inference.llm.base import (
 from raypipe.inference.llm.http_client import LONGEST_WAIT, Client, HttpOutcome, one_line
 from raypipe.models.backbone import Backbone
 from raypipe.storage.address import Address
+from raypipe.tables.json_text import parse_json
 
 if TYPE_CHECKING:
     from raypipe.resources import Context
@@ -259,7 +259,7 @@ class HttpGenerator:
     def _read(self, outcome: HttpOutcome, choices: Sequence[str]) -> Answer:
         """The answer in a response of any shape."""
         try:
-            (choice, *_) = json.loads(outcome.body)["choices"]
+            (choice, *_) = parse_json(outcome.body, repeats=True)["choices"]
             text = choice["message"].get("content") or ""
             if outcome.status != 200 or not isinstance(text, str):
                 raise ValueError
@@ -294,5 +294,5 @@ def _logprobs_in(choice: Mapping[str, Any], choices: Sequence[str]) -> dict[str,
     try:
         top = choice["logprobs"]["content"][0]["top_logprobs"]
         return choice_logprobs([(str(t["token"]), float(t["logprob"])) for t in top], choices)
-    except (KeyError, IndexError, TypeError, ValueError):
+    except (KeyError, IndexError, TypeError, ValueError, OverflowError):
         return None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
+import zlib
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Future, wait
@@ -13,6 +15,7 @@ from threading import Thread
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from raypipe.storage.masking import without_secrets
+from raypipe.tables.json_text import parse_json
 
 if TYPE_CHECKING:
     import aiohttp
@@ -31,6 +34,11 @@ LONGEST_CANCEL = 10.0
 """Most seconds that an interrupted caller waits for its requests to be cancelled."""
 LONGEST_MESSAGE = 300
 """Most characters of a server's words in an error."""
+LARGEST_BODY = 16 << 20
+"""Most bytes of a response, unpacked: a few kilobytes of gzip may hold gigabytes."""
+_PIECE = 1 << 16
+_UNPACKED = ("", "identity")
+_PACKED = ("gzip", "x-gzip", "deflate")
 
 
 @dataclass(frozen=True)
@@ -41,7 +49,7 @@ class HttpOutcome:
     """None if there was no response."""
     body: str = ""
     failure: str = ""
-    """Why there was no response."""
+    """Why there was no response, or none that can be read."""
     connected: bool = True
     """False if no connection to the server came about."""
     sent: bool = True
@@ -114,7 +122,7 @@ class Client:
         """Status and words of a failure in one line, the key taken out."""
         text = outcome.failure
         if outcome.status is not None:
-            text = f"{outcome.status}: {_message(outcome.body)}"
+            text = f"{outcome.status}: {outcome.failure or _message(outcome.body)}"
         return one_line(self._clean(text.replace(self._key, "[key]") if self._key else text))
 
     async def _get(self, url: str) -> HttpOutcome:
@@ -167,8 +175,10 @@ class Client:
         """Sends the key, uses no proxy of the environment and limits no connections by itself."""
         import aiohttp
 
+        key = {"Authorization": f"Bearer {self._key}"} if self._key else {}
         return aiohttp.ClientSession(
-            headers={"Authorization": f"Bearer {self._key}"} if self._key else {},
+            headers={"Accept-Encoding": "gzip", **key},
+            auto_decompress=False,  # `_body` does, up to a limit
             timeout=aiohttp.ClientTimeout(
                 total=timeout_s, sock_connect=min(timeout_s, LONGEST_CONNECT)
             ),
@@ -184,17 +194,40 @@ async def _try(
 
     try:
         async with session.request(method, url, json=body, allow_redirects=False) as response:
-            text = (await response.read()).decode("utf-8", "replace")
             wait = response.headers.get("Retry-After", "")
-            return HttpOutcome(
-                response.status, text, retry_after_s=int(wait) if wait.isdecimal() else None
-            )
+            after = int(wait) if re.fullmatch("[0-9]{1,9}", wait) else None
+            try:
+                text = await _body(response)
+            except ValueError as error:
+                return HttpOutcome(response.status, failure=str(error), retry_after_s=after)
+            return HttpOutcome(response.status, text, retry_after_s=after)
     except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
         return HttpOutcome(failure=str(error), connected=False)
     except TimeoutError:
         return HttpOutcome(failure=f"no answer within {session.timeout.total:g} s")
-    except (aiohttp.ClientError, OSError, ValueError) as error:
+    except (aiohttp.ClientError, OSError, ValueError, zlib.error) as error:
         return HttpOutcome(failure=f"{type(error).__name__}: {error}")
+
+
+async def _body(response: aiohttp.ClientResponse) -> str:
+    """The text of a response.
+
+    Raises:
+        ValueError: it is longer than `LARGEST_BODY`, or packed in a way that was not asked for.
+        zlib.error: it is not packed as its header says, or was cut off.
+    """
+    packing = response.headers.get("Content-Encoding", "").strip().lower()
+    if packing not in (*_UNPACKED, *_PACKED):
+        raise ValueError(f"expected gzip or plain text, found the encoding {packing[:20]!r}")
+    unpack = zlib.decompressobj(zlib.MAX_WBITS | 32) if packing in _PACKED else None
+    body = bytearray()
+    async for piece in response.content.iter_chunked(_PIECE):
+        body += unpack.decompress(piece, LARGEST_BODY + 1 - len(body)) if unpack else piece
+        if len(body) > LARGEST_BODY:
+            raise ValueError(f"expected at most {LARGEST_BODY:,} bytes of answer, found more")
+    if unpack and body and not unpack.eof:
+        raise zlib.error("the packed answer ends early")
+    return body.decode("utf-8", "replace")
 
 
 def _run(work: Coroutine[Any, Any, T]) -> T:
@@ -226,13 +259,18 @@ def _run(work: Coroutine[Any, Any, T]) -> T:
 def _message(body: str) -> str:
     """What the server says in a body that is no answer."""
     try:
-        words = json.loads(body)
+        words = parse_json(body, repeats=True)
     except ValueError:
         return f"not JSON: {body}" if body.strip() else "an empty body"
     for name in ("error", "message", "detail"):
         if isinstance(words, dict) and words.get(name):
             words = words[name]
-    return words if isinstance(words, str) else f"no choices in {json.dumps(words)}"
+    if isinstance(words, str):
+        return words
+    try:
+        return f"no choices in {json.dumps(words)}"
+    except RecursionError:
+        return "no choices in many levels of lists"
 
 
 def one_line(text: str) -> str:
