@@ -34,7 +34,7 @@ COLUMNS = ("query_id", "doc_ids", "scores", "ranks")
 Plain = Annotated[Bm25 | Dense | RankGptLists | ScoredDocs | TrecRun, Field(discriminator="type")]
 """What can be fused: the name of a new source goes here."""
 
-Weight = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Weight = Annotated[float, Field(gt=0, le=1e9)]
 
 
 class Fused(DepthOptions):

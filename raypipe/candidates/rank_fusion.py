@@ -41,7 +41,7 @@ class ReciprocalRank(_Method):
     """
 
     type: Literal["reciprocal_rank"] = "reciprocal_rank"
-    k: float = Field(60, ge=0, allow_inf_nan=False)
+    k: float = Field(60, ge=0)
     """How flat the top is; the paper's 60."""
 
     reads_scores: ClassVar[bool] = False

@@ -62,7 +62,7 @@ class AbsoluteMargin(_Filter):
     """Keeps what the teacher scores at least `margin` below the positive (TopK-MarginPos)."""
 
     type: Literal["absolute_margin"] = "absolute_margin"
-    margin: float = Field(ge=0, allow_inf_nan=False)
+    margin: float = Field(ge=0)
     """In units of the teacher's scores."""
 
     needs_scores: ClassVar[bool] = True
@@ -97,7 +97,7 @@ class MaxScore(_Filter):
     """Keeps what the teacher scores at most `score` (TopK-Abs)."""
 
     type: Literal["max_score"] = "max_score"
-    score: float = Field(allow_inf_nan=False)
+    score: float
     """In units of the teacher's scores."""
 
     needs_scores: ClassVar[bool] = True

@@ -178,7 +178,7 @@ class Uniform(SamplerBase):
 class MixedPart(Config):
     """One source of a mixture."""
 
-    share: float = Field(gt=0, allow_inf_nan=False)
+    share: float = Field(gt=0)
     """The part's share of the negatives, in relation to the other parts' shares."""
     sampler: Annotated[TopK | RandomWindow | LogRandom | Uniform, Field(discriminator="type")]
     """How the part's documents are chosen. Its `count` stays unset: the share decides."""

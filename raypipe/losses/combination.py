@@ -41,7 +41,7 @@ class Term(Config):
 
     loss: Annotated[SingleLoss, Field(discriminator="type")]
     """Any loss but another sum."""
-    weight: float = Field(1.0, gt=0, allow_inf_nan=False)
+    weight: float = Field(1.0, gt=0)
     """Multiplies the loss; to switch a term off, leave it out."""
 
 

@@ -34,7 +34,7 @@ class InfoNCE(Loss):
     """
 
     type: Literal["infonce"] = "infonce"
-    temperature: float = Field(1.0, gt=0, allow_inf_nan=False)
+    temperature: float = Field(1.0, gt=0)
     """Divides the scores; below 1 sharpens the softmax."""
 
     def per_query(
@@ -69,7 +69,7 @@ class ListNet(Loss):
     teacher_kinds: ClassVar[frozenset[TeacherKind]] = frozenset({"score"})
 
     type: Literal["listnet"] = "listnet"
-    temperature: float = Field(1.0, gt=0, allow_inf_nan=False)
+    temperature: float = Field(1.0, gt=0)
     """Divides the teacher's scores, not the student's; below 1 sharpens p."""
 
     def per_query(
@@ -100,9 +100,9 @@ class KL(Loss):
     teacher_kinds: ClassVar[frozenset[TeacherKind]] = frozenset({"score"})
 
     type: Literal["kl"] = "kl"
-    teacher_temperature: float = Field(1.0, gt=0, allow_inf_nan=False)
+    teacher_temperature: float = Field(1.0, gt=0)
     """Divides the teacher's scores: T_t."""
-    temperature: float = Field(1.0, gt=0, allow_inf_nan=False)
+    temperature: float = Field(1.0, gt=0)
     """Divides the student's scores: T_s."""
 
     def per_query(

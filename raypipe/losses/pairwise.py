@@ -80,7 +80,7 @@ class Hinge(Loss):
     type: Literal["hinge"] = "hinge"
     targets: Targets = "labels"
     """What orders the pairs: relevance labels, or a teacher's scores or ranks."""
-    margin: float = Field(1.0, gt=0, allow_inf_nan=False)
+    margin: float = Field(1.0, gt=0)
     """The m of the formula, in units of the student's score."""
 
     @property

@@ -40,7 +40,7 @@ class MarginMSE(Loss):
     type: Literal["margin_mse"] = "margin_mse"
     pairs: Literal["positive_negative", "all"] = "positive_negative"
     """Each positive with each negative, or every pair that the teacher orders, labels unseen."""
-    scale: float = Field(1.0, gt=0, allow_inf_nan=False)
+    scale: float = Field(1.0, gt=0)
     """Multiplies the teacher's margins; cosine margins of 0.1 would squash a student's logits."""
 
     @property
@@ -91,7 +91,7 @@ class PairKL(Loss):
     compares: ClassVar[bool] = True
 
     type: Literal["pair_kl"] = "pair_kl"
-    teacher_temperature: float = Field(1.0, gt=0, allow_inf_nan=False)
+    teacher_temperature: float = Field(1.0, gt=0)
     """Divides the teacher's margins, or a pairwise teacher's logits; below 1 sharpens them."""
 
     def per_query(

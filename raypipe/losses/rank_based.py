@@ -40,7 +40,7 @@ class AdrMSE(Loss):
     teacher_kinds: ClassVar[frozenset[TeacherKind]] = frozenset({"score", "rank"})
 
     type: Literal["adr_mse"] = "adr_mse"
-    temperature: float = Field(1.0, gt=0, allow_inf_nan=False)
+    temperature: float = Field(1.0, gt=0)
     """Divides the score differences; lower nears the true ranks and flattens the loss."""
 
     def per_query(
@@ -91,7 +91,7 @@ class ApproxNDCG(_OfGains):
     """
 
     type: Literal["approx_ndcg"] = "approx_ndcg"
-    temperature: float = Field(0.1, gt=0, allow_inf_nan=False)
+    temperature: float = Field(0.1, gt=0)
     """Divides the score differences; lower nears the true ranks and flattens the loss."""
 
     def per_query(

@@ -25,6 +25,8 @@ _VOCABULARY = re.compile(
 )
 """What the names of files have that can hold a vocabulary where there is no tokenizer.json."""
 _SHOWN = 3
+LONGEST_HEADER = 100_000_000
+"""Bytes of a safetensors header, by its specification."""
 
 
 def check_sound(folder: Path, names: Collection[str], where: str) -> None:
@@ -142,7 +144,7 @@ def _header(path: Path, where: str) -> Mapping[str, Any]:
     size = path.stat().st_size
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
-        text = file.read(length) if length <= size - 8 else b""
+        text = file.read(length) if length <= min(size - 8, LONGEST_HEADER) else b""
     try:
         header: dict[str, Any] = json.loads(text)
         header.pop("__metadata__", None)

@@ -239,7 +239,7 @@ def numbered_lines(path: str | Path, stream: IO[bytes]) -> Iterator[tuple[int, b
         if len(line) > LONGEST_LINE:
             raise ConfigError(
                 f"{path}, line {number}: expected a line of at most {LONGEST_LINE:,} bytes, found "
-                "a longer one; check the path, unpack the file and look at that line"
+                "a longer one; check the path, or break that line up"
             )
         yield number, line
 

@@ -44,7 +44,7 @@ Single = Annotated[
 ]
 """What an ensemble can consist of: a new teacher's name goes here."""
 
-Weight = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Weight = Annotated[float, Field(gt=0, le=1e9)]
 Normalise = Literal["none", "min_max", "z"]
 Array = np.ndarray[Any, Any]
 

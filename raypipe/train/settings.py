@@ -70,7 +70,7 @@ class TrainingSettings(Config):
     """Global batch: queries per optimizer step, over all workers."""
     epochs: float = Field(1.0, gt=0, le=1e6)
     """Passes over the groups; not used if `steps` is set."""
-    steps: int | None = Field(None, ge=1)
+    steps: int | None = Field(None, ge=1, le=100_000_000)
     """Optimizer steps."""
     validations: int = Field(3, ge=1, le=100_000)
     """How often validation runs, evenly spread, the last one after the last step."""
