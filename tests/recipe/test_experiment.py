@@ -237,6 +237,22 @@ def test_storage_and_tracking_default_to_the_home(monkeypatch, tmp_path):
     assert read("tracking=sqlite:///x").tracking_uri() == "sqlite:///x"
 
 
+@pytest.mark.parametrize(
+    ("uri", "expected"),
+    [
+        ("htp://u:hush@host", "found 'htp'; did you mean 'http'?"),
+        ("postgres://u:hush@host/db", "found 'postgres'; did you mean 'postgresql'?"),
+        ("sqlite:hush.db", "expected sqlite://..., found sqlite without ://"),
+    ],
+)
+def test_mlflow_has_no_store_for_it(uri, expected, recipe, monkeypatch):
+    with pytest.raises(ConfigError, match="tracking: expected ") as error:
+        read(f"tracking={uri}")
+    assert expected in str(error.value) and "hush" not in str(error.value)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    assert "MLFLOW_TRACKING_URI: expected " in checked(recipe, "tracking=null")
+
+
 def test_a_recipe_is_validated_as_a_mapping_too():
     with pytest.raises(ConfigError, match=r"^here: stages\.a\.loss: "):
         validate(

@@ -129,6 +129,29 @@ def test_a_wrong_value_is_named_by_its_dotted_path(text, expected):
     assert expected in refused(text)
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("stages.distil.steps=true", "stages.distil.steps: expected a number, found true"),
+        ("stages.distil.betas=[0.9, no]", "stages.distil.betas.1: expected a number, found false"),
+        ("candidates.depth='1_0'", "candidates.depth: expected a number in digits, found text w"),
+        ("stages.distil.steps=1e12", "stages.distil.steps: expected at most 4,294,967,295, found"),
+        ("seed=1e23", "seed: expected at most 4,294,967,295, found 1e+23"),
+        ("seed=-1", "seed: input should be greater than or equal to 0, found -1"),
+        ("stages.distil.epochs=1e30", "stages.distil.epochs: input should be less than or equal"),
+        ("stages.distil.lr=.nan", "stages.distil.lr: input should be a finite number, found nan"),
+        ("stages.distil.clip=.inf", "stages.distil.clip: input should be a finite number, found"),
+        ("sweep.space={seed: [1, .inf]}", "sweep.space.seed.1: expected a finite number, found"),
+        ("stages.distil.lr=1e-٣", "stages.distil.lr: input should be a valid number"),
+        (f"name=[{'x' * 900}]", "name: input should be a valid string, found ['xxx"),
+    ],
+)
+def test_what_is_no_number_is_named_by_its_dotted_path(text, expected):
+    message = refused(text)
+    assert expected in message
+    assert len(message) < 500  # however long the value is
+
+
 def test_every_wrong_field_is_in_one_error():
     message = refused("candidates.depth=0", "precision=fp8", "stages.distil.lr=7")
     for path in ("candidates.depth", "precision", "stages.distil.lr"):
@@ -308,6 +331,25 @@ def test_a_file_that_is_not_yaml(tmp_path):
     path = written(tmp_path / "x.yaml", "a: [1\nb: 2")
     with pytest.raises(ConfigError, match=r"(?s)x\.yaml is not valid YAML: .*line 2"):
         load(Experiment, path)
+
+
+def test_a_stage_given_twice_is_named_in_a_base_too(tmp_path):
+    stage = "  distil: {loss: {type: ranknet}}\n"
+    twice = DEFAULT.read_text().replace("stages:\n", f"stages:\n{stage}")
+    written(tmp_path / "base.yaml", twice)
+    top = written(tmp_path / "top.yaml", "base: base.yaml\n")
+    first, second = (
+        n for n, line in enumerate(twice.splitlines(), 1) if line.startswith("  distil:")
+    )
+    expected = rf"base\.yaml: the key 'distil' is given twice, in lines {first} and {second}"
+    with pytest.raises(ConfigError, match=expected):
+        load(Experiment, top)
+
+
+def test_an_override_with_a_key_twice():
+    message = refused("stages.third={loss: {type: infonce}, lr: 1e-5, lr: 1e-6}")
+    assert message.startswith("override 'stages.third={")
+    assert "the key 'lr' is given twice, in line 1, columns 25 and 35" in message
 
 
 def test_a_file_with_a_python_object_is_not_run(tmp_path):
