@@ -46,7 +46,9 @@ def test_an_id_that_looks_like_another_is_counted_and_the_first_is_shown(mark):
         assert seen_at_once(pa.array(ids)) == {INVISIBLE: 2}
 
 
-@pytest.mark.parametrize("text", ["d1", "é", "日本", "http://x/?a=b#c", "<dbpedia:A_B>", "–", "·"])
+@pytest.mark.parametrize(
+    "text", ["d1", "é", "日本", "http://x/?a=b#c", "<dbpedia:A_B>", "\u2013", "·"]
+)
 def test_usual_ids_are_nothing_to_speak_of(text):
     assert is_plain(text) and are_plain([text, "x"])
     with warnings.catch_warnings():
@@ -57,7 +59,7 @@ def test_usual_ids_are_nothing_to_speak_of(text):
 
 @pytest.mark.parametrize("mark", ["\0", "\x1b", "\x7f", "\x85", "\u2028"], ids=ascii)
 def test_control_characters_of_a_data_set_are_refused(mark):
-    with pytest.raises(ConfigError, match="^here: expected an id without control char.*rename it"):
+    with pytest.raises(ConfigError, match=r"^here: expected an id without control char.*rename it"):
         seen_one_by_one([f"a{mark}b"], strict=True)
 
 
@@ -73,7 +75,7 @@ def test_an_id_of_a_megabyte_is_refused_and_not_shown_whole():
 
 @given(
     st.lists(
-        st.text(st.sampled_from(["a", "é", "–", "·", "日", *[m[0] for m in ODD]]), max_size=4),
+        st.text(st.sampled_from(["a", "é", "\u2013", "·", "日", *[m[0] for m in ODD]]), max_size=4),
         max_size=9,
     ),
     st.sampled_from([pa.string(), pa.large_string()]),
@@ -98,7 +100,7 @@ def test_several_ids_are_plain_if_each_is(ids):
 def test_numbers_are_in_the_digits_0_to_9():
     assert [whole(text) for text in ("7", "-07", "+3", " 5 ")] == [7, -7, 3, 5]
     assert [real(text) for text in ("7", "-.5", "1e-3", "inf")] == [7.0, -0.5, 1e-3, float("inf")]
-    for text in ("1_0", "٣", "１", "x", "", "9" * 10_000):
+    for text in ("1_0", "٣", "\uff11", "x", "", "9" * 10_000):
         with pytest.raises(ValueError):
             whole(text)
     for text in ("1_0.5", "٣", "1e٣", "x", ""):
