@@ -18,6 +18,8 @@ from typing import Any, ClassVar, Self, TypeVar, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, model_validator
 
+from raypipe.names import quoted
+
 NOT_SEMANTIC = "not semantic"
 """Marker for `Annotated[T, NOT_SEMANTIC]`: the field never enters a digest."""
 
@@ -127,7 +129,7 @@ def _no_number(value: Any, kinds: frozenset[Any]) -> str:
     if isinstance(value, str) and str not in kinds and "_" in value:
         return "expected a number in digits, found text with an underscore; leave it out"
     if isinstance(value, int | float) and float not in kinds and value > LARGEST_INTEGER:
-        return f"expected at most {LARGEST_INTEGER:,}, found a larger number; lower it"
+        return f"expected at most {LARGEST_INTEGER:,}, found {quoted(value)}; lower it"
     return ""
 
 

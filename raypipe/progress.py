@@ -18,6 +18,8 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+from raypipe.names import printable
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, TaskID
@@ -84,7 +86,7 @@ def _bar(what: str, total: int | None) -> Iterator[tuple[Progress, TaskID] | Non
     progress = Progress(
         *columns, console=console, transient=True, disable=not console.is_interactive
     )
-    task = progress.add_task(f"{title}: {_seen(what)}", total=total)
+    task = progress.add_task(f"{title}: {printable(what)}", total=total)
     start = threading.Timer(DELAY_S, progress.start)
     start.daemon = True
     start.start()
@@ -94,11 +96,6 @@ def _bar(what: str, total: int | None) -> Iterator[tuple[Progress, TaskID] | Non
         start.cancel()
         start.join()  # the timer may be drawing the bar just now
         progress.stop()
-
-
-def _seen(name: str) -> str:
-    """The name of a file without what would steer the terminal."""
-    return "".join(letter if letter.isprintable() else "\ufffd" for letter in name)
 
 
 def any_character() -> None:

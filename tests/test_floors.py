@@ -19,7 +19,8 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 FLOORS = (
-    ("config", "records", "progress", "names"),
+    ("names",),
+    ("config", "records", "progress"),
     ("losses", "resources", "storage"),
     ("tables", "tracking"),
     ("datasets", "models"),

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from pydantic import BaseModel
 
 from raypipe.config import Config, nearest
-from raypipe.names import shortened
+from raypipe.names import quoted, shortened
 from raypipe.storage.address import shown_value
 
 _KEY = "[key]"
@@ -36,10 +36,10 @@ def explain(cls: type[Config], item: Mapping[str, Any]) -> str:
     if kind == "extra_forbidden":
         key, parents = str(loc[-1]), _walk(cls, loc[:-1])[0]
         valid = {name for model in parents for name in model.model_fields}
-        return f"{path}: unknown key {shortened(key)}{nearest(key, valid)}"
+        return f"{path}: unknown key {quoted(key)}{nearest(key, valid)}"
     if kind == "union_tag_invalid":
         tag, tags = str(item["ctx"]["tag"]), _quoted(item["ctx"]["expected_tags"])
-        return f"{path}.type: unknown value {shortened(tag)}{nearest(tag, tags)}"
+        return f"{path}.type: unknown value {quoted(tag)}{nearest(tag, tags)}"
     if kind == "union_tag_not_found":
         return f"{path}: expected a mapping with a `type`{found}"
     if kind in ("literal_error", "enum"):

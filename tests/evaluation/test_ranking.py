@@ -39,6 +39,7 @@ IDS = st.text(st.characters(codec="utf-8"), min_size=1, max_size=6).filter(
 )
 
 
+@pytest.mark.filterwarnings("ignore:.*a character that nobody sees:UserWarning")
 @settings(deadline=None)
 @given(
     lists=st.dictionaries(IDS, st.lists(IDS, min_size=1, max_size=5, unique=True), max_size=4),
