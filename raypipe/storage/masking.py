@@ -138,8 +138,10 @@ def _split(place: str) -> tuple[str, str, str]:
 
 
 def _masked_pair(pair: str) -> str:
-    name, equals, _ = pair.partition("=")
-    return f"{name}={MASK}" if equals and re.fullmatch(r"[\w.-]{1,40}", name) else pair and MASK
+    name, _, value = pair.partition("=")
+    if value.strip("=") and re.fullmatch(r"[\w.-]{1,40}", name):
+        return f"{name}={MASK}"
+    return pair and MASK  # a key's own padding is no value
 
 
 def _path(path: str, whole: bool) -> str:

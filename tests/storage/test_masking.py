@@ -110,6 +110,8 @@ PLACES = [
 def test_no_character_in_a_secret_uncovers_it(place, noise, before):
     if "/;key" in place:
         noise = noise.replace("/", "")
+    if place.endswith("?{}"):  # a name and its value, unless nothing follows
+        noise = "=" * noise.count("=")
     typed = place.format(noise + SECRET if before else SECRET + noise)
     assert SECRET not in mask(typed), mask(typed)
     assert mask(mask(typed)) == mask(typed)
