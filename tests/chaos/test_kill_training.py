@@ -54,7 +54,7 @@ def job(folder: Path) -> subprocess.Popen[str]:
 
 def saved(folder: Path) -> int:
     """The step of the newest complete checkpoint, 0 if there is none."""
-    found = (folder / "storage" / "checkpoint").glob("*/train-*/step-*/manifest.json")
+    found = (folder / "storage" / "checkpoint").glob("*/attempt-*/.training/step-*/manifest.json")
     return max((int(path.parent.name.split("-")[1]) for path in found), default=0)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -35,6 +36,15 @@ def finish(process: subprocess.Popen[str], folder: Path) -> str:
     out = (folder / "out").read_text()
     assert process.returncode == 0, out[-4000:]
     return out
+
+
+def tracebacks(text: str) -> int:
+    """How many a job printed, but those of one warning of Ray Train's.
+
+    On a machine that is busy for five seconds its controller prints a traceback of its own
+    time-out, says that it is safe to ignore, and goes on.
+    """
+    return text.count("Traceback (") - len(re.findall(r"Failed to \w+ resource request", text))
 
 
 def ray_workers(driver: subprocess.Popen[str]) -> list[psutil.Process]:
