@@ -12,9 +12,9 @@ from raypipe.inference.lists import ListReader, ScoreList
 from raypipe.inference.pairs import Template
 from raypipe.inference.scoring import PairScorer
 from raypipe.inference.token_reader import TokenReader
-from raypipe.inference.tokens import load_tokenizer
 from raypipe.inference.truncation import Truncation
 from raypipe.models.cross_encoder import CrossEncoder
+from raypipe.models.tokenizer import load_tokenizer
 from raypipe.storage.artifacts import Artifact
 from raypipe.tables.chunks import Counts
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 import pyarrow as pa
@@ -12,6 +11,7 @@ import pyarrow as pa
 from raypipe.datasets.steps import DOCS_FILE, QUERIES_FILE, Collection, Queries
 from raypipe.inference.token_reader import token_table
 from raypipe.models.backbone import Backbone
+from raypipe.models.tokenizer import load_tokenizer
 from raypipe.resources import Context
 from raypipe.storage.artifacts import Artifact, Attempt, Step
 from raypipe.tables.chunks import Counts, Work, run_chunks
@@ -44,19 +44,15 @@ class Tokens(Step):
         return {"backbone": self.backbone}
 
     def run(self, attempt: Attempt, context: Context) -> Mapping[str, Any]:
-        file = DOCS_FILE if isinstance(self.texts, Collection) else QUERIES_FILE
+        file = text_file(self.texts)
         rows = len(TextTable(attempt.inputs["texts"].local() / file))
         job = _Tokenise(attempt.inputs["texts"], file, attempt.inputs["backbone"])
         return run_chunks(job, rows, CHUNK, attempt, context, model=False, suffix="arrow")
 
 
-def load_tokenizer(folder: Path) -> Any:
-    """The fast tokenizer of a local model; special-token strings inside texts stay text."""
-    from transformers import AutoTokenizer
-
-    return AutoTokenizer.from_pretrained(
-        folder, trust_remote_code=False, use_fast=True, split_special_tokens=True
-    )
+def text_file(texts: Collection | Queries) -> str:
+    """The file of the artifact that has the texts."""
+    return DOCS_FILE if isinstance(texts, Collection) else QUERIES_FILE
 
 
 @dataclass(frozen=True)

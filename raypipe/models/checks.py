@@ -6,7 +6,7 @@ No check reads weights: each one looks at config.json, or at the model that conf
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -18,29 +18,32 @@ _MARGIN = 8
 """Positions. No family reserves as many of its table: RoBERTa, which reserves most, takes two."""
 
 
-def check_length(config: Any, field: str, longest: int, where: str) -> None:
-    """Refuse pairs that are longer than the model's table of absolute positions.
+def check_length(
+    config: Any, field: str, longest: int, where: str, *, what: Literal["pairs", "texts"] = "pairs"
+) -> None:
+    """Refuse inputs that are longer than the model's table of absolute positions.
 
     Relative and rotary positions (DeBERTa-v3, ModernBERT) know no limit.
 
     Args:
-        config: as `sequence_config` gives it.
+        config: as `sequence_config` or `encoder_config` gives it.
         field: the recipe's field that decides the length; the error names it.
-        longest: tokens of the longest pair.
+        longest: tokens of the longest input.
         where: the model, such as "model.backbone X".
+        what: the model reads; texts go through a model without a head.
 
     Raises:
-        ConfigError: the table is shorter than the longest pair.
+        ConfigError: the table is shorter than the longest input.
     """
     if longest <= getattr(config, "max_position_embeddings", 0) - _MARGIN:
         return  # importing the model's code takes seconds
     sizes = [
         table.num_embeddings - (0 if table.padding_idx is None else table.padding_idx + 1)
-        for table in position_tables(_without_weights(config))
+        for table in position_tables(_without_weights(config, headless=what == "texts"))
     ]
     if sizes and longest > min(sizes):
         raise ConfigError(
-            f"{field}: pairs of up to {longest} tokens, special tokens included, but {where} has "
+            f"{field}: {what} of up to {longest} tokens, special tokens included, but {where} has "
             f"positions for {min(sizes)}; lower it, or take a backbone that reads more"
         )
 
@@ -93,9 +96,10 @@ def require_scorer(config: Mapping[str, Any], where: str) -> None:
     )
 
 
-def _without_weights(config: Any) -> nn.Module:
-    from transformers import AutoModelForSequenceClassification
+def _without_weights(config: Any, *, headless: bool = False) -> nn.Module:
+    from transformers import AutoModel, AutoModelForSequenceClassification
 
+    kind = AutoModel if headless else AutoModelForSequenceClassification
     with torch.device("meta"):
-        model: nn.Module = AutoModelForSequenceClassification.from_config(config)
+        model: nn.Module = kind.from_config(config)
     return model

@@ -5,7 +5,6 @@ Checkpoints are plain Hugging Face directories that transformers and sentence-tr
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 from raypipe.config import Config
 from raypipe.models.backbone import Backbone
 from raypipe.models.checks import check_layers, check_length
+from raypipe.models.tokenizer import write_tokenizer
 from raypipe.models.weights import keep_layers, read_classifier, sequence_config
 from raypipe.storage.attempts import is_note
 
@@ -150,7 +150,7 @@ def save(model: nn.Module, folder: Path, backbone_folder: Path, max_length: int)
 
     Two settings give other libraries the same scores. sentence-transformers' CrossEncoder applies a
     sigmoid to the score unless config.json names another activation; a tokenizer reads "[SEP]" in a
-    text as the separator unless tokenizer_config.json tells it to split special tokens.
+    text as the separator unless it is told to split special tokens (`write_tokenizer`).
 
     Args:
         folder: the directory to write.
@@ -167,10 +167,7 @@ def save(model: nn.Module, folder: Path, backbone_folder: Path, max_length: int)
             if path.name.startswith("sentence_") or path.name == "data_config.json":
                 continue  # a bi-encoder's own settings would mislead who opens this directory
             shutil.copy(path, folder / path.name)
-    settings = folder / "tokenizer_config.json"
-    loaded: dict[str, Any] = json.loads(settings.read_text()) if settings.is_file() else {}
-    written = {**loaded, "model_max_length": max_length, "split_special_tokens": True}
-    settings.write_text(json.dumps(written, indent=1))
+    write_tokenizer(folder, max_length)
 
 
 def _score_in_float32(model: nn.Module) -> None:

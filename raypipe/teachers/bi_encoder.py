@@ -47,13 +47,9 @@ class BiEncoderTeacher(BiEncoder):
         query_vectors = Embeddings(Tokens(lists.queries, backbone), self, precision)
         return VectorScores(self, lists, doc_vectors, query_vectors)
 
-    def check(self) -> None:
-        """Resolve the backbone.
-
-        Raises:
-            ConfigError: there is no such model, or its files cannot be used.
-        """
-        Backbone(self.backbone).check()
+    def check(self, field: str = "teacher") -> None:
+        """As of every bi-encoder."""
+        super().check(field)
 
 
 class Fusion(BiEncoderTeacher):

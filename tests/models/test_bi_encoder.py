@@ -16,9 +16,10 @@ from raypipe.inference.embeddings import Embeddings, Vectors, _Encode
 from raypipe.inference.pairs import Template
 from raypipe.inference.scoring import TextEncoder
 from raypipe.inference.token_reader import token_table
-from raypipe.inference.tokens import Tokens, load_tokenizer
+from raypipe.inference.tokens import Tokens
 from raypipe.models.backbone import Backbone
 from raypipe.models.bi_encoder import BiEncoder, prefix_ids
+from raypipe.models.tokenizer import load_tokenizer
 
 
 @dataclass(frozen=True)
