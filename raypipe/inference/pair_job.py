@@ -35,6 +35,8 @@ class PairJob:
     precision: str
     budget: int
     device: str
+    label: int | None = None
+    """Of a head with several outputs, the one that is the score."""
 
     def open(self) -> Callable[[range], tuple[Scored, Counts]]:
         """Load the model; the result scores rows of the candidates and counts pairs."""
@@ -43,7 +45,7 @@ class PairJob:
         query_tokens = TokenReader(self.inputs["query_tokens"].local())
         doc_tokens = TokenReader(self.inputs["doc_tokens"].local())
         score = PairScorer(
-            self.model.load(folder, 0, training=False, device=self.device),
+            self.model.load(folder, 0, training=False, device=self.device, label=self.label),
             Template.of(load_tokenizer(folder)),
             self.truncation,
             self.budget,

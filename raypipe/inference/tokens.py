@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -18,6 +18,8 @@ from raypipe.tables.chunks import Counts, Work, run_chunks
 from raypipe.tables.text_table import TextTable
 
 CHUNK = 8192
+MANY_UNKNOWN = 0.05
+"""Share of tokens or texts above which people are told: signs and emojis make up less."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,23 @@ class Tokens(Step):
     def needs(self) -> Mapping[str, Step]:
         return {"backbone": self.backbone}
 
+    def alarms(self, counts: Mapping[str, Any]) -> Sequence[str]:
+        unknown, tokens = counts.get("unknown_tokens", 0), max(counts["tokens"], 1)
+        empty, rows = counts.get("texts_without_tokens", 0), max(counts["rows"], 1)
+        sentences, known = [], f"the vocabulary of {self.backbone.source}"
+        remedy = "take a model of this language, or a multilingual one"
+        if unknown / tokens > MANY_UNKNOWN:
+            sentences.append(
+                f"{100 * unknown / tokens:.0f} % of the tokens ({unknown:,} of {tokens:,}) are "
+                f"unknown to {known}, so that different texts look alike to the model; {remedy}"
+            )
+        if empty / rows > MANY_UNKNOWN:
+            sentences.append(
+                f"{100 * empty / rows:.0f} % of the texts ({empty:,} of {rows:,}) have no token in "
+                f"{known}, so that the model reads nothing of them; {remedy}"
+            )
+        return sentences
+
     def run(self, attempt: Attempt, context: Context) -> Mapping[str, Any]:
         file = text_file(self.texts)
         rows = len(TextTable(attempt.inputs["texts"].local() / file))
@@ -64,6 +83,7 @@ class _Tokenise:
     def build(self) -> Work:
         texts = TextTable(self.texts.local() / self.file)
         tokenizer = load_tokenizer(self.backbone.local())
+        unknown = tokenizer.unk_token_id
 
         def work(chunk: range) -> tuple[pa.Table, Counts]:
             encoded = tokenizer(
@@ -74,6 +94,11 @@ class _Tokenise:
                 verbose=False,
             )
             rows = encoded["input_ids"]
-            return token_table(rows, len(tokenizer)), {"tokens": sum(map(len, rows))}
+            counts = {
+                "tokens": sum(map(len, rows)),
+                "unknown_tokens": sum(row.count(unknown) for row in rows),
+                "texts_without_tokens": sum(not row for row in rows),
+            }
+            return token_table(rows, len(tokenizer)), counts
 
         return work

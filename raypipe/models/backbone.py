@@ -10,7 +10,7 @@ import functools
 import importlib.util
 import json
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -168,8 +168,9 @@ class Backbone(Step):
                 "directory"
             )
         if files:
-            from raypipe.models.soundness import check_has_tokenizer
+            from raypipe.models.soundness import check_has_tokenizer, check_no_adapter
 
+            check_no_adapter(files, "the hub's repository", f"backbone {self.source}")
             check_has_tokenizer(files, "the hub's repository", f"backbone {self.source}")
 
     @property
@@ -273,7 +274,17 @@ class Backbone(Step):
             attempt.put_file(folder / name, name)
         return {"source": self.source}
 
-    def _fetched(self) -> Path:
+    def weightless(self) -> Path:
+        """A directory with all files but the weights; of a hub model they are fetched.
+
+        Raises:
+            ConfigError: the hub does not give them.
+        """
+        if self.folder is not None:
+            return self.folder
+        return self._fetched([name for name in _PATTERNS if "safetensors" not in name])
+
+    def _fetched(self, patterns: Sequence[str] = _PATTERNS) -> Path:
         """The hub's files, in its cache on this machine.
 
         Raises:
@@ -284,7 +295,7 @@ class Backbone(Step):
         try:
             return Path(
                 snapshot_download(
-                    self.source, revision=self.revision, allow_patterns=list(_PATTERNS)
+                    self.source, revision=self.revision, allow_patterns=list(patterns)
                 )
             )
         except Exception as error:  # the hub client's errors have no common base

@@ -109,13 +109,12 @@ class BiEncoder(Config):
         backbone = Backbone(self.backbone)
         backbone.check()
         where = f"{field}.backbone {self.backbone}"
-        source = backbone.folder or self.backbone
-        revision = None if backbone.folder else backbone.revision
+        folder = backbone.weightless()
         modules = self.modules(backbone.published)
-        config = encoder_config(source, where, revision)
+        config = encoder_config(folder, where)
         longest = self.longest(backbone.published)
-        check_length(config, f"{field}.max_length", longest, where, what="texts")
-        tokenizer = load_tokenizer(source, revision)
+        check_length(config, f"{field}.max_length", longest, where, what="texts", headless=True)
+        tokenizer = load_tokenizer(folder)
         check_texts(tokenizer, where)
         for prefix in self.prefixes(backbone.published):
             _check_room(tokenizer, prefix, longest, where)

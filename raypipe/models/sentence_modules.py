@@ -43,11 +43,6 @@ class Layer:
     """Its folder below the model's."""
     settings: Mapping[str, Any]
 
-    @property
-    def writes_score(self) -> bool:
-        """Whether a cross-encoder's score comes out here."""
-        return bool(self.settings.get("module_output_name") == "scores")
-
 
 UNIT_VECTORS = Layer("Normalize", "", {})
 
@@ -117,6 +112,40 @@ def read_modules(read: Read, where: str) -> SentenceModules:
         {str(name): str(text) for name, text in prompts.items() if text},
         bool(transformer.get("do_lower_case")),
     )
+
+
+def read_score_modules(read: Read, where: str) -> SentenceModules | None:
+    """The modules after the transformer that make a cross-encoder's score; None if there are none.
+
+    None too for a bi-encoder's folder, and where the transformer has the score itself.
+
+    Raises:
+        ConfigError: see `read_modules`; or a prompt stands before pairs, or the modules do not end
+            in one score.
+    """
+    own = _settings(read("config_sentence_transformers.json"))
+    listed = read("modules.json")
+    scores = [
+        e
+        for e in listed or ()
+        if _settings(read(f"{e['path']}/config.json")).get("module_output_name") == "scores"
+    ]
+    if own.get("model_type") != "CrossEncoder" and not scores:
+        return None
+    if prompt := (own.get("prompts") or {}).get(own.get("default_prompt_name")):
+        raise ConfigError(
+            f"{where}: sentence-transformers puts {prompt!r} before every pair "
+            "(default_prompt_name in config_sentence_transformers.json), which raypipe cannot do; "
+            "give a cross-encoder without a prompt"
+        )
+    task = _settings(read("sentence_bert_config.json")).get("transformer_task")
+    if len(listed or ()) < 2 and task in (None, "sequence-classification"):
+        return None
+    modules = read_modules(read, where)
+    last = modules.layers[-1] if modules.layers else None
+    if last is None or last.kind != "Dense" or last.settings.get("out_features") != 1:
+        raise _refusal(where, last.path if last else "", "no Dense module with one score")
+    return modules
 
 
 def own_length(read: Read) -> int | None:

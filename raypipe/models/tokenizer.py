@@ -20,12 +20,8 @@ _UNKNOWN = "\ufdd0"
 """Stands for a character that no piece has: Unicode gives it to nobody."""
 
 
-def load_tokenizer(source: Path | str, revision: str | None = None) -> Any:
-    """The fast tokenizer of a model; special-token strings inside texts stay text.
-
-    Args:
-        source: a model's directory, or a name on the hub.
-        revision: the commit of a hub model.
+def load_tokenizer(folder: Path) -> Any:
+    """The fast tokenizer of a model's directory; special-token strings inside texts stay text.
 
     Raises:
         ConfigError: no tokenizer can be loaded, or it has no fast version.
@@ -34,8 +30,7 @@ def load_tokenizer(source: Path | str, revision: str | None = None) -> Any:
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(
-            source,
-            revision=revision or "main",
+            folder,
             trust_remote_code=False,
             use_fast=True,
             split_special_tokens=True,
@@ -43,12 +38,12 @@ def load_tokenizer(source: Path | str, revision: str | None = None) -> Any:
     except Exception as error:  # the readers of vocabularies raise what they like
         words = (str(error) or type(error).__name__).splitlines()[0]
         raise ConfigError(
-            f"no tokenizer can be loaded from {source}: {words}; copy the tokenizer's files again, "
+            f"no tokenizer can be loaded from {folder}: {words}; copy the tokenizer's files again, "
             "best with a tokenizer.json"
         ) from None
     if not getattr(tokenizer, "is_fast", False):
         raise ConfigError(
-            f"the tokenizer in {source}, {type(tokenizer).__name__}, has no fast version "
+            f"the tokenizer in {folder}, {type(tokenizer).__name__}, has no fast version "
             "(tokenizer.json), which tells where each text begins and ends; take a model that has "
             "one, or convert it"
         )
@@ -151,20 +146,18 @@ def check_pairs(tokenizer: Any, where: str) -> None:
         where: the model, such as "model.backbone X".
 
     Raises:
-        ConfigError: nothing stands between the two, and they have no token types of their own.
+        ConfigError: no token stands between the two.
     """
-    encoded = tokenizer("a", "b", return_token_type_ids=True)
-    sides, types = encoded.sequence_ids(0), encoded["token_type_ids"]
+    sides = tokenizer("a", "b").sequence_ids(0)
     if 0 not in sides or 1 not in sides:
         raise ConfigError(
             f"{where}: the tokenizer, {type(tokenizer).__name__}, gives the letters a and b no "
             "tokens; copy the tokenizer's files again"
         )
     last, first = len(sides) - 1 - sides[::-1].index(0), sides.index(1)
-    typed = "token_type_ids" in tokenizer.model_input_names and types[last] != types[first]
-    if first == last + 1 and not typed:
+    if first == last + 1:
         raise ConfigError(
             f"{where}: the tokenizer, {type(tokenizer).__name__}, puts nothing between query and "
-            "document, so that the model could not tell them apart; give a cross-encoder whose "
+            "document, so that the model could not tell where one ends; give a cross-encoder whose "
             "tokenizer.json has a template for pairs (post_processor)"
         )

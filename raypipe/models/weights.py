@@ -22,13 +22,13 @@ _ENCODER_PARTS = {"t5": "T5EncoderModel", "mt5": "MT5EncoderModel", "umt5": "UMT
 """Encoder-decoders whose encoder gives vectors (GTR, sentence-t5)."""
 
 
-def sequence_config(source: Path | str, where: str, revision: str | None = None) -> Any:
+def sequence_config(folder: Path, where: str, *, trained_labels: bool = False) -> Any:
     """The transformers configuration of an encoder with one output.
 
     Args:
-        source: a directory or a hub name.
+        folder: a Hugging Face directory.
         where: the model as the error names it, such as "model.backbone X".
-        revision: the commit of a hub model.
+        trained_labels: keep the outputs that the model was trained with.
 
     Raises:
         ConfigError: an unknown architecture, an encoder-decoder (T5), or a causal language model.
@@ -40,7 +40,8 @@ def sequence_config(source: Path | str, where: str, revision: str | None = None)
         MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES as CLASSIFIERS,
     )
 
-    config = _read_config(source, where, revision, num_labels=1)
+    one = {} if trained_labels else {"num_labels": 1}
+    config = _read_config(folder, where, **one)
     known = config.model_type in ENCODERS or _has_head(config)
     if config.is_encoder_decoder:
         kind = "an encoder-decoder"
@@ -57,18 +58,17 @@ def sequence_config(source: Path | str, where: str, revision: str | None = None)
     )
 
 
-def encoder_config(source: Path | str, where: str, revision: str | None = None) -> Any:
+def encoder_config(folder: Path, where: str) -> Any:
     """The transformers configuration of a model that gives one vector per token.
 
     Args:
-        source: a directory or a hub name.
+        folder: a Hugging Face directory.
         where: the model as the error names it.
-        revision: the commit of a hub model.
 
     Raises:
         ConfigError: an unknown architecture, or one without an encoder that stands alone.
     """
-    config = _read_config(source, where, revision)
+    config = _read_config(folder, where)
     alone = not config.is_encoder_decoder or config.model_type in _ENCODER_PARTS
     if alone and getattr(config, "hidden_size", None):
         return config
@@ -78,17 +78,16 @@ def encoder_config(source: Path | str, where: str, revision: str | None = None) 
     )
 
 
-def _read_config(source: Path | str, where: str, revision: str | None, **fields: Any) -> Any:
+def _read_config(folder: Path, where: str, **fields: Any) -> Any:
     from transformers import AutoConfig, PretrainedConfig
 
-    pinned = {"revision": revision or "main"}
     try:
-        return AutoConfig.from_pretrained(source, trust_remote_code=False, **pinned, **fields)
+        return AutoConfig.from_pretrained(folder, trust_remote_code=False, **fields)
     except (ValueError, KeyError, OSError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
     code: Any = {}
     with contextlib.suppress(Exception):  # of a file that is none, the reason tells
-        code = PretrainedConfig.get_config_dict(source, **pinned)[0].get("auto_map") or {}
+        code = PretrainedConfig.get_config_dict(folder)[0].get("auto_map") or {}
     if code:
         raise ConfigError(
             f"{where}: the model has code of its own ({', '.join(map(str, code.values()))}, "

@@ -32,7 +32,7 @@ class BiEncoderTeacher(BiEncoder):
     type: Literal["bi_encoder"] = "bi_encoder"
 
     values: ClassVar[Literal["score", "rank"]] = "score"
-    label: ClassVar[str] = "bi-encoder"
+    title: ClassVar[str] = "bi-encoder"
     needs_lists: ClassVar[bool] = False
 
     @property
@@ -63,7 +63,7 @@ class Fusion(BiEncoderTeacher):
     first_stage_weight: float = Field(0.5, gt=0, lt=1)
     """Weight of the first stage; the bi-encoder has the rest."""
 
-    label: ClassVar[str] = "bi-encoder + first stage"
+    title: ClassVar[str] = "bi-encoder + first stage"
     negative: ClassVar[bool] = True
     """Some values are surely below 0, so that they are no gains."""
     needs_lists: ClassVar[bool] = True  # a z-score over eight documents says little
