@@ -204,7 +204,7 @@ class Backbone(Step):
             return self.model_config
         try:
             loaded: dict[str, Any] = json.loads(self._path("config.json").read_text("utf-8"))
-        except ValueError as error:
+        except (OSError, ValueError) as error:
             raise self._not_given("config.json", error) from None
         return loaded
 

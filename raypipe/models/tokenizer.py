@@ -129,8 +129,14 @@ def check_texts(tokenizer: Any, where: str) -> None:
     strings = sorted(_special_strings(tokenizer))
     ids = {tokenizer.convert_tokens_to_ids(text) for text in strings} - {tokenizer.unk_token_id}
     texts = [text for string in strings for text in (string, f"a {string} b", f"a{string}b")]
-    found = tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
-    for text, row in zip(texts, found, strict=True):
+    try:
+        found = tokenizer([*texts, "a é 中 \U0001f600"], add_special_tokens=False)["input_ids"]
+    except Exception as error:  # of the Rust library
+        raise ConfigError(
+            f"{where}: the tokenizer, {type(tokenizer).__name__}, cannot read some texts: {error}; "
+            "give tokenizer and vocabulary of one model"
+        ) from None
+    for text, row in zip(texts, found, strict=False):
         if wrong := ids & {*row}:
             raise ConfigError(
                 f"{where}: the tokenizer, {type(tokenizer).__name__}, reads {text!r} in a text as "
