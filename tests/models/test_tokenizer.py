@@ -29,7 +29,7 @@ UNIGRAM = {
     "T5Tokenizer": (["<pad>", "</s>", "<unk>"], "<unk>", {"extra_ids": 2}),
     "XLNetTokenizer": (["<unk>", "<s>", "</s>", "<cls>", "<sep>", "<pad>"], "<unk>", {}),
 }
-quick = settings(deadline=None, max_examples=60, database=None)
+quick = settings(deadline=None, max_examples=30, database=None)
 
 
 @functools.cache
