@@ -317,7 +317,7 @@ def _tokens(folder: Path, texts: list[tuple[str, str]]) -> tuple[Any, list[Any]]
     import numpy as np
 
     from raypipe.inference.pairs import Template
-    from raypipe.inference.tokens import load_tokenizer
+    from raypipe.models.tokenizer import load_tokenizer
     from raypipe.inference.truncation import LongestFirst
 
     tokenizer = load_tokenizer(folder)

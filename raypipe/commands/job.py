@@ -133,6 +133,7 @@ class StudyJob:
         rows += outcome.further_rows
         finished = outcome.plan.without(outcome.failed)
         self.note(alarms_of(finished, builder))
+        self.notes += builder.alarms
         counts |= outcome.counts
         report = self._report(rows, outcome, finished, counts, roles)
         publish(report, self.relay, self.run_id)

@@ -164,7 +164,7 @@ class _Measured:
         return TeacherQuality(
             stages=stages,
             role=role,
-            teacher=self.teacher.label,
+            teacher=self.teacher.title,
             lists=self.data.source.label,
             depth=self._depth,
             evaluated=self.experiment.candidates.label,

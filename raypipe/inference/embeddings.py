@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
 
-from raypipe.config import ConfigError
 from raypipe.datasets.steps import Collection
 from raypipe.inference.pairs import Template
 from raypipe.inference.scoring import TextEncoder
 from raypipe.inference.token_reader import TokenReader
-from raypipe.inference.tokens import Tokens, load_tokenizer
-from raypipe.models.bi_encoder import BiEncoder, prefix_ids
+from raypipe.inference.tokens import Tokens, text_file
+from raypipe.models.bi_encoder import BiEncoder
+from raypipe.models.sentence_modules import SentenceModules, folder_reader
+from raypipe.models.tokenizer import load_tokenizer
 from raypipe.resources import Context
 from raypipe.storage.artifacts import Artifact, Attempt, Step
 from raypipe.storage.parts import arrow_parts
 from raypipe.tables.chunks import Counts, Work, run_chunks
+from raypipe.tables.text_table import TextTable
 
 CHUNK = 4096
 Array = np.ndarray[Any, Any]
@@ -42,26 +45,44 @@ class Embeddings(Step):
     def name(self) -> str:
         return self.tokens.name
 
-    @property
+    @cached_property
     def prefix(self) -> str:
         """Documents get the encoder's doc_prefix, queries its query_prefix."""
-        docs = isinstance(self.tokens.texts, Collection)
-        return self.encoder.doc_prefix if docs else self.encoder.query_prefix
+        query, doc = self.encoder.prefixes(self.tokens.backbone.published)
+        return doc if isinstance(self.tokens.texts, Collection) else query
+
+    @cached_property
+    def modules(self) -> SentenceModules:
+        return self.encoder.modules(self.tokens.backbone.published)
 
     def spec(self) -> Mapping[str, Any]:
         encoder = self.encoder.part(BiEncoder).semantic()
         for name in ("backbone", "query_prefix", "doc_prefix"):  # an input, and `prefix`
-            del encoder[name]
+            encoder.pop(name, None)
+        encoder["max_length"] = self.encoder.longest(self.tokens.backbone.published)
+        encoder["normalize"] = self.modules.normalizes
+        if not self.modules.plain:  # such vectors were once means
+            encoder["modules"] = [*self.modules.pooling, *(m.kind for m in self.modules.weighted)]
         return {**encoder, "prefix": self.prefix, "precision": self.precision}
 
     def inputs(self) -> Mapping[str, Step]:
         return {"tokens": self.tokens, "backbone": self.tokens.backbone}
+
+    def needs(self) -> Mapping[str, Step]:
+        return {"texts": self.tokens.texts} if self.prefix else {}
+
+    def refuses(self, counts: Mapping[str, Any]) -> str | None:
+        if counts.get("texts_with_inexact_prefix"):
+            return "its texts were tokenised apart from their prefix, which gives other tokens"
+        return None
 
     def run(self, attempt: Attempt, context: Context) -> Mapping[str, Any]:
         rows = len(TokenReader(attempt.inputs["tokens"].local()))
         job = _Encode(
             attempt.inputs["tokens"],
             attempt.inputs["backbone"],
+            attempt.inputs.get("texts"),
+            text_file(self.tokens.texts),
             self.encoder,
             self.prefix,
             self.precision,
@@ -75,6 +96,10 @@ class Embeddings(Step):
 class _Encode:
     tokens: Artifact
     backbone: Artifact
+    texts: Artifact | None
+    """Read where there is a prefix, whose last tokens may depend on the text after it."""
+    file: str
+    """The file of `texts`."""
     encoder: BiEncoder
     prefix: str
     precision: str
@@ -83,36 +108,41 @@ class _Encode:
 
     def build(self) -> Work:
         folder = self.backbone.local()
-        tokens = TokenReader(self.tokens.local())
         tokenizer = load_tokenizer(folder)
-        prefix, exact = prefix_ids(tokenizer, self.prefix)
         encode = TextEncoder(
             self.encoder.load(folder, self.device),
             Template.of(tokenizer, pair=False),
-            self.encoder.max_length,
+            self.encoder.longest(folder_reader(folder)),
             self.budget,
             self.precision,
             self.device,
-            prefix if len(prefix) else None,
+            prefixed=True,
         )
-        if encode.room < 1:
-            raise ConfigError(
-                f"{self.tokens.step_path}: max_length={self.encoder.max_length} leaves no token of "
-                f"the texts: the prefix {self.prefix!r} has {len(prefix)}, special tokens are "
-                f"{encode.template.n_special}; raise max_length"
-            )
+        read = self._reader(tokenizer)
 
         def work(chunk: range) -> tuple[pa.Table, Counts]:
-            texts = [tokens[i] for i in chunk]
+            texts = read(chunk)
             vectors = encode(texts)
             self._check(vectors, chunk)
             column = pa.FixedSizeListArray.from_arrays(vectors.reshape(-1), vectors.shape[1])
             counts = {"texts_cut": sum(len(text) > encode.room for text in texts)}
-            if not exact:
-                counts["texts_with_inexact_prefix"] = len(texts)
             return pa.table({"vector": column}), counts
 
         return work
+
+    def _reader(self, tokenizer: Any) -> Callable[[range], list[Array]]:
+        """Gives the tokens of a chunk's texts, with their prefix."""
+        if self.texts is None:
+            tokens = TokenReader(self.tokens.local())
+            return lambda chunk: [tokens[i] for i in chunk]
+        texts = TextTable(self.texts.local() / self.file)
+
+        def read(chunk: range) -> list[Array]:
+            prefixed = [self.prefix + text for text in texts.texts(chunk)]
+            encoded = tokenizer(prefixed, add_special_tokens=False, verbose=False)
+            return [np.array(ids, dtype=np.int64) for ids in encoded["input_ids"]]
+
+        return read
 
     def _check(self, vectors: Array, chunk: range) -> None:
         finite = np.isfinite(vectors).all(axis=1)

@@ -12,9 +12,9 @@ from raypipe.inference.lists import ListReader, ScoreList
 from raypipe.inference.pairs import Template
 from raypipe.inference.scoring import PairScorer
 from raypipe.inference.token_reader import TokenReader
-from raypipe.inference.tokens import load_tokenizer
 from raypipe.inference.truncation import Truncation
 from raypipe.models.cross_encoder import CrossEncoder
+from raypipe.models.tokenizer import load_tokenizer
 from raypipe.storage.artifacts import Artifact
 from raypipe.tables.chunks import Counts
 
@@ -35,6 +35,8 @@ class PairJob:
     precision: str
     budget: int
     device: str
+    label: int | None = None
+    """Of a head with several outputs, the one that is the score."""
 
     def open(self) -> Callable[[range], tuple[Scored, Counts]]:
         """Load the model; the result scores rows of the candidates and counts pairs."""
@@ -43,7 +45,7 @@ class PairJob:
         query_tokens = TokenReader(self.inputs["query_tokens"].local())
         doc_tokens = TokenReader(self.inputs["doc_tokens"].local())
         score = PairScorer(
-            self.model.load(folder, 0, training=False, device=self.device),
+            self.model.load(folder, 0, training=False, device=self.device, label=self.label),
             Template.of(load_tokenizer(folder)),
             self.truncation,
             self.budget,

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from raypipe.config import ConfigError
 from raypipe.inference.pairs import Template, length_batches
 from raypipe.inference.truncation import MaxP, Pair, Truncation, expand
 
@@ -82,7 +83,10 @@ class TextEncoder:
     """Encodes token-id arrays in length-sorted batches.
 
     Args:
-        prefix: token ids put before every text.
+        prefixed: texts begin with the prefix of their side, if it has one.
+
+    Raises:
+        ConfigError: the recipe or the model's folder names a prefix, and texts have none.
     """
 
     encoder: Encoder
@@ -91,19 +95,25 @@ class TextEncoder:
     budget: int
     precision: str
     device: str
-    prefix: Array | None = None
+    prefixed: bool = False
+
+    def __post_init__(self) -> None:
+        if self.encoder.prompted and not self.prefixed:
+            raise ConfigError(
+                "the encoder has a prefix for queries or documents, by the recipe or as a prompt "
+                "in the model's config_sentence_transformers.json: expected texts that begin with "
+                "it, found texts of which nothing is said; put it before them and say `prefixed`, "
+                'or set query_prefix and doc_prefix to ""'
+            )
 
     @property
     def room(self) -> int:
-        """Tokens of a text that are read: the rest is special tokens and prefix."""
-        prefix = 0 if self.prefix is None else len(self.prefix)
-        return self.max_length - self.template.n_special - prefix
+        """Tokens of a text, prefix included, that are read: the rest is special tokens."""
+        return self.max_length - self.template.n_special
 
     def __call__(self, texts: Sequence[Array]) -> Array:
-        """[len(texts), hidden] float32 vectors, in the order given."""
+        """[len(texts), width] float32 vectors, in the order given."""
         cut = [text[: self.room] for text in texts]
-        if self.prefix is not None:
-            cut = [np.concatenate([self.prefix, text]) for text in cut]
         all_vectors: Array | None = None
         with torch.inference_mode(), autocast(self.device, self.precision):
             for rows in length_batches(

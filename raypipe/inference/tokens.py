@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 import pyarrow as pa
@@ -12,12 +11,15 @@ import pyarrow as pa
 from raypipe.datasets.steps import DOCS_FILE, QUERIES_FILE, Collection, Queries
 from raypipe.inference.token_reader import token_table
 from raypipe.models.backbone import Backbone
+from raypipe.models.tokenizer import load_tokenizer
 from raypipe.resources import Context
 from raypipe.storage.artifacts import Artifact, Attempt, Step
 from raypipe.tables.chunks import Counts, Work, run_chunks
 from raypipe.tables.text_table import TextTable
 
 CHUNK = 8192
+MANY_UNKNOWN = 0.05
+"""Share of tokens or texts above which people are told: signs and emojis make up less."""
 
 
 @dataclass(frozen=True)
@@ -43,20 +45,33 @@ class Tokens(Step):
     def needs(self) -> Mapping[str, Step]:
         return {"backbone": self.backbone}
 
+    def alarms(self, counts: Mapping[str, Any]) -> Sequence[str]:
+        unknown, tokens = counts.get("unknown_tokens", 0), max(counts["tokens"], 1)
+        empty, rows = counts.get("texts_without_tokens", 0), max(counts["rows"], 1)
+        sentences, known = [], f"the vocabulary of {self.backbone.source}"
+        remedy = "take a model of this language, or a multilingual one"
+        if unknown / tokens > MANY_UNKNOWN:
+            sentences.append(
+                f"{100 * unknown / tokens:.0f} % of the tokens ({unknown:,} of {tokens:,}) are "
+                f"unknown to {known}, so that different texts look alike to the model; {remedy}"
+            )
+        if empty / rows > MANY_UNKNOWN:
+            sentences.append(
+                f"{100 * empty / rows:.0f} % of the texts ({empty:,} of {rows:,}) have no token in "
+                f"{known}, so that the model reads nothing of them; {remedy}"
+            )
+        return sentences
+
     def run(self, attempt: Attempt, context: Context) -> Mapping[str, Any]:
-        file = DOCS_FILE if isinstance(self.texts, Collection) else QUERIES_FILE
+        file = text_file(self.texts)
         rows = len(TextTable(attempt.inputs["texts"].local() / file))
         job = _Tokenise(attempt.inputs["texts"], file, attempt.inputs["backbone"])
         return run_chunks(job, rows, CHUNK, attempt, context, model=False, suffix="arrow")
 
 
-def load_tokenizer(folder: Path) -> Any:
-    """The fast tokenizer of a local model; special-token strings inside texts stay text."""
-    from transformers import AutoTokenizer
-
-    return AutoTokenizer.from_pretrained(
-        folder, trust_remote_code=False, use_fast=True, split_special_tokens=True
-    )
+def text_file(texts: Collection | Queries) -> str:
+    """The file of the artifact that has the texts."""
+    return DOCS_FILE if isinstance(texts, Collection) else QUERIES_FILE
 
 
 @dataclass(frozen=True)
@@ -68,6 +83,7 @@ class _Tokenise:
     def build(self) -> Work:
         texts = TextTable(self.texts.local() / self.file)
         tokenizer = load_tokenizer(self.backbone.local())
+        unknown = tokenizer.unk_token_id
 
         def work(chunk: range) -> tuple[pa.Table, Counts]:
             encoded = tokenizer(
@@ -78,6 +94,11 @@ class _Tokenise:
                 verbose=False,
             )
             rows = encoded["input_ids"]
-            return token_table(rows, len(tokenizer)), {"tokens": sum(map(len, rows))}
+            counts = {
+                "tokens": sum(map(len, rows)),
+                "unknown_tokens": sum(row.count(unknown) for row in rows),
+                "texts_without_tokens": sum(not row for row in rows),
+            }
+            return token_table(rows, len(tokenizer)), counts
 
         return work

@@ -6,9 +6,11 @@ ask the hub. The step accepts safetensors only: nothing is unpickled.
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import json
-from collections.abc import Collection, Iterable, Mapping
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -16,12 +18,15 @@ from typing import Any, ClassVar
 
 from raypipe.config import ConfigError, digest
 from raypipe.models.checks import has_scorer
+from raypipe.models.tokenizer import is_unigram
 from raypipe.storage.artifacts import Attempt, Step
 from raypipe.storage.files import file_checksum, near_names
 
 _PATTERNS = (
     *("*.json", "*.txt", "*.jinja", "*.safetensors", "1_Pooling/config.json"),
     *("*.model", "*.spm", "*.bpe", "*.codes", "*.tiktoken", "*.tokenizer"),
+    *("[0-9]_Dense/config.json", "[0-9]_LayerNorm/config.json"),
+    *("[0-9]_Dense/model.safetensors", "[0-9]_LayerNorm/model.safetensors"),
 )
 _TOKENIZER = (
     *("tokenizer", "vocab", "merges", "special_tokens", "added_tokens", "spiece", "sp.model"),
@@ -30,9 +35,13 @@ _TOKENIZER = (
 """How the names of files begin that count beside a tokenizer.json."""
 _NO_TOKENIZER = (
     *("config.json", "modules.json", "generation_config.json", "sentence_bert_config.json"),
-    *("config_sentence_transformers.json", "data_config.json", "1_Pooling/config.json"),
+    *("config_sentence_transformers.json", "data_config.json"),
 )
-"""Files that cannot count where there is no tokenizer.json; weights cannot either."""
+"""Files that cannot count where there is no tokenizer.json; weights and folders cannot either."""
+_MODULE = re.compile(r"\d_(Dense|LayerNorm)/")
+"""Folders of sentence-transformers' modules that have weights; once they were not fetched."""
+_LOWERED = {"special pieces": "lowered"}
+"""In the identity of Unigram vocabularies: texts were cut into special tokens before."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +90,9 @@ class Backbone(Step):
         """
         if self.folder is not None:
             return {"files": _checksums(self.folder, _names(self.folder, self.source))}
-        return {"hub": self.source, "revision": self.revision}
+        hub = {"hub": self.source, "revision": self.revision}  # which tells the files
+        modules = any(_MODULE.match(name) for name in self._memo.get("files", ()))
+        return {**hub, **({"modules": "with weights"} if modules else {})}
 
     def facts(self) -> Mapping[str, Any]:
         return {"source": self.source}
@@ -94,15 +105,26 @@ class Backbone(Step):
         (spm.model, bpe.codes, emoji.json): one too many only means a token store more.
         """
         if self.folder is None:
-            return digest({"hub": self.source, "revision": self.revision})
+            hub = {"hub": self.source, "revision": self.revision}  # which tells the files
+            files = self._memo.get("files", ())
+            return digest({**hub, **(_LOWERED if self._is_unigram(files) else {})})
         names = _names(self.folder, self.source)
+        lowered = _LOWERED if self._is_unigram(names) else {}
         if "tokenizer.json" in names:
             named = [name for name in names if Path(name).name.startswith(_TOKENIZER)]
-            return digest(_checksums(self.folder, named))
-        named = [n for n in names if n not in _NO_TOKENIZER and ".safetensors" not in n]
+            return digest({**_checksums(self.folder, named), **lowered})
+        weightless = [n for n in names if ".safetensors" not in n and "/" not in n]
+        named = [n for n in weightless if n not in _NO_TOKENIZER]
         config = self.model_config
         classes = [config.get("model_type"), config.get("tokenizer_class")]
-        return digest([_checksums(self.folder, named), *classes])
+        return digest([{**_checksums(self.folder, named), **lowered}, *classes])
+
+    def _is_unigram(self, files: Collection[str]) -> bool:
+        """Whether the vocabulary has scored pieces; without a tokenizer.json it may have."""
+        if "tokenizer.json" not in files:
+            return any(name.endswith((".model", ".spm")) for name in files)
+        path = self._path("tokenizer.json")
+        return _is_unigram(path, file_checksum(path))
 
     @property
     def revision(self) -> str:
@@ -146,8 +168,9 @@ class Backbone(Step):
                 "directory"
             )
         if files:
-            from raypipe.models.soundness import check_has_tokenizer
+            from raypipe.models.soundness import check_has_tokenizer, check_no_adapter
 
+            check_no_adapter(files, "the hub's repository", f"backbone {self.source}")
             check_has_tokenizer(files, "the hub's repository", f"backbone {self.source}")
 
     @property
@@ -179,18 +202,54 @@ class Backbone(Step):
         """
         if self.folder is not None:
             return self.model_config
+        try:
+            loaded: dict[str, Any] = json.loads(self._path("config.json").read_text("utf-8"))
+        except (OSError, ValueError) as error:
+            raise self._not_given("config.json", error) from None
+        return loaded
+
+    def published(self, name: str) -> Any:
+        """A JSON file of the model, None if it has none; of a hub model, this file is fetched.
+
+        Raises:
+            ConfigError: the hub does not give the file, or it is no JSON.
+        """
+        if self.folder is None:
+            _ = self.revision  # tells the files
+            there = name in self._memo.get("files", ())
+        else:
+            there = (self.folder / name).is_file()
+        if not there:
+            return None
+        path = self._path(name)
+        try:
+            return json.loads(path.read_bytes())
+        except (ValueError, RecursionError):
+            raise ConfigError(
+                f"backbone {self.source}: expected JSON in {path}, found {path.stat().st_size} "
+                "bytes that are none; copy the file again"
+            ) from None
+
+    def _path(self, name: str) -> Path:
+        """One of the model's files on this machine.
+
+        Raises:
+            ConfigError: the hub does not give the file.
+        """
+        if self.folder is not None:
+            return self.folder / name
         from huggingface_hub import hf_hub_download
 
         try:
-            path = Path(hf_hub_download(self.source, "config.json", revision=self.revision))
-            loaded: dict[str, Any] = json.loads(path.read_text("utf-8"))
+            return Path(hf_hub_download(self.source, name, revision=self.revision))
         except Exception as error:  # the hub client's errors have no common base
-            raise ConfigError(
-                f"backbone {self.source}: the hub gave no config.json ({type(error).__name__}), so "
-                "it is not a model that transformers opens; name a model that has one, or give a "
-                "directory"
-            ) from None
-        return loaded
+            raise self._not_given(name, error) from None
+
+    def _not_given(self, name: str, error: Exception) -> ConfigError:
+        return ConfigError(
+            f"backbone {self.source}: the hub gave no {name} ({type(error).__name__}), so it is "
+            "not a model that transformers opens; name a model that has one, or give a directory"
+        )
 
     @property
     def has_scorer(self) -> bool:
@@ -215,7 +274,17 @@ class Backbone(Step):
             attempt.put_file(folder / name, name)
         return {"source": self.source}
 
-    def _fetched(self) -> Path:
+    def weightless(self) -> Path:
+        """A directory with all files but the weights; of a hub model they are fetched.
+
+        Raises:
+            ConfigError: the hub does not give them.
+        """
+        if self.folder is not None:
+            return self.folder
+        return self._fetched([name for name in _PATTERNS if "safetensors" not in name])
+
+    def _fetched(self, patterns: Sequence[str] = _PATTERNS) -> Path:
         """The hub's files, in its cache on this machine.
 
         Raises:
@@ -226,7 +295,7 @@ class Backbone(Step):
         try:
             return Path(
                 snapshot_download(
-                    self.source, revision=self.revision, allow_patterns=list(_PATTERNS)
+                    self.source, revision=self.revision, allow_patterns=list(patterns)
                 )
             )
         except Exception as error:  # the hub client's errors have no common base
@@ -257,6 +326,16 @@ def _names(folder: Path, source: str) -> list[str]:
                 "copy or fetch the model again"
             )
     return [path.relative_to(folder).as_posix() for path in sorted(found)]
+
+
+@functools.lru_cache
+def _is_unigram(path: Path, checksum: str) -> bool:
+    """`is_unigram` of a tokenizer.json, which may have megabytes; False if it is damaged."""
+    try:
+        content = json.loads(path.read_bytes())
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(content, dict) and is_unigram(content)
 
 
 def _checksums(folder: Path, names: Iterable[str]) -> dict[str, str]:

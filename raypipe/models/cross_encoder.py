@@ -5,21 +5,33 @@ Checkpoints are plain Hugging Face directories that transformers and sentence-tr
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from types import MethodType
+from types import MethodType, SimpleNamespace
 from typing import Any
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from raypipe.config import Config
+from raypipe.config import Config, ConfigError
 from raypipe.models.backbone import Backbone
-from raypipe.models.checks import check_layers, check_length
-from raypipe.models.weights import keep_layers, read_classifier, sequence_config
+from raypipe.models.checks import check_layers, check_length, check_padding, require_scorer
+from raypipe.models.sentence_modules import (
+    SentenceModules,
+    folder_reader,
+    read_score_modules,
+    vector_head,
+)
+from raypipe.models.tokenizer import check_pairs, check_texts, load_tokenizer, write_tokenizer
+from raypipe.models.weights import (
+    encoder_config,
+    keep_layers,
+    read_classifier,
+    read_encoder,
+    sequence_config,
+)
 from raypipe.storage.attempts import is_note
 
 ATTENTION_DROPOUT = ("attention_probs_dropout_prob", "attention_dropout")
@@ -48,20 +60,27 @@ class CrossEncoder(Config):
     hidden_dropout: float | None = Field(None, ge=0, lt=1)
     """None keeps the backbone's own (mostly .1)."""
 
-    def load(self, folder: Path, seed: int, *, training: bool, device: str) -> nn.Module:
+    def load(
+        self, folder: Path, seed: int, *, training: bool, device: str, label: int | None = None
+    ) -> nn.Module:
         """The model in float32 on `device`; `seed` draws a head that the folder does not have.
 
         Args:
             folder: a Hugging Face directory with safetensors.
             training: dropout is active.
             device: "cpu" or "cuda[:n]".
+            label: of a head with several outputs, the one that means "relevant".
 
         Raises:
             ConfigError: another architecture, or weights other than the head's are missing, have
                 other shapes or belong to layers that the configuration does not have.
         """
         where = f"model.backbone {self.backbone}, read from {folder}"
-        config = sequence_config(folder, where)
+        modules = read_score_modules(folder_reader(folder), where)
+        if modules is not None:
+            self._check_untrained(modules, where, training)
+            return modular_scorer(folder, modules, where, device)
+        config = sequence_config(folder, where, trained_labels=label is not None)
         if self.keep_layers is not None:
             keep_layers(config, self.keep_layers, where)
         self._set_dropout(config)
@@ -75,7 +94,18 @@ class CrossEncoder(Config):
                 shallower=self.keep_layers is not None,
             )
         _score_in_float32(model)
+        if label is not None:
+            model = LabelOdds(model, label)
         return model.to(device).train(training)
+
+    def _check_untrained(self, modules: SentenceModules, where: str, training: bool) -> None:
+        if training or self.keep_layers is not None:
+            names = ", ".join(layer.path for layer in modules.layers)
+            raise ConfigError(
+                f"{where}: the score comes out of sentence-transformers' modules ({names}), which "
+                "raypipe does not train; use the model as a teacher (teacher.type=cross_encoder), "
+                "and start from the encoder that it was made from"
+            )
 
     def has_dropout(self, published: Mapping[str, Any]) -> bool:
         """Whether training draws random numbers for dropout; no weights are read.
@@ -124,15 +154,84 @@ class CrossEncoder(Config):
         """
         backbone = Backbone(self.backbone)
         backbone.check()
-        revision = None if backbone.folder else backbone.revision
         where = f"model.backbone {self.backbone}"
-        config = sequence_config(backbone.folder or self.backbone, where, revision)
+        published = backbone.published_config()
+        modules = read_score_modules(backbone.published, where)
+        if modules is not None:
+            self._check_untrained(modules, where, training=True)
+        if str((published.get("architectures") or [""])[0]).endswith("ForSequenceClassification"):
+            require_scorer(published, where)
+        config = check_pair_model(backbone, where)
         if self.keep_layers is not None:
             keep_layers(config, self.keep_layers, where)
         for field, longest in (lengths or {}).items():
             check_length(config, field, longest, where)
         for field, layers in (frozen or {}).items():
             check_layers(config, field, layers)
+
+
+def check_pair_model(backbone: Backbone, where: str, *, headless: bool = False) -> Any:
+    """The configuration of a model whose configuration and tokenizer can serve pairs.
+
+    Args:
+        backbone: its files are known to be whole.
+        where: the model, such as "model.backbone X".
+        headless: the score is made by modules after the transformer.
+
+    Raises:
+        ConfigError: another architecture, or a tokenizer that glues query and document, finds
+            special tokens in texts, or pads as the head does not expect.
+    """
+    folder = backbone.weightless()
+    config = (encoder_config if headless else sequence_config)(folder, where)
+    tokenizer = load_tokenizer(folder)
+    check_texts(tokenizer, where)
+    check_pairs(tokenizer, where)
+    if not headless:
+        check_padding(config, tokenizer, where)
+    return config
+
+
+class LabelOdds(nn.Module):
+    """A head with several outputs as one score: the log-odds of one label."""
+
+    def __init__(self, model: nn.Module, label: int) -> None:
+        super().__init__()
+        self.model = model
+        self.label = label
+
+    def forward(self, **inputs_BL: Tensor) -> SimpleNamespace:
+        logits_BL = self.model(**inputs_BL).logits.float()
+        others = [n for n in range(logits_BL.shape[1]) if n != self.label]
+        odds_B = logits_BL[:, self.label] - logits_BL[:, others].logsumexp(1)
+        return SimpleNamespace(logits=odds_B[:, None])
+
+
+class ModularScorer(nn.Module):
+    """A transformer whose score is made by sentence-transformers' modules."""
+
+    def __init__(self, model: nn.Module, head: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.head = head
+
+    def forward(self, **inputs_BL: Tensor) -> SimpleNamespace:
+        hidden_BLH = self.model(**inputs_BL).last_hidden_state
+        return SimpleNamespace(logits=self.head(hidden_BLH, inputs_BL["attention_mask"]))
+
+
+def modular_scorer(
+    folder: Path, modules: SentenceModules, where: str, device: str
+) -> ModularScorer:
+    """The scorer in evaluation mode on `device`.
+
+    Raises:
+        ConfigError: the folder lacks weights.
+    """
+    model = read_encoder(folder, where, lambda kind: attention_kernel(device, kind))
+    width = int(model.config.hidden_size)  # type: ignore[union-attr]
+    head = vector_head(folder, modules.pooling, modules.layers, width, where)
+    return ModularScorer(model, head).to(device).eval()
 
 
 def attention_kernel(device: str, model_type: str = "bert") -> str:
@@ -150,7 +249,7 @@ def save(model: nn.Module, folder: Path, backbone_folder: Path, max_length: int)
 
     Two settings give other libraries the same scores. sentence-transformers' CrossEncoder applies a
     sigmoid to the score unless config.json names another activation; a tokenizer reads "[SEP]" in a
-    text as the separator unless tokenizer_config.json tells it to split special tokens.
+    text as the separator unless it is told to split special tokens (`write_tokenizer`).
 
     Args:
         folder: the directory to write.
@@ -167,10 +266,7 @@ def save(model: nn.Module, folder: Path, backbone_folder: Path, max_length: int)
             if path.name.startswith("sentence_") or path.name == "data_config.json":
                 continue  # a bi-encoder's own settings would mislead who opens this directory
             shutil.copy(path, folder / path.name)
-    settings = folder / "tokenizer_config.json"
-    loaded: dict[str, Any] = json.loads(settings.read_text()) if settings.is_file() else {}
-    written = {**loaded, "model_max_length": max_length, "split_special_tokens": True}
-    settings.write_text(json.dumps(written, indent=1))
+    write_tokenizer(folder, max_length)
 
 
 def _score_in_float32(model: nn.Module) -> None:

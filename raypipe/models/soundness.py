@@ -45,6 +45,7 @@ def check_sound(folder: Path, names: Collection[str], where: str) -> None:
     read = {name: _json(folder / name, where) for name in names if name.endswith(".json")}
     paths = [folder / name for name in names if name.endswith(".safetensors")]
     headers = [_header(path, where) for path in paths]
+    check_no_adapter(names, str(folder), where)
     _check_shards(folder, read, names, where)
     check_has_tokenizer(names, str(folder), where)
     _check_ids(folder, read, headers, where)
@@ -70,6 +71,24 @@ def check_has_tokenizer(names: Collection[str], place: str, where: str) -> None:
     )
 
 
+def check_no_adapter(names: Collection[str], place: str, where: str) -> None:
+    """Refuse an adapter (LoRA and the like), which is no model without its base.
+
+    Args:
+        place: the folder or hub that has the files, in words.
+
+    Raises:
+        ConfigError: there are an adapter's files.
+    """
+    found = sorted({"adapter_config.json", "adapter_model.safetensors"} & {*names})
+    if found:
+        raise ConfigError(
+            f"{where}: expected a whole model in {place}, found an adapter ({', '.join(found)}), "
+            "which changes a base model that stands elsewhere; merge the two (peft: "
+            "merge_and_unload), save the merged model with its tokenizer, and give that folder"
+        )
+
+
 def _check_shards(
     folder: Path, read: Mapping[str, Any], names: Collection[str], where: str
 ) -> None:
@@ -80,6 +99,13 @@ def _check_shards(
             raise ConfigError(
                 f"{where}: expected {_INDEX} in {folder} beside {', '.join(shards[:_SHOWN])}, "
                 "found none; copy the model again"
+            )
+        if "model.safetensors" not in names:
+            others = [name for name in names if "/" not in name and name.endswith(".safetensors")]
+            raise ConfigError(
+                f"{where}: expected weights in model.safetensors in {folder}, found "
+                f"{', '.join(others[:_SHOWN])}, which transformers does not read; save the model "
+                "again with save_pretrained"
             )
         return
     with _refused(folder / _INDEX, "names of files by weight", where):

@@ -5,8 +5,9 @@ transformers draws missing weights at random and logs a line; here missing weigh
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +18,21 @@ from raypipe.config import ConfigError
 
 _LAYER = re.compile(r"(?:^|\.)layers?\.(\d+)\.")
 _SHOWN = 6
+_ENCODER_PARTS = {"t5": "T5EncoderModel", "mt5": "MT5EncoderModel", "umt5": "UMT5EncoderModel"}
+"""Encoder-decoders whose encoder gives vectors (GTR, sentence-t5)."""
 
 
-def sequence_config(source: Path | str, where: str, revision: str | None = None) -> Any:
+def sequence_config(folder: Path, where: str, *, trained_labels: bool = False) -> Any:
     """The transformers configuration of an encoder with one output.
 
     Args:
-        source: a directory or a hub name.
+        folder: a Hugging Face directory.
         where: the model as the error names it, such as "model.backbone X".
-        revision: the commit of a hub model.
+        trained_labels: keep the outputs that the model was trained with.
 
     Raises:
         ConfigError: an unknown architecture, an encoder-decoder (T5), or a causal language model.
     """
-    from transformers import AutoConfig
     from transformers.models.auto.modeling_auto import (
         MODEL_FOR_MASKED_LM_MAPPING_NAMES as ENCODERS,
     )
@@ -38,16 +40,8 @@ def sequence_config(source: Path | str, where: str, revision: str | None = None)
         MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES as CLASSIFIERS,
     )
 
-    try:
-        config = AutoConfig.from_pretrained(
-            source, revision=revision or "main", trust_remote_code=False, num_labels=1
-        )
-    except (ValueError, KeyError, OSError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise ConfigError(
-            f"{where}: transformers cannot read its config.json: {reason}; correct the file, or "
-            "give another model"
-        ) from None
+    one = {} if trained_labels else {"num_labels": 1}
+    config = _read_config(folder, where, **one)
     known = config.model_type in ENCODERS or _has_head(config)
     if config.is_encoder_decoder:
         kind = "an encoder-decoder"
@@ -61,6 +55,48 @@ def sequence_config(source: Path | str, where: str, revision: str | None = None)
     raise ConfigError(
         f"{where}: expected an encoder such as BERT, RoBERTa, ELECTRA, DeBERTa-v3 or ModernBERT, "
         f"found {name} (model_type {config.model_type}): {kind}; language models serve as teachers"
+    )
+
+
+def encoder_config(folder: Path, where: str) -> Any:
+    """The transformers configuration of a model that gives one vector per token.
+
+    Args:
+        folder: a Hugging Face directory.
+        where: the model as the error names it.
+
+    Raises:
+        ConfigError: an unknown architecture, or one without an encoder that stands alone.
+    """
+    config = _read_config(folder, where)
+    alone = not config.is_encoder_decoder or config.model_type in _ENCODER_PARTS
+    if alone and getattr(config, "hidden_size", None):
+        return config
+    raise ConfigError(
+        f"{where}: expected a model with one vector per token, found {type(config).__name__} "
+        f"(model_type {config.model_type}); give an encoder, or a language model of texts"
+    )
+
+
+def _read_config(folder: Path, where: str, **fields: Any) -> Any:
+    from transformers import AutoConfig, PretrainedConfig
+
+    try:
+        return AutoConfig.from_pretrained(folder, trust_remote_code=False, **fields)
+    except (ValueError, KeyError, OSError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+    code: Any = {}
+    with contextlib.suppress(Exception):  # of a file that is none, the reason tells
+        code = PretrainedConfig.get_config_dict(folder)[0].get("auto_map") or {}
+    if code:
+        raise ConfigError(
+            f"{where}: the model has code of its own ({', '.join(map(str, code.values()))}, "
+            f"auto_map in its config.json), which raypipe never runs, and transformers does not "
+            f"know it: {reason}; give a model that transformers knows"
+        )
+    raise ConfigError(
+        f"{where}: transformers cannot read its config.json: {reason}; correct the file, or "
+        "give another model"
     )
 
 
@@ -120,6 +156,52 @@ def read_classifier(
         logging.set_verbosity(verbosity)
     expect_whole(info, model.base_model_prefix, where, trained=trained, shallower=shallower)
     _align(model)
+    return model  # type: ignore[no-any-return]
+
+
+def read_encoder(folder: Path, where: str, kernel: Callable[[str], str]) -> nn.Module:
+    """The model without a head, in float32 with all its weights.
+
+    Args:
+        kernel: gives the attention implementation by model type.
+
+    Raises:
+        ConfigError: see `encoder_config`; or weights are missing, or belong to layers that the
+            configuration does not have.
+    """
+    import transformers
+    from transformers.utils import logging
+
+    config = encoder_config(folder, where)
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()  # missing weights are an error below
+    try:
+        model, info = getattr(
+            transformers, _ENCODER_PARTS.get(config.model_type, "AutoModel")
+        ).from_pretrained(
+            folder,
+            config=config,
+            dtype=torch.float32,
+            use_safetensors=True,
+            trust_remote_code=False,
+            attn_implementation=kernel(config.model_type),
+            ignore_mismatched_sizes=True,  # transformers' own error names no weight
+            output_loading_info=True,
+        )
+    finally:
+        logging.set_verbosity(verbosity)
+    lacking = [key for key in info["missing_keys"] if not key.startswith("pooler.")]
+    differing = [key for key, *_ in info["mismatched_keys"]]
+    extra = [key for key in info["unexpected_keys"] if _LAYER.search(key)]
+    part = model.config.model_type in _ENCODER_PARTS  # the decoder stays in the file
+    if lacking or differing or (extra and not part):
+        raise ConfigError(
+            f"{where}: expected all weights of {type(model).__name__} and no other layers, found "
+            f"{len(lacking)} missing, {len(differing)} of other shapes and "
+            f"{0 if part else len(extra)} of other layers: "
+            f"{_listed([*lacking, *differing, *([] if part else extra)])}; the model is another "
+            "architecture than its config.json says: copy or save it again"
+        )
     return model  # type: ignore[no-any-return]
 
 

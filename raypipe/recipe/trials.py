@@ -203,7 +203,7 @@ def fixed_rows(experiment: Experiment) -> list[str]:
     labels = {experiment.source(role).label for role in experiment.test_sets()}
     names = [labels.pop() if len(labels) == 1 else "first stage"]
     if experiment.teacher is not None:
-        names.append(f"teacher: {experiment.teacher.label}")
+        names.append(f"teacher: {experiment.teacher.title}")
     return names
 
 

@@ -14,8 +14,8 @@ from torch import nn
 from raypipe.inference.pairs import Template
 from raypipe.inference.scoring import PairScorer
 from raypipe.inference.token_reader import TokenReader
-from raypipe.inference.tokens import load_tokenizer
 from raypipe.models.freeze import compiled, enable_gradient_checkpointing, freeze
+from raypipe.models.tokenizer import load_tokenizer
 from raypipe.stages.messages import reporter, saver, speaker
 from raypipe.stages.output import documents_cut, write_checkpoint
 from raypipe.stages.validation import Validation, validation_of

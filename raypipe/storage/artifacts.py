@@ -98,6 +98,10 @@ class Step:
         """What to say when an artifact with these facts is used again."""
         return ()
 
+    def alarms(self, counts: Mapping[str, Any]) -> Sequence[str]:
+        """What people must know of an artifact with these counts, whenever it is used."""
+        return ()
+
     def run(self, attempt: Attempt, context: Any) -> Mapping[str, Any]:
         """Write the files into the attempt; return counts, drops and repairs among them."""
         raise NotImplementedError

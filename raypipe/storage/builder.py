@@ -39,6 +39,8 @@ class Builder:
     claim: Claim = lambda path, stands: contextlib.nullcontext()
     made: set[str] = field(default_factory=set)
     keys: Any = None
+    alarms: list[str] = field(default_factory=list)
+    """What steps say of the counts of their artifacts, each sentence once."""
     _done: dict[str, Artifact] = field(default_factory=dict)
 
     def find(self, step: Step) -> Artifact | None:
@@ -46,6 +48,7 @@ class Builder:
         if step.digest not in self._done and (artifact := self.store.find(step)) is not None:
             for sentence in remarks(step, artifact.manifest):
                 self.announce(sentence)
+            self._alarm(step, artifact)
             self._done[step.digest] = artifact
         return self._done.get(step.digest)
 
@@ -59,8 +62,16 @@ class Builder:
             artifact, made = self._made_once(step, inputs)
         if made:
             self.made.add(step.digest)
+        self._alarm(step, artifact)
         self._done[step.digest] = artifact
         return artifact
+
+    def _alarm(self, step: Step, artifact: Artifact) -> None:
+        for sentence in step.alarms(artifact.counts):
+            line = f"{step.kind} {printable(step.name)}: {sentence}"
+            if line not in self.alarms:
+                self.alarms.append(line)
+                self.announce(line)
 
     def _made_once(self, step: Step, inputs: Mapping[str, Artifact]) -> tuple[Artifact, bool]:
         """The artifact, and whether this builder made it: another job may be at work on it."""

@@ -32,7 +32,7 @@ class BiEncoderTeacher(BiEncoder):
     type: Literal["bi_encoder"] = "bi_encoder"
 
     values: ClassVar[Literal["score", "rank"]] = "score"
-    label: ClassVar[str] = "bi-encoder"
+    title: ClassVar[str] = "bi-encoder"
     needs_lists: ClassVar[bool] = False
 
     @property
@@ -47,13 +47,9 @@ class BiEncoderTeacher(BiEncoder):
         query_vectors = Embeddings(Tokens(lists.queries, backbone), self, precision)
         return VectorScores(self, lists, doc_vectors, query_vectors)
 
-    def check(self) -> None:
-        """Resolve the backbone.
-
-        Raises:
-            ConfigError: there is no such model, or its files cannot be used.
-        """
-        Backbone(self.backbone).check()
+    def check(self, field: str = "teacher") -> None:
+        """As of every bi-encoder."""
+        super().check(field)
 
 
 class Fusion(BiEncoderTeacher):
@@ -67,7 +63,7 @@ class Fusion(BiEncoderTeacher):
     first_stage_weight: float = Field(0.5, gt=0, lt=1)
     """Weight of the first stage; the bi-encoder has the rest."""
 
-    label: ClassVar[str] = "bi-encoder + first stage"
+    title: ClassVar[str] = "bi-encoder + first stage"
     negative: ClassVar[bool] = True
     """Some values are surely below 0, so that they are no gains."""
     needs_lists: ClassVar[bool] = True  # a z-score over eight documents says little

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,6 +9,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
+from pydantic import Field
 
 from raypipe.config import Config
 from raypipe.inference.lists import Lists
@@ -17,8 +17,9 @@ from raypipe.inference.pair_job import PairJob
 from raypipe.inference.tokens import Tokens
 from raypipe.inference.truncation import LongestFirst, Truncation
 from raypipe.models.backbone import Backbone
-from raypipe.models.checks import require_scorer
-from raypipe.models.cross_encoder import CrossEncoder
+from raypipe.models.checks import check_length, require_scorer
+from raypipe.models.cross_encoder import CrossEncoder, check_pair_model
+from raypipe.models.sentence_modules import folder_reader, read_score_modules
 from raypipe.records import TEACHER
 from raypipe.resources import Context
 from raypipe.storage.artifacts import Attempt, Step
@@ -34,13 +35,17 @@ class CrossEncoderTeacher(Config):
 
     type: Literal["cross_encoder"] = "cross_encoder"
     backbone: str
-    """Hub name, directory or package of a sequence classifier with one label, such as
+    """Hub name, directory or package of a sequence classifier with one label (or see `label`), or
+    of sentence-transformers' modules that end in one score, such as
     cross-encoder/ms-marco-MiniLM-L6-v2 or a checkpoint that raypipe trained."""
     truncation: Truncation = LongestFirst(max_length=512)
     """What the teacher reads of a pair; the student may read another part."""
+    label: int | None = Field(None, ge=0)
+    """Of a head with several labels, the number of the one that means "relevant" (0 is the first):
+    its log-odds are the values. null: the head has one output, which is the value."""
 
     values: ClassVar[Literal["score", "rank"]] = "score"
-    label: ClassVar[str] = "cross-encoder"
+    title: ClassVar[str] = "cross-encoder"
     needs_lists: ClassVar[bool] = False
 
     def scores(self, lists: Lists, precision: str) -> Step:
@@ -48,14 +53,21 @@ class CrossEncoderTeacher(Config):
         return CrossEncoderScores(self, lists, precision)
 
     def check(self) -> None:
-        """Resolve the model and read its config.json, also from the hub.
+        """Resolve the model and read its configuration, also from the hub.
 
         Raises:
-            ConfigError: there is no such model, or it has no trained head with one output.
+            ConfigError: there is no such model, it has no trained head, its tokenizer does not
+                serve pairs, or it has fewer positions than `truncation` reads.
         """
         backbone = Backbone(self.backbone)
         backbone.check()
-        require_scorer(backbone.published_config(), f"teacher.backbone {self.backbone}")
+        where = f"teacher.backbone {self.backbone}"
+        modular = read_score_modules(backbone.published, where) is not None
+        if not modular:
+            require_scorer(backbone.published_config(), where, self.label)
+        config = check_pair_model(backbone, where, headless=modular)
+        field = f"teacher.truncation.{self.truncation.length_fields}"
+        check_length(config, field, self.truncation.longest, where, headless=modular)
 
 
 @dataclass(frozen=True)
@@ -85,6 +97,7 @@ class CrossEncoderScores(Step):
             "depth": self.lists.depth,
             "truncation": self.teacher.truncation.semantic(),
             "precision": self.precision,
+            **({} if self.teacher.label is None else {"label": self.teacher.label}),
         }
 
     def facts(self) -> Mapping[str, Any]:
@@ -99,8 +112,10 @@ class CrossEncoderScores(Step):
         }
 
     def run(self, attempt: Attempt, context: Context) -> Mapping[str, Any]:
-        config = json.loads(attempt.inputs["weights"].read("config.json"))
-        require_scorer(config, f"cross-encoder {self.backbone.source}")
+        where, folder = f"cross-encoder {self.backbone.source}", attempt.inputs["weights"].local()
+        read = folder_reader(folder)
+        if read_score_modules(read, where) is None:
+            require_scorer(read("config.json"), where, self.teacher.label)
         job = _ScoreLists(
             dict(attempt.inputs),
             CrossEncoder(backbone=self.backbone.source),
@@ -109,6 +124,7 @@ class CrossEncoderScores(Step):
             self.precision,
             context.batch_tokens(),
             context.device(),
+            self.teacher.label,
         )
         rows = len(Rows(attempt.inputs["candidates"]))
         return run_chunks(job, rows, CHUNK, attempt, context, model=True)

@@ -80,7 +80,7 @@ class Ensemble(Config):
         return self
 
     @property
-    def label(self) -> str:
+    def title(self) -> str:
         return f"ensemble of {', '.join(self.teachers)}"
 
     @property

@@ -93,7 +93,8 @@ def test_tokens_are_those_of_the_tokenizer(builder, experiment, docs, tiny_backb
     expected = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in docs.values()]
     assert [found[i].tolist() for i in range(len(found))] == expected
     assert found[0].dtype == np.uint16
-    assert artifact.counts == {"rows": 120, "tokens": sum(map(len, expected))}
+    counts = {"rows": 120, "tokens": sum(map(len, expected))}
+    assert artifact.counts == {**counts, "unknown_tokens": 0, "texts_without_tokens": 0}
 
 
 def test_bm25_candidates_follow_the_formula(builder, experiment, docs, queries):

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from hub_models import as_if_on_the_hub
 from pydantic import TypeAdapter
 
 from raypipe.candidates import Source
@@ -25,7 +26,8 @@ HNSW = {"class": "HnswIndex", "version": 1, "type": "hnsw", "neighbours": 32}
 
 @pytest.fixture(autouse=True)
 def files(tmp_path, monkeypatch):
-    """Files `a` and `b` in the working directory."""
+    """Files `a` and `b` in the working directory; every model is on the hub."""
+    as_if_on_the_hub(monkeypatch)
     monkeypatch.chdir(tmp_path)
     for name in "ab":
         (tmp_path / name).write_text(name)

@@ -11,11 +11,11 @@ import torch
 
 from raypipe.inference.pairs import Template
 from raypipe.inference.token_reader import TokenReader, token_table
-from raypipe.inference.tokens import load_tokenizer
 from raypipe.inference.truncation import LongestFirst
 from raypipe.losses.listwise import InfoNCE
 from raypipe.models.cross_encoder import CrossEncoder
 from raypipe.models.freeze import freeze
+from raypipe.models.tokenizer import load_tokenizer
 from raypipe.records import GROUPS
 from raypipe.train.batches import Batcher, Targets
 from raypipe.train.group_reader import GroupReader

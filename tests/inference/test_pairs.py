@@ -18,8 +18,8 @@ from transformers import BertTokenizerFast, PreTrainedTokenizerFast
 
 from raypipe.config import Config, ConfigError
 from raypipe.inference.pairs import Template, length_batches
-from raypipe.inference.tokens import load_tokenizer
 from raypipe.inference.truncation import Budgets, LongestFirst, Truncation
+from raypipe.models.tokenizer import load_tokenizer
 from raypipe.recipe.reading import validate
 
 FAMILIES = ["bert", "roberta", "decoder", "minilm"]

@@ -16,9 +16,9 @@ from raypipe.datasets.steps import DOCS_FILE, QUERIES_FILE
 from raypipe.inference.pairs import Template
 from raypipe.inference.scoring import PairScorer
 from raypipe.inference.token_reader import TokenReader, token_table
-from raypipe.inference.tokens import load_tokenizer
 from raypipe.inference.truncation import Budgets, LongestFirst, MaxP, Pair, Truncation
 from raypipe.models.cross_encoder import CrossEncoder, save
+from raypipe.models.tokenizer import load_tokenizer
 from raypipe.records import CANDIDATES, DOCS, QUERIES
 from raypipe.runs.rerank import _Score
 

@@ -20,10 +20,10 @@ from safetensors.torch import load_file, save_file
 from raypipe.config import digest
 from raypipe.inference.pairs import Template
 from raypipe.inference.scoring import PairScorer
-from raypipe.inference.tokens import load_tokenizer
 from raypipe.inference.truncation import LongestFirst
 from raypipe.models.averages import AveragedWeights, mean, write_tensors
 from raypipe.models.cross_encoder import CrossEncoder, save
+from raypipe.models.tokenizer import load_tokenizer
 from raypipe.storage.artifacts import Artifact, Step, Store
 from raypipe.storage.builder import Builder
 

@@ -16,10 +16,10 @@ from huggingface_hub import ModelCard
 
 from raypipe.inference.pairs import Template
 from raypipe.inference.scoring import PairScorer
-from raypipe.inference.tokens import load_tokenizer
 from raypipe.inference.truncation import Budgets, LongestFirst, MaxP
 from raypipe.models.card import CardFacts, GroupFacts, QueryFacts, card, hub_dataset
 from raypipe.models.cross_encoder import CrossEncoder, save
+from raypipe.models.tokenizer import load_tokenizer
 
 GOLDEN = Path(__file__).parent / "golden" / "card.md"
 TRUNCATIONS = [

@@ -13,9 +13,9 @@ import torch
 from raypipe.config import ConfigError
 from raypipe.inference.pairs import Template
 from raypipe.inference.scoring import PairScorer
-from raypipe.inference.tokens import load_tokenizer
 from raypipe.inference.truncation import LongestFirst
 from raypipe.models.cross_encoder import CrossEncoder, save
+from raypipe.models.tokenizer import load_tokenizer
 
 LENGTH = 24
 """Shorter than the longest pairs below, so that both sides are cut."""

@@ -27,10 +27,10 @@ from families import (
 from raypipe.inference.pairs import Template
 from raypipe.inference.scoring import PairScorer
 from raypipe.inference.token_reader import TokenReader, token_table
-from raypipe.inference.tokens import load_tokenizer
 from raypipe.inference.truncation import LongestFirst, MaxP, Truncation
 from raypipe.losses.listwise import InfoNCE
 from raypipe.models.cross_encoder import CrossEncoder, save
+from raypipe.models.tokenizer import load_tokenizer
 
 every_family = pytest.mark.parametrize("family", FAMILIES)
 ODD = ["[SEP] ki </s>", "Ärger, naïve — 7 °C", "x", "  two\n\nlines\t", "<s>[CLS][MASK]<mask>"]

@@ -209,10 +209,11 @@ def test_depth_that_is_no_number(tmp_path):
     from transformers import FunnelConfig, FunnelModel
 
     config = FunnelConfig(
-        vocab_size=60, block_sizes=[1, 1], d_model=16, n_head=2, d_head=8, d_inner=16
+        vocab_size=150, block_sizes=[1, 1], d_model=16, n_head=2, d_head=8, d_inner=16
     )
     FunnelModel(config).save_pretrained(tmp_path)
-    write_tokenizer(tmp_path)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(folder_of("bert") / name, tmp_path)
     CrossEncoder(backbone=str(tmp_path)).check()
     with pytest.raises(ConfigError, match=r"keep_layers=1 needs .* funnel has none"):
         CrossEncoder(backbone=str(tmp_path), keep_layers=1).check()

@@ -23,8 +23,8 @@ from tiny_training import column, fit, same, weights, write_data
 from raypipe.config import ConfigError
 from raypipe.inference.pairs import Template
 from raypipe.inference.scoring import PairScorer
-from raypipe.inference.tokens import load_tokenizer
 from raypipe.losses.listwise import InfoNCE
+from raypipe.models.tokenizer import load_tokenizer
 from raypipe.recipe.experiment import Experiment
 from raypipe.recipe.reading import load
 from raypipe.records import GROUPS, PAIRWISE_GROUPS

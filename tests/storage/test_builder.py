@@ -53,6 +53,20 @@ def test_inputs_are_not_made_if_the_artifact_stands(store):
     assert builder.made == set() and builder.find(part) is None
 
 
+def test_alarms_are_said_once_whether_made_or_found(store):
+    class Alarming(Number):
+        def alarms(self, counts: Any) -> list[str]:
+            return [f"counts {sorted(counts)}"]
+
+    for _ in range(2):
+        lines: list[str] = []
+        builder = Builder(store, announce=lines.append)
+        for step in (Alarming(1), Alarming(1), Alarming(1)):
+            builder.get(step)
+        assert len(builder.alarms) == 1 and lines.count(builder.alarms[0]) == 1
+        assert builder.alarms[0].startswith("numbers ")
+
+
 def test_the_context_reaches_the_work(store):
     class Told(Number):
         def run(self, attempt: Attempt, context: Any) -> dict[str, int]:

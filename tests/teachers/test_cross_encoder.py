@@ -12,12 +12,14 @@ import torch
 
 from raypipe.config import ConfigError
 from raypipe.inference.lists import Lists
+from raypipe.inference.truncation import LongestFirst
 from raypipe.models.backbone import Backbone
 from raypipe.models.cross_encoder import CrossEncoder, save
 from raypipe.storage.artifacts import Artifact, Store
 from raypipe.teachers.cross_encoder import CrossEncoderTeacher
 
 REFUSED = "expected a sequence classifier with one label, found {}; a fresh head would teach noise"
+CUT = LongestFirst(max_length=48)
 
 
 @pytest.fixture(scope="module")
@@ -55,24 +57,32 @@ def hub(monkeypatch):
         info = types.SimpleNamespace(sha="c0ffee", siblings=names)
         monkeypatch.setattr("huggingface_hub.HfApi.model_info", lambda *a, **k: info)
         monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
+
+        def snapshot(name: str, revision: str, allow_patterns: list[str]) -> str:
+            assert not any("safetensors" in pattern for pattern in allow_patterns)
+            fetched.append((name, "all but weights", revision))
+            return str(folder)
+
+        monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
         return fetched
 
     return publish
 
 
 def test_a_local_model(tiny_backbone, scorer, two_labels):
-    CrossEncoderTeacher(backbone=str(scorer)).check()
+    CrossEncoderTeacher(backbone=str(scorer), truncation=CUT).check()
     with pytest.raises(ConfigError, match=REFUSED.format("BertModel")):
         CrossEncoderTeacher(backbone=str(tiny_backbone)).check()
-    several = "BertForSequenceClassification with 2 labels"
-    with pytest.raises(ConfigError, match=REFUSED.format(several)):
+    several = "found BertForSequenceClassification with 2 labels; set `label` to the number of the"
+    with pytest.raises(ConfigError, match=several):
         CrossEncoderTeacher(backbone=str(two_labels)).check()
 
 
 def test_a_hub_model(hub, tiny_backbone, scorer):
     fetched = hub(scorer)
-    CrossEncoderTeacher(backbone="some/reranker").check()
-    assert fetched == [("some/reranker", "config.json", "c0ffee")]  # no weights, no other revision
+    CrossEncoderTeacher(backbone="some/reranker", truncation=CUT).check()
+    asked = [("some/reranker", what, "c0ffee") for what in ("config.json", "all but weights")]
+    assert fetched == asked
     hub(tiny_backbone)
     with pytest.raises(ConfigError, match=REFUSED.format("BertModel")):
         CrossEncoderTeacher(backbone="google-bert/bert-base-uncased").check()
@@ -84,6 +94,15 @@ def test_a_hub_model_without_a_config(hub, tmp_path):
     hub(tmp_path)
     with pytest.raises(ConfigError, match=r"gave no config\.json \(FileNotFoundError\)"):
         CrossEncoderTeacher(backbone="some/vectors").check()
+
+
+def test_positions_for_fewer_tokens_than_the_teacher_reads(scorer):
+    """What a dry run says; without it, the embedding's index error came after candidates."""
+    message = (
+        r"^teacher\.truncation\.max_length: pairs of up to 512 tokens, .* positions for 128; lower"
+    )
+    with pytest.raises(ConfigError, match=message):
+        CrossEncoderTeacher(backbone=str(scorer)).check()
 
 
 def test_the_step_refuses_before_an_actor_starts(tmp_path, tiny_backbone):

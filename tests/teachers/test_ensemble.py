@@ -55,7 +55,7 @@ def test_the_step_has_kind_and_weight_of_every_member(monkeypatch):
     assert step.teacher.members == {"one": ("score", 1.0), "two": ("rank", 0.5)}
     names = {name: type(member).__name__ for name, member in step.members.items()}
     assert names == {"one": "ScoreFile", "two": "RunFileValues"}
-    assert one.values == "score" and one.label == "ensemble of one, two"
+    assert one.values == "score" and one.title == "ensemble of one, two"
     others = [ensemble(), ensemble(weights={"two": 0.5}), ensemble(weights={"one": 0.5})]
     digests = {each.scores(LISTS, "fp32").digest for each in (one, *others)}
     assert len(digests) == 4

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hub_models import as_if_on_the_hub
 from pydantic import TypeAdapter
 
 from raypipe.datasets.steps import Collection, Queries, QuerySet
@@ -27,7 +28,8 @@ TASK = {"version": 1, "instruction": None, "queries_per_chunk": None}
 
 @pytest.fixture(autouse=True)
 def files(tmp_path, monkeypatch):
-    """Files `a` and `b` in the working directory."""
+    """Files `a` and `b` in the working directory; every model is on the hub."""
+    as_if_on_the_hub(monkeypatch)
     monkeypatch.chdir(tmp_path)
     for name in "ab":
         (tmp_path / name).write_text(name)

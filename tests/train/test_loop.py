@@ -17,10 +17,10 @@ from torch.nn.parallel import DistributedDataParallel
 from raypipe.inference.pairs import Template
 from raypipe.inference.scoring import PairScorer
 from raypipe.inference.token_reader import TokenReader
-from raypipe.inference.tokens import load_tokenizer
 from raypipe.losses.listwise import InfoNCE
 from raypipe.losses.preference import MarginMSE
 from raypipe.models.cross_encoder import CrossEncoder
+from raypipe.models.tokenizer import load_tokenizer
 from raypipe.records import CANDIDATES, QRELS
 from raypipe.stages.validation import Validation
 from raypipe.train.filtering import Filtering

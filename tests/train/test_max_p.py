@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from raypipe.inference.pairs import Template
 from raypipe.inference.scoring import PairScorer
 from raypipe.inference.token_reader import TokenReader, token_table
-from raypipe.inference.tokens import load_tokenizer
 from raypipe.inference.truncation import Budgets, MaxP, Truncation
 from raypipe.losses.listwise import InfoNCE
 from raypipe.models.cross_encoder import CrossEncoder
+from raypipe.models.tokenizer import load_tokenizer
 from raypipe.records import GROUPS
 from raypipe.train.batches import Batcher, Targets
 from raypipe.train.gradients import block_loss

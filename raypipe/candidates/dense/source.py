@@ -65,13 +65,13 @@ class Dense(DepthOptions, BiEncoder):
         query_vectors = Embeddings(Tokens(queries, backbone), self, precision)
         return self.cut(DenseCandidates(self, doc_vectors, query_vectors))
 
-    def check(self) -> None:
-        """The backbone is there, and FAISS if the index needs it.
+    def check(self, field: str = "candidates") -> None:
+        """As of every bi-encoder, and FAISS is there if the index needs it.
 
         Raises:
-            ConfigError: the model or FAISS is missing, or the model's files cannot be used.
+            ConfigError: the model cannot be used, or FAISS is missing.
         """
-        Backbone(self.backbone).check()
+        super().check(field)
         self.index.check()
 
 

@@ -37,7 +37,7 @@ class _LlmTeacher(Task):
     """The class whose fields are in the digest, beside the engine's `identity`."""
 
     @property
-    def label(self) -> str:
+    def title(self) -> str:
         """For tables: the task, and the model."""
         return f"{self.task.__name__.lower()} {self.engine.label}"
 

@@ -40,7 +40,7 @@ class DuoScores(Config):
     """The mean stays comparable where documents have unequal numbers of comparisons."""
 
     values: ClassVar[Literal["score", "rank"]] = "score"
-    label: ClassVar[str] = "pairwise scores"
+    title: ClassVar[str] = "pairwise scores"
     needs_lists: ClassVar[bool] = True
 
     def scores(self, lists: Lists, precision: str) -> Step:

@@ -51,7 +51,7 @@ class RankGptFile(Config):
     """An answer without any order: no values for the query, or the list as the model saw it."""
 
     values: ClassVar[Literal["score", "rank"]] = "rank"
-    label: ClassVar[str] = "RankGPT"
+    title: ClassVar[str] = "RankGPT"
     needs_lists: ClassVar[bool] = False
 
     def scores(self, lists: Lists, precision: str) -> Step:

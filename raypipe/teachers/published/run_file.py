@@ -30,7 +30,7 @@ class RunFile(Config):
     column: Literal["rank", "score"] = "rank"
     """Which column counts; a re-ranking often keeps the scores of the list it re-ranked."""
 
-    label: ClassVar[str] = "run file"
+    title: ClassVar[str] = "run file"
     needs_lists: ClassVar[bool] = False
 
     @property

@@ -43,7 +43,7 @@ class MonoScores(Config):
     """One or more files, plain or .gz."""
 
     values: ClassVar[Literal["score", "rank"]] = "score"
-    label: ClassVar[str] = "pointwise scores"
+    title: ClassVar[str] = "pointwise scores"
     needs_lists: ClassVar[bool] = False
 
     def scores(self, lists: Lists, precision: str) -> Step:
@@ -67,7 +67,7 @@ class EnsembleScores(Config):
     """One or more files, plain or .gz."""
 
     values: ClassVar[Literal["score", "rank"]] = "score"
-    label: ClassVar[str] = "ensemble scores"
+    title: ClassVar[str] = "ensemble scores"
     needs_lists: ClassVar[bool] = False
 
     def scores(self, lists: Lists, precision: str) -> Step:

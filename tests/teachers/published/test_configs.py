@@ -57,7 +57,7 @@ def test_what_kind_of_values_each_gives():
     assert RUN.replace(column="score").values == "score"
     # a document's wins are counted against the documents of the list alone
     assert [teacher.type for teacher in ALL if teacher.needs_lists] == ["duo_scores"]
-    assert len({teacher.label for teacher in ALL}) == len(ALL)
+    assert len({teacher.title for teacher in ALL}) == len(ALL)
 
 
 @pytest.mark.parametrize("teacher", ALL, ids=lambda t: t.type)

@@ -1,0 +1,325 @@
+"""What sentence-transformers saves beside a transformer: pooling, dense layers, norms, prompts.
+
+`modules.json` names the modules in their order, each with a folder of its own. Those that change a
+vector and are known here become a `torch` module; a model with any other is refused by its name.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+from torch import Tensor, nn
+
+from raypipe.config import ConfigError
+from raypipe.models.pooling import Mode, pool
+
+_FLAGS = {
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_max_tokens": "max",
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
+    "pooling_mode_weightedmean_tokens": "weightedmean",
+    "pooling_mode_lasttoken": "lasttoken",
+}
+"""Keys of files of sentence-transformers 2 to 5, in the order in which vectors are joined."""
+_VECTOR = "sentence_embedding"
+_ACTIVATIONS = "torch.nn.modules."
+Read = Callable[[str], Any]
+"""Gives a JSON file of a model by its name, None where there is none."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A module after the pooling."""
+
+    kind: str
+    """Dense, LayerNorm or Normalize."""
+    path: str
+    """Its folder below the model's."""
+    settings: Mapping[str, Any]
+
+
+UNIT_VECTORS = Layer("Normalize", "", {})
+
+
+@dataclass(frozen=True)
+class SentenceModules:
+    """The modules of one folder, as far as they are known."""
+
+    pooling: tuple[Mode, ...]
+    """Several are joined to one vector."""
+    layers: tuple[Layer, ...]
+    prompts: Mapping[str, str]
+    """What stands before texts: `query`, `document`; others serve other tasks."""
+    lowers: bool = False
+    """Texts are lower-cased before the tokenizer reads them."""
+
+    @property
+    def normalizes(self) -> bool:
+        """Whether vectors end as unit vectors."""
+        return bool(self.layers) and self.layers[-1].kind == "Normalize"
+
+    @property
+    def plain(self) -> bool:
+        """Whether a mean or the first token, at most normalised, is all."""
+        return self.pooling in (("mean",), ("cls",)) and not self.weighted
+
+    @property
+    def weighted(self) -> tuple[Layer, ...]:
+        """The layers but for a normalisation at the end."""
+        return self.layers[:-1] if self.normalizes else self.layers
+
+
+def read_modules(read: Read, where: str) -> SentenceModules:
+    """The modules of a model; without a `modules.json`, pooling and unit vectors.
+
+    Args:
+        where: the model, such as "backbone X"; errors begin with it.
+
+    Raises:
+        ConfigError: a module that is not known here, an unusual order, or a damaged file.
+    """
+    listed = read("modules.json")
+    if listed is None:
+        pooling = _pooling(_settings(read("1_Pooling/config.json")), "1_Pooling", where)
+        return SentenceModules(pooling, (UNIT_VECTORS,), {})
+    try:
+        modules = [(str(entry["type"]), str(entry["path"])) for entry in listed]
+    except (TypeError, KeyError):
+        raise _refusal(where, "modules.json", "no list of modules with type and path") from None
+    kinds = [_kind(kind, path, where) for kind, path in modules]
+    if kinds[:1] != ["Transformer"] or modules[0][1]:
+        raise _refusal(where, "modules.json", f"{kinds[0] if kinds else 'nothing'} at its start")
+    transformer = _settings(read("sentence_bert_config.json"))
+    prompts = _settings(read("config_sentence_transformers.json")).get("prompts") or {}
+    if kinds[1:2] != ["Pooling"]:
+        raise _refusal(where, modules[1][1] if len(modules) > 1 else "", "no pooling of tokens")
+    _check_transformer(transformer, where)
+    layers = []
+    for kind, (_, path) in zip(kinds[2:], modules[2:], strict=True):
+        settings = _settings(read(f"{path}/config.json"))
+        _check_layer(kind, path, settings, where)
+        if kind != "Dropout":  # nothing is dropped where nothing is trained
+            layers.append(Layer(kind, path, settings))
+    return SentenceModules(
+        _pooling(_settings(read(f"{modules[1][1]}/config.json")), modules[1][1], where),
+        tuple(layers),
+        {str(name): str(text) for name, text in prompts.items() if text},
+        bool(transformer.get("do_lower_case")),
+    )
+
+
+def read_score_modules(read: Read, where: str) -> SentenceModules | None:
+    """The modules after the transformer that make a cross-encoder's score; None if there are none.
+
+    None too for a bi-encoder's folder, and where the transformer has the score itself.
+
+    Raises:
+        ConfigError: see `read_modules`; or a prompt stands before pairs, or the modules do not end
+            in one score.
+    """
+    own = _settings(read("config_sentence_transformers.json"))
+    listed = read("modules.json")
+    scores = [
+        e
+        for e in listed or ()
+        if _settings(read(f"{e['path']}/config.json")).get("module_output_name") == "scores"
+    ]
+    if own.get("model_type") != "CrossEncoder" and not scores:
+        return None
+    if prompt := (own.get("prompts") or {}).get(own.get("default_prompt_name")):
+        raise ConfigError(
+            f"{where}: sentence-transformers puts {prompt!r} before every pair "
+            "(default_prompt_name in config_sentence_transformers.json), which raypipe cannot do; "
+            "give a cross-encoder without a prompt"
+        )
+    task = _settings(read("sentence_bert_config.json")).get("transformer_task")
+    if len(listed or ()) < 2 and task in (None, "sequence-classification"):
+        return None
+    modules = read_modules(read, where)
+    last = modules.layers[-1] if modules.layers else None
+    if last is None or last.kind != "Dense" or last.settings.get("out_features") != 1:
+        raise _refusal(where, last.path if last else "", "no Dense module with one score")
+    return modules
+
+
+def own_length(read: Read) -> int | None:
+    """Tokens at which sentence-transformers cuts texts, by the model's files; None if none says."""
+    limits = [
+        _settings(read("sentence_bert_config.json")).get("max_seq_length"),
+        _settings(read("tokenizer_config.json")).get("model_max_length"),
+    ]
+    return next((n for n in limits if isinstance(n, int) and not isinstance(n, bool) and n), None)
+
+
+def _settings(content: Any) -> Mapping[str, Any]:
+    return content if isinstance(content, dict) else {}
+
+
+def _kind(name: str, path: str, where: str) -> str:
+    kind = name.rpartition(".")[2]
+    known = ("Transformer", "Pooling", "Dense", "LayerNorm", "Dropout", "Normalize")
+    if kind in known and name.startswith("sentence_transformers."):
+        return kind
+    raise _refusal(where, path, f"the module {name}")
+
+
+def _refusal(where: str, path: str, found: str) -> ConfigError:
+    place = f"in {path}" if path else "in modules.json"
+    return ConfigError(
+        f"{where}: expected sentence-transformers' Transformer, then Pooling, then any of Dense, "
+        f"LayerNorm and Normalize, found {found} {place}, which raypipe cannot read; without it "
+        "the vectors would be others: give another model"
+    )
+
+
+def _check_transformer(settings: Mapping[str, Any], where: str) -> None:
+    task = settings.get("transformer_task", "feature-extraction")
+    if task != "feature-extraction":
+        raise _refusal(where, "sentence_bert_config.json", f"the task {task}")
+    text = _settings(_settings(settings.get("modality_config")).get("text"))
+    reads = text.get("method", "forward"), text.get("method_output_name", "last_hidden_state")
+    if reads not in (("forward", "last_hidden_state"), ("forward", ["last_hidden_state"])):
+        raise _refusal(where, "sentence_bert_config.json", f"token vectors from {' '.join(reads)}")
+
+
+def _check_layer(kind: str, path: str, settings: Mapping[str, Any], where: str) -> None:
+    if kind in ("Transformer", "Pooling"):
+        raise _refusal(where, path, f"a second {kind}")
+    outputs = (None, _VECTOR, "scores") if kind == "Dense" else (None, _VECTOR)
+    if settings.get("module_input_name") not in (None, _VECTOR):
+        raise _refusal(where, path, f"{kind} of {settings['module_input_name']}")
+    if settings.get("module_output_name") not in outputs:
+        raise _refusal(where, path, f"{kind} that writes {settings['module_output_name']}")
+    if settings.get("use_residual"):
+        raise _refusal(where, path, f"{kind} with use_residual")
+    if kind == "Dense":
+        _activation(settings, path, where)
+
+
+def _pooling(settings: Mapping[str, Any], path: str, where: str) -> tuple[Mode, ...]:
+    modes = settings.get("pooling_mode")
+    if modes is None:
+        modes = [mode for flag, mode in _FLAGS.items() if settings.get(flag)] or ["mean"]
+    modes = [modes] if isinstance(modes, str) else modes
+    if unknown := [mode for mode in modes if mode not in get_args(Mode)]:
+        raise _refusal(where, path, f"pooling {unknown[0]}")
+    if settings.get("include_prompt") is False:
+        raise _refusal(where, path, "pooling that leaves the prompt out (include_prompt: false)")
+    return tuple(modes)
+
+
+def _activation(settings: Mapping[str, Any], path: str, where: str) -> nn.Module:
+    """The activation of a Dense module: a class of torch's own, without arguments."""
+    name = settings.get("activation_function")
+    name = "torch.nn.modules.activation.Tanh" if name is None else str(name)
+    module, _, kind = name.removeprefix(_ACTIVATIONS).partition(".")
+    if name.startswith(_ACTIVATIONS) and module in ("activation", "linear"):
+        found = getattr(getattr(nn.modules, module), kind, None)
+        if isinstance(found, type) and issubclass(found, nn.Module):
+            try:
+                return found()
+            except TypeError:
+                pass
+    raise _refusal(where, path, f"the activation {name}")
+
+
+# --- what computes -------------------------------------------------------------------------------
+
+
+class VectorHead(nn.Module):
+    """Token vectors to one vector per text: pooling, and the layers after it, in float32."""
+
+    def __init__(self, pooling: tuple[Mode, ...], layers: list[nn.Module]) -> None:
+        super().__init__()
+        self.pooling = pooling
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, hidden_BLH: Tensor, mask_BL: Tensor) -> Tensor:
+        with torch.autocast(hidden_BLH.device.type, enabled=False):
+            vectors_BH: Tensor = self.layers(pool(hidden_BLH.float(), mask_BL, self.pooling))
+        return vectors_BH
+
+
+class UnitVectors(nn.Module):
+    """Divides by the length."""
+
+    def forward(self, vectors_BH: Tensor) -> Tensor:
+        return nn.functional.normalize(vectors_BH, dim=-1)
+
+
+def vector_head(
+    folder: Path, pooling: tuple[Mode, ...], layers: tuple[Layer, ...], width: int, where: str
+) -> VectorHead:
+    """The head with the folder's weights.
+
+    Args:
+        width: of the transformer's token vectors.
+
+    Raises:
+        ConfigError: a layer has no safetensors file, weights of other names or shapes, or reads
+            another width than it is given.
+    """
+    head = VectorHead(pooling, [_built(folder, layer, where) for layer in layers])
+    try:
+        with torch.inference_mode():
+            head(torch.zeros(1, 1, width), torch.ones(1, 1))
+    except RuntimeError as error:
+        kinds = ", ".join(layer.path for layer in layers)
+        raise ConfigError(
+            f"{where}: token vectors of {width} numbers do not go through pooling "
+            f"{' + '.join(pooling)}, {kinds}: {error}; copy the model again"
+        ) from None
+    return head.eval()
+
+
+def _built(folder: Path, layer: Layer, where: str) -> nn.Module:
+    if layer.kind == "Normalize":
+        return UnitVectors()
+    settings = layer.settings
+    try:
+        if layer.kind == "LayerNorm":
+            own: nn.Module = nn.LayerNorm(int(settings["dimension"]))
+        else:
+            sizes = int(settings["in_features"]), int(settings["out_features"])
+            own = nn.Linear(*sizes, bias=bool(settings.get("bias", True)))
+    except (KeyError, TypeError, ValueError):
+        raise _refusal(where, layer.path, f"{layer.kind} without its sizes") from None
+    _fill(own, folder / layer.path, "norm." if layer.kind == "LayerNorm" else "linear.", where)
+    if layer.kind == "LayerNorm":
+        return own
+    return nn.Sequential(own, _activation(settings, layer.path, where))
+
+
+def _fill(module: nn.Module, folder: Path, prefix: str, where: str) -> None:
+    from safetensors.torch import load_file
+
+    path = folder / "model.safetensors"
+    if not path.is_file():
+        raise ConfigError(
+            f"{where}: expected the weights of a module in {path}, found none; other formats are "
+            "pickles and are not read: save the model again with safetensors"
+        )
+    weights = {name.removeprefix(prefix): value.float() for name, value in load_file(path).items()}
+    try:
+        module.load_state_dict(weights)
+    except RuntimeError as error:
+        words = " ".join(str(error).split())
+        raise ConfigError(
+            f"{where}: weights of other names or shapes in {path}: {words}; copy the model again"
+        ) from None
+
+
+def folder_reader(folder: Path) -> Read:
+    """Reads the JSON files below a directory."""
+
+    def read(name: str) -> Any:
+        path = folder / name
+        return json.loads(path.read_bytes()) if path.is_file() else None
+
+    return read
