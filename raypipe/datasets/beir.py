@@ -6,6 +6,8 @@ import gzip
 import zlib
 from collections.abc import Iterator
 from contextlib import nullcontext
+from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,10 @@ from raypipe.progress import reading
 from raypipe.storage.files import file_checksum, numbered_lines
 from raypipe.tables.fields import whole
 from raypipe.tables.json_text import parse_json
+from raypipe.tables.plain_text import mostly_unspaced
 
+PEEK = 200
+"""Documents that tell the script of a corpus."""
 QRELS_HEADER = ["query-id", "corpus-id", "score"]
 
 
@@ -54,6 +59,15 @@ class BeirFolder(Dataset):
         if queries:
             self._file("queries")
             self._qrels_file()
+
+    @cached_property
+    def unspaced(self) -> bool:
+        """Whether most letters of the first documents are of scripts without spaces."""
+        try:
+            texts = [text for _, text in islice(self.docs(), PEEK)]
+        except (ConfigError, OSError):  # the step that reads the file says what is wrong
+            return False
+        return mostly_unspaced(texts)
 
     def docs_identity(self) -> dict[str, Any]:
         """The corpus file's checksum."""

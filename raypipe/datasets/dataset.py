@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from typing import Any
 
 from raypipe.config import ConfigError
@@ -71,6 +72,11 @@ class Dataset(ABC):
     def count(self, kind: str) -> int | None:
         """The number of docs, scoreddocs or docpairs; None if only reading them would tell."""
         return None
+
+    @cached_property
+    def unspaced(self) -> bool:
+        """Whether the documents are in a script without spaces, by their beginning."""
+        return False
 
     def docs_count(self) -> int | None:
         """The number of documents before any drop; None if only reading them would tell."""

@@ -11,12 +11,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cached_property
 from typing import Any
 
 from raypipe.config import ConfigError, nearest
 from raypipe.datasets.beir import BeirFolder
 from raypipe.datasets.dataset import Dataset, file_safe
 from raypipe.datasets.pydoc import PyDoc
+
+UNSPACED_LANGUAGES = ("zh", "ja", "th", "lo", "my", "km")
 
 
 def open_dataset(dataset: str, split: str | None = None) -> Dataset:
@@ -74,6 +77,11 @@ class IrDataset(Dataset):
         if queries:
             self._check_fields("queries", "text")
             self._check_fields("qrels", "relevance")
+
+    @cached_property
+    def unspaced(self) -> bool:
+        """By the language that the library names: nothing is fetched."""
+        return self._data.docs_lang() in UNSPACED_LANGUAGES
 
     def docs_identity(self) -> dict[str, Any]:
         """The id that owns the documents, and the library's version."""
