@@ -6,7 +6,6 @@ import gzip
 import zlib
 from collections.abc import Iterator
 from contextlib import nullcontext
-from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -60,7 +59,7 @@ class BeirFolder(Dataset):
             self._file("queries")
             self._qrels_file()
 
-    @cached_property
+    @property
     def unspaced(self) -> bool:
         """Whether most letters of the first documents are of scripts without spaces."""
         try:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from functools import cached_property
 from typing import Any
 
 from raypipe.config import ConfigError
@@ -73,7 +72,7 @@ class Dataset(ABC):
         """The number of docs, scoreddocs or docpairs; None if only reading them would tell."""
         return None
 
-    @cached_property
+    @property
     def unspaced(self) -> bool:
         """Whether the documents are in a script without spaces, by their beginning."""
         return False

@@ -11,7 +11,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cached_property
 from typing import Any
 
 from raypipe.config import ConfigError, nearest
@@ -78,7 +77,7 @@ class IrDataset(Dataset):
             self._check_fields("queries", "text")
             self._check_fields("qrels", "relevance")
 
-    @cached_property
+    @property
     def unspaced(self) -> bool:
         """By the language that the library names: nothing is fetched."""
         return self._data.docs_lang() in UNSPACED_LANGUAGES

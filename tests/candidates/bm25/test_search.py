@@ -7,6 +7,8 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from bm25_tiny import PLAIN, search_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -134,6 +136,28 @@ def test_stems_and_stopwords(tmp_path):
     assert set(found(search, docs, "DOG the", 4)) == {"a", "b"}
     assert Bm25Options().tokenize(["The running, dogs!"]) == [["run", "dog"]]
     assert PLAIN.tokenize(["The running, dogs!"]) == [["the", "running", "dogs"]]
+
+
+@pytest.mark.parametrize(
+    ("docs", "query", "best"),
+    [
+        ({"a": "黄山是名山", "b": "西湖在杭州"}, "西湖在哪里", "b"),
+        ({"a": "東京タワーの高さ", "b": "富士山の高さ"}, "富士山はどこ", "b"),
+        ({"a": "ภูเขาไฟฟูจิ", "b": "แม่น้ำเจ้าพระยา"}, "เจ้าพระยาอยู่ที่ไหน", "b"),
+        ({"a": "山 river", "b": "BERT模型"}, "how bert works", "b"),
+    ],
+)
+def test_scripts_without_spaces(tmp_path, docs, query, best):
+    """By words, the first three queries find nothing."""
+    options = Bm25Options(analyser="ngrams")
+    assert next(iter(found(search_of(tmp_path / "i", docs, options), docs, query, 2))) == best
+    by_words = search_of(tmp_path / "w", docs, Bm25Options(analyser="words"))
+    assert found(by_words, docs, query, 2) == {}
+
+
+@given(st.text(alphabet="aB cé.1'\n", max_size=30))
+def test_ngrams_leave_text_with_spaces_as_it_is(text):
+    assert Bm25Options(analyser="ngrams").tokenize([text]) == Bm25Options().tokenize([text])
 
 
 def test_a_query_does_not_depend_on_the_others(tmp_path):
