@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from raypipe.commands.checks import check_held_out
+from raypipe.commands.query_facts import query_facts
+from raypipe.commands.query_sets import all_queries, contents
 from raypipe.commands.teacher_quality import TeacherQuality, teacher_quality
 from raypipe.progress import Say, any_character
 from raypipe.recipe.experiment import Experiment, Role
@@ -19,6 +21,7 @@ from raypipe.storage.builder import Builder
 from raypipe.storage.claims import Claims
 from raypipe.storage.keys import share
 from raypipe.sweep.counters import behind, behind_lines, counts_line
+from raypipe.sweep.mining_notes import mining_notes
 from raypipe.sweep.plan import Plan, training_sets
 from raypipe.train.group_reader import GroupReader
 
@@ -108,14 +111,20 @@ def run(experiment: Experiment, say: Say = print) -> Mined:
     steps, builder = plan_of(experiment)
     builder.announce = say
     trials = expand(experiment)
-    check_held_out([trial.experiment for trial in trials], builder)
+    read = contents(builder, make=True)
+    notes = check_held_out([trial.experiment for trial in trials], read)
     start_cluster(experiment, builder, say)
+    facts = query_facts(all_queries([trial.experiment for trial in trials]), builder, read)
+    for line in [*notes, *(note for fact in facts.values() for note in fact.notes)]:
+        say(line)
     # early, so that a bad teacher is known before it scores all training lists, which costs
     qualities = teacher_quality(experiment, training_sets(trials), builder, say)
     artifacts, made_from = _made(steps, builder, say)
     for quality in qualities:
         for line in quality.lines():
             say(line)
+    for note in mining_notes(experiment, EVALUATED, training_sets(trials), builder):
+        say(note)
     return Mined(artifacts, qualities, made_from)
 
 

@@ -7,8 +7,6 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from bm25_tiny import PLAIN, search_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
