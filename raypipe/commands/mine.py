@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from raypipe.commands.checks import check_held_out
+from raypipe.commands.preview import preview
 from raypipe.commands.query_facts import query_facts
 from raypipe.commands.query_sets import all_queries, contents
 from raypipe.commands.teacher_quality import TeacherQuality, teacher_quality
@@ -100,6 +101,15 @@ def plan_lines(steps: Mapping[str, Step], builder: Builder) -> list[str]:
         f"{'there' if builder.find(step) is not None else 'to do'}  {name}  {step.path}"
         for name, step in steps.items()
     ]
+
+
+def dry_run(experiment: Experiment, say: Say = print) -> None:
+    """Check everything, say what would be read and made."""
+    steps, builder = plan_of(experiment)
+    for line in preview(expand(experiment), builder, model=False):
+        say(line)
+    for line in plan_lines(steps, builder):
+        say(line)
 
 
 def run(experiment: Experiment, say: Say = print) -> Mined:

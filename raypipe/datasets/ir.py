@@ -11,11 +11,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from raypipe.config import ConfigError, nearest
 from raypipe.datasets.beir import BeirFolder
-from raypipe.datasets.dataset import Dataset, file_safe
+from raypipe.datasets.dataset import Beginning, Dataset, file_safe
 from raypipe.datasets.pydoc import PyDoc
 
 UNSPACED_LANGUAGES = ("zh", "ja", "th", "lo", "my", "km")
@@ -81,6 +82,14 @@ class IrDataset(Dataset):
     def unspaced(self) -> bool:
         """By the language that the library names: nothing is fetched."""
         return self._data.docs_lang() in UNSPACED_LANGUAGES
+
+    def beginning(self, count: int) -> Beginning | None:
+        """As of any data set, if the library has the documents in its cache."""
+        try:
+            path = Path(self._data.docs_handler().docs_path(force=False))
+        except Exception:  # handlers differ in what they have and take
+            return None
+        return super().beginning(count) if path.exists() else None
 
     def docs_identity(self) -> dict[str, Any]:
         """The id that owns the documents, and the library's version."""
