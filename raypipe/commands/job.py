@@ -203,9 +203,9 @@ def tracked(experiment: Experiment, say: Say, work: Callable[[Relay, str], Resul
     relay = Relay.open(experiment.tracking_uri(), experiment.name)
     tags = {"raypipe.reference": experiment.reference or "", "raypipe.mode": experiment.sweep.mode}
     run_id = relay.start(experiment.name, "job", None, flatten(experiment), tags)
-    relay.send("watch", run_id)
-    relay.send("log_text", run_id, to_yaml(experiment), "recipe.yaml")
-    try:
+    try:  # from the start on: a run that nobody ends would be running for ever
+        relay.send("watch", run_id)
+        relay.send("log_text", run_id, to_yaml(experiment), "recipe.yaml")
         result = work(relay, run_id)
     except BaseException:
         relay.send("finish_below", run_id)
