@@ -32,6 +32,12 @@ BLOCK = 1024
 OTHER = "other_"
 """Before the name of further candidates among a step's inputs."""
 
+_NO_NEGATIVES = (
+    ". Lists without a negative hold relevant documents only, or none: raise candidates.depth, "
+    "take another source (dense, trec_run), or negatives of the whole collection "
+    "(negatives.type=uniform)"
+)
+
 Judgements = dict[str, dict[str, int]]
 """Relevance by query id, then document id."""
 
@@ -91,6 +97,7 @@ class Negatives(Step):
         if not counts.get("groups"):
             raise ConfigError(
                 f"groups: none of {rows} queries can form a group: {counts}; the counters say why"
+                f"{_NO_NEGATIVES if counts.get('queries_without_negatives') else ''}"
             )
         return counts
 

@@ -6,6 +6,7 @@ import hashlib
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator
+from itertools import pairwise
 
 import numpy as np
 
@@ -67,7 +68,9 @@ def parted(text: str) -> Iterator[tuple[str, str]]:
 
 
 def ngrams(run: str) -> list[str]:
-    """Neighbouring characters as terms: two of Chinese and Japanese, as Lucene's CJK analyser has
-    them, three of the other scripts, whose letters say less. A shorter run is one term."""
-    size = 3 if re.match(f"[{_SYLLABLES}]", run) else 2
-    return [run[at : at + size] for at in range(max(len(run) - size, 0) + 1)]
+    """Characters of a run as terms: of Chinese and Japanese every one and every two neighbours, so
+    that short questions have more than one answer; of the other scripts, whose letters say less,
+    every three neighbours, or the run where it is shorter."""
+    if re.match(f"[{_SYLLABLES}]", run):
+        return [run[at : at + 3] for at in range(max(len(run) - 2, 1))]
+    return [*run, *map("".join, pairwise(run))]

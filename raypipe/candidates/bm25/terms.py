@@ -48,9 +48,9 @@ class TermOptions(Config):
 
     analyser: Literal["auto", "words", "ngrams"] = "auto"
     """words: what spaces and punctuation part. ngrams: the same, and of scripts without spaces
-    (Chinese, Japanese, Thai, Lao, Burmese, Khmer) every two or three neighbouring characters. auto
-    is ngrams for collections that begin in such a script, or that ir_datasets says are in one."""
-
+    every character and every two neighbours (Chinese, Japanese) or every three (Thai, Lao,
+    Burmese, Khmer). auto is ngrams for collections that begin in such a script, or that
+    ir_datasets says are in one."""
     stemmer: str | None = "english"
     """Snowball algorithm of PyStemmer, or null."""
     stopwords: StopWords | None = "en"
