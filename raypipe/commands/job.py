@@ -158,8 +158,7 @@ class StudyJob:
         facts = query_facts(named_sets, self.builder, contents(self.builder, make=True))
         for fact in facts.values():
             self.note(fact.notes)
-        fields = {named.queries.digest: named.field for named in named_sets}
-        return {f"facts of {fields[key]}": dict(fact.counts) for key, fact in facts.items()}
+        return {f"facts of {name}": dict(fact.counts) for name, fact in facts.items()}
 
     def note(self, sentences: Sequence[str]) -> None:
         """Say the sentences now, and again in the report."""

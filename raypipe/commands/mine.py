@@ -59,6 +59,8 @@ class Mined:
     qualities: list[TeacherQuality]
     behind: Mapping[str, Artifact] = field(default_factory=dict)
     """What the artifacts were made from, by the way to it."""
+    facts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    """What queries, judgements and documents say of each other, by the field of the queries."""
     failed: Mapping[str, str] = field(default_factory=dict)
     """Empty: mining has no trials that could fail alone."""
 
@@ -67,7 +69,8 @@ class Mined:
         counted = {**self.artifacts, **self.behind}
         return {
             "artifacts": {name: artifact.uri for name, artifact in self.artifacts.items()},
-            "counts": {name: artifact.counts for name, artifact in counted.items()},
+            "counts": {name: artifact.counts for name, artifact in counted.items()}
+            | {f"facts of {name}": dict(counts) for name, counts in self.facts.items()},
             "teachers": [dict(quality.summary()) for quality in self.qualities],
         }
 
@@ -135,7 +138,7 @@ def run(experiment: Experiment, say: Say = print) -> Mined:
             say(line)
     for note in mining_notes(experiment, EVALUATED, training_sets(trials), builder):
         say(note)
-    return Mined(artifacts, qualities, made_from)
+    return Mined(artifacts, qualities, made_from, {k: fact.counts for k, fact in facts.items()})
 
 
 def _made(

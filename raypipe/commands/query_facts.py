@@ -49,19 +49,18 @@ class QuerySetFacts:
 def query_facts(
     sets: Sequence[NamedQueries], builder: Builder, read: Read
 ) -> dict[str, QuerySetFacts]:
-    """By the digest of the queries; makes their collections.
+    """By the field that names the queries; makes their collections.
 
     Raises:
         ConfigError: a set of which no relevant document is in the collection.
     """
     facts: dict[str, QuerySetFacts] = {}
     for named in sets:
-        if named.queries.digest not in facts:
-            docs = TextTable(builder.get(named.collection).local() / DOCS_FILE)
-            content = read(named.queries)
-            missing, own = missing_facts(named, content, docs), own_facts(named, content, docs)
-            notes = [*missing.notes, *own.notes]
-            facts[named.queries.digest] = QuerySetFacts({**missing.counts, **own.counts}, notes)
+        docs = TextTable(builder.get(named.collection).local() / DOCS_FILE)
+        content = read(named.queries)
+        missing, own = missing_facts(named, content, docs), own_facts(named, content, docs)
+        notes = [*missing.notes, *own.notes]
+        facts[named.field] = QuerySetFacts({**missing.counts, **own.counts}, notes)
     return facts
 
 

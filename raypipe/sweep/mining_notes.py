@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from raypipe.candidates import Source
 from raypipe.groups.training_set import TrainingData
 from raypipe.recipe.experiment import Experiment, Role
 from raypipe.storage.artifacts import Step
@@ -23,6 +24,9 @@ _KEPT_OUT = {
     "removed_as_the_query_itself": "documents that are the query itself",
 }
 
+_MANY = 0.1
+"""Share of queries without a candidate from which their script may be the reason."""
+
 
 def mining_notes(
     experiment: Experiment,
@@ -39,8 +43,8 @@ def mining_notes(
     notes: list[str] = []
     for role in roles:
         step, asked = experiment.first_stage(role), _counts(experiment.queries(role), builder)
-        label = experiment.source(role).label
-        notes += _unanswered(f"{role} queries", label, _counts(step, builder), asked)
+        source = experiment.source(role)
+        notes += _unanswered(f"{role} queries", source, _counts(step, builder), asked)
     for stages, data in sets.items():
         notes += _of_training(stages, data, builder)
     return notes
@@ -50,7 +54,7 @@ def _of_training(stages: str, data: TrainingData, builder: Builder) -> Iterator[
     asked = _counts(data.queries(), builder)
     if data.training_set.triples is None:
         what = f"training queries of {stages}"
-        yield from _unanswered(what, data.source.label, _counts(data.candidates(), builder), asked)
+        yield from _unanswered(what, data.source, _counts(data.candidates(), builder), asked)
     negatives = _counts(data.negatives(), builder)
     rows, grouped = negatives.get("rows", 0), negatives.get("queries", 0)
     if grouped < rows:
@@ -77,11 +81,15 @@ def _of_training(stages: str, data: TrainingData, builder: Builder) -> Iterator[
 
 
 def _unanswered(
-    what: str, label: str, counts: Mapping[str, Any], asked: Mapping[str, Any]
+    what: str, source: Source, counts: Mapping[str, Any], asked: Mapping[str, Any]
 ) -> Iterator[str]:
     """Of a first stage: the queries for which it has no document."""
     if empty := counts.get("queries_without_candidates"):
-        yield (f"{label} has no document for {empty:,} of {asked.get('queries', empty):,} {what}")
+        every = asked.get("queries", empty)
+        by_words = source.type == "bm25" and source.analyser != "ngrams"
+        remedy = "; analyser=ngrams reads scripts without spaces" if by_words else ""
+        hint = remedy if empty >= _MANY * every else ""
+        yield f"{source.label} has no document for {empty:,} of {every:,} {what}{hint}"
 
 
 def _reasons(counts: Mapping[str, Any], words: Mapping[str, str]) -> str:

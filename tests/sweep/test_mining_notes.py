@@ -12,6 +12,7 @@ from raypipe.recipe.trials import expand
 from raypipe.sweep.mining_notes import mining_notes
 from raypipe.sweep.plan import training_sets
 
+NGRAMS = "; analyser=ngrams reads scripts without spaces"
 WHERE = "groups of contrastive, distil"
 
 
@@ -36,9 +37,13 @@ def test_nothing_lost_nothing_said(notes):
 
 def test_queries_without_candidates(notes):
     assert notes(candidates={"queries_without_candidates": 4}) == [
-        "BM25 has no document for 4 of 9 test queries",
-        "BM25 has no document for 4 of 9 training queries of contrastive, distil",
+        f"BM25 has no document for 4 of 9 test queries{NGRAMS}",
+        f"BM25 has no document for 4 of 9 training queries of contrastive, distil{NGRAMS}",
     ]
+    (note, _) = notes("candidates.analyser=ngrams", candidates={"queries_without_candidates": 4})
+    assert note == "BM25 has no document for 4 of 9 test queries"
+    counts = {"queries_without_candidates": 4}
+    assert not any("ngrams" in n for n in notes(candidates=counts, queries={"queries": 41}))
 
 
 def test_queries_without_a_group(notes):
@@ -65,7 +70,8 @@ def test_positives_that_training_does_not_use(notes):
     counts = {"positives": 9, "judged_positives": 31}
     (note,) = notes(negatives=counts)
     assert note.startswith(f"{WHERE} use 9 of 31 judged positives; max_positives")
-    kept = ("groups.positives=any", "order=distil", "sweep.space={}", "reference=null")
+    kept = ["order=distil", "sweep.space={}", "reference=null", "groups.positives=any"]
+    kept.append("stages.distil.loss={type: ranknet, targets: teacher}")
     assert notes(*kept, negatives=counts) == []
 
 
