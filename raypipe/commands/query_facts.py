@@ -49,7 +49,8 @@ class QuerySetFacts:
 def query_facts(
     sets: Sequence[NamedQueries], builder: Builder, read: Read
 ) -> dict[str, QuerySetFacts]:
-    """By the field that names the queries; makes their collections.
+    """By the field that names the queries, with a digest where trials have several; makes their
+    collections.
 
     Raises:
         ConfigError: a set of which no relevant document is in the collection.
@@ -60,7 +61,8 @@ def query_facts(
         content = read(named.queries)
         missing, own = missing_facts(named, content, docs), own_facts(named, content, docs)
         notes = [*missing.notes, *own.notes]
-        facts[named.field] = QuerySetFacts({**missing.counts, **own.counts}, notes)
+        key = named.field if named.field not in facts else f"{named.field} {named.queries.digest}"
+        facts[key] = QuerySetFacts({**missing.counts, **own.counts}, notes)
     return facts
 
 
