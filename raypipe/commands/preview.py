@@ -214,10 +214,16 @@ class _Looking:
                 self._most[groups.digest] = int(artifact.counts["groups"])
                 yield f"groups of {stages}: {words} {self._most[groups.digest]:,}"
                 return
-        if data.training_set.triples is not None:
-            yield f"groups of {stages}: known when the triples are read"
-            return
-        self._most[groups.digest] = self._bound(data, named, wanted)
+        if (triples := data.training_set.triples) is not None:
+            if (listed := self.listed(triples)) is not None:
+                yield self.match(f"triples of {stages}", listed, named)
+            if listed is None or not listed.complete:
+                yield f"groups of {stages}: known when the triples are read"
+                return
+            most = min(listed.lines, triples.limit or listed.lines)
+        else:
+            most = self._bound(data, named, wanted)
+        self._most[groups.digest] = most
         yield f"groups of {stages}: at most {self._most[groups.digest]:,}"
 
     def _bound(self, data: TrainingData, named: NamedQueries, wanted: set[str] | None) -> int:

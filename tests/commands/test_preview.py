@@ -154,6 +154,22 @@ def test_a_teachers_file_bounds_the_groups(recipe, tmp_path, teacher, text):
     assert "has 0 of 36 queries of groups of" in refused(recipe, *kept)
 
 
+@pytest.mark.parametrize("scores", ["", "0.5 0.1 "])
+def test_triples(recipe, tmp_path, scores):
+    path = tmp_path / "t.tsv"
+    path.write_text("".join(f"{scores}q{i:02d} d{i:03d} d{i + 1:03d}\n" for i in range(30)))
+    kept = ["order=contrastive", "sweep.space={}", "reference=null",
+            f"groups={{triples: {{type: triples, path: {path}}}}}"]  # fmt: skip
+    said = lines(recipe, *kept)
+    assert any("triples of contrastive: has 30 of 36 queries" in line for line in said)
+    assert "groups of contrastive: at most 30" in said
+    assert "at most 4 groups are fewer" in refused(recipe, *kept, "groups.triples.limit=4")
+    path.write_text("\ufeff" + path.read_text().replace(" ", "\t  "))  # read line by line
+    assert "groups of contrastive: at most 30" in lines(recipe, *kept)
+    path.write_text("q00 d001\n")
+    assert "expected" in refused(recipe, *kept) and "t.tsv, line 1" in refused(recipe, *kept)
+
+
 def test_a_file_that_is_too_long_to_be_read_to_its_end(recipe, tmp_path, monkeypatch):
     monkeypatch.setattr("raypipe.tables.text_columns.BLOCK", 100)
     monkeypatch.setattr("raypipe.commands.listed_files.BLOCK", 100)
