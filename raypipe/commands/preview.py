@@ -84,7 +84,7 @@ def preview(trials: Sequence[Trial], builder: Builder, *, model: bool) -> Iterat
         yield from looking.tried(partial(looking.first_stage, named))
     for stages, data in training_sets(trials).items():
         yield from looking.tried(partial(looking.groups, stages, data))
-    yield from looking.tried(looking.steps)
+    yield from looking.tried(partial(looking.steps, model))
     if model:
         yield from looking.tried(looking.tokens)
     if looking.problems:
@@ -241,12 +241,16 @@ class _Looking:
             ]
         return sum(wanted is None or query_id in wanted for query_id in ids.to_pylist())
 
-    def steps(self) -> Iterator[str]:
-        """Whether every stage has groups for a step, and, of groups that stand, values to fit."""
+    def steps(self, model: bool) -> Iterator[str]:
+        """Whether every stage has groups for a step, and, of groups that stand, values to fit.
+
+        Args:
+            model: whether backbones are there, which tell how a stage is cut.
+        """
         for trial in self.trials:
             for stage in trial.experiment.trained().chain():
                 artifact = self.builder.find(stage.groups)
-                if artifact is not None:
+                if artifact is not None and model:
                     stage.check(GroupReader(artifact.local()), sys.maxsize, use_gpu=True)
                     continue
                 most = self._most.get(stage.groups.digest, sys.maxsize)
