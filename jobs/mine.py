@@ -10,12 +10,9 @@ from raypipe.commands.command_line import main
 
 def work(experiment: Any, dry_run: bool) -> Any:
     """Make the artifacts of every training set of the recipe, or print which there are."""
-    from raypipe.commands.mine import plan_lines, plan_of, run
+    from raypipe.commands import mine
 
-    if not dry_run:
-        return run(experiment)
-    print("\n".join(plan_lines(*plan_of(experiment))))
-    return None
+    return mine.dry_run(experiment) if dry_run else mine.run(experiment)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Checks of a whole recipe before work: its query sets, its trials, and the sets of its suites.
 
-1. `check_held_out`: no query both trains and chooses or judges, and none both chooses and judges.
+1. `check_held_out`: no query both trains and chooses or judges, and none both chooses and judges,
+   by id and by text.
 2. `check_judged`, `differences`: all trials are judged alike; in what the table shows once they may
    differ, and then a note says so.
 3. `available`: which test sets of suites can be had.
@@ -12,82 +13,68 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow.compute as pc
 
+from raypipe.commands.query_sets import NamedQueries, Read, evaluated_queries, training_queries
 from raypipe.config import ConfigError, flatten
-from raypipe.datasets.steps import QUERIES_FILE, Collection, Queries
+from raypipe.names import quoted
 from raypipe.recipe.experiment import Experiment
 from raypipe.recipe.trials import Trial
 from raypipe.storage.builder import Builder
 from raypipe.storage.masking import without_secrets
-from raypipe.tables.text_table import TextTable
+from raypipe.tables.plain_text import text_hashes
 
 # --- queries that train, that choose, and that judge ----------------------------------------------
 
 
-class NamedQueries(NamedTuple):
-    """A set of queries and the dotted path of the field that names it."""
-
-    field: str
-    queries: Queries
-
-
-def check_held_out(experiments: Iterable[Experiment], builder: Builder) -> None:
-    """Make the query sets of all experiments, and compare them; needs no cluster.
+def check_held_out(experiments: Iterable[Experiment], read: Read) -> list[str]:
+    """Compare the query sets of all experiments; needs no cluster.
 
     Sets are compared by query id where their collection is the same; ids of different collections
-    are numbers mostly, and equal by chance. The sets of suites are not looked at: a set that cannot
-    be had is no error there.
+    are numbers mostly, and equal by chance. Texts are compared everywhere, up to case and spaces.
+    The sets of suites are not looked at: a set that cannot be had is no error there.
+
+    Returns:
+        A sentence per two sets with some equal texts.
 
     Raises:
         ConfigError: training queries are validation or test queries, or validation queries are test
-            queries: the fields, how many, and what to set. Or a set has no query.
+            queries, or half of a set's texts are in another: the fields, how many, and what to set.
+            Or a set has no query.
     """
     problems: list[str] = []
+    notes: list[str] = []
     compared: set[tuple[str, str]] = set()
     for experiment in experiments:
         for first, second in _must_be_disjoint(experiment):
             pair = (first.queries.digest, second.queries.digest)
-            if pair not in compared and (problem := _overlap(first, second, builder)):
-                problems.append(problem)
+            if pair in compared:
+                continue
             compared.add(pair)
+            if problem := _overlap(first, second, read):
+                problems.append(problem)
+            elif shared := _shared_texts(first, second, read):
+                (problems if shared.too_many else notes).append(shared.sentence)
     if problems:
         raise ConfigError("\n".join(problems))
+    return notes
 
 
 def _must_be_disjoint(experiment: Experiment) -> Iterator[tuple[NamedQueries, NamedQueries]]:
     """Pairs of query sets; test sets may share their queries, over different first stages."""
-    chooses = NamedQueries("data.validation", experiment.queries("validation"))
-    judge = [NamedQueries("data.test", experiment.queries("test"))]
-    for name in experiment.evaluation.sets:
-        field = f"evaluation.sets.{name}.queries"
-        judge.append(NamedQueries(field, experiment.queries(name)))
-    for trains in _training(experiment):
+    chooses, *judge = evaluated_queries(experiment)
+    for trains in training_queries(experiment):
         yield from ((trains, other) for other in (chooses, *judge))
     yield from ((chooses, other) for other in judge)
 
 
-def _training(experiment: Experiment) -> list[NamedQueries]:
-    """The distinct queries that stages train on."""
-    distinct: dict[tuple[str, str], NamedQueries] = {}
-    for stage in experiment.stage_names:
-        own = "groups" if experiment.stages[stage].groups is None else f"stages.{stage}.groups"
-        data = experiment.training(stage)
-        field = "data.train" if data.training_set.queries is None else f"{own}.queries"
-        queries = data.queries()
-        distinct.setdefault((field, queries.digest), NamedQueries(field, queries))
-    return list(distinct.values())
-
-
-def _overlap(first: NamedQueries, second: NamedQueries, builder: Builder) -> str:
+def _overlap(first: NamedQueries, second: NamedQueries, read: Read) -> str:
     """What is wrong with two sets that share queries, and the remedy; empty if they share none."""
-    # both are made in any case: an empty set is an error of its own
-    artifacts = [builder.get(named.queries) for named in (first, second)]
-    collections = [Collection(named.queries.queries).digest for named in (first, second)]
-    if collections[0] != collections[1]:
+    # both are read in any case: an empty set is an error of its own
+    ids, others = (read(named.queries).queries["query_id"] for named in (first, second))
+    if first.collection.digest != second.collection.digest:
         return ""
-    queries, others = (TextTable(artifact.local() / QUERIES_FILE) for artifact in artifacts)
-    ids = queries.ids()
-    shared = np.flatnonzero(others.rows_of(ids) >= 0)
+    shared = np.flatnonzero(pc.is_in(ids, value_set=others.combine_chunks()))
     if not len(shared):
         return ""
     field, beyond = first.field, int(shared[-1]) + 1
@@ -102,6 +89,31 @@ def _overlap(first: NamedQueries, second: NamedQueries, builder: Builder) -> str
         f"{field}: {len(shared)} of its {len(ids)} queries are in {second.field} too, for example "
         f"{ids[int(shared[0])].as_py()!r}; {remedy}"
     )
+
+
+class SharedTexts(NamedTuple):
+    """What is to be said of two sets whose texts are equal in part."""
+
+    sentence: str
+    too_many: bool
+    """Half of the second set, in the same collection: it measures nothing."""
+
+
+def _shared_texts(first: NamedQueries, second: NamedQueries, read: Read) -> SharedTexts | None:
+    """Queries of the second set that ask what one of the first asks, whatever their ids."""
+    tables = [read(named.queries).queries for named in (first, second)]
+    hashes, others = (text_hashes(table["text"].to_pylist()) for table in tables)
+    shared = np.flatnonzero(np.isin(others, hashes))
+    if not len(shared):
+        return None
+    query_id, text = (tables[1][name][int(shared[0])].as_py() for name in ("query_id", "text"))
+    same_place = first.collection.digest == second.collection.digest
+    sentence = (
+        f"{second.field}: {len(shared)} of its {len(others)} queries have the text of a query in "
+        f"{first.field}, for example {query_id!r}: {quoted(text, 60)}; leave them out of one of "
+        "the two for values that hold for unseen queries"
+    )
+    return SharedTexts(sentence, same_place and 2 * len(shared) >= len(others))
 
 
 # --- what the trials of a sweep have in common ----------------------------------------------------

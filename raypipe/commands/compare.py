@@ -9,6 +9,7 @@ from functools import cached_property
 from raypipe.commands.checks import check_judged, differences
 from raypipe.commands.cost import estimate
 from raypipe.commands.job import Study, StudyJob, StudyOutcome, run_study
+from raypipe.commands.preview import preview
 from raypipe.commands.result import Result
 from raypipe.commands.search import run_or_plan as search_or_plan
 from raypipe.evaluation.results import Row
@@ -32,6 +33,8 @@ def run_or_plan(experiment: Experiment, dry_run: bool) -> Result | None:
     if not dry_run:
         return run(experiment)
     comparison, builder = plan_of(experiment)
+    for line in preview(comparison.trials, builder, model=True):
+        print(line)
     print("\n".join(comparison.plan_lines(builder)))
     return None
 

@@ -10,6 +10,8 @@ from typing import Any
 
 from raypipe.commands.checks import available, check_held_out, missing_notes
 from raypipe.commands.mine import mine_shared, start_cluster
+from raypipe.commands.query_facts import query_facts
+from raypipe.commands.query_sets import all_queries, contents
 from raypipe.commands.result import Result, best_of, line_of, publish, record_best
 from raypipe.commands.teacher_quality import teacher_quality
 from raypipe.config import flatten, to_yaml
@@ -19,6 +21,7 @@ from raypipe.progress import Say
 from raypipe.recipe.experiment import Experiment
 from raypipe.recipe.trials import Trial
 from raypipe.storage.builder import Builder
+from raypipe.sweep.mining_notes import mining_notes
 from raypipe.sweep.plan import Plan, training_sets
 from raypipe.sweep.report_facts import alarms_of, curves_of, links_of, reference_of, set_facts
 from raypipe.sweep.runner import Runner, tune_over
@@ -86,14 +89,17 @@ def run_study(study: Study, builder: Builder, say: Say) -> Result:
         ConfigError: training, validation and test queries are not disjoint, or what was mined
             cannot carry a stage.
     """
-    check_held_out([trial.experiment for trial in study.trials], builder)
+    experiments = [trial.experiment for trial in study.trials]
+    notes = check_held_out(experiments, contents(builder, make=True))
     start_cluster(study.experiment, builder, say)
     for line in study.plan_lines(builder):
         say(line)
 
     def work(relay: Relay, run_id: str) -> Result:
         try:
-            return StudyJob(study, builder, relay, run_id, say).run()
+            job = StudyJob(study, builder, relay, run_id, say)
+            job.note(notes)
+            return job.run()
         finally:
             tune_over(run_id, builder.store, study.experiment.name)
 
@@ -120,10 +126,13 @@ class StudyJob:
             builder.context = replace(builder.context, job=self.run_id)
         roles, missing = available(first, builder)
         self.note([*missing_notes(first, missing), *study.shown_once()])
+        facts = self._query_facts(roles)
         # early, so that a bad teacher is known before it scores all training lists, which costs
-        qualities = teacher_quality(first, training_sets(study.trials), builder, self.say)
+        sets = training_sets(study.trials)
+        qualities = teacher_quality(first, sets, builder, self.say)
         self.notes += [line for quality in qualities for line in quality.lines()]
-        counts = mine_shared(study.plan, roles, builder, self.say)
+        counts = mine_shared(study.plan, roles, builder, self.say) | facts
+        self.note(mining_notes(first, ["validation", *roles], sets, builder))
         log_inputs(first, roles, builder, self.relay, self.run_id)
         rows = baselines(first, builder, roles, self.say)
         self.track(rows, "baseline")
@@ -143,6 +152,14 @@ class StudyJob:
             line = line_of(best, finished, builder)
         self.relay.send("log", self.run_id, dict(outcome.numbers))
         return Result("", report, line, counts, outcome.failed, qualities)
+
+    def _query_facts(self, roles: Sequence[str]) -> dict[str, Any]:
+        """Counts for the summary, by the field that names the queries; says what is worth it."""
+        named_sets = all_queries([trial.experiment for trial in self.study.trials], roles)
+        facts = query_facts(named_sets, self.builder, contents(self.builder, make=True))
+        for fact in facts.values():
+            self.note(fact.notes)
+        return {f"facts of {name}": dict(fact.counts) for name, fact in facts.items()}
 
     def note(self, sentences: Sequence[str]) -> None:
         """Say the sentences now, and again in the report."""
@@ -186,9 +203,9 @@ def tracked(experiment: Experiment, say: Say, work: Callable[[Relay, str], Resul
     relay = Relay.open(experiment.tracking_uri(), experiment.name)
     tags = {"raypipe.reference": experiment.reference or "", "raypipe.mode": experiment.sweep.mode}
     run_id = relay.start(experiment.name, "job", None, flatten(experiment), tags)
-    relay.send("watch", run_id)
-    relay.send("log_text", run_id, to_yaml(experiment), "recipe.yaml")
-    try:
+    try:  # from the start on: a run that nobody ends would be running for ever
+        relay.send("watch", run_id)
+        relay.send("log_text", run_id, to_yaml(experiment), "recipe.yaml")
         result = work(relay, run_id)
     except BaseException:
         relay.send("finish_below", run_id)

@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from raypipe.commands.checks import check_held_out
+from raypipe.commands.preview import preview
+from raypipe.commands.query_facts import query_facts
+from raypipe.commands.query_sets import all_queries, contents
 from raypipe.commands.teacher_quality import TeacherQuality, teacher_quality
 from raypipe.progress import Say, any_character
 from raypipe.recipe.experiment import Experiment, Role
@@ -19,6 +22,7 @@ from raypipe.storage.builder import Builder
 from raypipe.storage.claims import Claims
 from raypipe.storage.keys import share
 from raypipe.sweep.counters import behind, behind_lines, counts_line
+from raypipe.sweep.mining_notes import mining_notes
 from raypipe.sweep.plan import Plan, training_sets
 from raypipe.train.group_reader import GroupReader
 
@@ -55,6 +59,8 @@ class Mined:
     qualities: list[TeacherQuality]
     behind: Mapping[str, Artifact] = field(default_factory=dict)
     """What the artifacts were made from, by the way to it."""
+    facts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    """What queries, judgements and documents say of each other, by the field of the queries."""
     failed: Mapping[str, str] = field(default_factory=dict)
     """Empty: mining has no trials that could fail alone."""
 
@@ -63,7 +69,8 @@ class Mined:
         counted = {**self.artifacts, **self.behind}
         return {
             "artifacts": {name: artifact.uri for name, artifact in self.artifacts.items()},
-            "counts": {name: artifact.counts for name, artifact in counted.items()},
+            "counts": {name: artifact.counts for name, artifact in counted.items()}
+            | {f"facts of {name}": dict(counts) for name, counts in self.facts.items()},
             "teachers": [dict(quality.summary()) for quality in self.qualities],
         }
 
@@ -99,6 +106,15 @@ def plan_lines(steps: Mapping[str, Step], builder: Builder) -> list[str]:
     ]
 
 
+def dry_run(experiment: Experiment, say: Say = print) -> None:
+    """Check everything, say what would be read and made."""
+    steps, builder = plan_of(experiment)
+    for line in preview(expand(experiment), builder, model=False):
+        say(line)
+    for line in plan_lines(steps, builder):
+        say(line)
+
+
 def run(experiment: Experiment, say: Say = print) -> Mined:
     """Mine everything that the recipe's stages train on and are evaluated on.
 
@@ -108,15 +124,21 @@ def run(experiment: Experiment, say: Say = print) -> Mined:
     steps, builder = plan_of(experiment)
     builder.announce = say
     trials = expand(experiment)
-    check_held_out([trial.experiment for trial in trials], builder)
+    read = contents(builder, make=True)
+    notes = check_held_out([trial.experiment for trial in trials], read)
     start_cluster(experiment, builder, say)
+    facts = query_facts(all_queries([trial.experiment for trial in trials]), builder, read)
+    for line in [*notes, *(note for fact in facts.values() for note in fact.notes)]:
+        say(line)
     # early, so that a bad teacher is known before it scores all training lists, which costs
     qualities = teacher_quality(experiment, training_sets(trials), builder, say)
     artifacts, made_from = _made(steps, builder, say)
     for quality in qualities:
         for line in quality.lines():
             say(line)
-    return Mined(artifacts, qualities, made_from)
+    for note in mining_notes(experiment, EVALUATED, training_sets(trials), builder):
+        say(note)
+    return Mined(artifacts, qualities, made_from, {k: fact.counts for k, fact in facts.items()})
 
 
 def _made(

@@ -66,7 +66,11 @@ def probe(stage: Any, threads: int, budget: int, batch_tokens: int) -> Cost | No
 def stage_folder(stage: Any) -> str | None:
     """The backbone's directory, for a hub model in the hub client's cache; None if the backbone is
     not on this machine."""
-    backbone = stage.chain()[0].start
+    return folder_of(stage.chain()[0].start)
+
+
+def folder_of(backbone: Any) -> str | None:
+    """As `stage_folder`, of a backbone."""
     return str(backbone.folder) if backbone.folder is not None else _cached(backbone)
 
 

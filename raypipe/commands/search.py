@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from raypipe.commands.checks import check_judged, differences
 from raypipe.commands.cost import estimate
 from raypipe.commands.job import Study, StudyJob, StudyOutcome, run_study
+from raypipe.commands.preview import preview
 from raypipe.commands.result import Result
 from raypipe.evaluation.report.contents import SearchedTrial
 from raypipe.progress import Say
@@ -36,6 +37,8 @@ def run_or_plan(experiment: Experiment, dry_run: bool, say: Say = print) -> Resu
     builder = Builder(experiment.store())
     if not dry_run:
         return run_study(study, builder, say)
+    for line in preview(study.trials, builder, model=True):
+        say(line)
     say("\n".join(study.plan_lines(builder)))
     return None
 

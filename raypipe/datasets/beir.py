@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import gzip
+import os
 import zlib
 from collections.abc import Iterator
 from contextlib import nullcontext
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from raypipe.config import ConfigError, nearest
-from raypipe.datasets.dataset import Dataset, file_safe
+from raypipe.datasets.dataset import Beginning, Dataset, file_safe
 from raypipe.names import quoted
 from raypipe.progress import reading
 from raypipe.storage.files import file_checksum, near_names, numbered_lines, packed
 from raypipe.tables.fields import real, whole
 from raypipe.tables.json_text import parse_json
+from raypipe.tables.plain_text import mostly_unspaced
 
+PEEK = 200
+"""Documents that tell the script of a corpus."""
+SMALL = 16 << 20
+"""Bytes of a corpus that is read in a second."""
+END = 1 << 20
+"""Bytes of a corpus's last lines."""
 QRELS_HEADER = ["query-id", "corpus-id", "score"]
 
 
@@ -55,6 +64,26 @@ class BeirFolder(Dataset):
         if queries:
             self._file("queries")
             self._qrels_file()
+
+    @property
+    def unspaced(self) -> bool:
+        """Whether most letters of the first documents are of scripts without spaces."""
+        try:
+            texts = [text for _, text in islice(self.docs(), PEEK)]
+        except (ConfigError, OSError):  # the step that reads the file says what is wrong
+            return False
+        return mostly_unspaced(texts)
+
+    def beginning(self, count: int) -> Beginning | None:
+        """As of any data set; a small corpus is read whole, and of a large one that is not gzipped
+        the end too: a copy that was cut off is damaged there."""
+        path = self._file("corpus")
+        zipped = path.suffix == ".gz"
+        if path.stat().st_size <= (SMALL // 4 if zipped else SMALL):
+            return Beginning(list(self.docs()), True)
+        if not zipped:
+            _check_end(path)
+        return super().beginning(count)
 
     def docs_identity(self) -> dict[str, Any]:
         """The corpus file's checksum."""
@@ -165,6 +194,27 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
         raise ConfigError(
             f"{path}: the gzip data is damaged after line {number} ({error}); copy the file again"
         ) from None
+
+
+def _check_end(path: Path) -> None:
+    """Refuse a corpus whose last lines are none, or that ends amid one.
+
+    Raises:
+        ConfigError: a line is no JSON object with an id.
+    """
+    with path.open("rb") as file:
+        file.seek(-END, os.SEEK_END)
+        file.readline()
+        for line in file:
+            try:
+                whole_line = not line.strip() or "_id" in parse_json(line)
+            except (ValueError, TypeError):
+                whole_line = False
+            if not whole_line:
+                raise ConfigError(
+                    f"{path}: expected one JSON object with an _id per line, found in the last "
+                    f"lines {quoted(line[:200], 120)}; the file may be cut off, copy it again"
+                )
 
 
 def _records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:

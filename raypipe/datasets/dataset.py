@@ -5,9 +5,18 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from typing import Any
+from itertools import islice
+from typing import Any, NamedTuple
 
 from raypipe.config import ConfigError
+
+
+class Beginning(NamedTuple):
+    """The first documents of a collection."""
+
+    docs: list[tuple[str, str]]
+    complete: bool
+    """Whether there are no others."""
 
 
 class Dataset(ABC):
@@ -71,6 +80,20 @@ class Dataset(ABC):
     def count(self, kind: str) -> int | None:
         """The number of docs, scoreddocs or docpairs; None if only reading them would tell."""
         return None
+
+    @property
+    def unspaced(self) -> bool:
+        """Whether the documents are in a script without spaces, by their beginning."""
+        return False
+
+    def beginning(self, count: int) -> Beginning | None:
+        """The first documents, with or without text; None where they would have to be fetched.
+
+        Raises:
+            ConfigError: what was read is malformed.
+        """
+        docs = list(islice(self.docs(), count + 1))
+        return Beginning(docs[:count], len(docs) <= count)
 
     def docs_count(self) -> int | None:
         """The number of documents before any drop; None if only reading them would tell."""

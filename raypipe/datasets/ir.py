@@ -11,12 +11,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from raypipe.config import ConfigError, nearest
 from raypipe.datasets.beir import BeirFolder
-from raypipe.datasets.dataset import Dataset, file_safe
+from raypipe.datasets.dataset import Beginning, Dataset, file_safe
 from raypipe.datasets.pydoc import PyDoc
+
+UNSPACED_LANGUAGES = ("zh", "ja", "th", "lo", "my", "km")
 
 
 def open_dataset(dataset: str, split: str | None = None) -> Dataset:
@@ -74,6 +77,19 @@ class IrDataset(Dataset):
         if queries:
             self._check_fields("queries", "text")
             self._check_fields("qrels", "relevance")
+
+    @property
+    def unspaced(self) -> bool:
+        """By the language that the library names: nothing is fetched."""
+        return self._data.docs_lang() in UNSPACED_LANGUAGES
+
+    def beginning(self, count: int) -> Beginning | None:
+        """As of any data set, if the library has the documents in its cache."""
+        try:
+            path = Path(self._data.docs_handler().docs_path(force=False))
+        except Exception:  # handlers differ in what they have and take
+            return None
+        return super().beginning(count) if path.exists() else None
 
     def docs_identity(self) -> dict[str, Any]:
         """The id that owns the documents, and the library's version."""

@@ -7,7 +7,6 @@ decides, which removes the most negatives. In a group without a positive all of 
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,8 +17,7 @@ from pydantic import Field
 
 from raypipe.config import Config
 from raypipe.groups.pool import CORPUS, Chosen
-
-_WORD = re.compile(r"\w+")
+from raypipe.tables.plain_text import normalised, words
 
 Keeps = Callable[[str], bool]
 """Whether a document, by id, may be a negative."""
@@ -110,7 +108,8 @@ class NearDuplicate(_Filter):
     """Keeps what is no near-copy of any positive of the query, in the group or not.
 
     Copies share `similarity` of their word shingles (Jaccard; Broder 1997), or are equal up to case
-    and white space. A text shorter than a shingle is one shingle.
+    and white space. A text shorter than a shingle is one shingle. Where a script has no spaces
+    (Chinese, Japanese, Thai, ...) every character is a word.
     """
 
     type: Literal["near_duplicate"] = "near_duplicate"
@@ -147,9 +146,20 @@ class Screen:
     of the collection, which no teacher has seen, passes such filters: it is hardly ever relevant.
     """
 
-    def __init__(self, filters: Sequence[_Filter], evidence: Evidence) -> None:
+    def __init__(
+        self,
+        filters: Sequence[_Filter],
+        evidence: Evidence,
+        copies: Callable[[str], str | None] = lambda doc_id: None,
+    ) -> None:
+        """
+        Args:
+            copies: the counter of a document that is no negative because of its text or its id;
+                None for the others.
+        """
         self.removed: Counter[str] = Counter()
         """By the name of a counter, the documents removed for that reason, each counted once."""
+        self._copies = copies
         self._keepers = [(rule, rule.build(evidence)) for rule in filters]
         self._scored = any(rule.needs_scores for rule in filters)
         self._score = evidence.score
@@ -165,6 +175,8 @@ class Screen:
         return False
 
     def _reason(self, document: Chosen) -> str | None:
+        if (reason := self._copies(document.doc_id)) is not None:
+            return reason
         unknown = self._scored and not np.isfinite(self._score(document.doc_id))
         if unknown and document.source != CORPUS:
             return "candidates_without_teacher_score"
@@ -174,17 +186,12 @@ class Screen:
         return None
 
 
-def normalised(text: str) -> str:
-    """The text in lower case with single spaces."""
-    return " ".join(text.lower().split())
-
-
 def shingles(text: str, size: int) -> set[tuple[str, ...]]:
-    """Runs of `size` words (letters and digits, lower case) of a text."""
-    words = _WORD.findall(text.lower())
-    if not words:
+    """Runs of `size` words of a text, as `plain_text.words` parts it."""
+    parts = words(text)
+    if not parts:
         return set()
-    return {tuple(words[i : i + size]) for i in range(max(len(words) - size, 0) + 1)}
+    return {tuple(parts[i : i + size]) for i in range(max(len(parts) - size, 0) + 1)}
 
 
 def jaccard(first: set[tuple[str, ...]], second: set[tuple[str, ...]]) -> float:

@@ -33,6 +33,10 @@ class Groups(Config):
     groups_per_query: Literal["one", "each_positive"] = "one"
     """one: a single group with up to `max_positives` positives. each_positive: for every positive a
     group with negatives of its own, without the query's other positives."""
+    copies: Literal["leave_out", "keep"] = "leave_out"
+    """leave_out: the query's own document (by id, or by text) and documents with the text of a
+    relevant one are no negatives. Texts are equal up to case, white space and forms of characters.
+    keep: only judgements say what is no negative. With `positives: any` all are kept."""
     seed: int = 0
     """Seed of the sampling. Training has another, so that trainings of many seeds share groups."""
 
@@ -48,6 +52,12 @@ class Groups(Config):
     @property
     def every_group_has_a_positive(self) -> bool:
         return self.positives in ("inject", "drop")
+
+    @property
+    def leaves_copies_out(self) -> bool:
+        """Whether documents are compared with the query and its relevant ones; `any` reads no
+        judgements."""
+        return self.copies == "leave_out" and self.positives != "any"
 
     @property
     def filters_need_scores(self) -> bool:
@@ -85,6 +95,10 @@ class Material:
     such a teacher."""
     text: Callable[[str], str] = _no_text
     """The text of a document."""
+    hash_of: Callable[[str], int | None] = lambda doc_id: None
+    """A number that documents of one text share; None of a document that is not known."""
+    query_hash: int | None = None
+    """The same of the query's own text."""
 
 
 NOTHING = Material()
@@ -117,7 +131,8 @@ def form_group(
     Raises:
         ValueError: `material` lacks what the sampler or the filters ask for.
     """
-    query = _Query(groups, RankedList(doc_ids, ranks), relevance, positive_relevance, material)
+    candidates = RankedList(doc_ids, ranks)
+    query = _Query(groups, query_id, candidates, relevance, positive_relevance, material)
     pool = query.positives()
     if isinstance(pool, str):
         return pool
@@ -147,7 +162,8 @@ def form_groups(
         query_facts = (query_id, doc_ids, ranks, relevance, positive_relevance)
         outcomes = [form_group(groups, *query_facts, material=material, counts=counts)]
     else:
-        query = _Query(groups, RankedList(doc_ids, ranks), relevance, positive_relevance, material)
+        candidates = RankedList(doc_ids, ranks)
+        query = _Query(groups, query_id, candidates, relevance, positive_relevance, material)
         pool = query.positives()
         if isinstance(pool, str):
             outcomes = [pool]
@@ -168,6 +184,7 @@ def form_groups(
 @dataclass(frozen=True)
 class _Query:
     groups: Groups
+    query_id: str
     candidates: RankedList
     relevance: Mapping[str, int]
     positive_relevance: int
@@ -198,7 +215,7 @@ class _Query:
         compares = any(rule.needs_reference for rule in self.groups.filters)
         if compares and np.isnan(evidence.reference):
             return "queries_without_positive_score"
-        screen = Screen(self.groups.filters, evidence)
+        screen = Screen(self.groups.filters, evidence, self._copies())
         pool = Pool(
             lists={CANDIDATES: self.candidates, **self.material.others},
             corpus=self.material.corpus,
@@ -214,6 +231,21 @@ class _Query:
         if moved := self.groups.negatives.moved(negatives):
             counts["negatives_moved_between_parts"] += moved
         return self._formed(positives, negatives)
+
+    def _copies(self) -> Callable[[str], str | None]:
+        """The counter of a document that is the query itself, or a relevant one once more."""
+        if not self.groups.leaves_copies_out:
+            return lambda doc_id: None
+        hash_of, own = self.material.hash_of, self.material.query_hash
+        relevant = {hash_of(doc_id) for doc_id in self._forbidden()} - {None}
+
+        def counter(doc_id: str) -> str | None:
+            number = hash_of(doc_id)
+            if doc_id == self.query_id or (own is not None and number == own):
+                return "removed_as_the_query_itself"
+            return "removed_as_copies_of_relevant_documents" if number in relevant else None
+
+        return counter
 
     def _forbidden(self) -> frozenset[str]:
         """Documents that may not be negatives: those relevant to some degree; none with `any`."""

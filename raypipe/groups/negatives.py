@@ -12,13 +12,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raypipe.config import ConfigError
-from raypipe.datasets.steps import DOCS_FILE, QRELS_FILE, Collection, Queries
+from raypipe.datasets.steps import DOCS_FILE, QRELS_FILE, QUERIES_FILE, Collection, Queries
+from raypipe.datasets.text_hashes import TextHashes, read_hashes
 from raypipe.groups.form import Formed, Groups, Material, form_groups
 from raypipe.groups.pool import QRELS, RankedList
 from raypipe.records import NEGATIVES
 from raypipe.resources import Context
 from raypipe.storage.artifacts import Artifact, Attempt, Step
 from raypipe.tables.chunks import Counts, Work, run_chunks
+from raypipe.tables.plain_text import text_hash
 from raypipe.tables.rows import Rows
 from raypipe.tables.text_table import TextTable
 from raypipe.teachers.values import TeacherValues, check_finite
@@ -29,6 +31,12 @@ BLOCK = 1024
 """Queries whose lists are Python objects at a time: 1,000 candidates each are about 150 MB."""
 OTHER = "other_"
 """Before the name of further candidates among a step's inputs."""
+
+_NO_NEGATIVES = (
+    ". Lists without a negative hold relevant documents only, or none: raise candidates.depth, "
+    "take another source (dense, trec_run), or negatives of the whole collection "
+    "(negatives.type=uniform)"
+)
 
 Judgements = dict[str, dict[str, int]]
 """Relevance by query id, then document id."""
@@ -49,7 +57,7 @@ class Negatives(Step):
     """Teacher scores of candidates, further candidates and positives, where a filter reads them."""
 
     kind: ClassVar[str] = "negatives"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3  # copies of relevant documents and of the query are left out
 
     def __post_init__(self) -> None:
         names = {name for name, _ in self.others}
@@ -76,6 +84,8 @@ class Negatives(Step):
             "collection": self.collection,
             **{f"{OTHER}{name}": step for name, step in self.others if name in read},
         }
+        if self.groups.leaves_copies_out:
+            steps["hashes"] = TextHashes(self.collection)
         return {**steps, "scores": self.scores} if self.scores is not None else steps
 
     def run(self, attempt: Attempt, context: Context) -> Mapping[str, Any]:
@@ -87,6 +97,7 @@ class Negatives(Step):
         if not counts.get("groups"):
             raise ConfigError(
                 f"groups: none of {rows} queries can form a group: {counts}; the counters say why"
+                f"{_NO_NEGATIVES if counts.get('queries_without_negatives') else ''}"
             )
         return counts
 
@@ -174,6 +185,8 @@ class _Miner:
         }
         self._scores = TeacherValues(inputs["scores"]) if "scores" in inputs else None
         self._docs = TextTable(inputs["collection"].local() / DOCS_FILE)
+        self._queries = TextTable(inputs["queries"].local() / QUERIES_FILE)
+        self._hashes = read_hashes(inputs["hashes"]) if "hashes" in inputs else None
         self._corpus = _Corpus(self._docs)
 
     def mine(self, chunk: range, counts: Counter[str]) -> Iterator[tuple[str, list[Formed]]]:
@@ -185,13 +198,16 @@ class _Miner:
             for row in rows:
                 query_id = row["query_id"]
                 counts["judged_documents_without_text"] += self._unreadable.get(query_id, 0)
+                judged = self._qrels.get(query_id, {})
+                least = self._job.positive_relevance
+                counts["judged_positives"] += sum(value >= least for value in judged.values())
                 formed = form_groups(
                     self._job.groups,
                     query_id,
                     row["doc_ids"],
                     row["ranks"],
-                    self._qrels.get(query_id, {}),
-                    self._job.positive_relevance,
+                    judged,
+                    least,
                     material=material[query_id],
                     counts=counts,
                 )
@@ -209,9 +225,19 @@ class _Miner:
                 corpus=self._corpus,
                 scores=None if scores is None else _finite(scores.get(query_id, {}), counts),
                 text=self._text,
+                hash_of=self._hash_of,
+                query_hash=self._query_hash(query_id),
             )
             for query_id in query_ids
         }
+
+    def _hash_of(self, doc_id: str) -> int | None:
+        row = -1 if self._hashes is None else self._docs.row_of(doc_id)
+        return None if self._hashes is None or row < 0 else int(self._hashes[row])
+
+    def _query_hash(self, query_id: str) -> int | None:
+        row = -1 if self._hashes is None else self._queries.row_of(query_id)
+        return None if row < 0 else text_hash(self._queries.text(row))
 
     def _text(self, doc_id: str) -> str:
         return self._docs.text(self._docs.row_of(doc_id))

@@ -16,6 +16,7 @@ from raypipe.commands.checks import (
 )
 from raypipe.commands.compare import plan_of
 from raypipe.commands.mine import run
+from raypipe.commands.query_sets import contents
 from raypipe.commands.search import run_or_plan as search
 from raypipe.config import ConfigError
 from raypipe.datasets.ir import IrDataset
@@ -31,7 +32,7 @@ from raypipe.tables.text_table import TextTable
 
 def check(recipe: Path, *overrides: str) -> Experiment:
     experiment = load(Experiment, recipe, overrides)
-    check_held_out([experiment], Builder(experiment.store()))
+    check_held_out([experiment], contents(Builder(experiment.store()), make=True))
     return experiment
 
 
@@ -125,6 +126,59 @@ def test_equal_ids_of_another_collection_are_coincidence(recipe, beir_folder, tm
         if found is not None
     ]
     assert ids[0] & ids[1]
+
+
+def other_folder(beir_folder, tmp_path, texts: dict[str, str]) -> str:
+    """The same collection and a split `again` of further queries, which copy these texts."""
+    other = tmp_path / "other"
+    (other / "qrels").mkdir(parents=True)
+    for name in ("corpus.jsonl", "queries.jsonl", "qrels/train.tsv"):
+        (other / name).write_bytes((beir_folder / name).read_bytes())
+    with (other / "queries.jsonl").open("a") as file:
+        file.writelines(json.dumps({"_id": q, "text": t}) + "\n" for q, t in texts.items())
+    lines = ["query-id\tcorpus-id\tscore", *(f"{q}\td000\t1" for q in texts)]
+    (other / "qrels" / "again.tsv").write_text("\n".join(lines) + "\n")
+    return f"{{dataset: 'beir:{other}', split: again}}"
+
+
+def texts_of(beir_folder) -> list[str]:
+    lines = (beir_folder / "queries.jsonl").read_text().splitlines()
+    return [json.loads(line)["text"] for line in lines]
+
+
+@pytest.mark.parametrize("role", ["test", "validation"])
+def test_the_same_questions_under_other_ids(recipe, beir_folder, tmp_path, role):
+    """Half of the set and more: it measures nothing."""
+    train = texts_of(beir_folder)[:3]
+    texts = {"n1": train[0].upper(), "n2": train[1].replace(" ", "  "), "n3": "something new"}
+    message = refused(recipe, f"data.{role}={other_folder(beir_folder, tmp_path, texts)}")
+    assert message.startswith(
+        f"data.{role}: 2 of its 3 queries have the text of a query in data.train, for example"
+    )
+
+
+def test_some_equal_questions_are_said(recipe, beir_folder, tmp_path):
+    new = {f"n{i}": f"question number {i}" for i in range(3)}
+    texts = {"same": texts_of(beir_folder)[40], **new}  # of a validation query
+    split = other_folder(beir_folder, tmp_path, texts)
+    experiment = load(Experiment, recipe, [f"data.test={split}"])
+    read = contents(Builder(experiment.store()), make=True)
+    (note,) = check_held_out([experiment], read)
+    assert note.startswith(
+        "data.test: 1 of its 4 queries have the text of a query in data.validation, for example "
+        "'same'"
+    )
+
+
+def test_equal_questions_of_another_collection_are_said(recipe, beir_folder, tmp_path):
+    texts = {f"n{i}": text for i, text in enumerate(texts_of(beir_folder)[:3])}
+    split = other_folder(beir_folder, tmp_path, texts)
+    with (tmp_path / "other" / "corpus.jsonl").open("a") as file:
+        file.write('{"_id": "more", "text": "another document"}\n')
+    experiment = load(Experiment, recipe, [f"data.test={split}"])
+    read = contents(Builder(experiment.store()), make=True)
+    (note,) = check_held_out([experiment], read)
+    assert "3 of its 3 queries have the text of a query in data.train" in note
 
 
 def test_mining_refuses_before_a_cluster_starts(recipe, beir_folder, monkeypatch):

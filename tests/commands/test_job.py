@@ -117,6 +117,17 @@ def test_nothing_that_is_recorded_holds_a_password(recipe, relay, tmp_path, monk
     relay.close()
 
 
+def test_a_run_whose_recipe_cannot_be_recorded_ends_as_failed(recipe, relay, tmp_path, monkeypatch):
+    def broken(self, run: str, text: str, name: str) -> None:
+        raise OSError("no room")
+
+    monkeypatch.setattr(Recorder, "log_text", broken)
+    with pytest.raises(OSError, match="no room"):
+        tracked(load(Experiment, recipe), print, lambda relay, run: pytest.fail("began"))
+    assert runs(tmp_path)["tiny"].info.status == "FAILED"
+    relay.close()
+
+
 def test_no_summary_holds_a_password(recipe):
     (trial, *_) = expand(load(Experiment, recipe, [f"storage={STORAGE}"]))
     line = line_of(trial, Plan.of([trial]), Standing())

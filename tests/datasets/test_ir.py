@@ -59,6 +59,13 @@ def test_names_and_identity_of_ir_datasets():
     assert data.identity() == {**library, "dataset": "beir/scifact/test"}
 
 
+@pytest.mark.parametrize(
+    ("name", "unspaced"), [("mmarco/zh", True), ("miracl/ja/dev", True), ("beir/scifact", False)]
+)
+def test_the_library_knows_which_script_has_no_spaces(name, unspaced):
+    assert open_dataset(name).unspaced == unspaced
+
+
 def test_opening_pydoc():
     assert open_dataset("pydoc", "test").name == "pydoc-test"
     assert open_dataset("pydoc:json, email", "train").packages == ("json", "email")

@@ -158,6 +158,21 @@ def test_near_copies(text, similarity, copy):
     assert keeps("x") != copy
 
 
+@pytest.mark.parametrize(
+    ("text", "other"),
+    [
+        ("黄山是中国安徽省的一座名山海拔一千八百六十四米", "四"),
+        ("東京タワーは東京都港区にある電波塔で高さは三百三十三メートル", "ル"),
+        ("ภูเขาไฟฟูจิเป็นภูเขาที่สูงที่สุดในประเทศญี่ปุ่นและมีชื่อเสียง", "ง"),
+    ],
+)
+def test_near_copies_in_scripts_without_spaces(text, other):
+    """One character more, at the end, is a near-copy; half of the text is none."""
+    texts = {"p": text, "x": text + other, "y": text[: len(text) // 2], "z": text[::-1]}
+    keeps = NearDuplicate().build(evidence(texts=texts))
+    assert [keeps(doc_id) for doc_id in "xyz"] == [False, True, True]
+
+
 def test_texts_without_words_are_copies_only_if_equal():
     texts = {"p": "?! ?", "x": "?!  ?", "y": "!!"}
     keeps = NearDuplicate(similarity=0.01).build(evidence(texts=texts))

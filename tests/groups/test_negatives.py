@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import pyarrow as pa
 import pytest
 from mined_groups import FURTHER, JUDGED, LISTS, STEPS, TEXTS, candidates, teacher
 
 from raypipe.config import ConfigError
+from raypipe.datasets.steps import QUERIES_FILE
+from raypipe.datasets.text_hashes import HASHES
 from raypipe.groups.form import Groups, form_group
 from raypipe.groups.negatives import Negatives
 from raypipe.groups.samplers import Mixed, MixedPart, RandomWindow, TopK, Uniform
+from raypipe.records import QUERIES
+from raypipe.tables.plain_text import text_hashes
 
 
 def negatives(groups: Groups, **more) -> Negatives:
@@ -56,6 +61,7 @@ def test_rows_by_hand(run, inputs):
         "groups_with_fewer_negatives": 0,
         "negatives_from_candidates": 6,
         "judged_documents_without_text": 2,
+        "judged_positives": 3,
         "queries_without_positive": 1,
     }
 
@@ -120,7 +126,7 @@ MIXED = Mixed(
 
 def test_further_candidates(run, inputs):
     step = negatives(Groups(negatives=MIXED), others=(("dense", STEPS[0]), ("unused", STEPS[1])))
-    assert list(step.inputs()) == ["candidates", "queries", "collection", "other_dense"]
+    assert list(step.inputs()) == ["candidates", "queries", "collection", "other_dense", "hashes"]
     rows, counts = run(step, {**inputs, "other_dense": candidates(FURTHER)})
     assert rows[0]["doc_ids"][1:] == ["d7", "d6", "d3", "d4"]
     assert rows[0]["ranks"][1:] == [1, 2, 3, 4]
@@ -148,6 +154,84 @@ def test_a_near_copy_of_a_positive_is_no_negative(run, inputs):
     assert found["removed_by_near_duplicate"] == 1
 
 
+# --- copies of what is relevant, and the query itself ---------------------------------------------
+
+
+@pytest.fixture
+def hashed(run, inputs, tmp_path):
+    """Runs a step on the small lists with other texts or lists: (negatives by query, counts)."""
+
+    def here(groups: Groups, texts: dict[str, str], lists=None, queries=None):
+        hashes = pa.table([text_hashes({**TEXTS, **texts}.values())], schema=HASHES)
+        with pa.ipc.new_file(str(tmp_path / "part-00000.arrow"), HASHES) as writer:
+            writer.write_table(hashes)
+        if queries:
+            table = pa.table([list(queries), list(queries.values())], schema=QUERIES)
+            with pa.ipc.new_file(str(tmp_path / QUERIES_FILE), QUERIES) as writer:
+                writer.write_table(table)
+        read = {**inputs, "hashes": inputs["collection"]}
+        rows, counts = run(negatives(groups), read | ({"candidates": lists} if lists else {}))
+        drawn = {
+            row["query_id"]: [
+                d for d, r in zip(row["doc_ids"], row["relevance"], strict=True) if r <= 0
+            ]
+            for row in rows
+        }
+        return drawn, only(counts, "removed")
+
+    return here
+
+
+ALL = Groups(negatives=TopK(count=9))
+COPY = "removed_as_copies_of_relevant_documents"
+ITSELF = "removed_as_the_query_itself"
+
+
+@pytest.mark.parametrize(
+    ("copied", "counted"),
+    [
+        ("d1", True),  # a positive of the group
+        ("d5", True),  # another positive of the query, in no group
+        ("d2", True),  # relevant to some degree, though no positive
+        ("d6", False),  # of no judgement
+    ],
+)
+@pytest.mark.parametrize("change", [str, str.upper, lambda t: t.replace(" ", "\t ")])
+def test_the_text_of_a_relevant_document_is_no_negative(hashed, copied, counted, change):
+    drawn, removed = hashed(ALL, {"d3": change(TEXTS[copied])})
+    assert drawn["q1"] == (["d4"] if counted else ["d3", "d4"])
+    assert removed == ({COPY: 1} if counted else {})
+
+
+def test_forms_of_a_character_are_no_difference(hashed):
+    texts = {"d1": "Caf\u00e9 \uff11", "d3": "cafe\u0301 1"}
+    assert hashed(ALL, texts) == ({"q1": ["d4"], "q2": ["d5", "d2", "d1"]}, {COPY: 1})
+
+
+def test_random_negatives_are_no_copies_either(hashed):
+    texts = dict.fromkeys(["d3", "d4", "d6"], TEXTS["d1"])
+    drawn, removed = hashed(Groups(negatives=Uniform(count=9)), texts)
+    assert drawn["q1"] == ["d8"] and removed[COPY] == 4  # d7 is a copy always
+
+
+def test_a_query_that_is_a_document_is_no_negative_of_its_own(hashed):
+    """By its id, whatever the texts; and by its text, whatever the ids."""
+    lists = candidates({"q1": ["d1", "d3", "q1", "d4"], "q2": ["q1", "d2"]})
+    drawn, removed = hashed(ALL, {}, lists)
+    assert drawn == {"q1": ["d3", "d4"], "q2": ["q1", "d2"]} and removed == {ITSELF: 1}
+    asked = {"q2": "two", "q1": f" {TEXTS['d3'].upper()}"}
+    drawn, removed = hashed(ALL, {}, queries=asked)
+    assert drawn == {"q1": ["d4"], "q2": ["d5", "d2", "d1"]} and removed == {ITSELF: 1}
+
+
+def test_a_recipe_may_keep_copies(hashed):
+    groups = ALL.replace(copies="keep")
+    assert "hashes" not in negatives(groups).inputs()
+    assert "hashes" not in negatives(Groups(positives="any")).inputs()
+    drawn, removed = hashed(ALL.replace(positives="any"), {"d3": TEXTS["d1"]})
+    assert drawn["q1"] == ["d3", "d4"] and not removed
+
+
 SCORES = {
     "q1": {"d1": 0.9, "d2": 0.1, "d3": 0.8, "d4": 0.88, "d5": 0.7},
     "q2": {"d8": 0.9, "d5": float("nan"), "d2": 0.3, "d1": float("inf")},
@@ -161,7 +245,7 @@ MARGIN = Groups(
 
 def test_filters_by_teacher_scores(run, inputs):
     step = negatives(MARGIN, scores=STEPS[0])
-    assert list(step.inputs()) == ["candidates", "queries", "collection", "scores"]
+    assert list(step.inputs()) == ["candidates", "queries", "collection", "hashes", "scores"]
     rows, counts = run(step, {**inputs, "scores": teacher(SCORES)})
     assert [row["doc_ids"] for row in rows] == [["d1", "d3"], ["d8", "d2"]]
     assert only(

@@ -13,7 +13,13 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
-from raypipe.candidates.bm25.terms import Array, Bm25Terms, TermCounts, TermSlice
+from raypipe.candidates.bm25.terms import (
+    Array,
+    Bm25Terms,
+    TermCounts,
+    TermSlice,
+    term_spec,
+)
 from raypipe.candidates.bm25.vocabulary import (
     VOCABULARY_FILE,
     Bm25Options,
@@ -55,7 +61,7 @@ class Bm25Index(Step):
         return self.collection.name
 
     def spec(self) -> Mapping[str, Any]:
-        return self.options.part(Bm25Options).semantic()
+        return term_spec(self.options.part(Bm25Options), self.collection)
 
     def inputs(self) -> Mapping[str, Step]:
         return {

@@ -13,7 +13,9 @@ from raypipe.candidates.bm25.index import Bm25Index
 from raypipe.candidates.bm25.search import Bm25Search, Found
 from raypipe.candidates.bm25.vocabulary import Bm25Options
 from raypipe.candidates.without_self import DepthOptions
+from raypipe.config import ConfigError
 from raypipe.datasets.steps import DOCS_FILE, QUERIES_FILE, Collection, Queries
+from raypipe.names import quoted
 from raypipe.records import CANDIDATES
 from raypipe.resources import Context
 from raypipe.storage.artifacts import Artifact, Attempt, Step
@@ -65,9 +67,19 @@ class Bm25Candidates(Step):
         }
 
     def run(self, attempt: Attempt, context: Context) -> Mapping[str, Any]:
-        rows = len(TextTable(attempt.inputs["queries"].local() / QUERIES_FILE))
-        job = Retrieve(dict(attempt.inputs), self.source)
-        return run_chunks(job, rows, CHUNK, attempt, context, model=False)
+        queries = TextTable(attempt.inputs["queries"].local() / QUERIES_FILE)
+        source = self.source.settled(self.index.collection)
+        job = Retrieve(dict(attempt.inputs), source)
+        counts = run_chunks(job, len(queries), CHUNK, attempt, context, model=False)
+        if counts["queries_without_candidates"] == len(queries):
+            text = queries.text(0)
+            raise ConfigError(
+                f"candidates: BM25 finds no document for any of {len(queries)} queries, such as "
+                f"{quoted(text, 60)} with the terms {source.tokenize([text])[0][:5]}; name the "
+                f"collection of these queries, another `analyser` than {source.analyser} where a "
+                "script has no spaces, or another source (dense, trec_run)"
+            )
+        return counts
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +19,7 @@ from raypipe.resources import Context
 from raypipe.storage.artifacts import Artifact, Attempt, Step
 from raypipe.storage.parts import arrow_parts
 from raypipe.tables.chunks import Counts, Work, run_chunks
+from raypipe.tables.plain_text import ngrams, parted
 from raypipe.tables.text_table import TextTable
 
 CHUNK = 32_768
@@ -37,9 +39,18 @@ StopWords = Literal[
 """The lists of bm25s, which has no list of their names; importing it would take a second."""
 
 
+_WORD = re.compile(r"\b\w\w+\b")
+"""bm25s' own pattern: words of two letters and more."""
+
+
 class TermOptions(Config):
     """What a term is, in documents and queries alike."""
 
+    analyser: Literal["auto", "words", "ngrams"] = "auto"
+    """words: what spaces and punctuation part. ngrams: the same, and of scripts without spaces
+    every character and every two neighbours (Chinese, Japanese) or every three (Thai, Lao,
+    Burmese, Khmer). auto is ngrams for collections that begin in such a script, or that
+    ir_datasets says are in one."""
     stemmer: str | None = "english"
     """Snowball algorithm of PyStemmer, or null."""
     stopwords: StopWords | None = "en"
@@ -68,17 +79,43 @@ class TermOptions(Config):
         tokenized = self._tokenize(texts, return_ids=True)
         return tokenized.ids, tokenized.vocab
 
+    def settled(self, collection: Collection) -> Self:
+        """The options with the analyser that this collection gets."""
+        if self.analyser != "auto":
+            return self
+        unspaced = collection.queries.open().unspaced
+        return self.model_copy(update={"analyser": "ngrams" if unspaced else "words"})
+
     def _tokenize(self, texts: Iterable[str], return_ids: bool) -> Any:
         import bm25s
         import Stemmer
 
+        apart = self.analyser == "ngrams"
         return bm25s.tokenize(
-            texts,
+            [_apart(text) for text in texts] if apart else texts,
+            **({"token_pattern": r"\S+"} if apart else {}),
             stopwords=self.stopwords or [],
             stemmer=Stemmer.Stemmer(self.stemmer) if self.stemmer else None,
             return_ids=return_ids,
             show_progress=False,
         )
+
+
+def _apart(text: str) -> str:
+    """The terms of a text of any script, parted by spaces."""
+    return " ".join(
+        term
+        for spaced, run in parted(text.lower())
+        for term in [*_WORD.findall(spaced), *(ngrams(run) if run else ())]
+    )
+
+
+def term_spec(options: TermOptions, collection: Collection) -> dict[str, Any]:
+    """What decides the terms; words need no mention, so that indexes of earlier versions stay."""
+    spec = options.settled(collection).semantic()
+    if spec["analyser"] == "words":
+        del spec["analyser"]
+    return spec
 
 
 @dataclass(frozen=True)
@@ -100,7 +137,7 @@ class Bm25Terms(Step):
         return self.collection.name
 
     def spec(self) -> Mapping[str, Any]:
-        return self.options.part(TermOptions).semantic()
+        return term_spec(self.options.part(TermOptions), self.collection)
 
     def inputs(self) -> Mapping[str, Step]:
         return {"collection": self.collection}
@@ -108,7 +145,7 @@ class Bm25Terms(Step):
     def run(self, attempt: Attempt, context: Context) -> Mapping[str, Any]:
         collection = attempt.inputs["collection"]
         rows = len(TextTable(collection.local() / DOCS_FILE))
-        job = CountTerms(collection, self.options)
+        job = CountTerms(collection, self.options.settled(self.collection))
         return run_chunks(job, rows, CHUNK, attempt, context, model=False, suffix="arrow")
 
 

@@ -59,7 +59,8 @@ def write_vocabulary(attempt: Attempt, options: Bm25Options) -> dict[str, int]:
     if not counts["tokens"]:
         raise ConfigError(
             f"{attempt.step.name}: no term is left in any of {len(terms)} documents; BM25 reads "
-            f"words of two letters or more that are not in the list stopwords: {options.stopwords}"
+            "words of two letters or more (with analyser: ngrams, parts of scripts without spaces "
+            f"too) that are not in the list stopwords: {options.stopwords}"
         )
     words, documents = _document_frequencies(terms)
     idf, absent = _weights(documents, len(terms), mean_length_of(counts, len(terms)), options)

@@ -234,3 +234,22 @@ def test_what_is_shared_and_what_is_not(beir_folder):
     assert index(k1=0.9).digest != base.digest
     assert index(k1=0.9, method="atire").inputs()["terms"].digest == base.inputs()["terms"].digest
     assert index(stopwords=None).inputs()["terms"].digest != base.inputs()["terms"].digest
+
+
+@pytest.mark.parametrize(
+    ("text", "analyser"),
+    [("黄山是名山", "ngrams"), ("Mount Huangshan", "words"), ("Mount Huangshan (黄山)", "words")],
+)
+def test_the_collection_chooses_the_analyser(tmp_path, text, analyser):
+    """Words are in no digest, so that indexes of earlier versions stay in use."""
+    query_set = QuerySet(dataset=f"beir:{tmp_path}", split="test")
+    (tmp_path / "corpus.jsonl").write_text(f'{{"_id": "a", "text": "{text}"}}\n' * 3, "utf-8")
+    collection = Collection(query_set)
+    options = Bm25()
+    assert options.settled(collection).analyser == analyser
+    index = Bm25Index(collection, options)
+    for step in (index, index.inputs()["terms"]):
+        assert step.spec().get("analyser", "words") == analyser
+    assert index.digest == Bm25Index(collection, Bm25(analyser=analyser)).digest
+    other = {"words": "ngrams", "ngrams": "words"}[analyser]
+    assert index.digest != Bm25Index(collection, Bm25(analyser=other)).digest

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from types import SimpleNamespace
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from bm25_tiny import PLAIN, search_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raypipe.candidates.bm25 import search as bm25_search
+from raypipe.candidates.bm25 import source
 from raypipe.candidates.bm25.search import Bm25Search
+from raypipe.candidates.bm25.source import Bm25
 from raypipe.candidates.bm25.vocabulary import Bm25Options
+from raypipe.config import ConfigError
+from raypipe.datasets.steps import QUERIES_FILE, Collection, Queries, QuerySet
+from raypipe.records import QUERIES
 
 WORDS = ["apple", "pear", "plum", "fig", "kiwi", "lime"]
 
@@ -136,6 +143,29 @@ def test_stems_and_stopwords(tmp_path):
     assert PLAIN.tokenize(["The running, dogs!"]) == [["the", "running", "dogs"]]
 
 
+@pytest.mark.parametrize(
+    ("docs", "query", "best"),
+    [
+        ({"a": "黄山是名山", "b": "西湖在杭州"}, "西湖在哪里", "b"),
+        ({"a": "東京タワーの高さ", "b": "富士山の高さ"}, "富士山はどこ", "b"),
+        ({"a": "ภูเขาไฟฟูจิ", "b": "แม่น้ำเจ้าพระยา"}, "เจ้าพระยาอยู่ที่ไหน", "b"),
+        ({"a": "山 river", "b": "BERT模型"}, "how bert works", "b"),
+    ],
+)
+def test_scripts_without_spaces(tmp_path, docs, query, best):
+    """By words, the first three queries find nothing."""
+    options = Bm25Options(analyser="ngrams")
+    assert next(iter(found(search_of(tmp_path / "i", docs, options), docs, query, 2))) == best
+    by_words = search_of(tmp_path / "w", docs, Bm25Options(analyser="words"))
+    assert found(by_words, docs, query, 2) == {}
+
+
+@settings(deadline=None)
+@given(st.text(alphabet="aB cé.1'\n", max_size=30))
+def test_ngrams_leave_text_with_spaces_as_it_is(text):
+    assert Bm25Options(analyser="ngrams").tokenize([text]) == Bm25Options().tokenize([text])
+
+
 def test_a_query_does_not_depend_on_the_others(tmp_path):
     rng = np.random.default_rng(5)
     docs = {f"d{i:03d}": " ".join(rng.choice(WORDS, 5)) for i in range(200)}
@@ -146,3 +176,22 @@ def test_a_query_does_not_depend_on_the_others(tmp_path):
         ((alone, alone_scores),) = search([query], 15)
         np.testing.assert_array_equal(positions, alone)
         np.testing.assert_array_equal(scores, alone_scores)
+
+
+def test_a_first_stage_that_finds_nothing_at_all_is_an_error(tmp_path, monkeypatch):
+    """By words, a question in Chinese is one long word that no document has."""
+    query_set = QuerySet(dataset=f"beir:{tmp_path}", split="test")
+    queries = Queries(query_set, require_positive=False)
+    table = pa.table([["q1", "q2"], ["西湖在哪里", "黄山在哪里"]], schema=QUERIES)
+    with pa.ipc.new_file(str(tmp_path / QUERIES_FILE), QUERIES) as writer:
+        writer.write_table(table)
+    step = Bm25(analyser="words").candidates(Collection(query_set), queries, "fp32")
+    inputs = {name: SimpleNamespace(local=lambda: tmp_path) for name in ("queries", "collection")}
+    found = {"queries_without_candidates": 2}
+    monkeypatch.setattr(source, "run_chunks", lambda *_, **__: dict(found))
+    with pytest.raises(ConfigError) as error:
+        step.run(SimpleNamespace(inputs=inputs), None)
+    assert "BM25 finds no document for any of 2 queries, such as '西湖在哪里'" in str(error.value)
+    assert "another `analyser` than words" in str(error.value)
+    found["queries_without_candidates"] = 1
+    assert step.run(SimpleNamespace(inputs=inputs), None) == found
