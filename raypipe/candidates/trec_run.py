@@ -118,7 +118,7 @@ def order_spec(paths: Sequence[str]) -> dict[str, Any]:
 
 @lru_cache(maxsize=256)
 def _tied(path: str, checksum: str) -> bool:
-    """`ranks_tie` of the file with this checksum; a damaged file says what it is when it is read."""
+    """`ranks_tie` of the file with this checksum; a damaged file is refused when it is read."""
     try:
         return ranks_tie(Path(path).expanduser())
     except (OSError, ValueError):

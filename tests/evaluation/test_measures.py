@@ -125,6 +125,30 @@ def test_negative_relevance_is_not_relevant_yet_judged():
     assert (got["q", "RR@10"], got["q", "Judged@10"]) == (0.5, 1.0)
 
 
+@pytest.mark.parametrize("measure", ["nDCG@10", "nDCG", "nDCG(dcg='exp-log2')@10", "AP"])
+def test_a_query_judged_only_negative_counts_zero(measure, monkeypatch):
+    """trec_eval's nDCG hangs on such a query now and then: no provider gets to see one."""
+    seen = []
+    calc = ir_measures.iter_calc
+    monkeypatch.setattr(
+        ir_measures, "iter_calc", lambda m, qrels, r: seen.append(qrels) or calc(m, qrels, r)
+    )
+    judged = qrels([("bad", "a", -1), ("bad", "b", -2), ("q", "a", 1)])
+    got = per_query(evaluate(run({"bad": ["a", "x", "b"], "q": ["a"]}), judged, [measure]))
+    assert got == {("bad", measure): 0.0, ("q", measure): pytest.approx(1.0)}
+    assert min(r for judged in seen for docs in judged.values() for r in docs.values()) == 0
+
+
+def test_infap_knows_a_negative_relevance(monkeypatch):
+    seen = []
+    calc = ir_measures.iter_calc
+    monkeypatch.setattr(
+        ir_measures, "iter_calc", lambda m, qrels, r: seen.append(qrels) or calc(m, qrels, r)
+    )
+    evaluate(run({"q": ["a"]}), qrels([("q", "a", -1)]), ["infAP"])
+    assert seen == [{"q": {"a": -1}}]
+
+
 def test_queries_without_judgement_are_left_out_and_counted():
     table = run({"q1": ["b", "a"], "new": ["a"], "newer": []})
     assert set(evaluate(table, JUDGED, ["AP"])["query_id"].to_pylist()) == {"q1", "q2", "q3"}
