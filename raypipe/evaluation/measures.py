@@ -70,6 +70,15 @@ def _suggestion(base: str, registry: dict[str, Any]) -> str:
     return nearest(base, [name for name in registry if name.isascii()])
 
 
+def bounded(name: str, depth: int) -> str:
+    """The measure's name on lists of this depth: AP of lists of 100 is AP@100.
+
+    The other measures without a cutoff are as rarely named as they are moved by one.
+    """
+    base = name.partition("(")[0].strip()
+    return f"{name.strip()}@{depth}" if base in ("AP", "MAP") and "@" not in name else name
+
+
 def evaluate(
     run: pa.Table, qrels: pa.Table, measures: Sequence[str], positive_relevance: int = 1
 ) -> pa.Table:
@@ -118,7 +127,7 @@ def _values(
     """The value of every judged query that has results, by query and measure.
 
     A negative relevance counts as 0: where a query has no other, trec_eval reads memory that is not
-    its own in nDCG, and gdeval refuses the file. Only infAP has a meaning for it.
+    its own, and its nDCG may not end. Only infAP has a meaning for it.
     """
     import ir_measures
 

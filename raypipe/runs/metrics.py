@@ -16,6 +16,9 @@ from raypipe.evaluation.ranking import constant_lists, write_trec_run
 from raypipe.names import trec_token
 from raypipe.storage.artifacts import Attempt, Step
 
+TIED = "queries_with_constant_scores"
+"""The counter of lists whose re-ranked documents, two or more, all have one score."""
+
 
 @dataclass(frozen=True)
 class Metrics(Step):
@@ -57,6 +60,6 @@ class Metrics(Step):
             "queries": len(values) // len(self.measures),
             "queries_of_the_run_without_qrels": unjudged_queries(run, qrels),
             "scores_lowered": lowered,
-            "queries_with_constant_scores": constant_lists(run, depth),
+            TIED: constant_lists(run, depth),
             "means": means(values),
         }
