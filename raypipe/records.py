@@ -28,7 +28,8 @@ CANDIDATES = pa.schema(
         ("sources", _IDS),
     ]
 )
-"""One row per query, best first; ranks count from 1 and are the order, ties broken by doc_id."""
+"""One row per query, best first; ranks count from 1 and are the order. Ties keep
+the order of the file that was read; where there is none (BM25, dense, fused), doc_id decides."""
 
 NEGATIVES = pa.schema(
     [

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -20,11 +22,11 @@ from raypipe.storage.artifacts import Attempt, Step
 from raypipe.storage.files import check_files, checksums, full_paths
 from raypipe.tables.spill import Spill, spill, write_candidates
 from raypipe.tables.text_table import TextTable
-from raypipe.tables.trec_run import read_lines
+from raypipe.tables.trec_run import ranks_tie, read_lines
 
 
 class TrecRun(DepthOptions):
-    """Candidates from run files, plain or .gz; the rank column is the order."""
+    """Candidates from run files, plain or .gz; the rank column is the order, then the score."""
 
     type: Literal["trec_run"] = "trec_run"
     paths: tuple[str, ...] = Field(min_length=1)
@@ -109,6 +111,35 @@ def check_match(paths: Sequence[str], queries: int, counts: Counter[str]) -> Non
         )
 
 
+def order_spec(paths: Sequence[str]) -> dict[str, Any]:
+    """What the digest says of the order of these files, beside their checksums."""
+    return {"ties": "score"} if any(map(_tied, paths, checksums(paths))) else {}
+
+
+@lru_cache(maxsize=256)
+def _tied(path: str, checksum: str) -> bool:
+    """`ranks_tie` of the file with this checksum; a damaged file is refused when it is read."""
+    try:
+        return ranks_tie(Path(path).expanduser())
+    except (OSError, ValueError):
+        return False
+
+
+def tell_order(paths: Sequence[str], counts: Mapping[str, int]) -> None:
+    """Warn of lists whose order the rank column does not tell.
+
+    Args:
+        paths: of the files.
+        counts: as `write_lists` returns them.
+    """
+    if lists := counts["queries_ordered_by_score"]:
+        warnings.warn(
+            f"run file {', '.join(paths)}: documents of {lists} queries share a rank or have none; "
+            "these are ordered by score, the highest first",
+            stacklevel=2,
+        )
+
+
 @dataclass(frozen=True)
 class RunFileCandidates(Step):
     """One row per query of the set; a query that the files do not have has no candidates.
@@ -128,7 +159,8 @@ class RunFileCandidates(Step):
 
     def spec(self) -> Mapping[str, Any]:
         files = checksums(self.source.paths)
-        return {"files": files, "depth": self.source.retrieved, "source": self.source.name}
+        plain = {"files": files, "depth": self.source.retrieved, "source": self.source.name}
+        return plain | order_spec(self.source.paths)
 
     def facts(self) -> Mapping[str, Any]:
         return {"paths": full_paths(self.source.paths)}
@@ -142,6 +174,9 @@ class RunFileCandidates(Step):
         depth, source = self.source.retrieved, self.source.name
         with spill() as rows:
             counts = spill_runs(self.source.paths, rows, queries)
-            counts.update(write_candidates(rows, attempt, queries, docs, depth, source))
+            counts.update(
+                write_candidates(rows, attempt, queries, docs, depth, source, as_listed=True)
+            )
         check_match(self.source.paths, len(queries), counts)
+        tell_order(self.source.paths, counts)
         return dict(counts)

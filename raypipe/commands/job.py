@@ -17,6 +17,7 @@ from raypipe.commands.teacher_quality import teacher_quality
 from raypipe.config import flatten, to_yaml
 from raypipe.evaluation.report.contents import Report, SearchedTrial
 from raypipe.evaluation.results import Row
+from raypipe.evaluation.same_run import one_row_per_run
 from raypipe.progress import Say
 from raypipe.recipe.experiment import Experiment
 from raypipe.recipe.trials import Trial
@@ -182,7 +183,9 @@ class StudyJob:
     ) -> Report:
         experiment = self.study.experiment
         reference, notes = reference_of(experiment, rows)
-        self.note(notes)
+        rows, standing = one_row_per_run(rows)
+        self.note([*notes, *(f"{row!r} is the run of {twin!r}" for row, twin in standing.items())])
+        reference = standing.get(reference, reference) if reference is not None else None
         shown = outcome.plan.trials[0].experiment if outcome.plan.trials else self.study.first
         return Report(
             name=experiment.name,

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 from raypipe.config import ConfigError, nearest
-from raypipe.evaluation.report.contents import Report
+from raypipe.evaluation.report.contents import Report, SetFacts
 from raypipe.evaluation.report.page import to_html
 from raypipe.evaluation.report.text import print_report, to_markdown
-from raypipe.evaluation.results import Row
+from raypipe.evaluation.results import PerQuery, Row
+from raypipe.evaluation.same_run import joined, same_run
 from raypipe.sweep.tracked_rows import read_report
 from raypipe.tracking.stored_runs import TrackingStore
+
+T = TypeVar("T")
 
 
 def report_of(
@@ -25,13 +29,13 @@ def report_of(
 
     Args:
         names: run ids of jobs, or names of experiments, whose latest job is meant; none means the
-            latest job of all.
+            latest job of all. Test sets that only some of them have get a table each.
         tracking: MLflow address; None is the default store.
         reference: another reference row; None is the job's own.
         margin: another margin of the equivalence tests.
 
     Raises:
-        ConfigError: no such job, a job without rows, or jobs judged on different queries.
+        ConfigError: no such job, a job without rows, or jobs without a measure in common.
     """
     store = TrackingStore(tracking)
     named = [store.job(name) for name in names] or [store.job()]
@@ -59,54 +63,112 @@ def report_of(
 def beside(report: Report, other: Report, name: str) -> Report:
     """Rows of another comparison beside those of this one.
 
-    Test sets remain that both have, with the same queries. Baselines that are equal stand once;
-    another row whose name is taken gets the other job's name behind its own.
+    A test set that both have, with the same queries, is one table with the measures that both have;
+    every other test set has a table of its own. Rows of the same run are one row; another row or
+    test set whose name is taken gets the other job's name behind its own.
 
     Args:
         name: of the other job; no job that is there already has this name.
 
     Raises:
-        ConfigError: they have no test set in common.
+        ConfigError: they have a test set in common and no measure on it.
     """
-    common = tuple(facts for facts in report.sets if _same_queries(report, other, facts.name))
-    if not common:
-        raise ConfigError(
-            f"{report.name} and {name} have no test set with the same queries; report them one by "
-            "one"
-        )
-    known = {row.name: row for row in report.rows}
-    names: dict[str, str] = {}
+    shared = {facts.name: found for facts in other.sets if (found := _shared(report, other, facts))}
+    taken = {facts.name for facts in report.sets}
+    names_of_sets = {
+        facts.name: facts.name
+        if facts.name in shared or facts.name not in taken
+        else f"{facts.name} ({name})"
+        for facts in other.sets
+    }
     rows = list(report.rows)
-    for row in other.rows:
-        if row.name in known and _equal(row, known[row.name], [facts.name for facts in common]):
-            continue
-        names[row.name] = row.name if row.name not in known else f"{row.name} ({name})"
-        rows.append(replace(row, name=names[row.name]))
+    names: dict[str, str] = {}
+    for own in other.rows:
+        row = _on_sets(own, names_of_sets)
+        twin = next((i for i, known in enumerate(rows) if same_run(known, row)), None)
+        if twin is None:
+            known_names = {row.name for row in rows}
+            names[own.name] = own.name if own.name not in known_names else f"{own.name} ({name})"
+            rows.append(replace(row, name=names[own.name]))
+        else:
+            names[own.name] = rows[twin].name
+            rows[twin] = joined(rows[twin], row)
+    added = [names[row.name] for row in other.rows]
+    sets = [_with_rows(facts, report, added, shared.get(facts.name)) for facts in report.sets]
+    for facts in other.sets:
+        if facts.name not in shared:
+            reference = names.get(other.reference or "") or names.get(facts.reference or "")
+            judged = tuple(names[row.name] for row in other.rows_on(facts))
+            own_name = names_of_sets[facts.name]
+            sets.append(replace(facts, name=own_name, rows=judged, reference=reference))
     return replace(
         report,
         name=f"{report.name}, {other.name}" if other.name != report.name else report.name,
         rows=tuple(rows),
-        sets=common,
-        notes=(*report.notes, *(note for note in other.notes if note not in report.notes)),
-        links={**report.links, **{names[k]: v for k, v in other.links.items() if k in names}},
-        curves={**report.curves, **{names[k]: v for k, v in other.curves.items() if k in names}},
+        sets=tuple(sets),
+        notes=tuple(dict.fromkeys([*report.notes, *other.notes])),
+        links=_renamed(other.links, names, report.links),
+        curves=_renamed(other.curves, names, report.curves),
     )
 
 
-def _same_queries(report: Report, other: Report, test_set: str) -> bool:
-    left, right = (
-        next((row.results[test_set][0] for row in each.rows if test_set in row.results), None)
-        for each in (report, other)
-    )
-    if left is None or right is None or left.keys() != right.keys():
-        return False
-    return all(left[measure].keys() == right[measure].keys() for measure in left)
+def _shared(report: Report, other: Report, facts: SetFacts) -> tuple[str, ...]:
+    """The measures that both have on a test set, if they judge the same queries there.
+
+    Raises:
+        ConfigError: they judge the same queries by other measures.
+    """
+    known = next((known for known in report.sets if known.name == facts.name), None)
+    left, right = (_values_on(each, facts.name) for each in (report, other))
+    if known is None or left is None or right is None:
+        return ()
+    if _queries(left) != _queries(right):
+        return ()
+    if not (common := tuple(m for m in known.measures if m in facts.measures)):
+        raise ConfigError(
+            f"{report.name} and {other.name} have no measure in common on {facts.name!r}; report "
+            "them one by one"
+        )
+    return common
 
 
-def _equal(row: Row, other: Row, sets: Sequence[str]) -> bool:
-    if row.kind != other.kind or row.error or other.error:
-        return bool(row.error)
-    return all(list(row.results[name]) == list(other.results[name]) for name in sets)
+def _values_on(report: Report, test_set: str) -> PerQuery | None:
+    return next((row.results[test_set][0] for row in report.rows if test_set in row.results), None)
+
+
+def _queries(values: PerQuery) -> Set[str]:
+    return next(iter(values.values())).keys()
+
+
+def _on_sets(row: Row, names: Mapping[str, str]) -> Row:
+    """The row with its test sets renamed."""
+    fields = {
+        field: {names.get(name, name): value for name, value in getattr(row, field).items()}
+        for field in ("results", "runs", "tied")
+    }
+    return replace(row, **fields)
+
+
+def _with_rows(
+    facts: SetFacts, report: Report, added: Sequence[str], measures: tuple[str, ...] | None
+) -> SetFacts:
+    """A test set of the report; with the other job's rows and the common measures, if it is the
+    other job's too."""
+    own = tuple(row.name for row in report.rows_on(facts))
+    if measures is None:
+        return replace(facts, rows=own)
+    return replace(facts, rows=tuple(dict.fromkeys([*own, *added])), measures=measures)
+
+
+def _renamed(
+    added: Mapping[str, Sequence[T]], names: Mapping[str, str], known: Mapping[str, Sequence[T]]
+) -> dict[str, Sequence[T]]:
+    """Row name to what both jobs have of the row."""
+    out = {row: list(values) for row, values in known.items()}
+    for row, values in added.items():
+        kept = out.setdefault(names[row], [])
+        kept += [value for value in values if value not in kept]
+    return dict(out)
 
 
 def write(report: Report, html: Path | None, markdown: Path | None) -> None:

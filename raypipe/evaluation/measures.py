@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -12,6 +12,9 @@ import pyarrow as pa
 from raypipe.config import nearest
 from raypipe.evaluation.ranking import ranking
 from raypipe.records import METRICS
+
+Judgements = dict[str, dict[str, int]]
+"""query_id -> doc_id -> relevance."""
 
 
 def parse_measures(names: Sequence[str]) -> list[Any]:
@@ -67,6 +70,15 @@ def _suggestion(base: str, registry: dict[str, Any]) -> str:
     return nearest(base, [name for name in registry if name.isascii()])
 
 
+def bounded(name: str, depth: int) -> str:
+    """The measure's name on lists of this depth: AP of lists of 100 is AP@100.
+
+    The other measures without a cutoff are as rarely named as they are moved by one.
+    """
+    base = name.partition("(")[0].strip()
+    return f"{name.strip()}@{depth}" if base in ("AP", "MAP") and "@" not in name else name
+
+
 def evaluate(
     run: pa.Table, qrels: pa.Table, measures: Sequence[str], positive_relevance: int = 1
 ) -> pa.Table:
@@ -86,8 +98,6 @@ def evaluate(
         ValueError: a measure is unknown, `qrels` is empty, a query has two rows, or a list holds
             a document twice.
     """
-    import ir_measures
-
     if positive_relevance < 1:
         raise ValueError(
             f"expected a positive_relevance of at least 1, found {positive_relevance}; TREC DL "
@@ -101,8 +111,7 @@ def evaluate(
         for query_id, doc_ids in ranking(run).items()
         if doc_ids and query_id in judged  # ir_measures' Judged divides by the length of the list
     }
-    metrics = ir_measures.iter_calc(set(wanted), judged, ranked) if wanted else ()
-    values = {(m.query_id, m.measure): float(m.value) for m in metrics}
+    values = _values(set(wanted), judged, ranked)
     rows = [
         (query_id, name, values.get((query_id, measure), measure.DEFAULT))
         for query_id in judged
@@ -110,6 +119,26 @@ def evaluate(
     ]
     columns = list(zip(*rows, strict=True)) or [()] * len(METRICS)
     return pa.table(dict(zip(METRICS.names, columns, strict=True)), schema=METRICS)
+
+
+def _values(
+    wanted: set[Any], judged: Judgements, ranked: Mapping[str, Mapping[str, float]]
+) -> dict[tuple[str, Any], float]:
+    """The value of every judged query that has results, by query and measure.
+
+    A negative relevance counts as 0: where a query has no other, trec_eval reads memory that is not
+    its own, and its nDCG may not end. Only infAP has a meaning for it.
+    """
+    import ir_measures
+
+    clipped = {q: {d: max(r, 0) for d, r in docs.items()} for q, docs in judged.items()}
+    inferred = {measure for measure in wanted if measure.NAME == "infAP"}
+    return {
+        (metric.query_id, metric.measure): float(metric.value)
+        for measures, qrels in ((wanted - inferred, clipped), (inferred, judged))
+        if measures
+        for metric in ir_measures.iter_calc(measures, qrels, ranked)
+    }
 
 
 def unjudged_queries(run: pa.Table, qrels: pa.Table) -> int:
@@ -127,8 +156,8 @@ def means(metrics: pa.Table) -> dict[str, float]:
     return {name: math.fsum(v) / len(v) for name, v in values.items()}
 
 
-def _judgements(qrels: pa.Table) -> dict[str, dict[str, int]]:
-    out: dict[str, dict[str, int]] = {}
+def _judgements(qrels: pa.Table) -> Judgements:
+    out: Judgements = {}
     columns = (qrels[name].to_pylist() for name in ("query_id", "doc_id", "relevance"))
     for query_id, doc_id, relevance in zip(*columns, strict=True):
         out.setdefault(query_id, {})[doc_id] = relevance

@@ -16,6 +16,8 @@ from raypipe.records import RUN
 
 Ranking = dict[str, list[str]]
 """query_id to doc_ids, best first."""
+NOT_RERANKED = "-first-stage"
+"""The end of the tag of documents that a run file holds behind the re-ranked ones."""
 
 
 def ranking(run: pa.Table) -> Ranking:
@@ -39,16 +41,20 @@ def ranking(run: pa.Table) -> Ranking:
 
 
 def write_trec_run(
-    target: str | Path | IO[str], run: pa.Table, tag: str, *, score_from_rank: bool = False
-) -> int:
+    target: str | Path | IO[str], run: pa.Table, tag: str, *, depth: int | None = None
+) -> tuple[int, int]:
     """Write a RUN or CANDIDATES table as a TREC run, gzipped if the path ends in .gz.
 
-    The rank column is the order. trec_eval ignores the rank and sorts by score, although the tail
-    behind a re-ranked head keeps its first-stage scores. For readers that sort by score,
-    `score_from_rank` writes -rank as the score.
+    Some readers order by rank, others by score, so the scores of a list fall strictly: a score that
+    is not below the one before it (a tie, the first stage's score of a document that was not
+    re-ranked) is lowered to the next float32 below that one.
+
+    Args:
+        depth: the documents of each list that were re-ranked; the others get the tag with
+            `NOT_RERANKED` behind it. None for a list that has one origin.
 
     Returns:
-        The number of lines written.
+        The number of lines written, and how many of the scores were lowered.
 
     Raises:
         ValueError: an id or the tag is empty or has white space, or a score is NaN or infinite; a
@@ -61,23 +67,51 @@ def write_trec_run(
             # No time stamp and no name inside: same run, same bytes.
             binary: Any = gzip.GzipFile("", "wb", fileobj=raw, mtime=0) if packed else raw
             with io.TextIOWrapper(binary, encoding="utf-8", newline="\n") as text:
-                return write_trec_run(text, run, tag, score_from_rank=score_from_rank)
-    lines = 0
+                return write_trec_run(text, run, tag, depth=depth)
+    lines = lowered = 0
     _check_id(tag, "tag")
     columns = (run[name].to_pylist() for name in ("query_id", "doc_ids", "scores"))
     for query_id, doc_ids, scores in zip(*columns, strict=True):
         _check_id(query_id, "query_id")
-        for rank, (doc_id, score) in enumerate(zip(doc_ids, scores, strict=True), start=1):
+        for doc_id, score in zip(doc_ids, scores, strict=True):
             _check_id(doc_id, "doc_id")
-            if not (score_from_rank or math.isfinite(score)):
+            if not math.isfinite(score):
                 raise ValueError(
                     f"query {query_id!r}: expected finite scores, document {doc_id!r} has {score}; "
-                    "no reader takes such a run file, score again or write the ranks instead"
+                    "no reader takes such a run file, score again"
                 )
-            shown = -rank if score_from_rank else f"{score:.9g}"
-            target.write(f"{query_id} Q0 {doc_id} {rank} {shown} {tag}\n")
-            lines += 1
-    return lines
+        falling = _falling(scores)
+        lowered += int((falling != np.asarray(scores, np.float32)).sum())
+        for rank, (doc_id, score) in enumerate(zip(doc_ids, falling, strict=True), start=1):
+            origin = tag if depth is None or rank <= depth else f"{tag}{NOT_RERANKED}"
+            target.write(f"{query_id} Q0 {doc_id} {rank} {score:.9g} {origin}\n")
+        lines += len(doc_ids)
+    return lines, lowered
+
+
+def _falling(scores: Sequence[float]) -> np.ndarray:
+    """[D] float32, each score at most the next float32 below the one before it.
+
+    Equal 2, 2 and 1 become 2, 1.99999988 and 1. Floats are counted as whole numbers in their order,
+    in which "below the one before" is a running minimum; below the lowest float stands -infinity.
+    """
+    bits = np.asarray(scores, np.float32).view(np.int32).astype(np.int64)
+    number_of = np.where(bits >= 0, bits, -(bits & 0x7FFFFFFF))
+    position = np.arange(len(bits))
+    falling = np.minimum.accumulate(number_of + position) - position
+    falling = np.maximum(falling, -0x7F800000)
+    signed = np.where(falling >= 0, falling, -falling | 0x80000000)
+    return signed.astype(np.uint32).view(np.float32)
+
+
+def constant_lists(run: pa.Table, depth: int | None = None) -> int:
+    """How many lists have two documents or more, all with one score: their scores rank nothing.
+
+    Args:
+        depth: the documents of each list that were re-ranked, whose scores count; None counts all.
+    """
+    heads = (scores[:depth] for scores in run["scores"].to_pylist())
+    return sum(len(head) > 1 and min(head) == max(head) for head in heads)
 
 
 def _check_id(text: str, what: str) -> None:
@@ -94,7 +128,7 @@ def rerank(candidates: pa.Table, scores: Mapping[str, Sequence[float]], depth: i
     Args:
         candidates: CANDIDATES, best first.
         scores: per query one score for each of its first min(depth, n) candidates, in their order,
-            higher is better, read as float32. Equal scores are ordered by doc_id.
+            higher is better, read as float32. Equal scores leave the candidates' order as it is.
         depth: at least 1.
 
     Returns:
@@ -119,7 +153,7 @@ def rerank(candidates: pa.Table, scores: Mapping[str, Sequence[float]], depth: i
                 f"query {query_id!r}: a score is {found} (document {head[wrong]!r}); the model has "
                 "diverged or overflowed: score with an earlier checkpoint, or in fp32"
             )
-        return sorted(range(len(head)), key=lambda i: (-head_scores[i], head[i])), head_scores
+        return np.argsort(-head_scores, kind="stable").tolist(), head_scores
 
     return _reordered(candidates, depth, order)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from pydantic import Field
@@ -74,6 +74,12 @@ class Row:
     """True if this comparison trained no stage of the row: all stood in the store."""
     error: str = ""
     """Why the row failed and has no results; empty for a row with results."""
+    runs: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Test set -> digest of the run that was measured, one entry per seed; empty for rows that were
+    tracked by versions that kept none."""
+    tied: Mapping[str, int] = field(default_factory=dict)
+    """Test set -> lists of two documents or more that have one score, over all seeds: there the row
+    is what it re-ranked. Sets without such a list may be left out."""
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from raypipe.candidates import Source
 from raypipe.candidates.bm25.source import Bm25
 from raypipe.config import NOT_SEMANTIC, Config, ConfigError, nearest
 from raypipe.datasets.steps import Collection, Queries, QuerySet
+from raypipe.evaluation.measures import bounded
 from raypipe.evaluation.report.published import Published
 from raypipe.evaluation.results import MAIN
 from raypipe.groups.training_set import TrainingData, TrainingSet
@@ -208,8 +209,9 @@ class Experiment(Config):
         return self._judged(role).depth or self.evaluation.depth
 
     def measures(self, role: Role = MAIN) -> tuple[str, ...]:
-        """What a role is judged by."""
-        return self._judged(role).measures or self.evaluation.measures
+        """What a role is judged by; AP by the depth of the role's lists."""
+        names = self._judged(role).measures or self.evaluation.measures
+        return tuple(dict.fromkeys(bounded(name, self.source(role).depth) for name in names))
 
     def store(self) -> Store:
         return Store(self.storage or str(home() / "storage"))

@@ -58,6 +58,7 @@ class TeacherRun(Step):
     depth: int
 
     kind: ClassVar[str] = "run"
+    version: ClassVar[int] = 2  # equal values keep the first stage's order, no longer that of ids
 
     @property
     def name(self) -> str:

@@ -40,6 +40,7 @@ class SeedEnsembleRun(Step):
     """At least two, of the same candidates to the same depth; their order does not matter."""
 
     kind: ClassVar[str] = "run"
+    version: ClassVar[int] = 2  # equal scores keep the first stage's order, no longer that of ids
 
     def __post_init__(self) -> None:
         different = len({run.digest for run in self.runs})
@@ -160,6 +161,7 @@ class BestInterpolation(Step):
     """Weights of the model to choose from, in [0, 1]."""
 
     kind: ClassVar[str] = "interpolation"
+    version: ClassVar[int] = 2  # equal scores keep the first stage's order, no longer that of ids
 
     def __post_init__(self) -> None:
         if not self.grid or not all(0 <= weight <= 1 for weight in self.grid):
@@ -205,6 +207,7 @@ class InterpolatedRun(Step):
     """The weight chosen for the same model at the same depth."""
 
     kind: ClassVar[str] = "run"
+    version: ClassVar[int] = 2  # equal scores keep the first stage's order, no longer that of ids
 
     def __post_init__(self) -> None:
         depth, chosen_at = self.run_step.depth, self.weight.run_step.depth
@@ -217,6 +220,11 @@ class InterpolatedRun(Step):
     @property
     def name(self) -> str:
         return f"interpolated-{self.run_step.name}"
+
+    @property
+    def depth(self) -> int:
+        """The number of candidates that the model re-ranked."""
+        return self.run_step.depth
 
     def spec(self) -> Mapping[str, Any]:
         return {"depth": self.run_step.depth}

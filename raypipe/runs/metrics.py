@@ -12,14 +12,21 @@ import pyarrow.parquet as pq
 
 from raypipe.datasets.steps import QRELS_FILE, Queries
 from raypipe.evaluation.measures import evaluate, means, unjudged_queries
-from raypipe.evaluation.ranking import write_trec_run
+from raypipe.evaluation.ranking import constant_lists, write_trec_run
 from raypipe.names import trec_token
 from raypipe.storage.artifacts import Attempt, Step
+
+TIED = "queries_with_constant_scores"
+"""The counter of lists whose re-ranked documents, two or more, all have one score."""
 
 
 @dataclass(frozen=True)
 class Metrics(Step):
-    """Every measure of every judged query, and the ranking as a TREC run file beside them."""
+    """Every measure of every judged query, and the ranking as a TREC run file beside them.
+
+    The file holds the run's scores, falling strictly, so that readers which order by score find
+    the same values. `scores_lowered` counts those that had to be lowered for this.
+    """
 
     run_step: Step
     """A run, or candidates: the first stage as it is."""
@@ -27,6 +34,7 @@ class Metrics(Step):
     measures: Sequence[str]
 
     kind: ClassVar[str] = "metrics"
+    version: ClassVar[int] = 2  # the run file holds scores, no longer -1, -2, -3
 
     @property
     def name(self) -> str:
@@ -44,11 +52,14 @@ class Metrics(Step):
         values = evaluate(run, qrels, self.measures, self.queries.queries.positive_relevance)
         attempt.put_table(values, "per_query.parquet")
         text = io.StringIO()
-        write_trec_run(text, run, trec_token(self.name), score_from_rank=True)
+        depth = getattr(self.run_step, "depth", None) if self.run_step.kind == "run" else None
+        _, lowered = write_trec_run(text, run, trec_token(self.name), depth=depth)
         with attempt.open("run.trec") as sink:
             sink.write(text.getvalue().encode())
         return {
             "queries": len(values) // len(self.measures),
             "queries_of_the_run_without_qrels": unjudged_queries(run, qrels),
+            "scores_lowered": lowered,
+            TIED: constant_lists(run, depth),
             "means": means(values),
         }

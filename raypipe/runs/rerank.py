@@ -51,6 +51,7 @@ class CrossEncoderRun(Step):
     precision: str
 
     kind: ClassVar[str] = "run"
+    version: ClassVar[int] = 2  # equal scores keep the first stage's order, no longer that of ids
     libraries: ClassVar[tuple[str, ...]] = ("torch", "transformers")
 
     @property

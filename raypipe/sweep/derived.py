@@ -18,7 +18,7 @@ from raypipe.stages.stage import Stage
 from raypipe.storage.artifacts import Step
 from raypipe.storage.builder import Builder
 from raypipe.sweep.plan import Plan
-from raypipe.sweep.table_rows import chain_facts, per_query, stage_facts
+from raypipe.sweep.table_rows import chain_facts, measured_by, stage_facts
 
 RunOf = Callable[[Role], Step]
 """Makes the run of a role's queries, to the depth of its test set."""
@@ -56,7 +56,7 @@ class DerivedRow:
         return Row(
             name=self.name,
             kind="derived",
-            results={role: [per_query(builder.get(self.metrics(role)))] for role in roles},
+            **measured_by({role: [self.metrics(role)] for role in roles}, builder),
             seeds=tuple(trial.experiment.seed for trial in self.plan.trials),
             stages=() if first_facts is None else tuple(map(stage_facts, chain, first_facts)),
             pairs=None if facts is None else sum(int(fact["pairs"]) for fact in facts),

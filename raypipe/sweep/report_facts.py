@@ -81,7 +81,8 @@ def curves_of(plan: Plan, builder: Builder) -> dict[str, list[StageHistory]]:
 def alarms_of(plan: Plan, builder: Builder) -> list[str]:
     """The alarms, the filters' shares and the deleted checkpoints of all stages, in sentences.
 
-    A stage that several trials share is asked once. Seeds of a row whose sentences about a stage
+    A stage that several trials share is asked once. Of an alarm that a stage repeated, because its
+    figure had become worse, the last sentence stands. Seeds of a row whose sentences about a stage
     are alike get one sentence: the first seed's, with the other seeds named behind it. Alarms are
     alike if they differ in their figures only; of a filter the figures are what the sentence says,
     so they must be equal.
@@ -96,9 +97,9 @@ def alarms_of(plan: Plan, builder: Builder) -> list[str]:
             asked.add(stage.digest)
             checkpoint = builder.find(stage)
             counts = {"alarms": [_DELETED]} if checkpoint is None else checkpoint.counts
-            gists = {alarm: _FIGURE.sub("0", alarm) for alarm in counts.get("alarms", ())}
-            gists |= {share: share for share in _filter_shares(counts)}
-            for sentence, gist in gists.items():
+            by_gist = {_FIGURE.sub("0", alarm): alarm for alarm in counts.get("alarms", ())}
+            by_gist |= {share: share for share in _filter_shares(counts)}
+            for gist, sentence in by_gist.items():
                 key = (trial.row, position, stage.stage_name, gist)
                 sentences.setdefault(key, f"{trial.name}, {stage.stage_name}: {sentence}")
                 seeds.setdefault(key, []).append(str(trial.experiment.seed))

@@ -13,6 +13,7 @@ from raypipe.models.backbone import Backbone
 from raypipe.progress import Say
 from raypipe.recipe.experiment import Experiment
 from raypipe.recipe.trials import ORACLE, by_row, fixed_rows
+from raypipe.runs.metrics import TIED, Metrics
 from raypipe.stages.stage import Stage
 from raypipe.storage.artifacts import Artifact, Step
 from raypipe.storage.builder import Builder
@@ -60,10 +61,12 @@ def _baseline(
     builder: Builder,
     roles: Sequence[str],
 ) -> Row:
-    metrics = {role: builder.get(experiment.metrics(run(role), role)) for role in roles}
-    results = {role: [per_query(artifact)] for role, artifact in metrics.items()}
-    reused = not any(artifact.digest in builder.made for artifact in metrics.values())
-    return Row(name, kind, results, reused=reused)
+    steps = {role: [experiment.metrics(run(role), role)] for role in roles}
+    measured = measured_by(steps, builder)
+    reused = not any(step.digest in builder.made for (step,) in steps.values())
+    if kind == "oracle":  # one relevance for all is what the judgements say, and no failure
+        measured["tied"] = {}
+    return Row(name, kind, reused=reused, **measured)
 
 
 # --- rows of trials -------------------------------------------------------------------------------
@@ -111,10 +114,7 @@ def trained_row(
     return Row(
         name=name,
         kind="trained",
-        results={
-            role: [per_query(builder.get(plan.metrics(trial, role))) for trial in trials]
-            for role in roles
-        },
+        **measured_by({r: [plan.metrics(trial, r) for trial in trials] for r in roles}, builder),
         seeds=tuple(trial.experiment.seed for trial in trials),
         stages=tuple(map(stage_facts, chain, facts)),
         pairs=sum(int(fact["pairs"]) for fact in facts) if known else None,
@@ -139,6 +139,24 @@ def stage_facts(stage: Stage, facts: Mapping[str, Any]) -> StageFacts:
         pairs=int(facts["pairs"]),
         groups=stage.groups.digest,
     )
+
+
+def measured_by(steps: Mapping[str, Sequence[Metrics]], builder: Builder) -> dict[str, Any]:
+    """The fields of a row that its metrics hold: results, digests of the runs, tied lists.
+
+    Args:
+        steps: test set to the metrics of every seed.
+    """
+    artifacts = {role: [builder.get(step) for step in seeds] for role, seeds in steps.items()}
+    tied = {
+        role: sum(artifact.counts.get(TIED, 0) for artifact in seeds)
+        for role, seeds in artifacts.items()
+    }
+    return {
+        "results": {role: list(map(per_query, seeds)) for role, seeds in artifacts.items()},
+        "runs": {role: [step.run_step.digest for step in seeds] for role, seeds in steps.items()},
+        "tied": {role: lists for role, lists in tied.items() if lists},
+    }
 
 
 def per_query(metrics: Artifact) -> dict[str, dict[str, float]]:

@@ -249,6 +249,8 @@ def _joined(row_runs: Sequence[_RowRun]) -> Row:
     seconds = [row["seconds"] for row in rows if row["seconds"] is not None]
     common = [name for name in seeds[0].results if all(name in one.results for one in seeds)]
     first = rows[0]
+    runs = {name: [d for row in rows for d in row.get("runs", {}).get(name, ())] for name in common}
+    tied = {name: sum(row.get("tied", {}).get(name, 0) for row in rows) for name in common}
     return Row(
         name=first["name"],
         kind=first["kind"],
@@ -259,11 +261,13 @@ def _joined(row_runs: Sequence[_RowRun]) -> Row:
         seconds=sum(seconds) / len(seconds) if seconds else None,
         reused=all(row["reused"] for row in rows),
         error=first["error"],
+        runs={name: digests for name, digests in runs.items() if digests},
+        tied={name: lists for name, lists in tied.items() if lists},
     )
 
 
 def _set_facts(plain: Mapping[str, Any]) -> SetFacts:
-    lists = {key: tuple(plain[key]) for key in ("title", "measures", "sources")}
+    lists = {key: tuple(plain.get(key, ())) for key in ("title", "measures", "sources", "rows")}
     return SetFacts(**{**plain, **lists})
 
 

@@ -29,12 +29,17 @@ FLAT = pa.schema(
 smallest `order` is the best."""
 
 
-def settle(flat: pa.Table, depth: int | None) -> tuple[pa.Table, int, int]:
-    """Rows sorted by query, order, doc_id; each document's best row, each list's first `depth`.
+def settle(
+    flat: pa.Table, depth: int | None, *, as_listed: bool = False
+) -> tuple[pa.Table, int, int]:
+    """Rows sorted by query and order; each document's best row, each list's first `depth`.
+
+    Rows of one order stand by score, the highest first; those of one score by doc_id.
 
     Args:
         flat: FLAT, perhaps with more columns.
         depth: rows per query; None keeps all.
+        as_listed: leave rows of one order and one score as they stand in `flat`.
 
     Returns:
         The table, the number of duplicates and the number of rows beyond the depth.
@@ -48,14 +53,15 @@ def settle(flat: pa.Table, depth: int | None) -> tuple[pa.Table, int, int]:
     while start < len(query):
         last = min(start + _SETTLED, len(query)) - 1
         stop = int(np.searchsorted(query, query[last], side="right"))
-        parts.append(_settle(flat.slice(start, stop - start).combine_chunks(), depth))
+        part = flat.slice(start, stop - start).combine_chunks()
+        parts.append(_settle(_in_order(part, as_listed), depth))
         start = stop
     tables, duplicates, beyond = zip(*parts, strict=True)
     return pa.concat_tables(tables), sum(duplicates), sum(beyond)
 
 
 def _settle(table: pa.Table, depth: int | None) -> tuple[pa.Table, int, int]:
-    table = _in_order(table)
+    """Each document's first row, each list's first `depth`, of rows in order."""
     query = table["query"].to_numpy().astype(np.int64)
     pairs = query << 32 | array(table, "doc_id").dictionary_encode().indices.to_numpy()
     by_pair = np.sort(pairs)
@@ -71,14 +77,16 @@ def _settle(table: pa.Table, depth: int | None) -> tuple[pa.Table, int, int]:
     return table, duplicates, beyond
 
 
-def _in_order(table: pa.Table) -> pa.Table:
-    """Rows sorted by query, order, doc_id. Sorting ids is slow, so rows in order are left as they
-    are: most files have theirs in order."""
+def _in_order(table: pa.Table, as_listed: bool) -> pa.Table:
+    """Rows sorted as `settle` says. Sorting ids is slow, so rows in order are left as they are:
+    most files have theirs in order."""
     query, order = table["query"].to_numpy(), table["order"].to_numpy()
     if ((query[1:] > query[:-1]) | (order[1:] > order[:-1])).all():
         return table
-    keys = [(key, "ascending") for key in ("query", "order", "doc_id")]
-    return table.take(pc.sort_indices(table, keys))
+    keys = [("query", "ascending"), ("order", "ascending"), ("score", "descending")]
+    if not as_listed:
+        keys.append(("doc_id", "ascending"))
+    return table.take(pc.sort_indices(table, keys))  # a stable sort
 
 
 def nest(flat: pa.Table, query_ids: Sequence[str], sources: pa.Array) -> pa.Table:

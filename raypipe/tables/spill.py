@@ -113,6 +113,8 @@ def write_candidates(
     docs: TextTable,
     depth: int,
     source: str,
+    *,
+    as_listed: bool = False,
 ) -> Counter[str]:
     """Write every query's first `depth` documents as CANDIDATES.
 
@@ -123,7 +125,7 @@ def write_candidates(
     def table(flat: pa.Table, ids: list[str]) -> pa.Table:
         return nest(flat, ids, pa.repeat(pa.scalar(source, pa.string()), flat.num_rows))
 
-    return write_lists(rows, attempt, query_ids, docs, depth, table)
+    return write_lists(rows, attempt, query_ids, docs, depth, table, as_listed=as_listed)
 
 
 def write_lists(
@@ -133,6 +135,8 @@ def write_lists(
     docs: TextTable,
     depth: int | None,
     table: Callable[[pa.Table, list[str]], pa.Table],
+    *,
+    as_listed: bool = False,
 ) -> Counter[str]:
     """Write every query's first `depth` documents, without those that the collection lacks.
 
@@ -143,21 +147,26 @@ def write_lists(
         depth: rows per query before unknown documents leave; None takes all. Ranks are counted
             after they have left.
         table: given settled FLAT rows of some queries and these queries' ids, the table to write.
+        as_listed: as in `settle`.
 
     Returns:
         Counts: `kept` rows, after `duplicates` and what was `beyond_depth` left; of them
         `candidates`, the others being `unknown_documents`; `queries_without_candidates`, and
-        `queries_with_constant_scores` (two documents or more, all with one score).
+        `queries_with_constant_scores` (two documents or more, all with one score). `as_listed` also
+        `queries_with_scores_against_ranks` (a document scores higher than the one before it), and
+        `queries_ordered_by_score` (documents of one rank have several scores).
     """
     counts: Counter[str] = Counter(duplicates=0, beyond_depth=0, kept=0, unknown_documents=0)
     for chunk in range(-(-len(query_ids) // CHUNK)):
-        settled, duplicates, beyond = settle(rows.read(chunk), depth)
+        settled, duplicates, beyond = settle(rows.read(chunk), depth, as_listed=as_listed)
         known = settled.filter(pa.array(docs.rows_of(settled["doc_id"]) >= 0))
         unknown = settled.num_rows - known.num_rows
         counts.update(duplicates=duplicates, beyond_depth=beyond)
         counts.update(kept=settled.num_rows, unknown_documents=unknown)
         ids = query_ids[chunk * CHUNK : (chunk + 1) * CHUNK]
         counts.update(_count(known, len(ids)))
+        if as_listed:
+            counts.update(_order_counts(known))
         attempt.put_table(table(known, ids), part_name(chunk))
     return counts
 
@@ -172,4 +181,15 @@ def _count(flat: pa.Table, queries: int) -> dict[str, int]:
         "candidates": flat.num_rows,
         "queries_without_candidates": int((sizes == 0).sum()),
         "queries_with_constant_scores": int(((sizes > 1) & ~varied).sum()),
+    }
+
+
+def _order_counts(flat: pa.Table) -> dict[str, int]:
+    """Lists in which scores contradict the order, and in which they decided it."""
+    query, order = flat["query"].to_numpy(), flat["order"].to_numpy()
+    rise = np.where(query[1:] == query[:-1], np.diff(flat["score"].to_numpy()), 0.0)
+    tied = order[1:] == order[:-1]
+    return {
+        "queries_with_scores_against_ranks": len(np.unique(query[1:][rise > 0])),
+        "queries_ordered_by_score": len(np.unique(query[1:][tied & (rise < 0)])),
     }

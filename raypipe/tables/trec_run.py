@@ -1,13 +1,14 @@
 """Reading TREC run files.
 
-The rank column is a run's order. Scores are carried along and never sort: published LLM re-rankings
-keep the scores of the first stage that they re-ranked.
+The rank column is a run's order: published LLM re-rankings keep the scores of the first stage that
+they re-ranked. Where the column tells no order, because documents have one rank (BEIR writes 0 in
+every line) or the column is missing, scores decide, and then the order of the lines.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from raypipe.tables.flat import FLAT, FLOAT32_LIMIT, array, nest, settle
 from raypipe.tables.text_columns import TextBlock, read_blocks
 
 COLUMNS = ("query_id", "Q0", "doc_id", "rank", "score", "tag")
+UNRANKED = ("query_id", "Q0", "doc_id", "score", "tag")
+"""The columns of a file without ranks."""
 LINES = FLAT.append(pa.field("tag", pa.int32()))
 """The wanted lines of a run file; `order` is the rank, `tag` the reader's number of the tag."""
 
@@ -47,7 +50,9 @@ def read_trec_run(
     """Read a TREC run file, plain or gzipped, with lines `query_id Q0 doc_id rank score tag`.
 
     Any white space parts the columns. Ranks may start from any number; documents of equal rank are
-    ordered by doc_id. Memory: about 30 bytes per line of a wanted query.
+    ordered by score, the highest first, and those of equal score as their lines are. A file whose
+    first line lacks the rank lacks it in every line. Memory: about 30 bytes per line of a wanted
+    query.
 
     Args:
         query_ids: the queries to keep; None keeps all.
@@ -78,7 +83,8 @@ def read_trec_run(
     fresh: list[pa.Table] = []
 
     def settled() -> pa.Table:
-        table, duplicates, beyond = settle(pa.concat_tables([held, *fresh]), depth)
+        lines = pa.concat_tables([held, *fresh])
+        table, duplicates, beyond = settle(lines, depth, as_listed=True)
         counts.update(duplicates=duplicates, beyond_depth=beyond)
         return table
 
@@ -105,18 +111,35 @@ def read_lines(
         ValueError: as `read_trec_run`.
     """
     seen = SeenIds(counts)
+    columns: tuple[str, ...] = ()
     for block in read_blocks(path):
-        reading = (block, query, tag, seen)
+        columns = columns or _columns_of(block)
+        reading = (block, columns, query, tag, seen)
         lines, table = _at_once(*reading) or _line_by_line(*reading)
         counts.update(lines=lines, other_queries=lines - table.num_rows)
         yield table
 
 
+def _columns_of(block: TextBlock) -> tuple[str, ...]:
+    """`UNRANKED` if the first line is one of those, and `COLUMNS` otherwise."""
+    fields = next((fields for line in block.data.split(b"\n") if (fields := line.split())), [])
+    unranked = len(fields) == len(UNRANKED) and _is_number(fields[3]) and not _is_number(fields[4])
+    return UNRANKED if unranked else COLUMNS
+
+
+def _is_number(field: bytes) -> bool:
+    try:
+        real(field.decode(errors="replace"))
+    except ValueError:
+        return False
+    return True
+
+
 def _at_once(
-    block: TextBlock, query: Number, tag: Number, seen: SeenIds
+    block: TextBlock, columns: Sequence[str], query: Number, tag: Number, seen: SeenIds
 ) -> tuple[int, pa.Table] | None:
     """The number of lines, and the wanted ones as LINES; None if only `_line_by_line` can tell."""
-    table = block.table(COLUMNS, _TYPES)
+    table = block.table(columns, {name: t for name, t in _TYPES.items() if name in columns})
     if table is None:
         return None
     for name in _IDS:
@@ -128,8 +151,25 @@ def _at_once(
     score = table["score"].to_numpy()
     if not (np.abs(score) < FLOAT32_LIMIT).all():  # NaN compares false
         return None
-    columns = [numbers, table["doc_id"], table["rank"], score.astype(np.float32)]
-    return lines, pa.table([*columns, numbered(table["tag"], tag)], schema=LINES)
+    rank = table["rank"] if "rank" in columns else np.zeros(len(score), np.int64)
+    values = [numbers, table["doc_id"], rank, score.astype(np.float32)]
+    return lines, pa.table([*values, numbered(table["tag"], tag)], schema=LINES)
+
+
+def ranks_tie(path: str | Path) -> bool:
+    """Whether two lines of a query have one rank, as far as the file's first `BLOCK` bytes tell.
+
+    Such lists stood by doc_id before scores decided: artifacts of these files have other digests.
+    """
+    block = next(read_blocks(path), None)
+    types = {"query_id": pa.string(), "rank": pa.string()}
+    if block is None or (table := block.table(COLUMNS, types)) is None:
+        return False
+    query, rank = (
+        table[name].combine_chunks().dictionary_encode().indices.to_numpy().astype(np.int64)
+        for name in types
+    )
+    return len(np.unique(query << 32 | rank)) < len(query)
 
 
 def numbered(column: pa.ChunkedArray, number: Number) -> np.ndarray[Any, Any]:
@@ -140,13 +180,15 @@ def numbered(column: pa.ChunkedArray, number: Number) -> np.ndarray[Any, Any]:
 
 
 def _line_by_line(
-    block: TextBlock, query: Number, tag: Number, seen: SeenIds
+    block: TextBlock, columns: Sequence[str], query: Number, tag: Number, seen: SeenIds
 ) -> tuple[int, pa.Table]:
     """As `_at_once`; the error of a wrong line names its number."""
     rows: list[tuple[Any, ...]] = []
     lines = 0
-    for number, fields, line in block.rows(COLUMNS):
+    for number, fields, line in block.rows(columns):
         lines += 1
+        if columns == UNRANKED:
+            fields = [*fields[:3], b"0", *fields[3:]]
         query_id, doc_id = fields[0].decode(), fields[2].decode()
         for text in (query_id, doc_id):
             seen.look(text, block.place_of)
@@ -162,6 +204,6 @@ def _line_by_line(
         if not (abs(score) < FLOAT32_LIMIT and -(1 << 63) <= rank < 1 << 63):
             raise block.wrong(number, "a finite rank and score", found, line)
         rows.append((query_number, doc_id, rank, score, tag(fields[5].decode())))
-    columns = list(zip(*rows, strict=True)) or [()] * len(LINES)
-    arrays = [pa.array(c, f.type) for c, f in zip(columns, LINES, strict=True)]
+    values = list(zip(*rows, strict=True)) or [()] * len(LINES)
+    arrays = [pa.array(v, f.type) for v, f in zip(values, LINES, strict=True)]
     return lines, pa.table(arrays, schema=LINES)

@@ -206,6 +206,7 @@ class Server:
         self.connect()
         registered = model_name(registered) if registered else None
         if registered and digest and self._best(registered) == digest:
+            self._points(run_id, points)
             return  # the same weights would only be copied once more
         logged = self._logged(run_id, name, files[0])
         self._points(run_id, points, logged.model_id)

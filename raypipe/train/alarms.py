@@ -101,7 +101,8 @@ class Alarms:
     def on_end(self, moved: Mapping[str, float] | None = None) -> None:
         """After the last step and validation, with the result of `drift`."""
         flat = self._curve.flat()
-        if flat:
+        # scores without spread explain a flat loss, and ask for a lower lr, not for a higher one
+        if flat and not {"constant", "collapse"} & self._figures.keys():
             first, last = flat
             self._tell(
                 "flat",
@@ -134,12 +135,14 @@ class Alarms:
     def _on_constant(self, step: int, share: float) -> None:
         self._constant = self._constant + 1 if share > 0.5 else 0
         if self._constant >= CONSTANT_STEPS:
+            # scores that were constant before the first step are no matter of lr
+            lower = "" if step <= self._constant else "lower lr, "
             self._tell(
                 "constant",
                 self._constant,
                 f"Step {step}: all documents of a group have the same score in {share:.0%} of the "
                 f"groups, for {self._constant} steps now: such scores rank nothing and most losses "
-                "have no gradient there; lower lr, start from a sound checkpoint, or look at the "
+                f"have no gradient there; {lower}start from a sound checkpoint, or look at the "
                 "head and at what the model is given to read.",
             )
 

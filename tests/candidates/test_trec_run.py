@@ -41,15 +41,16 @@ def trec(folder: Path, text: str | bytes, name: str = "x.run", **fields) -> Trec
     return TrecRun(paths=(str(path),), **fields)
 
 
+@pytest.mark.filterwarnings("ignore:run file .* share a rank:UserWarning")
 def test_every_drop_is_counted_and_the_depth_is_of_the_file(builder, data, tmp_path):
     text = (
         "q1 Q0 d3 5 1 t\nq1 Q0 nowhere 1 9 t\nother Q0 d1 1 1 t\n"
         "q1 Q0 d2 2 8 t\nq4 Q0 d7 1 1 t\nq1 Q0 d2 3 7 t\nq1 Q0 d1 2 6 t\n"
     )
     found, counts, rows = read(builder, data, trec(tmp_path, text, depth=3, name="x.run"))
-    assert {q: d for q, d in found.items() if d} == {"q1": ["d1", "d2"], "q4": ["d7"]}
+    assert {q: d for q, d in found.items() if d} == {"q1": ["d2", "d1"], "q4": ["d7"]}
     (one,) = (r for r in rows if r["query_id"] == "q1")
-    assert one["scores"] == [6.0, 8.0] and one["sources"] == ["run", "run"]
+    assert one["scores"] == [8.0, 6.0] and one["sources"] == ["run", "run"]
     assert counts == {
         "lines": 7,
         "other_queries": 1,
@@ -60,6 +61,8 @@ def test_every_drop_is_counted_and_the_depth_is_of_the_file(builder, data, tmp_p
         "candidates": 3,
         "queries_without_candidates": 4,
         "queries_with_constant_scores": 0,
+        "queries_with_scores_against_ranks": 0,
+        "queries_ordered_by_score": 1,
     }
 
 
@@ -68,7 +71,11 @@ def naive(lines: list[tuple[str, str, int]], depth: int) -> dict[str, list[str]]
     for q, d, rank in lines:
         if q in best:
             best[q][d] = min(rank, best[q].get(d, rank))
-    cut = {q: sorted(docs, key=lambda d: (docs[d], d))[:depth] for q, docs in best.items()}
+    listed = {(q, d, rank): number for number, (q, d, rank) in reversed([*enumerate(lines)])}
+    cut = {
+        q: sorted(docs, key=lambda d: (docs[d], listed[q, d, docs[d]]))[:depth]
+        for q, docs in best.items()
+    }
     return {q: [d for d in docs if d in DOCS] for q, docs in cut.items()}
 
 
@@ -110,6 +117,32 @@ def test_spilled_lists_equal_naive_ones_however_they_are_cut(
     assert counts["kept"] == counts["candidates"] + counts["unknown_documents"]
     empty = [q for q, docs in naive(lines, depth).items() if not docs]
     assert counts["queries_without_candidates"] == len(empty)
+
+
+ZEROS = (  # as BEIR writes them
+    "q1 Q0 d3 0 1.5 t\nq1 Q0 d2 0 2.5 t\nq1 Q0 d1 0 7 t\nq2 Q0 d4 1 3 t\nq2 Q0 d1 2 9 t\n"
+    "q3 Q0 d2 0 5 t\nq3 Q0 d1 0 5 t\n"
+)
+
+
+def test_lists_with_one_rank_stand_by_score_counted_and_said(builder, data, tmp_path):
+    with pytest.warns(UserWarning, match=r"x\.run: documents of 1 queries share a rank or have"):
+        found, counts, _ = read(builder, data, trec(tmp_path, ZEROS, depth=2))
+    assert found["q1"] == ["d1", "d2"]  # the depth cuts the worst
+    assert found["q2"] == ["d4", "d1"]  # ranks against scores stay
+    assert found["q3"] == ["d2", "d1"]  # neither rank nor score: as the lines are
+    named = ("ordered_by_score", "with_scores_against_ranks", "with_constant_scores")
+    assert [counts[f"queries_{name}"] for name in named] == [1, 1, 1]
+
+
+def test_only_files_with_one_rank_twice_have_new_digests(data, tmp_path):
+    def spec(text: str, name: str) -> dict:
+        source = trec(tmp_path, text, name)
+        return dict(source.candidates(Collection(data), Queries(data, False), "fp32").spec())
+
+    assert spec(ZEROS, "zero.run")["ties"] == "score"
+    assert "ties" not in spec("q1 Q0 d1 1 2 t\nq1 Q0 d2 2 1 t\n", "plain.run")
+    assert "ties" not in spec("q1 Q0 d1 broken\n", "broken.run")
 
 
 def test_no_temporary_file_stays(builder, data, tmp_path, monkeypatch):

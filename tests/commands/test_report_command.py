@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,10 @@ from tracked_jobs import BASE, QUERIES, report, row, track
 from raypipe.commands import report as reports
 from raypipe.commands.report import beside, report_of
 from raypipe.config import ConfigError
+from raypipe.evaluation.report.contents import Report, SetFacts
+from raypipe.evaluation.report.page import to_html
+from raypipe.evaluation.report.text import to_markdown
+from raypipe.evaluation.results import Row
 from raypipe.tracking.recorder import Recorder
 from raypipe.tracking.stored_runs import TrackingStore
 
@@ -27,11 +32,79 @@ def test_equal_baselines_stand_once_and_taken_names_get_the_jobs(tmp_path):
     assert len(both.lines["test"]) == 4
 
 
-def test_other_queries_are_not_comparable():
-    one = report("a", BASE)
-    two = report("b", row("BM25", "first_stage", 0.2, queries=QUERIES[:5]))
-    with pytest.raises(ConfigError, match="a and b have no test set with the same queries"):
-        beside(one, two, "b")
+def test_jobs_with_other_queries_get_a_table_each():
+    one = report("a", BASE, row("cl", "trained", 0.4, [1]))
+    bm25 = row("BM25", "first_stage", 0.2, queries=QUERIES[:5])
+    two = report("b", bm25, row("kd", "trained", 0.3, [1], queries=QUERIES[:5]))
+    both = beside(one, two, "b")
+    tables = {name: [line.row.name for line in lines] for name, lines in both.lines.items()}
+    assert tables == {"test": ["BM25", "cl"], "test (b)": ["BM25 (b)", "kd"]}
+    assert [both.reference_on(facts) for facts in both.sets] == ["cl", "kd"]
+    assert both.lines["test (b)"][0].versus["nDCG@10"].difference == pytest.approx(-0.1)
+    text = to_markdown(both)
+    assert "model minus cl" in text and "model minus kd" in text
+    assert "| kd | – | .380 |" in text  # noqa: RUF001 - the overview has a dash where none is
+    assert to_html(both).count("Against ") == 2
+
+
+def with_sets(one: Row, *names: str, digest: str = "") -> Row:
+    """The row on these test sets, with a digest of its run on each."""
+    runs = {name: [f"{digest or one.name}-{name}"] for name in names}
+    return replace(one, results=dict.fromkeys(names, one.results["test"]), runs=runs)
+
+
+def on_sets(one: Report, *names: str) -> Report:
+    return replace(one, sets=tuple(SetFacts(n, (n,), ("nDCG@10",)) for n in names))
+
+
+def test_a_run_of_two_jobs_is_one_row_by_digest_under_any_name():
+    """Twice in the table, Holm would correct for it twice."""
+    first, second = with_sets(BASE, "test"), with_sets(replace(BASE, name="first stage"), "test")
+    second = replace(second, runs=first.runs)
+    cl, kd = (with_sets(row(n, "trained", v, [1]), "test") for n, v in (("cl", 0.4), ("kd", 0.3)))
+    both = beside(report("a", first, cl), report("b", second, replace(cl, name="x"), kd), "b")
+    assert [r.name for r in both.rows] == ["BM25", "cl", "kd"]
+    alone = report("c", first, kd, cl)
+    versus = [
+        {line.row.name: line.versus["nDCG@10"] for line in r.lines["test"]} for r in (both, alone)
+    ]
+    assert versus[0] == versus[1]
+
+
+def test_equal_values_of_another_run_are_another_row():
+    one = with_sets(row("cl", "trained", 0.4, [1]), "test", digest="a")
+    two = with_sets(row("cl", "trained", 0.4, [1]), "test", digest="b")
+    both = beside(report("a", one), report("b", two), "b")
+    assert [r.name for r in both.rows] == ["cl", "cl (b)"]
+
+
+def test_a_row_has_the_test_sets_of_both_jobs():
+    base = with_sets(BASE, "test", "dl19"), with_sets(BASE, "test", "dl20")
+    kd = with_sets(row("kd", "trained", 0.3, [1]), "test", "dl20")
+    one = on_sets(report("a", base[0]), "test", "dl19")
+    two = on_sets(report("b", base[1], kd), "test", "dl20")
+    both = beside(one, two, "b")
+    tables = {name: [line.row.name for line in lines] for name, lines in both.lines.items()}
+    assert tables == {"test": ["BM25", "kd"], "dl19": ["BM25"], "dl20": ["BM25", "kd"]}
+    third = beside(both, on_sets(report("c", with_sets(BASE, "dl19")), "dl19"), "c")
+    assert [r.name for r in third.rows] == ["BM25", "kd"]
+
+
+def test_jobs_with_other_measures_show_those_of_both():
+    more = {**BASE.results["test"][0], "AP@100": dict.fromkeys(QUERIES, 0.5)}
+    other = replace(BASE, results={"test": [more]})
+    two = replace(report("b", other), sets=(SetFacts("test", ("b",), ("AP@100", "nDCG@10")),))
+    both = beside(report("a", BASE), two, "b")
+    assert [r.name for r in both.rows] == ["BM25"] and both.sets[0].measures == ("nDCG@10",)
+    lone = replace(two, sets=(SetFacts("test", ("b",), ("AP@100",)),))
+    with pytest.raises(ConfigError, match="a and b have no measure in common on 'test'"):
+        beside(report("a", BASE), lone, "b")
+
+
+def test_notes_of_both_jobs_stand_once():
+    one = replace(report("a", BASE), notes=("lr is low", "a is slow"))
+    two = replace(report("b", BASE), notes=("b is slow", "lr is low"))
+    assert beside(one, two, "b").notes == ("lr is low", "a is slow", "b is slow")
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ import pytest
 
 from raypipe.evaluation.measures import (
     _with_relevance,
+    bounded,
     evaluate,
     means,
     parse_measures,
@@ -64,6 +65,27 @@ def test_valid_names_parse():
 def test_wrong_names_say_what_is_valid(name, message):
     with pytest.raises(ValueError, match=message):
         parse_measures([name])
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("AP", "AP@100"),
+        ("AP(rel=2)", "AP(rel=2)@100"),
+        ("MAP", "MAP@100"),
+        ("AP@10", "AP@10"),
+        ("nDCG@10", "nDCG@10"),
+        ("APx", "APx"),
+    ],
+)
+def test_ap_is_named_by_the_depth_of_the_lists(name, expected):
+    assert bounded(name, 100) == expected
+
+
+def test_ap_of_lists_is_ap_at_their_depth():
+    lists, judged = {"q": ["x", "a", "b"]}, qrels([("q", d, 1) for d in "abcdef"])
+    got = per_query(evaluate(run(lists), judged, ["AP", "AP@3", "AP(rel=1)@3"]))
+    assert len(set(got.values())) == 1
 
 
 # --- values ------------------------------------------------------------------
@@ -123,6 +145,30 @@ def test_negative_relevance_is_not_relevant_yet_judged():
     got = per_query(evaluate(run({"q": ["spam", "a"]}), judged, ["nDCG@10", "RR@10", "Judged@10"]))
     assert got["q", "nDCG@10"] == pytest.approx(1 / math.log2(3))
     assert (got["q", "RR@10"], got["q", "Judged@10"]) == (0.5, 1.0)
+
+
+@pytest.mark.parametrize("measure", ["nDCG@10", "nDCG", "RR@10", "AP"])
+def test_a_query_judged_only_negative_counts_zero(measure, monkeypatch):
+    """trec_eval's nDCG hangs on such a query now and then: no provider gets to see one."""
+    seen = []
+    calc = ir_measures.iter_calc
+    monkeypatch.setattr(
+        ir_measures, "iter_calc", lambda m, qrels, r: seen.append(qrels) or calc(m, qrels, r)
+    )
+    judged = qrels([("bad", "a", -1), ("bad", "b", -2), ("q", "a", 1)])
+    got = per_query(evaluate(run({"bad": ["a", "x", "b"], "q": ["a"]}), judged, [measure]))
+    assert got == {("bad", measure): 0.0, ("q", measure): pytest.approx(1.0)}
+    assert min(r for judged in seen for docs in judged.values() for r in docs.values()) == 0
+
+
+def test_infap_knows_a_negative_relevance(monkeypatch):
+    seen = []
+    calc = ir_measures.iter_calc
+    monkeypatch.setattr(
+        ir_measures, "iter_calc", lambda m, qrels, r: seen.append(qrels) or calc(m, qrels, r)
+    )
+    evaluate(run({"q": ["a"]}), qrels([("q", "a", -1)]), ["infAP"])
+    assert seen == [{"q": {"a": -1}}]
 
 
 def test_queries_without_judgement_are_left_out_and_counted():

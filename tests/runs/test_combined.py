@@ -166,14 +166,14 @@ def test_one_mean_of_z_scores_by_hand():
     np.testing.assert_allclose(found, [(Z - 0.5**0.5) / 2, -(0.5**0.5) / 2, (2**0.5 - Z) / 2])
 
 
-def test_equal_means_are_ordered_by_doc_id_and_constant_lists_are_counted(builder):
+def test_equal_means_keep_the_first_stages_order_and_constant_lists_are_counted(builder):
     first = {"q": {"b": 2.0, "a": 1.0}, "r": {"d": 2.0, "c": 1.0}}
     runs = (
         model_run(first, {"q": [1, 2], "r": [7, 7]}, 2),
         model_run(first, {"q": [2, 1], "r": [1, 0]}, 2),
     )
     found = builder.get(SeedEnsembleRun(runs))
-    assert lists_of(found) == {"q": [("a", 0), ("b", 0)], "r": [("d", 0.5), ("c", -0.5)]}
+    assert lists_of(found) == {"q": [("b", 0), ("a", 0)], "r": [("d", 0.5), ("c", -0.5)]}
     assert found.counts["constant_lists"] == 1
 
 

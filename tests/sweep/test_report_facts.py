@@ -81,6 +81,19 @@ def test_what_seeds_are_told_alike_stands_once(recipe):
     ]
 
 
+def test_an_alarm_that_a_stage_repeated_stands_once_with_its_last_figure(recipe):
+    trials = expand(load(Experiment, recipe))
+    repeated = [f"Step {n}: all scores are equal, for {n} steps now." for n in (3, 30, 300)]
+    counts = {
+        "contrastive": {"alarms": [*repeated[:2], "No weight moved.", repeated[2]]},
+        "distil": {},
+    }
+    assert alarms_of(Plan.of(trials), Trained(counts)) == [
+        f"contrastive, contrastive: {repeated[2]}",
+        "contrastive, contrastive: No weight moved.",
+    ]
+
+
 def test_a_stage_that_runs_twice_speaks_for_itself(recipe):
     given = ['sweep.space={"seed": [1, 2]}', "reference=null", "order=contrastive -> contrastive"]
     trials = expand(load(Experiment, recipe, given))

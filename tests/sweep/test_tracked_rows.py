@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from tracked_jobs import BASE, failed, report, row, track, track_run
@@ -124,11 +125,16 @@ def test_the_jobs_own_rows_have_their_seeds_in_order(recipe, monkeypatch):
         """A builder that gives the seed of what is asked for."""
 
         def get(self, step):
-            return step.seed if isinstance(step, Stage) else step.run_step.weights.seed
+            seed = step.seed if isinstance(step, Stage) else step.run_step.weights.seed
+            return SimpleNamespace(seed=seed, counts={"queries_with_constant_scores": seed})
 
     facts = {"steps": 10, "pairs": 640, "seconds": 5.0}
     monkeypatch.setattr(rows_module, "chain_facts", lambda chain, builder: [facts])
-    monkeypatch.setattr(rows_module, "per_query", lambda seed: {"nDCG@10": {"q": seed / 10}})
+    monkeypatch.setattr(
+        rows_module, "per_query", lambda artifact: {"nDCG@10": {"q": artifact.seed / 10}}
+    )
     one = trained_row("contrastive", Plan.of(trials), Standing(), set(), ["test"])
-    assert one.seeds == (1, 2, 3)
+    assert one.seeds == (1, 2, 3) and one.tied == {"test": 6}
+    runs = [Plan.of(trials).metrics(trial, "test").run_step.digest for trial in trials]
+    assert one.runs == {"test": [runs[1], runs[2], runs[0]]}
     assert [seed["nDCG@10"]["q"] for seed in one.results["test"]] == [0.1, 0.2, 0.3]

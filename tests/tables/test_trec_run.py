@@ -21,7 +21,7 @@ def written(folder: Path, text: str | bytes, name: str = "x.run") -> Path:
     return path
 
 
-def test_rank_column_is_the_order_and_ties_go_by_doc_id(tmp_path):
+def test_rank_column_is_the_order_and_ties_go_by_score(tmp_path):
     text = (
         "q2 Q0 b 0 1.5 t\nq1 Q0 d 7 9 t\nq2 Q0 a 3 99 u\nq1\tQ0\tc\t7\t-1\tt\nq1 Q0 e 5 0 t \r\n\n"
     )
@@ -37,9 +37,9 @@ def test_rank_column_is_the_order_and_ties_go_by_doc_id(tmp_path):
         },
         {
             "query_id": "q1",
-            "doc_ids": ["e", "c", "d"],
+            "doc_ids": ["e", "d", "c"],
             "ranks": [1, 2, 3],
-            "scores": [0.0, -1.0, 9.0],
+            "scores": [0.0, 9.0, -1.0],
             "sources": ["t", "t", "t"],
         },
     ]
@@ -60,7 +60,12 @@ def test_duplicates_keep_the_best_rank_and_every_line_is_counted(tmp_path):
 @settings(deadline=None)
 @given(
     lines=st.lists(
-        st.tuples(st.sampled_from("pqr"), st.sampled_from("abcdefgé"), st.integers(-3, 6)),
+        st.tuples(
+            st.sampled_from("pqr"),
+            st.sampled_from("abcdefgé"),
+            st.integers(-3, 6),
+            st.integers(0, 2),
+        ),
         max_size=60,
     ),
     depth=st.none() | st.integers(1, 4),
@@ -72,18 +77,18 @@ def test_duplicates_keep_the_best_rank_and_every_line_is_counted(tmp_path):
 def test_reader_equals_the_naive_reader_at_any_block_size(
     lines, depth, space, end, block, settle, tmp_path_factory
 ):
-    text = "".join(f"{q} Q0 {d} {r} {-r} t".replace(" ", space) + end for q, d, r in lines)
+    text = "".join(f"{q} Q0 {d} {r} {s} t".replace(" ", space) + end for q, d, r, s in lines)
     path = written(tmp_path_factory.mktemp("runs"), text)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(columns, "BLOCK", block)
         patch.setattr(flat, "_SETTLED", settle)
         patch.setattr(trec_files, "_SETTLE", settle)
         table, counts = read_trec_run(path, depth=depth)
-    best: dict[str, dict[str, int]] = {}
-    for q, d, r in lines:
-        docs = best.setdefault(q, {})
-        docs[d] = min(r, docs.get(d, r))
-    expected = {q: sorted(docs, key=lambda d: (docs[d], d))[:depth] for q, docs in best.items()}
+    expected: dict[str, list[str]] = {q: [] for q, *_ in lines}
+    for q, d, *_ in sorted(lines, key=lambda line: (line[2], -line[3])):  # stable: then by line
+        if d not in expected[q]:
+            expected[q].append(d)
+    expected = {q: docs[:depth] for q, docs in expected.items()}
     assert ranking(table) == expected
     assert list(ranking(table)) == list(expected)  # order of first appearance
     assert counts.pop("lines") == sum(counts.values()) == len(lines)
@@ -156,6 +161,41 @@ def test_malformed_line_names_file_line_and_expectation(tmp_path, line, message)
     with pytest.raises(ValueError, match=message) as error:
         read_trec_run(path)
     assert len(str(error.value)) < 400  # however long the line is
+
+
+@pytest.mark.parametrize(
+    "line", ["q Q0 {d} 0 {s} t", "q Q0 {d} 1 {s} t", "q Q0 {d} -7 {s} t", "q Q0 {d} {s} t"]
+)
+def test_a_rank_column_that_tells_nothing_leaves_the_order_to_the_scores(tmp_path, line):
+    listed = [("d", "2.5"), ("a", "7"), ("c", "2.5"), ("b", "-1e-3")]
+    text = "".join(line.format(d=d, s=s) + "\n" for d, s in listed)
+    table, counts = read_trec_run(written(tmp_path, text))
+    assert ranking(table) == {"q": ["a", "d", "c", "b"]} and counts["kept"] == 4
+    assert table["ranks"].to_pylist() == [[1, 2, 3, 4]]
+
+
+def test_ranks_against_scores_stay_the_order(tmp_path):
+    """Published re-rankings keep the scores of the list that they re-ranked."""
+    text = "q Q0 a 3 9 t\nq Q0 b 2 7 t\nq Q0 c 1 5 t\n"
+    assert ranking(read_trec_run(written(tmp_path, text))[0]) == {"q": ["c", "b", "a"]}
+
+
+def test_a_file_without_ranks_has_them_in_no_line(tmp_path):
+    with pytest.raises(ValueError, match=r"line 2: expected five columns .*Q0 doc_id score tag"):
+        read_trec_run(written(tmp_path, "q Q0 a 3.5 t\nq Q0 b 1 2.5 t\n"))
+    with pytest.raises(ValueError, match="line 1: expected six columns"):  # the tag is missing
+        read_trec_run(written(tmp_path, "q Q0 a 1 3.5\n"))
+
+
+def test_tied_ranks_are_found(tmp_path):
+    for text, tie in (
+        ("q Q0 a 0 3 t\nq Q0 b 0 2 t\n", True),
+        ("q Q0 a 1 3 t\np Q0 b 1 2 t\nq Q0 c 1 1 t\n", True),
+        ("q Q0 a 1 3 t\np Q0 b 1 2 t\nq Q0 c 2 1 t\n", False),
+        ("q Q0 a 1\n", False),
+        ("", False),
+    ):
+        assert trec_files.ranks_tie(written(tmp_path, text)) is tie
 
 
 def test_malformed_line_of_an_unwanted_query_is_an_error_too(tmp_path):

@@ -132,7 +132,9 @@ def test_a_checkpoint_becomes_a_model_without_a_server(checkpoint, tmp_path):
 def test_a_best_model_that_stays_the_best_is_not_copied(tracker, client, checkpoint):
     for digest in ("aa", "aa", "bb", "bb"):
         run = tracker.start("model", "job")
-        tracker.log_model(run, checkpoint, "reranker", "ms marco/kd: 1", digest=digest)
+        means = {"nDCG@10": 0.5}
+        tracker.log_model(run, checkpoint, "reranker", "ms marco/kd: 1", means, digest=digest)
+        assert client.get_run(tracker.id(run)).data.metrics == {"nDCG_10": 0.5}
         if digest == "aa":
             first = client.get_model_version_by_alias("ms marco_kd_ 1", "best")
     assert int(first.version) == 1 and first.tags["raypipe.digest"] == "aa"

@@ -132,6 +132,24 @@ def test_constant_scores_after_three_steps_and_again_after_thirty():
     assert "for 30 steps now" in sentences[1]
 
 
+def test_alarms_do_not_ask_for_a_lower_and_a_higher_rate():
+    """Scores that were constant from the start are no matter of lr, which still weights ask for."""
+    alarms, sentences = new()
+    for step in range(1, 41):
+        feed(alarms, step, torch.full((4, 8), 0.7), 2.079)
+    alarms.on_end({"drift": 0.0, "drift_unchanged": 1.0, "drift_unchanged_layers": 1.0})
+    assert any("Raise lr or unfreeze layers" in sentence for sentence in sentences)
+    assert not any("lower lr" in sentence for sentence in sentences)
+    assert not any("did not fall" in sentence for sentence in sentences)
+    alarms, sentences = new()
+    for step in range(1, 61):  # they become constant while it trains
+        spread = scores(np.random.default_rng(step), 1.0, 4, 8)
+        feed(alarms, step, spread if step < 20 else torch.full((4, 8), 0.7), 2.079)
+    alarms.on_end()
+    assert "lower lr, start from a sound checkpoint" in sentences[0]
+    assert not any("raise lr" in sentence.lower() for sentence in sentences)
+
+
 def test_constant_means_within_the_spacing_of_float32_in_most_groups():
     next_float = torch.nextafter(torch.tensor(1.0), torch.tensor(2.0))
     near = torch.tensor([[1.0, 1.0, float(next_float)], [3.0, 3.0, 3.0], [1.0, 2.0, 3.0]])

@@ -40,6 +40,10 @@ class SetFacts:
     """measure -> row name -> the published value on the same data and first stage."""
     sources: tuple[str, ...] = ()
     """Papers and tables that hold the published values."""
+    rows: tuple[str, ...] = ()
+    """Names of the rows that were judged here; empty means all rows of the report."""
+    reference: str | None = None
+    """The row that the tests are against where the report's reference was not judged here."""
 
 
 @dataclass(frozen=True)
@@ -89,13 +93,29 @@ class Report:
     @cached_property
     def lines(self) -> dict[str, list[Line]]:
         """Test set -> its lines, with means, intervals and tests."""
-        reference = self.reference if self.mode == "compare" else None
         return {
             test_set.name: compare(
-                self.rows, test_set.name, test_set.measures, reference, self.statistics
+                self.rows_on(test_set),
+                test_set.name,
+                test_set.measures,
+                self.reference_on(test_set),
+                self.statistics,
             )
             for test_set in self.sets
         }
+
+    def rows_on(self, test_set: SetFacts) -> list[Row]:
+        """The rows of a test set's table."""
+        return [row for row in self.rows if not test_set.rows or row.name in test_set.rows]
+
+    def reference_on(self, test_set: SetFacts) -> str | None:
+        """The row that a test set's tests are against; None where nothing is tested."""
+        if self.mode != "compare":
+            return None
+        names = {row.name for row in self.rows_on(test_set)}
+        if self.reference in names or test_set.reference not in names:
+            return self.reference if self.reference in names else None
+        return test_set.reference
 
     @property
     def failed(self) -> list[Row]:
@@ -130,9 +150,13 @@ class Report:
                 test_set.name: {
                     "title": list(test_set.title),
                     "measures": list(test_set.measures),
+                    "reference": self.reference_on(test_set),
                     "suite": test_set.suite,
                     "published": {m: dict(v) for m, v in test_set.published.items()},
-                    "rows": [line_json(line) for line in self.lines[test_set.name]],
+                    "rows": [
+                        line_json(line, test_set.name, self.reference_on(test_set))
+                        for line in self.lines[test_set.name]
+                    ],
                 }
                 for test_set in self.sets
             },
@@ -143,7 +167,7 @@ class Report:
         }
 
 
-def line_json(line: Line) -> dict[str, Any]:
+def line_json(line: Line, test_set: str, reference: str | None) -> dict[str, Any]:
     """One row on one test set as plain JSON values."""
     row = line.row
     return {
@@ -152,12 +176,17 @@ def line_json(line: Line) -> dict[str, Any]:
         "stages": [stage.name for stage in row.stages],
         "seeds": list(row.seeds),
         "reused": row.reused,
+        "run_digests": list(row.runs.get(test_set, ())),
+        "tied_lists": row.tied.get(test_set, 0),
         "error": row.error or None,
         "metrics": dict(line.means),
         "seed_metrics": {m: list(v) for m, v in line.seed_means.items()},
         "intervals": {m: list(bounds) for m, bounds in line.intervals.items()},
         "p_holm": {m: _number(v.p_holm) if v else None for m, v in line.versus.items()},
-        "versus_reference": {m: _versus(v) if v else None for m, v in line.versus.items()},
+        "versus_reference": {
+            m: {"of": f"{row.name} minus {reference}", **_versus(v)} if v else None
+            for m, v in line.versus.items()
+        },
         "better_than": dict(line.letters),
         "label": line.label,
         "pairs": row.pairs,

@@ -35,6 +35,8 @@ class _Section:
     test_set: SetFacts
     effectiveness: Table
     tests: Table | None
+    reference: str | None
+    """The row that the tests are against."""
     drawings: dict[str, str]
     """Heading to SVG."""
 
@@ -76,6 +78,7 @@ def _section(report: Report, test_set: SetFacts) -> _Section:
         test_set,
         effectiveness(report, test_set),
         against_reference(report, test_set),
+        report.reference_on(test_set),
         {heading: plots.svg(figure) for heading, figure in figures.items() if figure is not None},
     )
 

@@ -70,9 +70,10 @@ def intervals(report: Report, test_set: SetFacts) -> Any:
     figure = _figure(3.2 + 3.6 * len(measures), 1.4 + 0.34 * len(lines))
     axes = figure.subplots(1, len(measures), sharey=True, squeeze=False)[0]
     for axis, measure in zip(axes, measures, strict=True):
-        _dots(axis, lines, measure, report)
+        _dots(axis, lines, measure, report, test_set)
     names = [plot_text(line.row.name) for line in lines]
-    marks = [f" {MARK}" if line.row.name == report.reference else "" for line in lines]
+    reference = report.reference_on(test_set)
+    marks = [f" {MARK}" if line.row.name == reference else "" for line in lines]
     axes[0].set_yticks(range(len(lines)), map("".join, zip(names, marks, strict=True)))
     kinds = [kind for kind in COLOURS if any(line.row.kind == kind for line in lines)]
     handles = [_mark(axes[0], kind) for kind in kinds]
@@ -83,7 +84,9 @@ def intervals(report: Report, test_set: SetFacts) -> Any:
     return figure
 
 
-def _dots(axis: Any, lines: Sequence[Line], measure: str, report: Report) -> None:
+def _dots(
+    axis: Any, lines: Sequence[Line], measure: str, report: Report, test_set: SetFacts
+) -> None:
     for y, line in enumerate(lines):
         low, high = line.intervals[measure]
         colour = COLOURS[line.row.kind]
@@ -92,7 +95,7 @@ def _dots(axis: Any, lines: Sequence[Line], measure: str, report: Report) -> Non
         seeds = line.seed_means[measure]
         if len(seeds) > 1:
             axis.plot(seeds, [y] * len(seeds), "|", color=colour, markersize=9, alpha=0.7)
-        if line.row.name == report.reference:
+        if line.row.name == report.reference_on(test_set):
             axis.axvline(line.means[measure], color=colour, linestyle="--", linewidth=0.9)
     percent = f"{100 * report.statistics.level:g} %"
     axis.set_xlabel(f"{measure}, mean and {percent} interval")
@@ -171,7 +174,8 @@ def curves(report: Report) -> Any | None:
             history.stage for histories in report.curves.values() for history in histories
         )
     )
-    names = [f"val/{m}" for m in report.sets[0].measures[:1]]
+    first = report.sets[0].measures[0]
+    names = dict.fromkeys((f"val/{first}", f"val/{first.partition('@')[0]}"))  # AP@100, and AP
     if not stages:
         return None
     figure = _figure(4.6 * len(stages), 6.0)
@@ -187,7 +191,7 @@ def curves(report: Report) -> Any | None:
                     _draw(axes[1][column], list(history.series.get(name, ())), label, look, "o")
         axes[0][column].set_title(plot_text(stage), fontsize=10)
         axes[0][column].set_ylabel("training loss")
-        axes[1][column].set_ylabel(f"validation {names[0].removeprefix('val/')}")
+        axes[1][column].set_ylabel(f"validation {first}")
         axes[1][column].set_xlabel("step")
         for axis in (axes[0][column], axes[1][column]):
             axis.grid(alpha=0.25)
@@ -249,9 +253,10 @@ def differences(report: Report, test_set: SetFacts) -> Any | None:
     measure = next((m for m in test_set.measures if tested(m)), None)
     lines = {line.row.name: line for line in report.lines[test_set.name]}
     names = [n for n, line in lines.items() if measure and line.versus.get(measure) is not None]
-    if not names or report.reference is None or measure is None:
+    reference = report.reference_on(test_set)
+    if not names or reference is None or measure is None:
         return None
-    base = _per_query(report, report.reference, test_set.name, measure)
+    base = _per_query(report, reference, test_set.name, measure)
     columns = min(3, len(names))
     rows = math.ceil(len(names) / columns)
     figure = _figure(3.4 * columns, 0.6 + 1.9 * rows)
@@ -268,7 +273,7 @@ def differences(report: Report, test_set: SetFacts) -> Any | None:
         axis.spines[["top", "right", "bottom"]].set_visible(False)
     for axis in list(axes.flat)[len(names) :]:
         axis.set_visible(False)
-    figure.supylabel(f"{measure}, difference per query", fontsize=9)
+    figure.supylabel(f"{measure} per query, model minus {plot_text(reference)}", fontsize=9)
     return figure
 
 

@@ -30,24 +30,27 @@ class Table:
 
 def effectiveness(report: Report, test_set: SetFacts) -> Table:
     """Rows x measures on one test set: mean, interval, letters, the published value."""
-    lines = report.lines[test_set.name]
+    lines, reference = report.lines[test_set.name], report.reference_on(test_set)
+    tied = any(test_set.name in line.row.tied for line in lines)
     heads = ["", "model", "stages", "seeds"]
     for measure in test_set.measures:
         heads.append(measure)
         if test_set.published.get(measure):
             heads.append("published")
-    heads += ["pairs", "seconds"]
+    heads += [*["tied lists"] * tied, "pairs", "seconds"]
     body = []
     for line in lines:
         row = line.row
-        cells = [line.label, _name(line, report), _stages(line), str(len(row.seeds) or NO_VALUE)]
+        cells = [line.label, _name(line, reference), _stages(line), str(len(row.seeds) or NO_VALUE)]
         for measure in test_set.measures:
             cells.append(_mean(line, measure))
             if (published := test_set.published.get(measure)) is not None and published:
                 value = published.get(row.name)
                 cells.append(NO_VALUE if value is None else figure(value))
+        cells += [_count(row.tied.get(test_set.name, 0))] * tied
         body.append([*cells, _count(row.pairs), _seconds(row.seconds)])
-    return Table(heads, body, 3, _reference(report, lines))
+    names = [line.row.name for line in lines]
+    return Table(heads, body, 3, names.index(reference) if reference in names else None)
 
 
 def against_reference(
@@ -66,7 +69,8 @@ def against_reference(
                 body.append([line.row.name, measure, *_tests(test)])
     if not body:
         return None
-    heads = ["model", "measure", "difference", "p (t)", "p (perm.)", "effect d", "p (TOST)"]
+    difference = f"model minus {report.reference_on(test_set)}"
+    heads = ["model", "measure", difference, "p (t)", "p (perm.)", "effect d", "p (TOST)"]
     return Table([*heads, "smallest margin", "verdict"], body, 2)
 
 
@@ -130,10 +134,15 @@ def overview(report: Report) -> Table | None:
     heads = ["model", *(f"{test_set.name} {test_set.measures[0]}" for test_set in report.sets)]
     heads += [f"mean of {suite}" for suite in means]
     body = []
-    for i, row in enumerate(report.rows):
+    lines = {
+        test_set.name: {line.row.name: line for line in report.lines[test_set.name]}
+        for test_set in report.sets
+    }
+    for row in report.rows:
         cells = [row.name]
         for test_set in report.sets:
-            value = report.lines[test_set.name][i].means.get(test_set.measures[0])
+            line = lines[test_set.name].get(row.name)
+            value = line and line.means.get(test_set.measures[0])
             cells.append(NO_VALUE if value is None else figure(value))
         for mean_by_row in means.values():
             mean = mean_by_row.get(row.name)
@@ -163,13 +172,8 @@ def p_value(value: float | None) -> str:
     return "<.001" if value < 0.001 else figure(value)
 
 
-def _reference(report: Report, lines: Sequence[Line]) -> int | None:
-    """Index of the reference's line."""
-    return next((i for i, line in enumerate(lines) if line.row.name == report.reference), None)
-
-
-def _name(line: Line, report: Report) -> str:
-    return f"{line.row.name} {MARK}" if line.row.name == report.reference else line.row.name
+def _name(line: Line, reference: str | None) -> str:
+    return f"{line.row.name} {MARK}" if line.row.name == reference else line.row.name
 
 
 def _stages(line: Line) -> str:

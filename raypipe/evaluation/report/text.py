@@ -38,7 +38,8 @@ def to_markdown(report: Report) -> str:
         parts += [f"## {markdown_text(head)}", _listed(facts)]
         parts += [_markdown(effectiveness(report, test_set))]
         if (tests := against_reference(report, test_set)) is not None:
-            parts += [f"Against {markdown_text(str(report.reference))}:", _markdown(tests)]
+            reference = markdown_text(str(report.reference_on(test_set)))
+            parts += [f"Against {reference}:", _markdown(tests)]
         parts += [f"Published: {markdown_text(source)}" for source in test_set.sources]
     if (trials := searched(report)) is not None:
         parts += ["## Trials", _markdown(trials)]
@@ -62,7 +63,7 @@ def print_report(report: Report, console: Console | None = None) -> None:
         _print(console, effectiveness(report, test_set))
         if (tests := against_reference(report, test_set, test_set.measures[:1])) is not None:
             console.print()
-            console.print(rich_text(f"against {report.reference}"))
+            console.print(rich_text(f"against {report.reference_on(test_set)}"))
             _print(console, tests)
         console.print()
     tables = {

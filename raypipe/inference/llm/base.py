@@ -30,6 +30,9 @@ CHARACTERS_PER_TOKEN = 4
 CHOICE_TOKENS = 8
 """Most new tokens of an answer to a question with choices, where it comes as text: "Passage A"."""
 
+THINKING = {"<think>": "</think>", "[THINK]": "[/THINK]"}
+"""Marks around what a reasoning model writes before its answer."""
+
 
 @dataclass(frozen=True)
 class Prompt:
@@ -50,6 +53,8 @@ class Answer:
     """Per choice, natural logarithm; None if the engine cannot give them."""
     error: str | None = None
     """The engine could not answer: the body or message, never a key."""
+    clipped: bool = False
+    """A choice was not among the likeliest tokens: its log-probability is an upper bound."""
 
 
 Generate = Callable[[Sequence[Prompt], int], list[Answer]]
@@ -147,7 +152,7 @@ def choice_logprobs(
     " Yes". A choice that is not among them gets the lowest there, which is an upper bound of what
     one token of it can have. None if no choice is among them. NaN and infinity are no values.
     """
-    pairs = [(token.strip(" \t\r\n▁Ġ"), value) for token, value in top if value < math.inf]
+    pairs = [(_plain(token), value) for token, value in top if value < math.inf]
     values_by_choice = {c: [value for token, value in pairs if token == c] for c in choices}
     if not any(values_by_choice.values()):
         return None
@@ -155,9 +160,32 @@ def choice_logprobs(
     return {c: _log_sum(values) if values else lowest for c, values in values_by_choice.items()}
 
 
+def choice_answer(text: str, top: Iterable[tuple[str, float]], choices: Sequence[str]) -> Answer:
+    """An answer from a text and the most likely first tokens with their log-probabilities.
+
+    Where the text begins with thinking, its first token is no answer: the text alone counts.
+    """
+    pairs = list(top)
+    thinks = text.lstrip().startswith(tuple(THINKING))
+    logprobs = None if thinks else choice_logprobs(pairs, choices)
+    missing = set(choices) - {_plain(token) for token, _ in pairs}
+    return Answer(text, logprobs, clipped=logprobs is not None and bool(missing))
+
+
+def _plain(token: str) -> str:
+    return token.strip(" \t\r\n▁Ġ")
+
+
 def _log_sum(values: list[float]) -> float:
     high = max(values)
     return high + math.log(sum(math.exp(value - high) for value in values))
+
+
+def cut_in_thinking(text: str) -> bool:
+    """Whether the text ends inside its thinking, so that it holds no answer."""
+    lower = text.lower()
+    marks = ((begin.lower(), end.lower()) for begin, end in THINKING.items())
+    return any(lower.rfind(begin) > lower.rfind(end) for begin, end in marks)
 
 
 def chosen(text: str, choices: Sequence[str]) -> str | None:
@@ -165,9 +193,10 @@ def chosen(text: str, choices: Sequence[str]) -> str | None:
 
     Words are found in any case; of letters only the capital, since "a" is an article.
     """
-    if "<think>" in text and "</think>" not in text:
+    if cut_in_thinking(text):
         return None
-    text = text.rpartition("</think>")[2]
+    for end in THINKING.values():
+        text = text.rpartition(end)[2]
     positions = {}
     for choice in choices:
         flags = re.IGNORECASE if len(choice) > 1 else re.NOFLAG

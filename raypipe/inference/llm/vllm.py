@@ -13,6 +13,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
@@ -24,7 +25,13 @@ from raypipe.inference.llm.base import (
     Generator,
     Prompt,
     backbone_tokenizer,
-    choice_logprobs,
+    choice_answer,
+)
+from raypipe.inference.llm.templates import (
+    NO_THINKING,
+    check_template_kwargs,
+    read_kwargs,
+    template_files,
 )
 from raypipe.models.backbone import Backbone
 from raypipe.tables.chunks import quieten
@@ -56,6 +63,9 @@ class VllmEngine(Engine):
     top_logprobs: int = Field(20, ge=1, le=20)
     """Alternatives read for a prompt that has choices; vLLM's own limit is 20."""
 
+    chat_template_kwargs: dict[str, Any] = Field(default_factory=lambda: dict(NO_THINKING))
+    """Variables for the model's chat template; the default switches thinking off."""
+
     def check(self) -> None:
         """vLLM is installed, the model is there, and a running cluster has the GPUs.
 
@@ -66,13 +76,20 @@ class VllmEngine(Engine):
         if missing:
             raise ConfigError(f"engine vllm: {'; '.join(missing)}")
         Backbone(self.model).check()
+        check_template_kwargs(self.chat_template_kwargs, self._template_files())
+
+    def _template_files(self) -> list[Path]:
+        folder = Backbone(self.model).folder
+        return [] if folder is None else template_files(folder)
 
     def identity(self) -> dict[str, Any]:
         """Model by content or revision, and the sampling."""
         names = ("type", "model", "temperature", "top_logprobs", "context_tokens")
         named = {name: getattr(self, name) for name in names}
         backbone = Backbone(self.model)
-        return {**named, "model": backbone.name, "weights": dict(backbone.spec())}
+        plain = {**named, "model": backbone.name, "weights": dict(backbone.spec())}
+        read = read_kwargs(self.chat_template_kwargs, self._template_files())
+        return {**plain, "chat_template_kwargs": read} if read else plain
 
     def engine_kwargs(self, precision: str) -> dict[str, Any]:
         """What vLLM is started with."""
@@ -161,6 +178,7 @@ class VllmGenerator:
                 [{"role": role, "content": text} for role, text in prompt.messages],
                 tokenize=False,
                 add_generation_prompt=True,
+                **self._engine.chat_template_kwargs,
             )
             for prompt in prompts
         ]
@@ -203,11 +221,11 @@ def read_row(row: Mapping[str, Any], choices: Sequence[str]) -> Answer:
     """The answer in a row of the processor; rows that failed skip its postprocess."""
     if row.get("__inference_error__"):
         return Answer(error=" ".join(str(row["__inference_error__"]).split())[:300])
-    logprobs = None
+    text = str(row["generated_text"])
     if choices and row["tokens"] is not None:
         pairs = zip(list(row["tokens"]), list(row["logprobs"]), strict=True)
-        logprobs = choice_logprobs([(str(t), float(value)) for t, value in pairs], choices)
-    return Answer(str(row["generated_text"]), logprobs)
+        return choice_answer(text, [(str(t), float(value)) for t, value in pairs], choices)
+    return Answer(text)
 
 
 def _columns(row: Mapping[str, Any]) -> dict[str, Any]:

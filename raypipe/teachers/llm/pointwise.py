@@ -12,12 +12,22 @@ from raypipe.inference.llm.base import CHOICE_TOKENS, Answer, chosen
 from raypipe.teachers.llm import prompts
 from raypipe.teachers.llm.task import Asked, RankingList, Row, Task
 
+UNHEARD = 50.0
+"""Log-odds of a choice beside one that has no probability at all."""
+
 
 class Pointwise(Task):
-    """log P(Yes) of every document by itself, Yes and No being the only answers."""
+    """Log-odds of Yes against No for every document by itself: log P(Yes) - log P(No).
+
+    log P(Yes) alone is 0 for all documents that the model is sure of. An answer is clipped where
+    the engine names the likeliest tokens only and Yes or No is none of them: its log-odds are
+    larger in truth.
+    """
+
+    scale = "log-odds"
 
     def judge(self, lists: Sequence[RankingList], asked: Asked) -> list[Row]:
-        """log P(Yes); from an engine that gives only text, 1 for Yes and 0 for No.
+        """Log-odds; from an engine that gives only text, 1 for Yes and 0 for No.
 
         The two are never mixed in one list: where some answers have log-probabilities, the others
         are left out.
@@ -43,7 +53,9 @@ class Pointwise(Task):
         for answer in usable:
             value = None
             if answer is not None:
-                value = log_yes(answer.logprobs) if graded else said_yes(answer.text)
+                value = log_odds(answer.logprobs) if graded else said_yes(answer.text)
+                clipped = graded and value is not None and _is_clipped(answer)
+                asked.counts["answers_clipped"] += clipped
                 asked.counts["answers_from_text"] += not graded
                 asked.counts["answers_unparsable"] += value is None
             values.append(value)
@@ -56,14 +68,22 @@ class Pointwise(Task):
         }
 
 
-def log_yes(logprobs: Mapping[str, float] | None) -> float | None:
-    """log(yes) - logsumexp(yes, no), at most 0; None where it is not finite."""
-    yes, no = ((logprobs or {}).get(choice, -math.inf) for choice in prompts.YES_OR_NO)
-    if not math.isfinite(yes):
+def log_odds(logprobs: Mapping[str, float] | None) -> float | None:
+    """log(yes) - log(no), at most `UNHEARD` from 0 where one is 0; None where both are or one is
+    NaN."""
+    yes, no = _yes_and_no(logprobs)
+    if math.isnan(yes - no):  # -inf - -inf is NaN too
         return None
-    top = max(yes, no)
-    value = yes - top - math.log(math.exp(yes - top) + math.exp(no - top))
-    return value if math.isfinite(value) else None
+    return yes - no if math.isfinite(yes - no) else math.copysign(UNHEARD, yes - no)
+
+
+def _yes_and_no(logprobs: Mapping[str, float] | None) -> tuple[float, float]:
+    yes, no = ((logprobs or {}).get(choice, -math.inf) for choice in prompts.YES_OR_NO)
+    return yes, no
+
+
+def _is_clipped(answer: Answer) -> bool:
+    return answer.clipped or math.isinf(sum(_yes_and_no(answer.logprobs)))
 
 
 def said_yes(text: str) -> float | None:

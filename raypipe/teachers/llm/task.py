@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, Literal
 
 import pyarrow as pa
 from pydantic import Field
 
 from raypipe.config import NOT_SEMANTIC, Config
-from raypipe.inference.llm.base import Answer, Engine, Generator, Prompt
+from raypipe.inference.llm.base import Answer, Engine, Generator, Prompt, cut_in_thinking
 from raypipe.records import TEACHER
 
 Row = dict[str, Any]
@@ -48,6 +48,8 @@ class Task(Config):
     columns: ClassVar[pa.Schema] = TEACHER
     values: ClassVar[Literal["score", "rank"]] = "score"
     """Higher is better, or 1 is best."""
+    scale: ClassVar[str | None] = None
+    """What the values are, where it is another thing than in earlier versions."""
 
     def judge(self, lists: Sequence[RankingList], asked: Asked) -> list[Row]:
         """One row per list, in order; a document without a value is left out of its row.
@@ -93,6 +95,7 @@ class Asked:
         answers = self._generate(prompts, max_new_tokens) if prompts else []
         if len(answers) != len(prompts):
             raise RuntimeError(f"the engine gave {len(answers)} answers to {len(prompts)} prompts")
+        answers = [self._finished(answer) for answer in answers]
         errors = [answer.error for answer in answers if answer.error is not None]
         self.counts["requests"] += len(prompts)
         self.counts["requests_failed"] += len(errors)
@@ -104,6 +107,13 @@ class Asked:
                 f"first error: {errors[0][:_ERROR_CHARACTERS]}"
             )
         return answers
+
+    def _finished(self, answer: Answer) -> Answer:
+        """The answer; without its text, which is counted, where it ends inside its thinking."""
+        if answer.error is not None or not cut_in_thinking(answer.text):
+            return answer
+        self.counts["answers_cut_in_thinking"] += 1
+        return replace(answer, text="")
 
 
 MESSAGE_TOKENS = 8

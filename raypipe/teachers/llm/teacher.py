@@ -73,13 +73,13 @@ class PairwiseLLM(_LlmTeacher, Pairwise):
 
 
 class PointwiseLLM(_LlmTeacher, Pointwise):
-    """Log-probability of yes to "does the passage answer the query?" (2211.09110)."""
+    """Log-odds of yes against no to "does the passage answer the query?" (2211.09110)."""
 
     type: Literal["pointwise_llm"] = "pointwise_llm"
     task = Pointwise
     needs_lists: ClassVar[bool] = False
     negative: ClassVar[bool] = True
-    """Log-probabilities are below 0, so that they are no gains."""
+    """Log-odds are below 0 for many documents, so that they are no gains."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,9 @@ class LlmScores(Step):
     def spec(self) -> Mapping[str, Any]:
         engine, task = self.teacher.engine, self.teacher.part(self.teacher.task).semantic()
         del task["depth"]  # the lists have the smaller one
+        scale = {} if self.teacher.task.scale is None else {"scale": self.teacher.task.scale}
         return {
+            **scale,
             "task": task,
             "depth": self.lists.depth,
             "engine": engine.identity(),
@@ -160,14 +162,24 @@ class LlmScores(Step):
             counts = run_chunks_here(work, rows, size, attempt, context, keep=self._keep)
         if not counts.get("documents"):
             raise ConfigError(
-                f"{self.name}: no document got a value, found {dict(counts)}; look at the model's "
-                "answers, or ask another model"
+                f"{self.name}: no document got a value, found {dict(counts)}; {_remedy(counts)}"
             )
         return counts
 
     def _keep(self, counts: Counts) -> bool:
         """Whether a chunk of an earlier job is good enough for this recipe."""
         return not self.teacher.too_many_failed(counts)
+
+
+def _remedy(counts: Mapping[str, Any]) -> str:
+    """What to do where no answer of a model could be read."""
+    if not (cut := counts.get("answers_cut_in_thinking")):
+        return "look at the model's answers, or ask another model"
+    return (
+        f"{cut} answers were cut inside the model's thinking: switch it off with the engine's "
+        "chat_template_kwargs={enable_thinking: false} (engine http: "
+        "extra_body={chat_template_kwargs: {enable_thinking: false}}), or ask another model"
+    )
 
 
 @dataclass(frozen=True)

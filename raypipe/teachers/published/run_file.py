@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 import pyarrow as pa
 from pydantic import Field
 
-from raypipe.candidates.trec_run import check_match, spill_runs
+from raypipe.candidates.trec_run import check_match, order_spec, spill_runs, tell_order
 from raypipe.config import Config
 from raypipe.datasets.steps import DOCS_FILE, QUERIES_FILE
 from raypipe.inference.lists import Lists
@@ -22,7 +22,9 @@ from raypipe.tables.text_table import TextTable
 
 
 class RunFile(Config):
-    """A TREC run, such as an LLM's re-ranking: the order of its rank column, or its scores."""
+    """A TREC run, such as an LLM's re-ranking: its order, or its scores.
+
+    The rank column is the order; documents that share a rank stand by score."""
 
     type: Literal["run_file"] = "run_file"
     paths: tuple[str, ...] = Field(min_length=1)
@@ -65,7 +67,8 @@ class RunFileValues(Step):
 
     def spec(self) -> Mapping[str, Any]:
         files = checksums(self.teacher.paths)
-        return {"format": "run_file", "values": self.teacher.column, "files": files}
+        plain = {"format": "run_file", "values": self.teacher.column, "files": files}
+        return plain | order_spec(self.teacher.paths)
 
     def facts(self) -> Mapping[str, Any]:
         return {"values": self.teacher.column, "paths": full_paths(self.teacher.paths)}
@@ -78,8 +81,12 @@ class RunFileValues(Step):
         queries = TextTable(attempt.inputs["queries"].local() / QUERIES_FILE).ids().to_pylist()
         with spill() as rows:
             counts = spill_runs(self.teacher.paths, rows, queries)
-            counts.update(write_lists(rows, attempt, queries, docs, None, self._table))
+            counts.update(
+                write_lists(rows, attempt, queries, docs, None, self._table, as_listed=True)
+            )
         check_match(self.teacher.paths, len(queries), counts)
+        if self.teacher.column == "rank":
+            tell_order(self.teacher.paths, counts)
         counts["queries_without_list"] = counts.pop("queries_without_candidates")
         return dict(counts)
 

@@ -6,7 +6,12 @@ import math
 
 import pytest
 
-from raypipe.inference.llm.base import choice_logprobs, chosen
+from raypipe.inference.llm.base import (
+    choice_answer,
+    choice_logprobs,
+    chosen,
+    cut_in_thinking,
+)
 
 
 def test_choice_logprobs_by_hand():
@@ -27,6 +32,37 @@ def test_very_unlikely_tokens_do_not_underflow():
     assert logprobs == pytest.approx({"x": -9999.0 + math.log(2)})
 
 
+def test_a_choice_that_is_not_among_the_likeliest_tokens_is_clipped():
+    both = choice_answer("Yes", [(" Yes", -0.1), ("No", -3.0)], ("Yes", "No"))
+    assert (both.clipped, both.logprobs) == (False, {"Yes": -0.1, "No": -3.0})
+    one = choice_answer("Yes", [(" Yes", -0.1), ("Maybe", -7.0)], ("Yes", "No"))
+    assert (one.clipped, one.logprobs) == (True, {"Yes": -0.1, "No": -7.0})
+    neither = choice_answer("well", [("well", -0.1)], ("Yes", "No"))
+    assert (neither.clipped, neither.logprobs) == (False, None)
+
+
+def test_the_first_token_of_thinking_is_no_answer():
+    answer = choice_answer("<think>so</think>No", [("<think>", 0.0), ("Yes", -9.0)], ("Yes", "No"))
+    assert answer.logprobs is None and chosen(answer.text, ("Yes", "No")) == "No"
+
+
+@pytest.mark.parametrize(
+    ("text", "cut"),
+    [
+        ("<think>\nOkay, passage [1] says", True),
+        ("[THINK] passage [1] > [2]", True),
+        ("<THINK> hm", True),
+        ("<think>a</think> <think>b", True),
+        ("<think>a</think>[2] > [1]", False),
+        ("still thinking</think>[2] > [1]", False),
+        ("[2] > [1]", False),
+        ("", False),
+    ],
+)
+def test_answers_that_end_inside_their_thinking(text, cut):
+    assert cut_in_thinking(text) is cut
+
+
 @pytest.mark.parametrize(
     ("text", "ab", "yes_no"),
     [
@@ -38,6 +74,7 @@ def test_very_unlikely_tokens_do_not_underflow():
         ("Nothing known", None, None),
         ("<think>A or yes?</think> B, no", "B", "No"),
         ("<think>A, yes", None, None),
+        ("[THINK]A or yes[/THINK] B, no", "B", "No"),
         ("", None, None),
     ],
 )

@@ -173,6 +173,7 @@ def test_choices_and_the_key(serve, monkeypatch, capfd, caplog):
     assert first.logprobs == pytest.approx(
         {"Yes": math.log(math.exp(-0.5) + math.exp(-1.5)), "No": -3.0, "Unsure": -4.0}
     )
+    assert first.clipped  # "Unsure" is at most as likely as the last that is named
     assert second == Answer("No", None)
     assert third.error == "400: you sent Bearer [key]"
     assert server.keys == {f"Bearer {KEY}"}
@@ -259,6 +260,22 @@ def test_400_on_every_prompt_is_the_configuration_until_the_server_has_answered(
         generate([long], 16)
     assert generate([long, short], 16) == [Answer(error="400: too long"), Answer("fine")]
     assert generate([long], 16) == [Answer(error="400: too long")]
+
+
+def test_thinking_beside_the_answer_has_the_first_token(serve):
+    """A server that parts them gives log-probabilities of the thinking."""
+    tops = [{"token": "Yes", "logprob": -9.0}, {"token": "Okay", "logprob": -0.1}]
+    known = {"content": [{"token": "Okay", "logprob": -0.1, "top_logprobs": tops}]}
+
+    def play(handler, body, number):
+        text = {"cut": None, "done": "No"}[prompt_in(body)]
+        message = {"role": "assistant", "content": text, "reasoning_content": "Okay, yes"}
+        handler.reply(200, completion("", message=message, logprobs=known))
+
+    generate = engine(serve(play)).open(CONTEXT)
+    cut, done = generate([Prompt((("user", kind),), ("Yes", "No")) for kind in ("cut", "done")], 8)
+    assert cut == Answer("<think>Okay, yes")
+    assert done == Answer("No")
 
 
 def test_without_top_logprobs_a_choice_is_asked_in_words(serve):

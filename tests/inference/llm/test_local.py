@@ -11,7 +11,7 @@ import torch
 from tiny_llm import CHAT_TEMPLATE, LLM_TEXT
 
 from raypipe.config import ConfigError
-from raypipe.inference.llm.base import Prompt
+from raypipe.inference.llm.base import Prompt, cut_in_thinking
 from raypipe.inference.llm.causal import CausalModel
 from raypipe.inference.llm.local import GgufWeights, TransformersEngine
 from raypipe.storage.artifacts import Store
@@ -150,6 +150,79 @@ def test_the_digest_follows_the_weights(tiny_llm, tmp_path):
     assert str(tiny_llm) not in str(engine.identity())
     assert engine.identity() == engine.replace(batch_tokens=64).identity()
     assert engine.identity() != engine.replace(context_tokens=128).identity()
+
+
+# --- models that think ----------------------------------------------------------------------------
+
+SWITCH = (  # as Qwen3 has it
+    "{% if add_generation_prompt and enable_thinking is defined and enable_thinking is false %}"
+    "<think>\n\n</think>\n\n{% endif %}"
+)
+ALWAYS = "{% if add_generation_prompt %}<think>\n{% endif %}"
+
+
+def thinking(tiny_llm: Path, folder: Path, ending: str, special: tuple[str, ...] = ()) -> Path:
+    """The tiny model with this text behind its chat template."""
+    from transformers import AutoTokenizer
+
+    folder.mkdir()
+    for path in tiny_llm.iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.chat_template = CHAT_TEMPLATE + ending
+    if special:
+        tokenizer.add_special_tokens({"additional_special_tokens": list(special)})
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def test_thinking_is_off_unless_the_recipe_asks_for_it(tiny_llm, tmp_path):
+    folder = thinking(tiny_llm, tmp_path / "m", SWITCH)
+    ends = {}
+    for name, changes in {
+        "default": {},
+        "on": {"chat_template_kwargs": {"enable_thinking": True}},
+        "none": {"chat_template_kwargs": {}},
+    }.items():
+        model = load(folder, **changes)
+        ends[name] = model._tokenizer.decode(model.encode(user("asks"))).rpartition("assistant")[2]
+    assert ends == {"default": "\n<think>\n\n</think>\n\n", "on": "\n", "none": "\n"}
+    (answer,) = load(folder)([user("or", ("Yes", "No"))], 8)
+    assert set(answer.logprobs) == {"Yes", "No"}
+
+
+def test_only_templates_that_read_a_variable_have_it_in_the_digest(tiny_llm, tmp_path):
+    engine = TransformersEngine(model=str(tiny_llm))
+    assert "chat_template_kwargs" not in engine.identity()
+    thinks = engine.replace(model=str(thinking(tiny_llm, tmp_path / "m", SWITCH)))
+    assert thinks.identity()["chat_template_kwargs"] == {"enable_thinking": False}
+    assert "chat_template_kwargs" not in thinks.replace(chat_template_kwargs={}).identity()
+
+
+def test_a_variable_that_no_template_reads_is_refused(tiny_llm):
+    engine = TransformersEngine(model=str(tiny_llm))
+    engine.check()
+    for name, found in (("enable_thinkin", "found none of that name"), ("tokenize", "itself")):
+        wrong = engine.replace(chat_template_kwargs={name: False})
+        with pytest.raises(ConfigError, match=f"chat_template_kwargs.{name}: .*{found}"):
+            wrong.check()
+    with pytest.raises(ConfigError, match=r"kwargs\.enable_thinking: expected"):
+        engine.replace(chat_template_kwargs={"enable_thinking": True}).check()
+
+
+def test_a_model_that_always_thinks_has_no_next_token_to_read(tiny_llm, tmp_path):
+    model = load(thinking(tiny_llm, tmp_path / "m", ALWAYS))
+    with pytest.raises(ConfigError, match="begins the model's answer with thinking"):
+        model([user("or", ("Yes", "No"))], 8)
+    (answer,) = model([user("or")], 4)
+    assert answer.text.startswith("<think>") and cut_in_thinking(answer.text)
+
+
+def test_marks_of_thinking_are_text_even_where_they_are_special_tokens(tiny_llm, tmp_path):
+    marks = ("[THINK]", "[/THINK]", "<|x|>")
+    model = load(thinking(tiny_llm, tmp_path / "m", "", marks))
+    ids = model._tokenizer("[THINK]a[/THINK]<|x|>B<|im_end|>", add_special_tokens=False).input_ids
+    assert model._chat.text(ids) == "[THINK]a[/THINK]B"
 
 
 def test_gguf_files_are_stored_once_and_read_from_there(tmp_path):

@@ -248,6 +248,16 @@ def test_a_query_that_leaves_no_room_is_counted():
     assert counts["requests"] == 1 and counts["documents_without_value"] == 2
 
 
+def test_ids_inside_thinking_that_was_cut_are_no_order():
+    """Read as an order, "[THINK]" would rank what the model looked at first."""
+    for text in ("[THINK]Passage [2] > [3] seems", "<think>\n[3], while [2]"):
+        (row,), counts = judge(Listwise(), Fake(lambda _, t=text: Answer(t)), numbers([1, 2, 3]))
+        assert row["doc_ids"] == [] and counts["answers_cut_in_thinking"] == 1
+    answer = Answer("[THINK]maybe [1][/THINK][3] > [2] > [1]")
+    (row,), counts = judge(Listwise(), Fake(lambda _: answer), numbers([1, 2, 3]))
+    assert ranked(row) == ["d3", "d2", "d1"] and counts["answers_cut_in_thinking"] == 0
+
+
 def test_windows_that_do_not_overlap_are_refused():
     with pytest.raises(ConfigError, match="stride 10: expected less than window 10"):
         validate(Listwise, {"window": 10}, "here")

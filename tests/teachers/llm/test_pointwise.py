@@ -9,23 +9,26 @@ import pytest
 from asked_model import ABC, judge
 
 from raypipe.inference.llm.base import Answer, Prompt
-from raypipe.teachers.llm.pointwise import Pointwise, log_yes
+from raypipe.teachers.llm.pointwise import Pointwise, log_odds
 from raypipe.teachers.llm.task import RankingList
 
 
 @pytest.mark.parametrize(
     ("logprobs", "value"),
     [
-        ({"Yes": math.log(0.3), "No": math.log(0.1)}, math.log(0.75)),
+        ({"Yes": math.log(0.3), "No": math.log(0.1)}, math.log(3)),
         ({"Yes": -1000.0, "No": 0.0}, -1000.0),
-        ({"Yes": -3.0}, 0.0),
-        ({"No": -3.0}, None),
+        ({"Yes": 0.0, "No": -60.0}, 60.0),
+        ({"Yes": 0.0, "No": -61.0}, 61.0),  # log P(Yes) is 0 for both
+        ({"Yes": -3.0}, 50.0),
+        ({"No": -3.0}, -50.0),
+        ({"Yes": -math.inf, "No": -math.inf}, None),
         ({"Yes": math.nan, "No": -1.0}, None),
         (None, None),
     ],
 )
-def test_log_yes(logprobs, value):
-    assert log_yes(logprobs) == (value if value is None else pytest.approx(value))
+def test_log_odds(logprobs, value):
+    assert log_odds(logprobs) == (value if value is None else pytest.approx(value))
 
 
 def passage(prompt: Prompt) -> str:
@@ -39,8 +42,9 @@ def test_pointwise_from_log_probabilities():
 
     (row,), counts, prompts = judge(Pointwise(), answer, ABC)
     assert row["doc_ids"] == ["a", "b", "c"]
-    assert row["values"] == pytest.approx([math.log(p) for p in (1 / 8, 1 / 4, 1 / 2)])
+    assert row["values"] == pytest.approx([math.log(odds) for odds in (1 / 7, 1 / 3, 1)])
     assert counts["answers_from_text"] == 0 and counts["requests"] == 3
+    assert counts["answers_clipped"] == 0
     assert all(p.choices == ("Yes", "No") for p in prompts)
 
 
@@ -57,8 +61,26 @@ def test_pointwise_never_mixes_text_with_log_probabilities():
         return Answer("Yes", {"Yes": -1.0, "No": -1.0} if passage(prompt) == "1" else None)
 
     (row,), counts, _ = judge(Pointwise(), answer, ABC)
-    assert row["doc_ids"] == ["a"] and row["values"] == pytest.approx([-math.log(2)])
+    assert row["doc_ids"] == ["a"] and row["values"] == pytest.approx([0.0])
     assert counts["answers_from_text"] == 0 and counts["documents_without_value"] == 2
+
+
+def test_clipped_answers_are_counted():
+    def answer(prompt):
+        if passage(prompt) == "1":
+            return Answer("", {"Yes": -0.1, "No": -9.0}, clipped=True)
+        return Answer("", {"Yes": -0.1, "No": -9.0 if passage(prompt) == "2" else -math.inf})
+
+    (row,), counts, _ = judge(Pointwise(), answer, ABC)
+    assert row["values"] == pytest.approx([8.9, 8.9, 50.0])
+    assert counts["answers_clipped"] == 2
+
+
+def test_answers_cut_inside_their_thinking_are_counted_and_have_no_value():
+    texts = {"1": "<think>The query", "2": "[THINK]Yes, it seems", "4": "<think>no</think>Yes"}
+    (row,), counts, _ = judge(Pointwise(), lambda p: Answer(texts[passage(p)]), ABC)
+    assert (row["doc_ids"], row["values"]) == (["c"], [1.0])
+    assert (counts["answers_cut_in_thinking"], counts["answers_unparsable"]) == (2, 2)
 
 
 def test_pointwise_failures():

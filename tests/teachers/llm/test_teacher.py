@@ -298,6 +298,17 @@ def test_another_server_of_the_same_model_is_said(builder, lists, same):
     assert [s for s in said if "http" in s] == ([] if same else [line])
 
 
+def test_only_pointwise_values_have_another_scale_than_before(lists):
+    assert step(PointwiseLLM, lists).spec()["scale"] == "log-odds"
+    assert "scale" not in step(ListwiseLLM, lists).spec()
+
+
+def test_no_value_because_of_thinking_names_the_switch(builder, lists, monkeypatch):
+    monkeypatch.setattr(Verified, "_answer", lambda self, prompt: Answer("<think>Let me see"))
+    with pytest.raises(ConfigError, match=r"cut inside .* chat_template_kwargs={enable_thinking"):
+        builder.get(step(ListwiseLLM, lists))
+
+
 def test_no_value_at_all_is_an_error(builder, lists, monkeypatch):
     monkeypatch.setattr(Verified, "_answer", lambda self, prompt: Answer("I do not know"))
     with pytest.raises(ConfigError, match=r"no document got a value.*answers_unparsable"):

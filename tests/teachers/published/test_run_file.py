@@ -30,6 +30,17 @@ def test_run_files_give_ranks_or_scores(make):
     assert counts["queries_without_list"] == 2
 
 
+@pytest.mark.parametrize("rank", ["0 ", "1 ", ""])
+def test_ranks_that_tell_nothing_are_counted_by_score(make, rank):
+    text = f"q1 Q0 d4 {rank}0.5 x\nq1 Q0 d0 {rank}7.25 x\nq1 Q0 d2 {rank}3 x\n"
+    with pytest.warns(UserWarning, match="documents of 1 queries share a rank or have none"):
+        ranks, counts = make(RunFile, text, column="rank", name=f"a{rank}.run")
+    assert ranks["q1"] == {"d0": 1.0, "d2": 2.0, "d4": 3.0}
+    assert counts["queries_ordered_by_score"] == 1
+    scores, _ = make(RunFile, text, column="score", name=f"b{rank}.run")
+    assert scores["q1"] == {"d4": 0.5, "d0": 7.25, "d2": 3.0}
+
+
 def test_a_run_file_of_any_length_is_read_in_parts(make, monkeypatch, builder, lists):
     """500,000 lists do not fit into memory as Python objects: they are spilled by query."""
     text = "".join(f"q{q} Q0 d{d} {9 - d} {d / 4} x\n" for d in range(6) for q in (3, 1, 2))
