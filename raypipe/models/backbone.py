@@ -23,6 +23,7 @@ _PATTERNS = (
     *("*.json", "*.txt", "*.jinja", "*.safetensors", "1_Pooling/config.json"),
     *("*.model", "*.spm", "*.bpe", "*.codes", "*.tiktoken", "*.tokenizer"),
 )
+_POOLING = "1_Pooling/config.json"
 _TOKENIZER = (
     *("tokenizer", "vocab", "merges", "special_tokens", "added_tokens", "spiece", "sp.model"),
     "chat_template",
@@ -193,6 +194,33 @@ class Backbone(Step):
         return loaded
 
     @property
+    def is_sentence_encoder(self) -> bool:
+        """Whether the model is a sentence encoder: see `is_sentence_encoder`.
+
+        Raises:
+            ConfigError: see `folder` and `revision`.
+        """
+        if self.folder is not None:
+            return is_sentence_encoder(self.folder)
+        if self.revision and "modules.json" not in self._memo.get("files", ()):
+            return False
+        return is_sentence_encoder(self._fetched_settings())
+
+    def _fetched_settings(self) -> Path:
+        """A hub model's small settings, in its cache on this machine."""
+        from huggingface_hub import hf_hub_download
+
+        try:
+            for name in ("config.json", "modules.json", _POOLING):
+                path = Path(hf_hub_download(self.source, name, revision=self.revision))
+        except Exception as error:  # the hub client's errors have no common base
+            raise ConfigError(
+                f"backbone {self.source}: the hub did not give {name} ({type(error).__name__}), "
+                "which decides model.head; set model.head, give a directory, or connect to the hub"
+            ) from None
+        return path.parents[1]
+
+    @property
     def has_scorer(self) -> bool:
         """Whether the weights end in a trained relevance head, so that the model ranks untrained.
 
@@ -241,6 +269,29 @@ class Backbone(Step):
         from raypipe.models.soundness import check_sound  # training imports this module without it
 
         check_sound(folder, names, f"backbone {self.source}")
+
+
+def is_sentence_encoder(folder: Path) -> bool:
+    """Whether sentence-transformers saved the folder as an encoder that averages token states.
+
+    A folder with a trained head of its own is none.
+    """
+    if not (folder / "modules.json").is_file() or not (folder / _POOLING).is_file():
+        return False
+    architectures = _json(folder / "config.json").get("architectures") or [""]
+    if str(architectures[0]).endswith("ForSequenceClassification"):
+        return False
+    pooling = _json(folder / _POOLING)
+    return bool(pooling.get("pooling_mode_mean_tokens")) or pooling.get("pooling_mode") == "mean"
+
+
+def _json(path: Path) -> dict[str, Any]:
+    """The object that a file holds; empty if there is none."""
+    try:
+        loaded = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return loaded if isinstance(loaded, dict) else {}
 
 
 def _names(folder: Path, source: str) -> list[str]:

@@ -5,8 +5,9 @@ transformers draws missing weights at random and logs a line; here missing weigh
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from raypipe.config import ConfigError
 
 _LAYER = re.compile(r"(?:^|\.)layers?\.(\d+)\.")
 _SHOWN = 6
+SIMILARITY = "raypipe_similarity"
+"""The model_type of similarity.py, which takes seconds to import."""
 
 
 def sequence_config(source: Path | str, where: str, revision: str | None = None) -> Any:
@@ -38,6 +41,7 @@ def sequence_config(source: Path | str, where: str, revision: str | None = None)
         MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES as CLASSIFIERS,
     )
 
+    _register_similarity()
     try:
         config = AutoConfig.from_pretrained(
             source, revision=revision or "main", trust_remote_code=False, num_labels=1
@@ -48,7 +52,9 @@ def sequence_config(source: Path | str, where: str, revision: str | None = None)
             f"{where}: transformers cannot read its config.json: {reason}; correct the file, or "
             "give another model"
         ) from None
-    known = config.model_type in ENCODERS or _has_head(config)
+    if config.model_type == SIMILARITY:
+        return config
+    known = config.model_type in ENCODERS or has_head(config)
     if config.is_encoder_decoder:
         kind = "an encoder-decoder"
     elif getattr(config, "is_decoder", False) or not known:
@@ -62,6 +68,34 @@ def sequence_config(source: Path | str, where: str, revision: str | None = None)
         f"{where}: expected an encoder such as BERT, RoBERTa, ELECTRA, DeBERTa-v3 or ModernBERT, "
         f"found {name} (model_type {config.model_type}): {kind}; language models serve as teachers"
     )
+
+
+def _register_similarity() -> None:
+    """Let transformers open similarity heads by raypipe's code, never by that in their folder."""
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+
+    from raypipe.models.similarity import SimilarityConfig, SimilarityForSequenceClassification
+
+    AutoConfig.register(SIMILARITY, SimilarityConfig, exist_ok=True)
+    AutoModelForSequenceClassification.register(
+        SimilarityConfig, SimilarityForSequenceClassification, exist_ok=True
+    )
+
+
+def head_code(model_type: str) -> Path | None:
+    """The file that a checkpoint of this type needs beside its weights, where others open it."""
+    return Path(__file__).with_name("similarity.py") if model_type == SIMILARITY else None
+
+
+@contextlib.contextmanager
+def changed_backbone(config: Any) -> Iterator[Any]:
+    """The transformer's own configuration, to be changed; also that below a similarity head."""
+    if config.model_type != SIMILARITY:
+        yield config
+        return
+    inner = config.of_backbone()
+    yield inner
+    config.take_backbone(inner.to_dict())
 
 
 def keep_layers(config: Any, layers: int, where: str) -> None:
@@ -95,27 +129,90 @@ def read_classifier(
         ConfigError: see `expect_whole`.
     """
     from transformers import AutoModelForSequenceClassification
-    from transformers.utils import logging
 
-    trained = _has_head(config)
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()  # `expect_whole` reports missing weights
-    try:
-        model, info = AutoModelForSequenceClassification.from_pretrained(
-            folder,
-            config=config,
-            dtype=torch.float32,
-            use_safetensors=True,
-            trust_remote_code=False,
-            attn_implementation=kernel,
-            ignore_mismatched_sizes=True,  # transformers' own error names no weight
-            output_loading_info=True,
-        )
-    finally:
-        logging.set_verbosity(verbosity)
+    trained = has_head(config)
+    model, info = _quietly(
+        AutoModelForSequenceClassification, folder, config=config, attn_implementation=kernel
+    )
     expect_whole(info, model.base_model_prefix, where, trained=trained, shallower=shallower)
     _align(model)
     return model  # type: ignore[no-any-return]
+
+
+def read_similarity(
+    folder: Path, config: Any, where: str, *, kernel: str, shallower: bool
+) -> nn.Module:
+    """A similarity head over the folder's encoder, in float32; nothing is drawn at random.
+
+    Args:
+        config: the encoder's, as `sequence_config` gives it.
+
+    Raises:
+        ConfigError: see `expect_whole`, or no token tells where the document begins.
+    """
+    from transformers import AutoModel, AutoTokenizer
+
+    from raypipe.models.similarity import SimilarityConfig, SimilarityForSequenceClassification
+
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, use_fast=True)
+    separator = separator_of(tokenizer, where)
+    encoder, info = _quietly(AutoModel, folder, config=config, attn_implementation=kernel)
+    info["missing_keys"] = [f"encoder.{key}" for key in info["missing_keys"]]
+    info["mismatched_keys"] = [(f"encoder.{key}", *of) for key, *of in info["mismatched_keys"]]
+    expect_whole(info, "encoder", where, trained=False, shallower=shallower)
+    settings = SimilarityConfig(
+        backbone=config.to_dict(), separator=separator, num_labels=1, attn_implementation=kernel
+    )
+    model = SimilarityForSequenceClassification(settings)
+    missing, _ = model.encoder.load_state_dict(encoder.state_dict(), strict=False)
+    assert not missing, f"weights that the encoder lacks: {missing}"
+    return model
+
+
+def separator_of(tokenizer: Any, where: str) -> list[int] | None:
+    """The special tokens between query and document; None where token types tell the two apart.
+
+    Raises:
+        ConfigError: the tokenizer joins both without a mark.
+    """
+    encoded = tokenizer("a", "b", return_token_type_ids=True)
+    sides, ids = encoded.sequence_ids(0), encoded["input_ids"]
+    types = [
+        [t for t, of in zip(encoded["token_type_ids"], sides, strict=True) if of == side]
+        for side in (0, 1)
+    ]
+    typed = "token_type_ids" in tokenizer.model_input_names
+    if typed and max(types[0]) == 0 < min(types[1]):
+        return None
+    last = max(place for place, side in enumerate(sides) if side == 0)
+    separator: list[int] = ids[last + 1 : sides.index(1)]
+    if not separator or separator[0] in ids[:last]:
+        raise ConfigError(
+            f"{where}: model.head=similarity needs a token that marks where the document begins, "
+            "the tokenizer joins query and document without one; set model.head=classifier"
+        )
+    return separator
+
+
+def _quietly(loader: Any, folder: Path, **options: Any) -> tuple[Any, dict[str, Any]]:
+    """(model in float32, what `from_pretrained` reports), without its own warnings."""
+    from transformers.utils import logging
+
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()  # `expect_whole` reports missing weights
+    try:
+        model, info = loader.from_pretrained(
+            folder,
+            dtype=torch.float32,
+            use_safetensors=True,
+            trust_remote_code=False,
+            ignore_mismatched_sizes=True,  # transformers' own error names no weight
+            output_loading_info=True,
+            **options,
+        )
+    finally:
+        logging.set_verbosity(verbosity)
+    return model, info
 
 
 def _align(model: nn.Module) -> None:
@@ -129,7 +226,8 @@ def _align(model: nn.Module) -> None:
         tensor.data = tensor.data.clone()
 
 
-def _has_head(config: Any) -> bool:
+def has_head(config: Any) -> bool:
+    """Whether the folder is a trained sequence classifier."""
     return str((config.architectures or [""])[0]).endswith("ForSequenceClassification")
 
 
