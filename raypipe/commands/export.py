@@ -58,6 +58,7 @@ def card_of(trial: Trial, plan: Plan, builder: Builder) -> ModelCard:
             truncation=experiment.truncation.model_dump(mode="json"),
             reads=experiment.truncation.reads,
             versions=versions(),
+            head=experiment.model.resolved_head,
         )
     )
 

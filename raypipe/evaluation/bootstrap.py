@@ -1,6 +1,6 @@
-"""Bootstrap intervals of a mean over queries and seeds.
+"""Intervals of a mean over queries and seeds.
 
-Shapes: S seeds, Q queries, B resamples.
+Shapes: S seeds, Q queries, B bootstrap resamples.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
+
+from raypipe.evaluation.spread import spread, t_quantile
 
 RESAMPLES = 10_000
 """Resamples behind every interval of a report."""
@@ -21,12 +23,11 @@ def interval(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """Percentile bootstrap interval of the mean over all seeds and queries.
+    """The interval of the mean over all seeds and queries.
 
-    Each resample draws queries and, independently, seeds: both are samples of what could have been
-    (a crossed design; Owen 2007, "The pigeonhole bootstrap"). With one seed it draws queries only;
-    a single query or equal values give an interval of no width. Few seeds say little of the spread
-    between seeds: with three seeds the interval is rather too narrow.
+    With one seed it is the percentile bootstrap over queries; a single query or equal values give
+    an interval of no width. Several seeds lead to the t interval of `spread`: resampled seeds
+    would show too little of what another seed changes, since there are few.
 
     Args:
         values_SQ: finite; every seed has a value of every query, in the same order.
@@ -39,16 +40,19 @@ def interval(
     if not 0 < level < 1:
         raise ValueError(f"expected a level between 0 and 1, found {level}; 0.95 is 95 %")
     table_SQ = matrix(values_SQ)
-    rng = np.random.default_rng(seed)
     seeds, queries = table_SQ.shape
+    mean_Q = table_SQ.mean(axis=0)
+    if seeds > 1 and queries > 1:
+        error, freedom = spread(mean_Q, [table_SQ])
+        reach = t_quantile((1 + level) / 2, freedom) * error
+        return float(mean_Q.mean()) - reach, float(mean_Q.mean()) + reach
+    rng = np.random.default_rng(seed)
     means_B = np.empty(resamples)
     step = max(1, _CELLS // queries)
     for start in range(0, resamples, step):
         count = min(step, resamples - start)
         often_BQ = rng.multinomial(queries, np.full(queries, 1 / queries), size=count)
-        often_BS = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=count)
-        sums_B = np.einsum("bs,sq,bq->b", often_BS, table_SQ, often_BQ, optimize=True)
-        means_B[start : start + count] = sums_B / (seeds * queries)
+        means_B[start : start + count] = often_BQ @ mean_Q / queries
     tail = 100 * (1 - level) / 2
     low, high = np.percentile(means_B, [tail, 100 - tail])
     return float(low), float(high)

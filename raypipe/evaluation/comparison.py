@@ -1,6 +1,7 @@
 """Systems side by side on one test set: means, intervals, tests against the reference, verdicts.
 
-A row's values are averaged over its seeds before a test: queries are the sample, as in the field.
+Queries are the sample, as in the field, and so are the seeds of a row that was trained with several
+(`spread`): equal recipes come out as different in alpha of the cases, whatever their seeds did.
 """
 
 from __future__ import annotations
@@ -9,14 +10,12 @@ import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-import numpy as np
-import numpy.typing as npt
-
 from raypipe.config import nearest
 from raypipe.evaluation.bootstrap import interval, matrix
 from raypipe.evaluation.equivalence import smallest_margin, tost, verdict
 from raypipe.evaluation.results import Line, PerQuery, Row, Statistics, Versus
 from raypipe.evaluation.significance import effect_size, holm, paired_test, permutation_test
+from raypipe.evaluation.spread import Values
 
 
 def compare(
@@ -76,7 +75,7 @@ def tested(measure: str) -> bool:
     return not measure.startswith("Judged")
 
 
-def _values(row: Row, test_set: str, measure: str) -> npt.NDArray[np.float64]:
+def _values(row: Row, test_set: str, measure: str) -> Values:
     """[S, Q], queries by id: rows pair up, and reading order does not change the bootstrap."""
     seeds = [per_query[measure] for per_query in row.results[test_set]]
     return matrix([[value for _, value in sorted(values.items())] for values in seeds])
@@ -84,13 +83,13 @@ def _values(row: Row, test_set: str, measure: str) -> npt.NDArray[np.float64]:
 
 def _tests(
     rows: Sequence[Row],
-    values: Mapping[str, npt.NDArray[np.float64]],
+    values: Mapping[str, Values],
     reference: str | None,
     statistics: Statistics,
 ) -> dict[str, Versus]:
     if reference is None:
         return {}
-    base = values[reference].mean(axis=0).tolist()
+    base = values[reference]
     tests: dict[str, Versus] = {}
     for family in (["trained"], ["first_stage", "zero_shot", "teacher", "derived"]):
         names = [
@@ -98,20 +97,21 @@ def _tests(
             for row in rows
             if row.kind in family and row.name in values and row.name != reference
         ]
-        raw = [_versus(values[name].mean(axis=0).tolist(), base, statistics) for name in names]
+        raw = [_versus(values[name], base, statistics) for name in names]
         tests |= dict(zip(names, _corrected(raw, statistics), strict=True))
     return tests
 
 
-def _versus(values: list[float], base: list[float], statistics: Statistics) -> Versus:
+def _versus(values: Values, base: Values, statistics: Statistics) -> Versus:
     test = paired_test(values, base)
     return Versus(
         difference=test.difference,
+        interval=test.interval(statistics.level),
         effect=effect_size(values, base),
         p=test.p,
         p_permutation=permutation_test(values, base, statistics.resamples),
-        p_equivalence=tost(values, base, statistics.margin),
-        smallest_margin=smallest_margin(values, base, statistics.alpha),
+        p_equivalence=tost(test, statistics.margin),
+        smallest_margin=smallest_margin(test, statistics.alpha),
     )
 
 
@@ -135,14 +135,13 @@ def _corrected(raw: Sequence[Versus], statistics: Statistics) -> list[Versus]:
 
 def _letters(
     rows: Sequence[Row],
-    values: Mapping[str, npt.NDArray[np.float64]],
+    values: Mapping[str, Values],
     labels: Mapping[str, str],
     statistics: Statistics,
 ) -> dict[str, str]:
     names = [row.name for row in rows if row.kind != "oracle" and row.name in values]
-    means = {name: values[name].mean(axis=0).tolist() for name in names}
     pairs = list(itertools.combinations(names, 2))
-    tests = [paired_test(means[first], means[second]) for first, second in pairs]
+    tests = [paired_test(values[first], values[second]) for first, second in pairs]
     adjusted = holm([test.p for test in tests])
     beaten: dict[str, list[str]] = {name: [] for name in names}
     for (first, second), test, p in zip(pairs, tests, adjusted, strict=True):

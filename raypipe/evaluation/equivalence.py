@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Sequence
 from typing import Literal
 
-import numpy as np
-
-from raypipe.evaluation.significance import pairs_of
+from raypipe.evaluation.significance import PairedTest
+from raypipe.evaluation.spread import t_quantile, t_tail
 
 Verdict = Literal["better", "worse", "equivalent", "inconclusive"]
 
 
-def tost(a: Sequence[float], b: Sequence[float], margin: float) -> float:
-    """p of two one-sided paired t-tests (Schuirmann 1987): a small p says |mean(a - b)| < margin.
+def tost(test: PairedTest, margin: float) -> float:
+    """p of two one-sided t-tests (Schuirmann 1987): a small p says |mean(a - b)| < margin.
 
     The larger p of the tests of a - b > -margin and a - b < margin.
 
@@ -26,41 +23,28 @@ def tost(a: Sequence[float], b: Sequence[float], margin: float) -> float:
         0..1; NaN with fewer than two queries. If all differences are equal, 0 or 1.
 
     Raises:
-        ValueError: as `paired_test`, or a margin that is not positive.
+        ValueError: the margin is not positive.
     """
-    from statsmodels.stats.weightstats import ttost_paired
-
-    left, right = pairs_of(a, b)
     if not margin > 0:
         raise ValueError(f"expected a margin above 0, found {margin}; 0.01 is one point of nDCG")
-    difference = left - right
-    if len(difference) < 2:
-        return math.nan
-    if np.ptp(difference) == 0:  # no spread, no t-test
-        return float(abs(difference[0]) >= margin)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)
-        return float(ttost_paired(left, right, -margin, margin)[0])
+    within = margin - abs(test.difference)
+    if test.error == 0:  # no spread, no t-test
+        return float(within <= 0)
+    return float(t_tail(within / test.error, test.freedom))
 
 
-def smallest_margin(a: Sequence[float], b: Sequence[float], alpha: float = 0.05) -> float:
+def smallest_margin(test: PairedTest, alpha: float = 0.05) -> float:
     """The smallest margin for which `tost` gives alpha on these queries.
 
-    |mean(d)| + t(1 - alpha, n - 1) * sd(d) / sqrt(n): these queries cannot confirm a smaller
-    margin. The formula ignores Holm's correction, which asks for a little more.
+    |difference| + t(1 - alpha) * error: these queries and seeds cannot confirm a smaller margin.
+    The formula ignores Holm's correction, which asks for a little more.
 
     Returns:
         In the unit of the measure; infinite with fewer than two queries.
     """
-    from scipy.stats import t
-
-    left, right = pairs_of(a, b)
-    difference = left - right
-    n = len(difference)
-    if n < 2:
+    if math.isnan(test.error):
         return math.inf
-    error = float(difference.std(ddof=1)) / math.sqrt(n)
-    return abs(float(difference.mean())) + float(t.ppf(1 - alpha, n - 1)) * error
+    return abs(test.difference) + t_quantile(1 - alpha, test.freedom) * test.error
 
 
 def verdict(difference: float, p: float, p_equivalence: float, alpha: float = 0.05) -> Verdict:

@@ -88,6 +88,8 @@ class Versus:
 
     difference: float
     """Mean of the row minus mean of the reference."""
+    interval: tuple[float, float]
+    """Confidence interval of the difference, over queries and seeds."""
     effect: float
     """Cohen's d of the paired differences."""
     p: float

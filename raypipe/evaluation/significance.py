@@ -3,54 +3,72 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
+from numpy.typing import ArrayLike
 
 from raypipe.evaluation.bootstrap import RESAMPLES, matrix
+from raypipe.evaluation.spread import Values, spread, t_quantile, t_tail
 
 _CELLS = 2_000_000  # sign flips drawn at a time: 16 MB
-Values = npt.NDArray[np.float64]
 
 
 class PairedTest(NamedTuple):
-    """A two-sided paired t-test of `a` against `b`."""
+    """A two-sided paired t-test of `a` against `b`, and what else follows from its figures."""
 
     difference: float
     """mean(a) - mean(b)"""
-    p: float
-    """0..1; 1 if all pairs are equal; NaN with fewer than two queries."""
+    error: float
+    """Standard error of the difference; 0 if all pairs are equal, NaN with one query."""
+    freedom: float
+    """Degrees of freedom of the t distribution."""
+
+    @property
+    def p(self) -> float:
+        """0..1; 1 if all pairs are equal; NaN with fewer than two queries that differ."""
+        if self.difference == 0:
+            return 1.0
+        if self.error == 0:
+            return 0.0
+        return float(2 * t_tail(abs(self.difference) / self.error, self.freedom))
+
+    def interval(self, level: float = 0.95) -> tuple[float, float]:
+        """The confidence interval of the difference."""
+        reach = t_quantile((1 + level) / 2, self.freedom) * self.error
+        return self.difference - reach, self.difference + reach
 
 
-def paired_test(a: Sequence[float], b: Sequence[float]) -> PairedTest:
-    """Two-sided paired t-test; a[i] and b[i] belong to the same query.
+def paired_test(a: ArrayLike, b: ArrayLike) -> PairedTest:
+    """Compare two rows on the same queries, counting what another draw of seeds would change.
+
+    With one seed each this is the paired t-test; with more, the error is that of `spread`.
+
+    Args:
+        a: [queries], or [seeds, queries] for a row that was trained with several seeds.
+        b: likewise; column i belongs to the same query as column i of `a`.
 
     Raises:
-        ValueError: the lengths differ, there are no values, or a value is not finite.
+        ValueError: the numbers of queries differ, there are no values, or a value is not finite.
     """
-    from scipy.stats import ttest_rel
-
-    left, right = pairs_of(a, b)
-    difference = float(np.mean(left - right))
-    if np.array_equal(left, right):
-        return PairedTest(difference, 1.0)
-    if len(left) < 2:
-        return PairedTest(difference, math.nan)
-    with warnings.catch_warnings():  # a constant difference warns, and gives p near 0, as it should
-        warnings.simplefilter("ignore", RuntimeWarning)
-        return PairedTest(difference, float(ttest_rel(left, right).pvalue))
+    left_SQ, right_SQ = pairs_of(a, b)
+    difference_Q = left_SQ.mean(axis=0) - right_SQ.mean(axis=0)
+    difference = float(difference_Q.mean())
+    if np.array_equal(left_SQ, right_SQ):  # the same run twice
+        return PairedTest(0.0, 0.0, 1.0)
+    error, freedom = spread(difference_Q, [left_SQ, right_SQ])
+    return PairedTest(difference, error, freedom)
 
 
 def permutation_test(
-    a: Sequence[float], b: Sequence[float], resamples: int = RESAMPLES, seed: int = 0
+    a: ArrayLike, b: ArrayLike, resamples: int = RESAMPLES, seed: int = 0
 ) -> float:
     """p of the two-sided paired permutation test of the mean difference: random flips of signs.
 
     The test assumes no distribution (Smucker et al. 2007 recommend it for retrieval). It is exact
-    where no more than `resamples` sign patterns exist.
+    where no more than `resamples` sign patterns exist. Queries alone are its sample: values are
+    averaged over seeds, so it speaks of these checkpoints.
 
     Returns:
         0..1, never below 2 / resamples; 1 if all pairs are equal; NaN with one query.
@@ -60,8 +78,8 @@ def permutation_test(
     """
     from scipy.stats import permutation_test as flips
 
-    left, right = pairs_of(a, b)
-    difference = left - right
+    left_SQ, right_SQ = pairs_of(a, b)
+    difference = left_SQ.mean(axis=0) - right_SQ.mean(axis=0)
     if not difference.any():
         return 1.0
     if len(difference) < 2:
@@ -82,8 +100,10 @@ def permutation_test(
     return float(test.pvalue)
 
 
-def effect_size(a: Sequence[float], b: Sequence[float]) -> float:
+def effect_size(a: ArrayLike, b: ArrayLike) -> float:
     """Cohen's d of the paired differences: their mean over their standard deviation (n - 1).
+
+    Values are averaged over seeds first.
 
     Returns:
         0 if all pairs are equal, infinite if all differ by the same amount, NaN with one query.
@@ -91,8 +111,8 @@ def effect_size(a: Sequence[float], b: Sequence[float]) -> float:
     Raises:
         ValueError: as `paired_test`.
     """
-    left, right = pairs_of(a, b)
-    difference = left - right
+    left_SQ, right_SQ = pairs_of(a, b)
+    difference = left_SQ.mean(axis=0) - right_SQ.mean(axis=0)
     if not difference.any():
         return 0.0
     if len(difference) < 2:
@@ -116,16 +136,16 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return [float(p) for p in adjusted]
 
 
-def pairs_of(a: Sequence[float], b: Sequence[float]) -> tuple[Values, Values]:
-    """Both sides as float64, paired by position.
+def pairs_of(a: ArrayLike, b: ArrayLike) -> tuple[Values, Values]:
+    """Both sides as float64 [seeds, queries], paired by column.
 
     Raises:
-        ValueError: the lengths differ, there are no values, or a value is not finite.
+        ValueError: the numbers of queries differ, there are no values, or a value is not finite.
     """
-    if len(a) != len(b):
+    left_SQ, right_SQ = matrix(np.atleast_2d(a)), matrix(np.atleast_2d(b))
+    if left_SQ.shape[1] != right_SQ.shape[1]:
         raise ValueError(
-            f"expected one value per query on both sides, found {len(a)} and {len(b)}; "
-            "evaluate both runs on the same queries"
+            f"expected one value per query on both sides, found {left_SQ.shape[1]} and "
+            f"{right_SQ.shape[1]}; evaluate both runs on the same queries"
         )
-    left, right = matrix([a, b])
-    return left, right
+    return left_SQ, right_SQ

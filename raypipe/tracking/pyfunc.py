@@ -8,6 +8,9 @@ pair is cut by the recipe's truncation if the checkpoint's config.json names tha
 
 from __future__ import annotations
 
+import json
+from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import mlflow
@@ -15,6 +18,7 @@ import numpy as np
 import pandas as pd
 from mlflow.pyfunc import PythonModel
 
+SIMILARITY = "raypipe_similarity"
 _BATCH = 32
 
 
@@ -27,9 +31,13 @@ class Reranker(PythonModel):
         from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
         path = context.artifacts["checkpoint"]
+        classifier: Any = AutoModelForSequenceClassification
+        if json.loads((Path(path) / "config.json").read_text())["model_type"] == SIMILARITY:
+            # raypipe's own file, which save_pyfunc put beside this one
+            classifier = import_module(SIMILARITY).SimilarityForSequenceClassification
         safe = {"trust_remote_code": False, "local_files_only": True}
         self.tokenizer = AutoTokenizer.from_pretrained(path, **safe)
-        model, report = AutoModelForSequenceClassification.from_pretrained(
+        model, report = classifier.from_pretrained(
             path, use_safetensors=True, dtype=torch.float32, output_loading_info=True, **safe
         )
         if report["missing_keys"] or model.config.num_labels != 1:

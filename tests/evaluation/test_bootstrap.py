@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from scipy.stats import bootstrap
+from scipy.stats import bootstrap, t
 
 from raypipe.evaluation.bootstrap import interval
 
@@ -33,9 +33,10 @@ def test_two_values_are_exact():
 
 
 def test_seeds_alone_vary_too():
-    """Two seeds, 0 and 1 on every query: the mean is 0, .5, 1 with 1/4, 1/2, 1/4."""
-    assert interval([[0.0] * 40, [1.0] * 40]) == (0.0, 1.0)
-    assert interval([[0.0] * 40, [1.0] * 40], level=0.4) == (0.5, 0.5)
+    """Three seeds, 0, 1, 2 on every query: their standard error is 1 / sqrt 3 at two degrees."""
+    low, high = interval([[0.0] * 400, [1.0] * 400, [2.0] * 400])
+    reach = t.ppf(0.975, 2) / math.sqrt(3)
+    assert (low, high) == pytest.approx((1 - reach, 1 + reach), rel=0.05)
 
 
 def test_the_variances_of_queries_and_seeds_add_up():
@@ -43,8 +44,8 @@ def test_the_variances_of_queries_and_seeds_add_up():
     rng = np.random.default_rng(2)
     queries, seeds = rng.normal(0, 0.2, 100), rng.normal(0, 0.05, 8)
     low, high = interval((queries[None, :] + seeds[:, None]).tolist())
-    spread = math.sqrt(queries.var() / 100 + seeds.var() / 8)
-    assert high - low == pytest.approx(2 * 1.96 * spread, rel=0.06)
+    error = math.sqrt(queries.var(ddof=1) / 100 + seeds.var(ddof=1) / 8)
+    assert high - low == pytest.approx(2 * 2.0 * error, rel=0.06)
     of_queries = interval([queries + seeds.mean()])
     assert of_queries[1] - of_queries[0] < high - low
 

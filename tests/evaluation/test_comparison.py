@@ -27,31 +27,29 @@ def seeds(one: Row, measure: str) -> list[list[float]]:
     return [[v for _, v in sorted(s[measure].items())] for s in one.results["test"]]
 
 
-def mean(one: Row, measure: str) -> list[float]:
-    return np.mean(seeds(one, measure), axis=0).tolist()
-
-
 @pytest.mark.parametrize("measure", ["nDCG@10", "RR@10"])
 @pytest.mark.parametrize(
     "family", [["MiniLM | mnrl > kl", "tiny"], ["BM25", "MiniLM zero-shot", "RankVicuna"]]
 )
 def test_a_family_equals_the_single_functions(lines, measure, family):
     by_name = {r.name: r for r in rows()}
-    base = mean(by_name[REFERENCE], measure)
-    ours = {name: mean(by_name[name], measure) for name in family}
+    base = seeds(by_name[REFERENCE], measure)
+    values = {name: seeds(by_name[name], measure) for name in family}
+    tests = {name: paired_test(values[name], base) for name in family}
     found = {line.row.name: line.versus[measure] for line in lines}
-    expected_p = holm([paired_test(ours[n], base).p for n in family])
-    expected_flips = holm([permutation_test(ours[n], base, FEW.resamples) for n in family])
-    expected_tost = holm([tost(ours[n], base, 0.01) for n in family])
+    expected_p = holm([tests[n].p for n in family])
+    expected_flips = holm([permutation_test(values[n], base, FEW.resamples) for n in family])
+    expected_tost = holm([tost(tests[n], 0.01) for n in family])
     for i, name in enumerate(family):
-        one = found[name]
-        assert one.difference == pytest.approx(np.mean(ours[name]) - np.mean(base))
-        assert one.p == paired_test(ours[name], base).p
-        assert one.effect == effect_size(ours[name], base)
-        assert one.smallest_margin == smallest_margin(ours[name], base)
-        assert one.p_holm == pytest.approx(expected_p[i])
-        assert one.p_permutation_holm == pytest.approx(expected_flips[i])
-        assert one.p_equivalence_holm == pytest.approx(expected_tost[i])
+        versus = found[name]
+        assert versus.difference == pytest.approx(np.mean(values[name]) - np.mean(base))
+        assert versus.p == tests[name].p
+        assert versus.interval == tests[name].interval()
+        assert versus.effect == effect_size(values[name], base)
+        assert versus.smallest_margin == smallest_margin(tests[name])
+        assert versus.p_holm == pytest.approx(expected_p[i])
+        assert versus.p_permutation_holm == pytest.approx(expected_flips[i])
+        assert versus.p_equivalence_holm == pytest.approx(expected_tost[i])
     assert found[REFERENCE] is None and found["oracle"] is None
 
 
@@ -74,7 +72,7 @@ def test_letters_name_the_rows_that_are_beaten(lines):
     assert by_name["BM25"].label in best.letters["nDCG@10"]
     names = [r.name for r in rows() if r.kind != "oracle" and not r.error]
     pairs = [(a, b) for i, a in enumerate(names) for b in names[i + 1 :]]
-    values = {r.name: mean(r, "nDCG@10") for r in rows() if r.name in names}
+    values = {r.name: seeds(r, "nDCG@10") for r in rows() if r.name in names}
     tests = [paired_test(values[a], values[b]) for a, b in pairs]
     beaten = {name: set() for name in names}
     for (a, b), test, p in zip(pairs, tests, holm([t.p for t in tests]), strict=True):

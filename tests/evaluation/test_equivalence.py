@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from scipy.stats import ttest_1samp
 
 from raypipe.evaluation.equivalence import smallest_margin, tost, verdict
+from raypipe.evaluation.significance import paired_test
 
 
 def test_tost_by_hand():
@@ -20,7 +21,7 @@ def test_tost_by_hand():
     """
     t = 2 * math.sqrt(3)
     expected = (1 - t / math.sqrt(t * t + 2)) / 2
-    assert tost([0.0, 1.0, 2.0], [1.0, 1.0, 1.0], 2.0) == pytest.approx(expected)
+    assert tost(paired_test([0.0, 1.0, 2.0], [1.0, 1.0, 1.0]), 2.0) == pytest.approx(expected)
 
 
 @settings(max_examples=40, deadline=None)
@@ -31,15 +32,15 @@ def test_tost_is_the_larger_of_two_one_sided_tests(seed, margin):
     d = a - b
     lower = ttest_1samp(d, -margin, alternative="greater").pvalue
     upper = ttest_1samp(d, margin, alternative="less").pvalue
-    assert tost(a, b, margin) == pytest.approx(max(lower, upper))
+    assert tost(paired_test(a, b), margin) == pytest.approx(max(lower, upper))
 
 
 def test_tost_edges():
-    assert tost([0.5, 0.6], [0.5, 0.6], 0.01) == 0.0  # no difference at all
-    assert tost([0.6, 0.7], [0.5, 0.6], 0.01) == 1.0  # a constant one beyond the margin
-    assert math.isnan(tost([0.5], [0.5], 0.01))
+    assert tost(paired_test([0.5, 0.6], [0.5, 0.6]), 0.01) == 0.0  # no difference at all
+    assert tost(paired_test([2, 3], [1, 2]), 0.01) == 1.0  # a constant one beyond the margin
+    assert math.isnan(tost(paired_test([0.5], [0.25]), 0.01))
     with pytest.raises(ValueError, match="expected a margin above 0, found 0"):
-        tost([0.1, 0.2], [0.1, 0.3], 0)
+        tost(paired_test([0.1, 0.2], [0.1, 0.3]), 0)
 
 
 @settings(max_examples=40, deadline=None)
@@ -47,14 +48,15 @@ def test_tost_edges():
 def test_the_smallest_margin_is_where_tost_reaches_alpha(seed):
     rng = np.random.default_rng(seed)
     a, b = rng.random(15), rng.random(15)
-    margin = smallest_margin(a, b, alpha=0.05)
-    assert tost(a, b, margin) == pytest.approx(0.05)
-    assert tost(a, b, margin * 1.01) < 0.05 < tost(a, b, margin * 0.99)
+    test = paired_test(a, b)
+    margin = smallest_margin(test, alpha=0.05)
+    assert tost(test, margin) == pytest.approx(0.05)
+    assert tost(test, margin * 1.01) < 0.05 < tost(test, margin * 0.99)
 
 
 def test_the_smallest_margin_of_one_query_is_infinite():
-    assert smallest_margin([0.5], [0.4]) == math.inf
-    assert smallest_margin([0.5, 0.5], [0.4, 0.4]) == pytest.approx(0.1)
+    assert smallest_margin(paired_test([0.5], [0.4])) == math.inf
+    assert smallest_margin(paired_test([0.5, 0.5], [0.4, 0.4])) == pytest.approx(0.1)
 
 
 @pytest.mark.parametrize(

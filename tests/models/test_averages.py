@@ -308,3 +308,19 @@ def test_other_integers_and_another_tokenizer_are_refused(tmp_path):
 def test_one_checkpoint_is_no_ensemble(tmp_path, count):
     with pytest.raises(ValueError, match=f"two different checkpoints, found {count} of which 1"):
         AveragedWeights((Folder(tmp_path),) * count)
+
+
+def test_a_mean_of_similarity_heads_opens(tmp_path, tiny_backbone):
+    folders = []
+    for scale in (5.0, 15.0):
+        model = CrossEncoder(backbone=str(tiny_backbone), head="similarity").load(
+            tiny_backbone, 1, training=False, device="cpu"
+        )
+        with torch.no_grad():
+            model.classifier.weight.fill_(scale)
+        folders.append(tmp_path / f"{scale}")
+        save(model, folders[-1], tiny_backbone, LENGTH)
+    folder = averaged(tmp_path, *folders).local()
+    opened = CrossEncoder(backbone=str(folder)).load(folder, 1, training=False, device="cpu")
+    assert float(opened.classifier.weight) == 10.0
+    assert (folder / "raypipe_similarity.py").is_file()

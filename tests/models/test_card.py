@@ -124,11 +124,15 @@ def test_limits_say_what_is_read(truncation):
 # --- the code blocks ---------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module", params=TRUNCATIONS, ids=lambda one: one.type)
+CHECKPOINTS = [(truncation, "classifier") for truncation in TRUNCATIONS]
+CHECKPOINTS.append((TRUNCATIONS[0], "similarity"))
+
+
+@pytest.fixture(scope="module", params=CHECKPOINTS, ids=lambda param: f"{param[0].type}-{param[1]}")
 def checkpoint(request, tmp_path_factory, tiny_backbone) -> tuple[Path, object]:
     """A checkpoint as a stage writes it, with scores far apart."""
-    truncation, folder = request.param, tmp_path_factory.mktemp("card") / "checkpoint"
-    model = CrossEncoder(backbone=str(tiny_backbone)).load(
+    (truncation, head), folder = request.param, tmp_path_factory.mktemp("card") / "checkpoint"
+    model = CrossEncoder(backbone=str(tiny_backbone), head=head).load(
         tiny_backbone, 1, training=False, device="cpu"
     )
     with torch.no_grad():
@@ -138,8 +142,9 @@ def checkpoint(request, tmp_path_factory, tiny_backbone) -> tuple[Path, object]:
     model.config.raypipe = {"truncation": truncation.model_dump(mode="json")}
     save(model, folder, tiny_backbone, truncation.longest)
     facts = dataclasses.replace(
-        FACTS, truncation=truncation.model_dump(mode="json"), reads=truncation.reads
+        FACTS, truncation=truncation.model_dump(mode="json"), reads=truncation.reads, head=head
     )
+    assert ("trust_remote_code" in card(facts).text) == (head == "similarity")
     card(facts).save(folder / "README.md")
     return folder, truncation
 

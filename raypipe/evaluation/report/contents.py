@@ -198,7 +198,8 @@ def line_json(line: Line, test_set: str, reference: str | None) -> dict[str, Any
 
 
 def _versus(test: Versus) -> dict[str, Any]:
-    return {k: _number(v) if isinstance(v, float) else v for k, v in vars(test).items()}
+    values = vars(test) | {"interval": [_number(end) for end in test.interval]}
+    return {k: _number(v) if isinstance(v, float) else v for k, v in values.items()}
 
 
 def _number(value: float) -> float | None:

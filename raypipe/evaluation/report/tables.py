@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from raypipe.evaluation.comparison import tested
 from raypipe.evaluation.report.contents import LABELS, Report, SetFacts
-from raypipe.evaluation.results import Line, Versus
+from raypipe.evaluation.results import Line, Row, Versus
 
 NO_VALUE = "–"  # noqa: RUF001 - an en dash, as tables print it
 MARK = "†"
@@ -62,21 +62,33 @@ def against_reference(
         measures: the measures to show; empty shows all tested ones.
     """
     lines = report.lines[test_set.name]
+    name = report.reference_on(test_set)
+    reference = next((line.row for line in lines if line.row.name == name), None)
     body = []
     for measure in measures or [m for m in test_set.measures if tested(m)]:
         for line in lines:
-            if (test := line.versus.get(measure)) is not None:
-                body.append([line.row.name, measure, *_tests(test)])
+            if (test := line.versus.get(measure)) is not None and reference is not None:
+                speaks_of = _speaks_of(line.row, reference)
+                body.append([line.row.name, measure, *_tests(test), speaks_of])
     if not body:
         return None
-    difference = f"model minus {report.reference_on(test_set)}"
+    difference = f"model minus {name}"
     heads = ["model", "measure", difference, "p (t)", "p (perm.)", "effect d", "p (TOST)"]
-    return Table([*heads, "smallest margin", "verdict"], body, 2)
+    return Table([*heads, "smallest margin", "verdict", "speaks of"], body, 2)
+
+
+def _speaks_of(row: Row, reference: Row) -> str:
+    """Whether a verdict holds for a recipe, or only for a checkpoint that one seed led to."""
+    trained = [len(arm.seeds) for arm in (row, reference) if arm.seeds]
+    if not trained:
+        return "these runs"
+    return "this checkpoint" if min(trained) == 1 else "the recipe"
 
 
 def _tests(test: Versus) -> list[str]:
+    low, high = test.interval
     return [
-        signed(test.difference),
+        f"{signed(test.difference)} [{figure(low)}, {figure(high)}]",
         p_value(test.p_holm),
         p_value(test.p_permutation_holm),
         NO_VALUE if math.isnan(test.effect) else f"{test.effect:+.2f}",

@@ -85,8 +85,8 @@ def explanation(report: Report) -> list[str]:
     """Sentences that tell what intervals, letters and verdicts mean."""
     chosen = report.statistics
     sentences = [
-        f"[low, high]: {100 * chosen.level:g} % bootstrap over queries and seeds, "
-        f"{chosen.resamples:,} resamples."
+        f"[low, high]: {100 * chosen.level:g} % interval; of a mean over one seed by the bootstrap "
+        f"({chosen.resamples:,} resamples), otherwise by a t interval over queries and seeds."
     ]
     if report.mode == "search":
         return [*sentences, "A search chose among many trials and stopped some: nothing is tested."]
@@ -96,12 +96,14 @@ def explanation(report: Report) -> list[str]:
     )
     if any(v for lines in report.lines.values() for line in lines for v in line.versus.values()):
         sentences.append(
-            f"{MARK} reference. Tests are paired and two-sided, on per-query values averaged over "
-            "seeds, Holm-corrected per measure and test set, trained rows in one family and all "
-            f"others in another. Verdict at alpha {chosen.alpha:g}: equivalent means within "
-            f"{chosen.margin:g} (TOST), and the smallest margin is what these queries could "
-            "confirm, before Holm's correction, which the verdict has. The oracle reads the "
-            "judgements and is not tested."
+            f"{MARK} reference. Tests are paired by query and two-sided; the t-tests count what "
+            "other queries and other seeds would change (Welch-Satterthwaite), the permutation "
+            "test other queries alone. Holm corrects per measure and test set, trained rows in one "
+            f"family and all others in another. Verdict at alpha {chosen.alpha:g}: equivalent "
+            f"means within {chosen.margin:g} (TOST), and the smallest margin is what these queries "
+            "and seeds could confirm, before Holm's correction, which the verdict has. With one "
+            "seed a verdict speaks of this checkpoint: another seed of the same recipe may differ. "
+            "The oracle reads the judgements and is not tested."
         )
     return sentences
 
