@@ -29,7 +29,7 @@ def test_validation_steps():
     stage = TrainingSettings(loss=InfoNCE(), validations=3)
     assert stage.validation_steps(7) == {3, 5, 7}
     assert stage.validation_steps(2) == {1, 2}
-    every = stage.replace(validate_every=3)
+    every = stage.replace(validations=3, validate_every=3)
     assert every.validation_steps(7) == {3, 6, 7} and every.validation_steps(6) == {3, 6}
     assert every.validation_steps(2) == {2}
 
