@@ -18,7 +18,7 @@ from raypipe.train.settings import TrainingSettings
         ({"epochs": 2.5}, 160, 25),
         ({"epochs": 0.5, "queries_per_step": 4}, 160, 20),
         ({"epochs": 2, "queries_per_step": 10}, 15, 3),  # steps run across epoch ends
-        ({"steps": 7, "epochs": 3}, 160, 7),
+        ({"steps": 7}, 160, 7),
     ],
 )
 def test_total_steps(changes, groups, steps):
