@@ -317,8 +317,8 @@ def _tokens(folder: Path, texts: list[tuple[str, str]]) -> tuple[Any, list[Any]]
     import numpy as np
 
     from raypipe.inference.pairs import Template
-    from raypipe.models.tokenizer import load_tokenizer
     from raypipe.inference.truncation import LongestFirst
+    from raypipe.models.tokenizer import load_tokenizer
 
     tokenizer = load_tokenizer(folder)
     template, cut = Template.of(tokenizer), LongestFirst(max_length=LENGTH)

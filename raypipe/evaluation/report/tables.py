@@ -154,7 +154,7 @@ def overview(report: Report) -> Table | None:
         cells = [row.name]
         for test_set in report.sets:
             line = lines[test_set.name].get(row.name)
-            value = line and line.means.get(test_set.measures[0])
+            value = line.means.get(test_set.measures[0]) if line else None
             cells.append(NO_VALUE if value is None else figure(value))
         for mean_by_row in means.values():
             mean = mean_by_row.get(row.name)
