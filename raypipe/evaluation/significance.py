@@ -142,7 +142,7 @@ def pairs_of(a: ArrayLike, b: ArrayLike) -> tuple[Values, Values]:
     Raises:
         ValueError: the numbers of queries differ, there are no values, or a value is not finite.
     """
-    left_SQ, right_SQ = matrix(np.atleast_2d(a)), matrix(np.atleast_2d(b))
+    left_SQ, right_SQ = matrix(np.atleast_2d(a).tolist()), matrix(np.atleast_2d(b).tolist())
     if left_SQ.shape[1] != right_SQ.shape[1]:
         raise ValueError(
             f"expected one value per query on both sides, found {left_SQ.shape[1]} and "

@@ -247,7 +247,7 @@ def check_pair_model(backbone: Backbone, where: str, *, headless: bool = False) 
     tokenizer = load_tokenizer(folder)
     check_texts(tokenizer, where)
     check_pairs(tokenizer, where)
-    if not headless:
+    if not headless and config.model_type != SIMILARITY:
         check_padding(config, tokenizer, where)
     return config
 

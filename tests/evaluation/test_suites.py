@@ -41,7 +41,7 @@ def test_a_recipe_names_suites_and_sets(recipe):
     one = load(Experiment, recipe, given)
     names = ["test", "more", "DL 2019", "DL 2020", "DL hard", "Robust04"]
     assert list(one.test_sets()) == names
-    assert one.measures("DL 2019") == ("nDCG@10", "RR@10", "Judged@10", "AP")
+    assert one.measures("DL 2019") == ("nDCG@10", "RR@10", "Judged@10", "AP@50")
     assert one.query_set("DL 2020").positive_relevance == 2
     assert (one.depth("more"), one.depth("DL hard"), one.depth()) == (5, 50, 10)
     assert one.source("DL 2019").depth == 50 and one.source("more") == one.candidates

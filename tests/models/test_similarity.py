@@ -16,9 +16,9 @@ from families import FAMILIES, folder_of, spread
 
 from raypipe.config import ConfigError
 from raypipe.inference.tokens import load_tokenizer
-from raypipe.models.backbone import is_sentence_encoder
 from raypipe.models.cross_encoder import CrossEncoder, save
 from raypipe.models.freeze import freeze
+from raypipe.models.sentence_modules import averages_tokens, folder_reader
 
 QUERIES = ["ba ma du?", "ki ne", "lo ri zu to pra"]
 DOCS = ["Yes, ba ma ki lo ne.", "du du ri", "zu"]
@@ -157,13 +157,14 @@ def test_auto_is_similarity_for_a_sentence_encoder_that_averages(tmp_path):
     shutil.copytree(folder_of("bert"), folder)
     assert CrossEncoder(backbone=str(folder)).resolved_head == "classifier"
     assert "head" not in CrossEncoder(backbone=str(folder)).semantic()
-    (folder / "modules.json").write_text("[]")
+    modules = [("", "Transformer"), ("1_Pooling", "Pooling")]
+    listed = [{"type": f"sentence_transformers.models.{t}", "path": p} for p, t in modules]
+    (folder / "modules.json").write_text(json.dumps(listed))
     (folder / "1_Pooling").mkdir()
     for pooling, head in {
         '{"pooling_mode_mean_tokens": true}': "similarity",
         '{"pooling_mode": "mean"}': "similarity",
         '{"pooling_mode_cls_token": true, "pooling_mode_mean_tokens": false}': "classifier",
-        "no JSON": "classifier",
     }.items():
         (folder / "1_Pooling" / "config.json").write_text(pooling)
         model = CrossEncoder(backbone=str(folder))
@@ -177,7 +178,7 @@ def test_auto_is_similarity_for_a_sentence_encoder_that_averages(tmp_path):
 
 def test_a_trained_head_stays_what_it_is(checkpoint, tmp_path):
     assert CrossEncoder(backbone=str(checkpoint)).resolved_head == "similarity"
-    assert not is_sentence_encoder(checkpoint)
+    assert not averages_tokens(folder_reader(checkpoint))
     with pytest.raises(ConfigError, match=r"model.head=classifier: .* with the head similarity"):
         CrossEncoder(backbone=str(checkpoint), head="classifier").check()
     plain = tmp_path / "plain"
