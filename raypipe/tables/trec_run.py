@@ -152,9 +152,10 @@ def _line_by_line(
             seen.look(text, block.place_of)
         if (query_number := query(query_id)) < 0:
             continue
-        found = f"{quoted(fields[3])} and {quoted(fields[4])}"
+        numbers = fields[3].decode(), fields[4].decode()
+        found = " and ".join(quoted(text, 30) for text in numbers)
         try:
-            rank, score = whole(fields[3].decode()), real(fields[4].decode())
+            rank, score = whole(numbers[0]), real(numbers[1])
         except ValueError:
             expected = "an integer rank and a score in columns 4 and 5"
             raise block.wrong(number, expected, found, line) from None

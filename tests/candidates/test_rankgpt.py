@@ -33,6 +33,12 @@ def shown_lists(builder, lists, path: Path, content: list[Any] | bytes, depth: i
     return builder.get(source.candidates(lists.collection, lists.queries, "fp32"))
 
 
+def ranked(rank: bytes) -> bytes:
+    """A list whose second rank is this."""
+    hits = b'{"docid": "d0", "rank": 1}, {"docid": "d1", "rank": ' + rank + b"}"
+    return b'{"qid": "q1", "hits": [' + hits + b"]}\n"
+
+
 def test_rankgpt_lists_are_candidates_and_every_drop_is_counted(builder, lists, tmp_path):
     content = [
         {"query_id": "q8", "retrieved_passages": passages("d0", "d1")},
@@ -68,8 +74,33 @@ def test_rankgpt_lists_are_candidates_and_every_drop_is_counted(builder, lists, 
         ([{**GOOD, "retrieved_passages": ["D0"]}], "none of its 1 lists has a query and a documen"),
         (gzip.compress(MANY, mtime=0)[:-9], "expected a complete gzip file"),
         (b'{"query_id": "\xff"}\n', "line 1: expected JSON"),
+        (ranked(b"true"), "line 1: expected a number as every rank, found True; correct it"),
+        (ranked(b"NaN"), "line 1: expected a number as every rank, found nan"),
+        (ranked(b"-Infinity"), "line 1: expected a number as every rank, found -inf"),
+        (ranked(b'"2"'), "line 1: expected a number as every rank, found '2'"),
+        (ranked(b"null"), "line 1: expected a number as every rank, found None"),
+        (ranked(b"9" * 10_000), "line 1: expected JSON, found a number of thousands of digits"),
+        (
+            b'{"query_id": "q1", "query_id": "q2"}',
+            "line 1: expected JSON, found the key 'query_id' t",
+        ),
+        (b'{"hits":' * 5000, "line 1: expected JSON, found too many levels"),
+        ([{"qid": True, "hits": ["d0"]}], "line 1: expected text or a whole number as every id"),
+        (
+            [{"qid": "q1", "hits": ["d" * 5000]}],
+            "line 1: expected an id of at most 4,096 characters",
+        ),
     ],
 )
 def test_rankgpt_lists_that_are_refused(builder, lists, tmp_path, content, message):
     with pytest.raises(ConfigError, match=message):
         shown_lists(builder, lists, tmp_path / "lists.jsonl", content)
+
+
+def test_ids_and_ranks_may_be_numbers(builder, lists, tmp_path):
+    content = b'{"qid": "q1", "hits": [{"docid": "d0", "rank": 2.5}, {"docid": "d1", "rank": 2}]}\n'
+    artifact = shown_lists(builder, lists, tmp_path / "lists.jsonl", content)
+    assert {row["query_id"]: row["doc_ids"] for row in artifact.table().to_pylist()}["q1"] == [
+        "d1",
+        "d0",
+    ]

@@ -4,7 +4,9 @@ import json
 import pytest
 
 from raypipe.config import ConfigError
+from raypipe.datasets.docstore import write_docs
 from raypipe.datasets.ir import open_dataset
+from raypipe.storage import files
 
 DOCS = [
     {"_id": "d1", "title": "Cats", "text": " purr. "},
@@ -123,6 +125,8 @@ def test_errors_of_the_path(folder):
         (b'{"_id": "x", "text": "t", "title": 3}', r'corpus\.jsonl:3: .*"title"'),
         (b'{"_id": "x", "text": "caf\xe9"}', r"corpus\.jsonl:3: expected UTF-8, found b'\\xe9'"),
         (b'{"_id": "x", "text": "\\ud83d"}', r"corpus\.jsonl:3: expected text without half"),
+        (b'{"_id": "x", "text": "t", "_id": "y"}', r"corpus\.jsonl:3: .*the key '_id' twice"),
+        (b'{"_id": "x", "n": ' + b"9" * 10_000 + b"}", r"jsonl:3: .*a number of thousands of dig"),
     ],
 )
 def test_a_wrong_line_is_named(folder, line, message):
@@ -160,9 +164,52 @@ def test_a_truncated_or_false_gzip_file_is_named(folder):
         ("query-id\tcorpus-id\tscore\nq1\td1\t1.5\n", r"train\.tsv:2: expected an integer.*'1\.5'"),
         ("query-id\tcorpus-id\tscore\nq1 d1 1\n", r"train\.tsv:2: expected three tab-separated"),
         ("query-id\tcorpus-id\tscore\nq1\td1\t3000000000\n", r"train\.tsv:2: .*within 32 bits"),
+        ("query-id\tcorpus-id\tscore\nq1\td1\t٣\n", r"train\.tsv:2: expected a.* found '٣'"),
+        ("query-id\tcorpus-id\tscore\nq1\td1\t1_0\n", r"train\.tsv:2: expected a.* found '1_0'"),
+        (f"query-id\tcorpus-id\tscore\nq1\td1\t{'9' * 10_000}\n", r"train\.tsv:2: expected .*'999"),
     ],
 )
 def test_wrong_qrels_are_named(folder, text, message):
     (folder / "qrels" / "train.tsv").write_text(text)
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(ConfigError, match=message) as error:
         list(open_dataset(f"beir:{folder}", "train").qrels())
+    assert len(str(error.value)) < 400  # however long the field is
+
+
+@pytest.mark.parametrize("stem", ["corpus", "queries"])
+def test_a_file_beside_its_packed_form_is_refused(folder, stem):
+    """Either may be the newer one."""
+    plain, packed = folder / f"{stem}.jsonl", folder / f"{stem}.jsonl.gz"
+    data = open_dataset(f"beir:{folder}", "train")
+    data.check()
+    packed.write_bytes(gzip.compress(plain.read_bytes()))
+    with pytest.raises(ConfigError, match=rf"expected one of {stem}\.jsonl and .*, found both"):
+        open_dataset(f"beir:{folder}", "train").check()
+    data.check()  # a job that runs goes on with the file that it began with
+
+
+@pytest.mark.parametrize("mark", ["\\u0000", "\\u001b[31m", "\\u2028"])
+def test_an_id_with_control_characters_is_named_with_its_line(folder, mark, tmp_path):
+    lines = ['{"_id": "d1", "text": "t"}', f'{{"_id": "d{mark}2", "text": "t"}}']
+    (folder / "corpus.jsonl").write_text("\n".join(lines))
+    with pytest.raises(ConfigError, match=r"corpus\.jsonl:2: expected an? .*without .*rename it"):
+        write_docs(open_dataset(f"beir:{folder}", "train"), tmp_path / "docs.arrow")
+
+
+def test_an_id_of_a_megabyte_is_named_and_not_shown_whole(folder, tmp_path):
+    jsonl(folder / "corpus.jsonl", [*DOCS, {"_id": "x" * 1_000_000, "text": "t"}])
+    with pytest.raises(ConfigError, match=r"corpus\.jsonl:4: expected an id of at most") as error:
+        write_docs(open_dataset(f"beir:{folder}", "train"), tmp_path / "docs.arrow")
+    assert len(str(error.value)) < 400
+
+
+def test_a_packed_line_of_gigabytes_ends_the_reading(folder, monkeypatch):
+    """A few kilobytes of gzip unpack to them; only the limit is read."""
+    monkeypatch.setattr(files, "LONGEST_LINE", 1000)
+    bomb = gzip.compress(b'{"_id": "x", "text": "' + b"a" * 10_000_000)
+    (folder / "corpus.jsonl").unlink()
+    (folder / "corpus.jsonl.gz").write_bytes(gzip.compress(b'{"_id": "a", "text": "t"}\n') + bomb)
+    rows = open_dataset(f"beir:{folder}", "train").docs()
+    assert next(rows) == ("a", "t")
+    with pytest.raises(ConfigError, match=r"jsonl\.gz, line 2: expected a line of at most 1,000 b"):
+        next(rows)

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from raypipe.config import ConfigError
+from raypipe.recipe import trials as module
 from raypipe.recipe.experiment import Experiment
 from raypipe.recipe.reading import load, validate
 from raypipe.recipe.trials import Trial, by_row, expand
@@ -220,3 +221,25 @@ def test_a_trial_has_no_other_rows_name(recipe, name):
     tree["stages"] = {name: tree["stages"]["contrastive"]}
     with pytest.raises(ConfigError, match="stages: expected rows of different names"):
         expand(validate(Experiment, tree, "r"))
+
+
+def test_a_sweep_of_too_many_combinations_is_refused_before_they_are_made(recipe, monkeypatch):
+    """20 keys of 10 values stand in a kilobyte, and for more trials than memory holds."""
+    made = []
+    monkeypatch.setattr(module, "trial_of", lambda *choices: made.append(choices))
+    space = {f"stages.contrastive.f{key}": list(range(10)) for key in range(20)}
+    expected = "sweep.space: expected at most 10,000 combinations, found more; take out values"
+    with pytest.raises(ConfigError, match=expected):
+        trials(recipe, space)
+    assert not made
+
+
+@pytest.mark.parametrize(("most", "refused"), [(6, False), (5, True)])
+def test_as_many_combinations_as_the_limit_are_trials(recipe, monkeypatch, most, refused):
+    monkeypatch.setattr(module, "MOST_TRIALS", most)
+    space = {"seed": [1, 2, 3], "stages.contrastive.lr": [1e-5, 2e-5]}
+    if refused:
+        with pytest.raises(ConfigError, match="expected at most 5 combinations"):
+            trials(recipe, space)
+    else:
+        assert len(trials(recipe, space)) == 6

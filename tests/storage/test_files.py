@@ -183,3 +183,15 @@ def test_a_pipe_has_no_checksum(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(ConfigError, match="pipe: expected a file, found a pipe or device; put"):
         file_checksum(tmp_path / "pipe")  # to open it would wait for its writer
+
+
+def test_of_a_line_no_more_than_the_limit_is_read(monkeypatch):
+    """A gzip file of 3 MB may hold a line of 3 GB."""
+
+    class Endless:
+        def readline(self, size: int) -> bytes:
+            return b"x" * size  # of the whole line, -1, none
+
+    monkeypatch.setattr(files, "LONGEST_LINE", 1000)
+    with pytest.raises(ConfigError, match="^a, line 1: expected a line of at most 1,000 bytes, f"):
+        next(files.numbered_lines("a", Endless()))

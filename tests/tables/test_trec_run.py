@@ -132,19 +132,30 @@ def test_well_formed_blocks_take_the_fast_way(tmp_path, monkeypatch):
         ("q Q0 d 1 2.0", r"x.run, line 2: expected six columns \(query_id Q0 .*\), found 5"),
         ("q Q0 d 1 2.0 my tag", r"line 2: expected six columns .* found 7: 'q Q0 d 1 2.0 my tag'"),
         ("q  d 1 2.0 t", r"line 2: expected six columns .* found 5"),
-        ("q Q0 d 1.0 2.0 t", r"line 2: expected an integer rank and a score .* found b'1.0'"),
-        ("q Q0 d 0x1 2.0 t", r"line 2: expected an integer rank and a score .* found b'0x1'"),
-        ("q Q0 d 1 1e39 t", r"line 2: expected a finite rank and score, found .*b'1e39'"),
-        ("q Q0 d one 2.0 t", r"line 2: expected an integer rank and a score .* found b'one'"),
-        ("q Q0 d 1 high t", r"line 2: expected an integer rank and a score .* b'high'"),
-        ("q Q0 d 1 nan t", r"line 2: expected a finite rank and score, found .*b'nan'"),
+        ("q Q0 d 1.0 2.0 t", r"line 2: expected an integer rank and a score .* found '1.0'"),
+        ("q Q0 d 0x1 2.0 t", r"line 2: expected an integer rank and a score .* found '0x1'"),
+        ("q Q0 d 1 1e39 t", r"line 2: expected a finite rank and score, found .*'1e39'"),
+        ("q Q0 d one 2.0 t", r"line 2: expected an integer rank and a score .* found 'one'"),
+        ("q Q0 d ٣ 2.0 t", r"line 2: expected an integer rank and a score .* found '٣' and '2.0'"),
+        ("q Q0 d 1_0 2.0 t", r"line 2: expected an integer rank and a score .* found '1_0'"),
+        ("q Q0 d true 2.0 t", r"line 2: expected an integer rank and a score .* found 'true'"),
+        ("q Q0 d nan 2.0 t", r"line 2: expected an integer rank and a score .* found 'nan'"),
+        ("q Q0 d 1 ٣.5 t", r"line 2: expected an integer rank and a score"),
+        ("q Q0 d 1 1_0.5 t", r"line 2: expected an integer rank and a score .*'1_0.5'"),
+        (f"q Q0 d {'9' * 10_000} 2 t", r"line 2: expected an integer rank and a score"),
+        (f"q Q0 d 1 {'9' * 10_000} t", r"line 2: expected a finite rank and score"),
+        (f"q Q0 {'d' * 5000} 1 2 t", r"line 2: expected an id of at most 4,096 characters, found"),
+        (f"{'q' * 1_000_000} Q0 d 1 2 t", r"line 2: expected an id of at most 4,096 characters"),
+        ("q Q0 d 1 high t", r"line 2: expected an integer rank and a score .* 'high'"),
+        ("q Q0 d 1 nan t", r"line 2: expected a finite rank and score, found .*'nan'"),
         ("q Q0 d 99999999999999999999 1 t", r"line 2: expected a finite rank"),
     ],
 )
 def test_malformed_line_names_file_line_and_expectation(tmp_path, line, message):
     path = written(tmp_path, f"q Q0 a 1 3.0 t\n{line}\n")
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=message) as error:
         read_trec_run(path)
+    assert len(str(error.value)) < 400  # however long the line is
 
 
 def test_malformed_line_of_an_unwanted_query_is_an_error_too(tmp_path):
@@ -202,3 +213,19 @@ def test_blank_lines_and_gzip_members_are_read_on(tmp_path):
     packed = gzip.compress(b"\nq Q0 a 1 1 t\n") + gzip.compress(b"\n \nq Q0 b 2 1 t")
     table, counts = read_trec_run(written(tmp_path, packed, "x.run.gz"))
     assert ranking(table) == {"q": ["a", "b"]} and counts["lines"] == 2
+
+
+def test_ids_that_look_like_others_are_counted_with_line_and_example(tmp_path):
+    path = written(tmp_path, "q Q0 a 1 2 t\nq Q0 a\u200b 2 1 t\nq\u202e Q0 a 1 1 t\n")
+    with pytest.warns(UserWarning, match=r"x\.run, line 3: the id 'q.*U\+202E"):
+        _, counts = read_trec_run(path)
+    assert counts["kept"] == 3 and counts["ids_with_invisible_characters"] == 2
+
+
+def test_a_packed_line_of_gigabytes_ends_the_reading(tmp_path, monkeypatch):
+    monkeypatch.setattr(columns, "BLOCK", 1000)
+    bomb = gzip.compress(b"q Q0 a 1 2 t\n" + b"q" * 10_000_000)
+    with pytest.raises(
+        ValueError, match=r"line 2: expected a text file, found no line end in \d+ "
+    ):
+        read_trec_run(written(tmp_path, bomb, "x.run.gz"))

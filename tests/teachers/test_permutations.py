@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from raypipe.teachers import permutations
 from raypipe.teachers.permutations import Permutation, parse_permutation
 
 
@@ -134,3 +135,36 @@ def test_repairs_against_a_naive_count(n, ids):
             kept.append(i - 1)
     rest = [i for i in range(n) if i not in kept]
     assert found == Permutation(kept + rest, repeats, out_of_range, len(rest), bool(kept))
+
+
+LONG = 900_000
+"""Characters, fewer than are read: a search that goes back would take hours."""
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("1" * LONG, None),
+        (" " * LONG + "[2] > [1]", [2, 1]),
+        ("passage" + " " * LONG + "[2] > [1]", [2, 1]),
+        ("[passage" + " " * LONG + "[2] > [1]", [2, 1]),
+        ("2 > 1" + " " * LONG + ">", [2, 1]),
+        ("2, 1" + " " * LONG + ",", [2, 1]),
+        ("2\n1" + "\n" * LONG + "x", [2, 1]),
+        ("2\n1\n" + "3 x\n" * (LONG // 4), [2, 1]),
+        ("[" * LONG + "2] > [1]", [2, 1]),
+        ("<think>" * (LONG // 7), None),
+        ("</think>" * (LONG // 8) + "[2] > [1]", [2, 1]),
+        ("2 > 1 > " * (LONG // 8), [2, 1]),
+        ("[2] > [1] > " * (LONG // 12), [2, 1]),
+    ],
+    ids=lambda value: value[:12] if isinstance(value, str) else "",
+)
+def test_an_answer_of_a_megabyte_is_read_once(text, expected):
+    assert order(text, 2) == expected
+
+
+def test_an_answer_that_is_longer_than_any_order_has_none(monkeypatch):
+    monkeypatch.setattr(permutations, "LONGEST_ANSWER", 20)
+    assert order("[2] > [1]".ljust(20), 2) == [2, 1]
+    assert order("[2] > [1]".ljust(21), 2) is None

@@ -67,6 +67,10 @@ def test_one_call_with_every_kind_of_answer(serve):
             handler.reply(200, b"")
         elif kind == "null":
             handler.reply(200, b"null")
+        elif kind == "nested":
+            handler.reply(200, b'{"choices":' + b"[" * 50_000)
+        elif kind == "digits":
+            handler.reply(200, b'{"choices": ' + b"9" * 10_000 + b"}")
         elif kind == "no choices":
             handler.reply(200, b'{"choices": []}')
         elif kind == "error in a 200":
@@ -77,7 +81,16 @@ def test_one_call_with_every_kind_of_answer(serve):
                 handler.server.release.set()
 
     kinds = ["slow", "busy", "500 once", "closes once", "500 always", "400", "page", "empty"]
-    kinds += ["null", "no choices", "error in a 200", "", "ünïcode \u2028", "last"]
+    kinds += [
+        "null",
+        "nested",
+        "digits",
+        "no choices",
+        "error in a 200",
+        "",
+        "ünïcode \u2028",
+        "last",
+    ]
     server = serve(play)
     answers = dict(zip(kinds, ask(server, *kinds, retries=2, concurrency=4), strict=True))
     good = {kind: a.text for kind, a in answers.items() if a.error is None}
@@ -96,6 +109,8 @@ def test_one_call_with_every_kind_of_answer(serve):
         "page": "200: not JSON: <html>hello</html>",
         "empty": "200: an empty body",
         "null": "200: no choices in null",
+        "nested": '200: not JSON: {"choices":'.ljust(300, "[") + "...",
+        "digits": '200: not JSON: {"choices": '.ljust(300, "9") + "...",
         "no choices": '200: no choices in {"choices": []}',
         "error in a 200": "200: overloaded",
     }

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import signal
 import threading
+import zlib
 from contextlib import ExitStack
 from typing import Any
 
 import pytest
 from chat_server import Server, always, close, error, prompt_in, running
 
+from raypipe.inference.llm import http_client
 from raypipe.inference.llm.http_client import NOT_SENT, Client, HttpOutcome
 
 KEY = "sk-test-0123456789-secret"
@@ -212,3 +215,57 @@ def test_an_interrupt_ends_the_requests(serve):
 def test_messages_are_short_and_without_the_key(outcome, words):
     assert client(KEY).clean(outcome) == words
     assert KEY not in repr(client(KEY))
+
+
+def packed(body: bytes, encoding: str) -> Any:
+    """Answers with these bytes, said to be packed so."""
+    return lambda handler, *_: handler.reply(200, body, Content_Encoding=encoding)
+
+
+@pytest.mark.parametrize(
+    ("body", "encoding"),
+    [
+        (gzip.compress("ja · 日本".encode()), "gzip"),
+        (gzip.compress("ja · 日本".encode()), "x-gzip"),
+        (zlib.compress("ja · 日本".encode()), "deflate"),
+        ("ja · 日本".encode(), "identity"),
+    ],
+)
+def test_a_packed_answer_is_unpacked(serve, body, encoding):
+    assert post(client(), serve(packed(body, encoding)), "a") == [HttpOutcome(200, "ja · 日本")]
+
+
+def test_an_answer_of_gigabytes_is_not_unpacked(serve, monkeypatch):
+    """10 MB of zeros are 10 kB of gzip; the client unpacks one byte above the limit."""
+    monkeypatch.setattr(http_client, "LARGEST_BODY", 1000)
+    most: list[int] = []
+
+    class Unpacking:
+        def __init__(self, window: int) -> None:
+            self._object = decompressobj(window)
+
+        def decompress(self, piece: bytes, limit: int = 0) -> bytes:
+            most.append(limit)
+            return self._object.decompress(piece, limit)
+
+    decompressobj = zlib.decompressobj
+    monkeypatch.setattr(zlib, "decompressobj", Unpacking)
+    for body, encoding in ((gzip.compress(bytes(10**7)), "gzip"), (bytes(2000), "identity")):
+        (outcome,) = post(client(retries=2), serve(packed(body, encoding)), "a")
+        expected = "expected at most 1,000 bytes of answer, found more"
+        assert (outcome.status, outcome.body, outcome.failure) == (200, "", expected)
+        assert client().clean(outcome) == f"200: {expected}"
+    assert most == [1001]
+
+
+@pytest.mark.parametrize(
+    ("body", "encoding", "failure"),
+    [
+        (gzip.compress(b"x" * 100)[:-9], "gzip", "error: the packed answer ends early"),
+        (b"plain", "gzip", "error: Error -3 while decompressing data"),
+        (b"x", "br", "expected gzip or plain text, found the encoding 'br'"),
+    ],
+)
+def test_an_answer_that_is_packed_otherwise_than_said(serve, body, encoding, failure):
+    (outcome,) = post(client(), serve(packed(body, encoding)), "a")
+    assert outcome.failure.startswith(failure) and outcome.body == ""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ from six_documents import GOOD, MANY, json_lines, passages, said
 
 from raypipe.config import ConfigError
 from raypipe.records import TEACHER
+from raypipe.teachers.published import rankgpt as module
 from raypipe.teachers.published.rankgpt import RankGptFile
 
 
@@ -150,6 +153,35 @@ def test_rankgpt_files_may_be_packed(rankgpt):
     assert values["q1"] == {"d1": 1.0, "d0": 2.0}
 
 
+def test_no_more_than_the_limit_of_a_packed_file_is_read(monkeypatch):
+    class Endless:
+        def read(self, size: int) -> bytes:
+            return b"x" * size  # of the whole, -1, none
+
+    monkeypatch.setattr(module, "open_bytes", lambda path: nullcontext(Endless()))
+    monkeypatch.setattr(module, "LARGEST_FILE", 1000)
+    with pytest.raises(ConfigError, match="expected answers of at most 1,000 bytes, found more"):
+        module.read_answers(Path("answers.json"))
+
+
 def test_rankgpt_answers_without_any_order_are_refused(rankgpt):
     with pytest.raises(ConfigError, match="none of the 1 answers for queries of the data set has"):
         rankgpt([GOOD], ["I cannot."])
+
+
+@pytest.mark.parametrize(
+    ("answers", "message"),
+    [
+        (b"[" * 50_000, "line 1: expected JSON, found too many levels of lists and objects"),
+        (b"9" * 10_000, "line 1: expected JSON, found a number of thousands of digits"),
+        (
+            gzip.compress(b'["' + b"1" * 10_000_000),
+            "expected answers of at most 1,000 bytes, found",
+        ),
+    ],
+)
+def test_rankgpt_answers_that_are_bombs(rankgpt, monkeypatch, answers, message):
+    monkeypatch.setattr(module, "LARGEST_FILE", 1000 if answers[:2] == b"\x1f\x8b" else 10**6)
+    with pytest.raises(ConfigError, match=message) as error:
+        rankgpt([GOOD], answers)
+    assert len(str(error.value)) < 400

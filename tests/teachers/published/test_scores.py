@@ -10,6 +10,7 @@ import pytest
 from six_documents import CANDIDATES, DEPTH, DOCS, EXTRA, tabs
 
 from raypipe.config import ConfigError
+from raypipe.storage import files
 from raypipe.tables import text_columns as tsv
 from raypipe.tables.text_columns import Columns, blocks
 from raypipe.teachers.published import wanted
@@ -141,6 +142,9 @@ def test_gzip_by_content_windows_lines_quotes_and_a_mark(make):
         (tabs("q1 d0 1", "q1 d1 x"), "line 2: expected a number as score, found 'x'"),
         (tabs("q1 d0 1") + "\nq1\td1\t\n", "line 3: expected a number as score, found ''"),
         (tabs("q1 d0 1 2", "q1 d1 1_0 2"), "line 2: expected a number as score_true"),
+        (tabs("q1 d0 1", "q1 d1 ٣"), "line 2: expected a number as score, found '٣'"),
+        (tabs("q1 d0 1", f"q1 {'d' * 5000} 1"), "line 2: expected an id of at most 4,096 char"),
+        (tabs("q1 d0 1", "q1 d1 " + "x" * 9000), "line 2: expected a number as score, found 'xxx"),
         (b"q1\td0\t1\nq1\t\xff\t1\n", "line 2: expected UTF-8, found invalid start byte at byte 3"),
         (gzip.compress(tabs("q1 d0 1").encode() * 999, mtime=0)[:-20], "complete gzip file"),
         (b"\x1f\x8bno", "complete gzip file"),
@@ -172,3 +176,20 @@ def test_a_bad_line_far_down_a_packed_file_is_named(tmp_path, monkeypatch):
         for block in blocks(path, columns):
             read += len(block)
     assert 0 < read <= 4000
+
+
+def test_a_packed_line_of_gigabytes_ends_the_reading(make, monkeypatch):
+    monkeypatch.setattr(tsv, "BLOCK", 1000)
+    monkeypatch.setattr(files, "LONGEST_LINE", 5000)
+    bomb = gzip.compress(b"q1\td0\t1\n" + b"q" * 10_000_000)
+    with pytest.raises(
+        ConfigError, match="line 2: expected a line of at most 5,000 bytes"
+    ) as error:
+        make(MonoScores, bomb, name="bomb.gz")
+    assert len(str(error.value)) < 400
+
+
+def test_ids_that_look_like_others_are_counted_with_line_and_example(make):
+    with pytest.warns(UserWarning, match=r"bad\.tsv, line 2: the id 'd1.*U\+00AD"):
+        _, counts = make(MonoScores, tabs("q1 d0 1", "q1 d1\u00ad 1"), name="bad.tsv")
+    assert counts["ids_with_invisible_characters"] == 1
