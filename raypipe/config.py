@@ -12,6 +12,7 @@ import functools
 import hashlib
 import json
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, ClassVar, Self, TypeVar, get_args
 
@@ -160,8 +161,23 @@ def flatten(value: Any, prefix: str = "") -> dict[str, str | int | float | bool 
 def nearest(name: str, valid: Iterable[str]) -> str:
     """The end of an error: the nearest valid name, or a list of all; empty if there are none."""
     names = sorted({str(v) for v in valid})
-    close = difflib.get_close_matches(str(name), names, n=1, cutoff=0.6)
-    if close:
+    if close := near(name, names):
         return f"; did you mean {close[0]!r}?"
     listed = ", ".join(names[:60]) + (f" and {len(names) - 60} more" if len(names) > 60 else "")
     return f"; valid: {listed}" if names else ""
+
+
+def near(name: str, names: Iterable[str], most: int = 1) -> list[str]:
+    """The valid names that are most like another, best first; `InfoNCE` is `infonce`."""
+    valid = list(names)
+    by_letters = {plain_letters(text): text for text in valid}
+    letters = plain_letters(name)
+    found = [by_letters[letters]] if letters in by_letters else []
+    found += difflib.get_close_matches(name, valid, most, cutoff=0.6)
+    close = difflib.get_close_matches(letters, by_letters, most, cutoff=0.6)
+    return list(dict.fromkeys([*found, *(by_letters[text] for text in close)]))[:most]
+
+
+def plain_letters(name: str) -> str:
+    """A name without what people write in different ways: upper case, hyphens, underscores."""
+    return re.sub("[-_ ]", "", name).casefold() or name

@@ -65,13 +65,18 @@ def sequence_config(source: Path | str, where: str, revision: str | None = None)
 
 
 def keep_layers(config: Any, layers: int, where: str) -> None:
-    """Cut the configuration to the first `layers` layers; a model with fewer layers stays whole.
+    """Cut the configuration to the first `layers` layers.
 
     Raises:
-        ConfigError: the depth of this architecture is no single number (Funnel).
+        ConfigError: the model has fewer, or its depth is no single number (Funnel).
     """
     try:
-        config.num_hidden_layers = min(layers, config.num_hidden_layers)
+        if layers > (there := config.num_hidden_layers):
+            raise ConfigError(
+                f"{where}: model.keep_layers={layers} is more than its {there} layers; set at most "
+                f"{there}, or leave keep_layers out"
+            )
+        config.num_hidden_layers = layers
     except (AttributeError, NotImplementedError):
         raise ConfigError(
             f"{where}: model.keep_layers={layers} needs a model with a number of layers, "

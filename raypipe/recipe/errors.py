@@ -16,6 +16,7 @@ from pydantic import BaseModel
 
 from raypipe.config import Config, nearest
 from raypipe.names import quoted, shortened
+from raypipe.recipe.foreign_names import unknown_key
 from raypipe.storage.address import shown_value
 
 _KEY = "[key]"
@@ -36,7 +37,7 @@ def explain(cls: type[Config], item: Mapping[str, Any]) -> str:
     if kind == "extra_forbidden":
         key, parents = str(loc[-1]), _walk(cls, loc[:-1])[0]
         valid = {name for model in parents for name in model.model_fields}
-        return f"{path}: unknown key {quoted(key)}{nearest(key, valid)}"
+        return unknown_key(path, key, valid)
     if kind == "union_tag_invalid":
         tag, tags = str(item["ctx"]["tag"]), _quoted(item["ctx"]["expected_tags"])
         return f"{path}.type: unknown value {quoted(tag)}{nearest(tag, tags)}"
@@ -48,8 +49,9 @@ def explain(cls: type[Config], item: Mapping[str, Any]) -> str:
     message = item["msg"].removeprefix("Value error, ")
     head, colon, rest = message.partition(": ")
     field, models_here = head.split(".")[0], _walk(cls, loc)[0]
-    if colon and path != "the recipe" and any(field in m.model_fields for m in models_here):
-        path, message = f"{path}.{head}", rest  # a check of several fields names one of its own
+    if colon and any(field in m.model_fields for m in models_here):
+        path = f"{path}.{head}" if loc else head  # a check of several fields names one of its own
+        message = rest
     found = "" if ", found " in message else found
     return f"{path}: {message[0].lower() + message[1:]}{found}"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,12 @@ from raypipe.recipe.errors import explain, field_type, mapping_value, models
 from raypipe.recipe.variables import expand_variables
 from raypipe.recipe.yaml_text import parse_yaml, read_yaml
 from raypipe.storage.address import shown_value
+from raypipe.train.settings import INSTEAD
 
 BASE = "base"
 """A recipe's key for the file that the recipe changes, relative to its own folder."""
+_PAIRS = [pair for names in INSTEAD.items() for pair in (names, names[::-1])]
+"""(setting, setting that it replaces)."""
 _NO_TEXT = re.compile("[\0\ud800-\udfff]")
 """NUL, and halves of characters: YAML spells them, and a terminal makes them of other bytes."""
 
@@ -29,23 +32,64 @@ def load(cls: type[C], path: str | Path, overrides: Iterable[str] = ()) -> C:
     Raises:
         ConfigError: the file is missing or not YAML, a key or value is unknown or out of range.
     """
-    tree = written(path)
-    for text in overrides:
-        key, equals, value = text.partition("=")
-        if not equals or not key.strip():
-            raise ConfigError(
-                f"override {shown_value(text)}: expected key=value, such as stages.distil.lr=2e-5"
-            )
-        try:
-            parsed = parse_yaml(value)
-        except yaml.YAMLError:
-            raise ConfigError(
-                f"override {shown_value(text)}: the value is not valid YAML; put it in quotes"
-            ) from None
-        except ConfigError as error:
-            raise ConfigError(f"override {shown_value(text)}: {error}") from None
-        tree = override(cls, tree, key.strip(), parsed)
-    return validate(cls, expand_variables(tree, ""), str(path))
+    file = tree = written(path)
+    changes = [(text, *_parsed(text)) for text in overrides]
+    for _, key, value in changes:
+        if value is not None:
+            tree = _without_replaced(tree, key, [other for _, other, _ in changes])
+    for _, key, value in changes:
+        tree = override(cls, tree, key, value)
+    config, problems = _read_as(cls, expand_variables(tree, ""))
+    if config is not None:
+        return config
+    _, own = _read_as(cls, expand_variables(file, "")) if changes else (None, problems)
+    lines = [_blamed(line, [key for _, key, _ in changes]) for line in problems if line not in own]
+    if of_file := [line for line in problems if line in own]:
+        lines.insert(0, f"{path}: " + "\n".join(of_file))
+    raise ConfigError("\n".join(lines))
+
+
+def _parsed(text: str) -> tuple[str, Any]:
+    """Key and value of an override."""
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise ConfigError(
+            f"override {shown_value(text)}: expected key=value, such as stages.distil.lr=2e-5"
+        )
+    try:
+        return key.strip(), parse_yaml(value)
+    except yaml.YAMLError:
+        raise ConfigError(
+            f"override {shown_value(text)}: the value is not valid YAML; put it in quotes"
+        ) from None
+    except ConfigError as error:
+        raise ConfigError(f"override {shown_value(text)}: {error}") from None
+
+
+def _blamed(line: str, keys: Sequence[str]) -> str:
+    """An error that the file alone does not have, with the overrides that it comes from.
+
+    Their values are not shown: only where one is wrong, and so is shown masked, is it known what in
+    it is secret.
+    """
+    if any(line.startswith((f"{key}:", f"{key}.")) for key in keys):
+        return f"override {line}"
+    return f"override {', '.join(map(shortened, keys))}: {line}"
+
+
+def _without_replaced(tree: Any, key: str, kept: Iterable[str]) -> Any:
+    """The tree without the setting that a dotted key is set instead of, unless it is kept.
+
+    So `steps=10` on the command line is an answer to the `epochs: 3` of a file.
+    """
+    head, _, rest = key.partition(".")
+    if not isinstance(tree, Mapping) or (rest and head not in tree):
+        return tree
+    if rest:
+        below = [other[len(head) + 1 :] for other in kept if other.startswith(f"{head}.")]
+        return {**tree, head: _without_replaced(tree[head], rest, below)}
+    replaced = [pair for pair in _PAIRS if pair[0] == head and pair[1] not in kept]
+    return {name: v for name, v in tree.items() if (head, name) not in replaced}
 
 
 def written(path: str | Path) -> dict[str, Any]:
@@ -90,6 +134,8 @@ def merged(tree: Mapping[str, Any], changes: Mapping[str, Any], where: str = "")
     """
     result = dict(tree)
     for key, value in changes.items():
+        if value is not None and not isinstance(value, Mapping):
+            result = _without_replaced(result, key, changes)
         old, path = result.get(key), f"{where}.{key}".lstrip(".")
         result[key] = value
         if isinstance(value, Mapping) and isinstance(old, Mapping):
@@ -108,13 +154,20 @@ def validate(cls: type[C], tree: Mapping[str, Any], where: str) -> C:
     Raises:
         ConfigError: names every wrong field by its dotted path.
     """
+    config, problems = _read_as(cls, tree)
+    if config is None:
+        raise ConfigError(f"{where}: " + "\n".join(problems))
+    return config
+
+
+def _read_as(cls: type[C], tree: Mapping[str, Any]) -> tuple[C | None, list[str]]:
+    """`cls` from a plain tree; or None, and what is wrong, a sentence for each field."""
     if unreadable := list(_broken(tree, "")):
-        raise ConfigError(f"{where}: " + "\n".join(unreadable))
+        return None, unreadable
     try:
-        return cls.model_validate(tree)
+        return cls.model_validate(tree), []
     except ValidationError as error:
-        lines = [explain(cls, dict(item)) for item in error.errors()]
-        raise ConfigError(f"{where}: " + "\n".join(dict.fromkeys(lines))) from None
+        return None, list(dict.fromkeys(explain(cls, dict(item)) for item in error.errors()))
 
 
 def _broken(tree: Any, path: str) -> Iterator[str]:

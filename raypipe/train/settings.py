@@ -32,6 +32,10 @@ class EarlyStopping(Config):
     """An improvement is more than this above the value that last counted as one."""
 
 
+INSTEAD = {"steps": "epochs", "warmup_steps": "warmup", "validate_every": "validations"}
+"""A setting, and the one that is not used where it is set."""
+
+
 class TrainingSettings(Config):
     """One objective, and how the loop fits a model to it.
 
@@ -100,6 +104,17 @@ class TrainingSettings(Config):
     def _a_step_is_full(self) -> TrainingSettings:
         if self.limit is not None and self.limit < self.queries_per_step:
             raise ValueError(f"limit: {too_few(self.limit, self.queries_per_step)}")
+        return self
+
+    @model_validator(mode="after")
+    def _nothing_is_set_for_nothing(self) -> TrainingSettings:
+        for used, unused in INSTEAD.items():
+            value, default = getattr(self, unused), type(self).model_fields[unused].default
+            if getattr(self, used) is not None and value != default:
+                raise ValueError(
+                    f"{unused}: {value:g} would not be used, because {used}={getattr(self, used)} "
+                    f"is set; leave one of them out"
+                )
         return self
 
     @model_validator(mode="after")

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from raypipe.config import ConfigError
 from raypipe.inference.pairs import Template
 from raypipe.inference.scoring import PairScorer
 from raypipe.inference.tokens import load_tokenizer
@@ -82,6 +83,18 @@ def test_the_head_depends_on_the_seed_alone(tiny_backbone):
     assert not torch.equal(first, load(tiny_backbone, 2).classifier.weight)
 
 
+@pytest.mark.parametrize("layers", [3, 24, 1000])
+def test_more_layers_than_there_are_cannot_be_kept(tiny_backbone, layers):
+    """The whole model would train under the name of a deeper one."""
+    model = CrossEncoder(backbone=str(tiny_backbone), keep_layers=layers)
+    expected = f"keep_layers={layers} is more than its 2 layers; set at most 2, or leave"
+    with pytest.raises(ConfigError, match=expected):
+        model.check()
+    with pytest.raises(ConfigError, match=expected):
+        load(tiny_backbone, keep_layers=layers)
+    CrossEncoder(backbone=str(tiny_backbone), keep_layers=2).check()
+
+
 def test_a_trained_head_is_not_drawn_again(checkpoint):
     one, two = (load(checkpoint, seed).state_dict() for seed in (1, 2))
     assert all(torch.equal(one[name], two[name]) for name in one)
@@ -92,7 +105,6 @@ def test_keep_layers(tiny_backbone, tmp_path):
     assert len(whole.bert.encoder.layer) == 2 and len(first.bert.encoder.layer) == 1
     kept = {k: v for k, v in first.state_dict().items() if k.startswith("bert.encoder.layer.0.")}
     assert kept and all(torch.equal(v, whole.state_dict()[k]) for k, v in kept.items())
-    assert len(load(tiny_backbone, keep_layers=9).bert.encoder.layer) == 2
     save(first, tmp_path / "saved", tiny_backbone, LENGTH)
     assert len(load(tmp_path / "saved", keep_layers=1).bert.encoder.layer) == 1
     assert json.loads((tmp_path / "saved" / "config.json").read_text())["num_hidden_layers"] == 1

@@ -449,3 +449,99 @@ def test_a_wrong_base_is_named(tmp_path, files, expected):
     write(tmp_path, **files)
     with pytest.raises(ConfigError, match=expected):
         load(Experiment, tmp_path / "a.yaml")
+
+
+# --- what people bring from elsewhere -------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("stages.distil.learning_rate=1e-4", "here it is called 'lr'"),
+        ("learning_rate=1e-4", "here it is stages.NAME.lr"),
+        ("stages.distil.batch_size=8", "here it is called 'queries_per_step' (queries of one"),
+        ("stages.distil.num_train_epochs=3", "here it is called 'epochs'"),
+        ("stages.distil.warmup_ratio=0.1", "here it is called 'warmup' (a share of the steps)"),
+        ("stages.distil.max-grad-norm=1", "here it is called 'clip'"),
+        ("model.model_name_or_path=x", "here it is called 'backbone'"),
+        ("truncation.maxSeqLength=128", "here it is called 'max_length'"),
+        ("groups.negatives.num_negatives=4", "here it is called 'count'"),
+        ("fp16=true", "here it is called 'precision'"),
+        ("stages.distil.fp16=true", "here it is precision"),
+        ("gradient_accumulation_steps=4", "here it is resources.micro_batch_tokens (counted in"),
+    ],
+)
+def test_a_name_of_another_trainer_is_answered_with_the_one_here(text, expected):
+    key = text.partition("=")[0]
+    last = key.rpartition(".")[2]
+    assert refused(text).startswith(f"override {key}: unknown key {last!r}; {expected}")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("stages.distil.loss.type=InfoNCE", "unknown value 'InfoNCE'; did you mean 'infonce'?"),
+        ("stages.distil.loss.type=MarginMSE", "unknown value 'MarginMSE'; did you mean 'margin_mse'"),
+        ("stages.distil.loss.type=BCE", "unknown value 'BCE'; did you mean 'bce'?"),
+        ("groups.negatives.type=Top-K", "unknown value 'Top-K'; did you mean 'top_k'?"),
+        ("candidates.type=BM25", "unknown value 'BM25'; did you mean 'bm25'?"),
+        ("precision=BF16", "precision: unknown value 'BF16'; did you mean 'bf16'?"),
+        ("stages.distil.LR=1e-4", "unknown key 'LR'; did you mean 'lr'?"),
+        ("stages.DISTIL.lr=1e-4", "there is no 'DISTIL' here; did you mean 'distil'?"),
+    ],
+)
+def test_the_case_of_a_name_is_no_riddle(text, expected):
+    assert expected in refused(text)
+
+
+# --- whose fault it is ----------------------------------------------------------------------------
+
+
+def test_an_error_of_an_override_is_not_blamed_on_the_file(tmp_path):
+    key = "candidates.depth"
+    assert refused(f"{key}=0").startswith(f"override {key}: input should be greater than")
+    path = written(tmp_path / "x.yaml", f"{DEFAULT.read_text()}\nsead: 3\n")
+    with pytest.raises(ConfigError) as error:
+        load(Experiment, path, [f"{key}=0"])
+    first, second = str(error.value).splitlines()
+    assert first.startswith(f"{path}: sead: unknown key 'sead'; did you mean 'seed'?")
+    assert second.startswith(f"override {key}: input should")
+
+
+def test_an_error_elsewhere_names_the_overrides_that_it_comes_from():
+    message = refused("candidates.depth=3", "seed=2")
+    assert message.startswith("override candidates.depth, seed: evaluation.depth: ")
+    assert "is more than candidates.depth=3" in message
+
+
+# --- settings that stand for each other -----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("used", "unused"),
+    [("steps=10", "epochs=3"), ("warmup_steps=5", "warmup=0.2"), ("validate_every=5", "validations=4")],
+)
+def test_what_would_not_be_used_is_refused(used, unused, tmp_path):
+    """Silently, the one would win that nobody thinks of."""
+    (name, value), other = unused.split("="), used.split("=")[0]
+    stage = "stages.distil"
+    expected = f"{stage}.{name}: {value} would not be used, because {used} is set; leave one of t"
+    assert expected in refused(f"{stage}.{used}", f"{stage}.{unused}")
+    both = f"{{{used}, {unused}}}".replace("=", ": ")
+    assert expected in refused(f"stages={{distil: {{loss: {{type: ranknet}}, {both[1:-1]}}}}}")
+    # a later layer's choice replaces that of an earlier one, in either direction
+    for first, second in ((used, unused), (unused, used)):
+        base = f"base: {DEFAULT}\nstages: {{distil: {{{first.replace('=', ': ')}}}}}\n"
+        path = written(tmp_path / "base.yaml", base)
+        by_override = load(Experiment, path, [f"{stage}.{second}"]).stages["distil"]
+        layer = f"base: base.yaml\nstages: {{distil: {{{second.replace('=', ': ')}}}}}\n"
+        by_layer = load(Experiment, written(tmp_path / "top.yaml", layer)).stages["distil"]
+        assert by_override == by_layer
+        assert getattr(by_override, other) == (None if second == unused else int(used.split("=")[1]))
+        assert getattr(by_override, name) == float(value) or second == used
+
+
+def test_what_is_printed_with_steps_reads_back(tmp_path):
+    recipe = read("stages.distil.steps=7", "stages.distil.warmup_steps=2")
+    printed = written(tmp_path / "printed.yaml", to_yaml(recipe))
+    assert "epochs: 1.0" in printed.read_text() and load(Experiment, printed) == recipe

@@ -188,11 +188,11 @@ def test_a_mapping_with_a_type_replaces():
         ),
         (
             {"order": {"short": "contrastive", "wrong": "contrast"}},
-            "sweep.space: order=wrong: the recipe: order: there is no stage 'contrast'",
+            "sweep.space: order=wrong: order: there is no stage 'contrast'",
         ),
         (
             {"teacher": {"with": {}, "without": None}},
-            "sweep.space: teacher=without: the recipe: stages.distil.loss: margin_mse needs a",
+            "sweep.space: teacher=without: stages.distil.loss: margin_mse needs a",
         ),
     ],
 )

@@ -193,5 +193,5 @@ def test_of_a_line_no_more_than_the_limit_is_read(monkeypatch):
             return b"x" * size  # of the whole line, -1, none
 
     monkeypatch.setattr(files, "LONGEST_LINE", 1000)
-    with pytest.raises(ConfigError, match="^a, line 1: expected a line of at most 1,000 bytes, f"):
+    with pytest.raises(ConfigError, match=r"^a, line 1: expected a line of at most 1,000 bytes, f"):
         next(files.numbered_lines("a", Endless()))
