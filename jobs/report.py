@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from raypipe.commands.command_line import errors
 from raypipe.progress import any_character
 
 HELP = f"""{__doc__}
@@ -39,14 +39,14 @@ def main(
         str | None, typer.Option(help="MLflow address [default: MLFLOW_TRACKING_URI, or a file]")
     ] = None,
 ) -> None:
-    from raypipe.commands.report import report_of, write
-    from raypipe.config import ConfigError
+    with errors():
+        from raypipe.commands.report import report_of, write
+        from raypipe.config import ConfigError
 
-    try:
-        write(report_of(jobs or [], tracking, reference, margin), html, markdown)
-    except (ConfigError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise typer.Exit(2) from None
+        try:
+            write(report_of(jobs or [], tracking, reference, margin), html, markdown)
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
 
 
 if __name__ == "__main__":

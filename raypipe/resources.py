@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -181,17 +183,27 @@ def _init(variables: Mapping[str, str]) -> None:
     import ray
 
     def start(env: Mapping[str, str], port: int | None) -> Any:
-        return ray.init(
-            logging_level=logging.WARNING,
-            dashboard_port=port,
-            runtime_env={"env_vars": dict(env)},
-        )
+        with _signals_kept():
+            return ray.init(
+                logging_level=logging.WARNING,
+                dashboard_port=port,
+                runtime_env={"env_vars": dict(env)},
+            )
 
     if os.environ.get("RAY_ADDRESS", "") not in ("", "local"):
         start(variables, None)
         return
     with _one_start_at_a_time():
         _start_here(start, variables)
+
+
+@contextlib.contextmanager
+def _signals_kept() -> Iterator[None]:
+    """Keep the handler of SIGTERM that a command has set: Ray ends the process without a word."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    if callable(before) and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, before)
 
 
 def _start_here(start: Callable[..., Any], variables: Mapping[str, str]) -> None:

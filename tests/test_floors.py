@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 FLOORS = (
     ("names",),
-    ("config", "records", "progress"),
+    ("config", "records", "progress", "interrupts"),
     ("losses", "resources", "storage"),
     ("tables", "tracking"),
     ("datasets", "models"),

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from raypipe.interrupts import one_sentence
 from raypipe.progress import any_character
 
 RECIPES = Path(__file__).resolve().parents[2] / "jobs" / "recipes"
@@ -78,20 +79,22 @@ def main(
 
 @contextlib.contextmanager
 def errors() -> Iterator[None]:
-    """A wrong input ends the command with one line and code 2, a disk or bucket with code 1."""
-    from raypipe.config import ConfigError
-    from raypipe.storage.faults import of_the_storage
+    """A wrong input ends the command with one line and code 2, a disk or bucket with code 1, a
+    signal with one line and the code that shells expect."""
+    with one_sentence():
+        from raypipe.config import ConfigError
+        from raypipe.storage.faults import of_the_storage
 
-    try:
-        yield
-    except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise typer.Exit(2) from None
-    except Exception as error:
-        if (sentence := of_the_storage(error)) is None:
-            raise
-        print(f"error: {sentence}", file=sys.stderr)
-        raise typer.Exit(1) from None
+        try:
+            yield
+        except ConfigError as error:
+            print(f"error: {error}", file=sys.stderr)
+            raise typer.Exit(2) from None
+        except Exception as error:
+            if (sentence := of_the_storage(error)) is None:
+                raise
+            print(f"error: {sentence}", file=sys.stderr)
+            raise typer.Exit(1) from None
 
 
 def _run(
@@ -103,11 +106,11 @@ def _run(
     summary: Path | None,
     target: tuple[Callable[[Any, Path], None], Path] | None = None,
 ) -> None:
-    from raypipe.config import ConfigError, to_yaml
-    from raypipe.recipe.experiment import Experiment
-    from raypipe.recipe.reading import load
-
     with errors():
+        from raypipe.config import ConfigError, to_yaml
+        from raypipe.recipe.experiment import Experiment
+        from raypipe.recipe.reading import load
+
         if summary is not None and not summary.absolute().parent.is_dir():
             raise ConfigError(
                 f"--summary {summary}: no directory {summary.absolute().parent}; make it first"

@@ -1,4 +1,4 @@
-"""Folders in BEIR's layout: corpus.jsonl[.gz], queries.jsonl[.gz], qrels/SPLIT.tsv."""
+"""Folders in BEIR's layout: corpus.jsonl[.gz], queries.jsonl[.gz], qrels/SPLIT.tsv[.gz]."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from raypipe.config import ConfigError, nearest
 from raypipe.datasets.dataset import Dataset, file_safe
 from raypipe.names import quoted
 from raypipe.progress import reading
-from raypipe.storage.files import file_checksum, numbered_lines
-from raypipe.tables.fields import whole
+from raypipe.storage.files import file_checksum, near_names, numbered_lines, packed
+from raypipe.tables.fields import real, whole
 from raypipe.tables.json_text import parse_json
 
 QRELS_HEADER = ["query-id", "corpus-id", "score"]
@@ -45,8 +45,9 @@ class BeirFolder(Dataset):
 
     def splits(self) -> list[str]:
         """The names of the qrels files, sorted."""
-        paths = (self.folder / "qrels").glob("*.tsv")
-        return sorted(path.stem for path in paths if path.is_file())
+        paths = [path for path in (self.folder / "qrels").glob("*.tsv*") if path.is_file()]
+        names = [path.name.removesuffix(".gz") for path in paths]
+        return sorted({name.removesuffix(".tsv") for name in names if name.endswith(".tsv")})
 
     def check(self, queries: bool = True) -> None:
         """Check that the folder and its files are there."""
@@ -108,42 +109,41 @@ class BeirFolder(Dataset):
 
     def _folder(self) -> None:
         if not self.folder.is_dir():
-            near = ""
-            if self.folder.parent.is_dir():
-                names = [path.name for path in self.folder.parent.iterdir() if path.is_dir()]
-                near = nearest(self.folder.name, names)
-                near = "" if near.startswith("; valid") else near
-            raise ConfigError(
-                f"dataset beir:{self.folder}: no folder at {self.folder}"
-                f"{near or '; check the path'}"
-            )
+            near = near_names(self.folder, "*/")
+            raise ConfigError(f"dataset beir:{self.folder}: no folder at {self.folder}{near}")
 
     def _file(self, stem: str) -> Path:
         """The file of that name; the one that was named stays the one that is read."""
         self._folder()
-        places = [self.folder / (stem + suffix) for suffix in (".jsonl", ".jsonl.gz")]
-        named = self._files.get(stem)
-        there = [named] if named and named.is_file() else [p for p in places if p.is_file()]
-        if len(there) > 1:
-            raise ConfigError(
-                f"{self.folder}: expected one of {stem}.jsonl and {stem}.jsonl.gz, found both; "
-                "take one away"
-            )
-        if there:
-            return self._files.setdefault(stem, there[0])
-        names = ", ".join(sorted(path.name for path in self.folder.iterdir())) or "nothing"
+        if there := self._one_of(f"{stem}.jsonl"):
+            return there
+        near = near_names(self.folder / f"{stem}.jsonl", f"[{stem[0].upper()}{stem[0]}]*")
         raise ConfigError(
-            f"{self.folder}: expected {stem}.jsonl or {stem}.jsonl.gz, found {names}; "
-            "add the file, or name another folder"
+            f"{self.folder}: expected {stem}.jsonl or {stem}.jsonl.gz, found neither{near}; add "
+            "the file, or name another folder"
         )
 
     def _qrels_file(self) -> Path:
         self._folder()
-        path = self.folder / "qrels" / f"{self.split}.tsv"
-        if self.split not in self.splits():
-            near = nearest(self.split, self.splits()) or "; there is no qrels file at all"
-            raise ConfigError(f"dataset beir:{self.folder} has no split {self.split!r}{near}")
-        return path
+        if there := self._one_of(f"qrels/{self.split}.tsv"):
+            return there
+        near = nearest(self.split, self.splits()) or "; there is no qrels file at all"
+        raise ConfigError(f"dataset beir:{self.folder} has no split {self.split!r}{near}")
+
+    def _one_of(self, name: str) -> Path | None:
+        """The file of that name, plain or packed; None without one.
+
+        Raises:
+            ConfigError: both are there, so that either may be meant.
+        """
+        places = [self.folder / name, self.folder / f"{name}.gz"]
+        named = self._files.get(name)
+        there = [named] if named and named.is_file() else [p for p in places if p.is_file()]
+        if len(there) > 1:
+            raise ConfigError(
+                f"{self.folder}: expected one of {name} and {name}.gz, found both; take one away"
+            )
+        return self._files.setdefault(name, there[0]) if there else None
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -153,7 +153,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
         with (
             path.open("rb") as raw,
             reading(raw) as tracked,
-            gzip.open(tracked) if path.suffix == ".gz" else nullcontext(tracked) as file,
+            gzip.open(tracked) if packed(path) else nullcontext(tracked) as file,
         ):
             for number, line in numbered_lines(path, file):
                 if line.strip():
@@ -168,7 +168,10 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def _records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(line number, JSON object with a string `_id` and a string or null `text`)."""
+    """(line number, JSON object with a string `_id` and a string or null `text`).
+
+    An id may be a whole number in the file, as pandas writes one.
+    """
     for number, line in _lines(path):
         try:
             record = parse_json(line)
@@ -178,8 +181,10 @@ def _records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             ) from None
         if not isinstance(record, dict):
             raise ConfigError(_wrong(path, number, "a JSON object", record))
+        if type(record.get("_id")) is int:  # no boolean, which is one to isinstance
+            record["_id"] = str(record["_id"])
         if not isinstance(record.get("_id"), str):
-            raise ConfigError(_wrong(path, number, 'a string "_id"', record))
+            raise ConfigError(_wrong(path, number, 'text or a whole number as "_id"', record))
         texts = [record.get("text", 0), record.get("title")]
         if any(text is not None and not isinstance(text, str) for text in texts):
             raise ConfigError(
@@ -199,10 +204,13 @@ def _encodable(record: dict[str, Any]) -> bool:
 
 
 def _relevance(path: Path, number: int, text: str) -> int:
+    """The relevance that a field holds; 1.0, as pandas writes 1, is whole."""
     try:
-        value = whole(text)
-    except ValueError:
-        raise ConfigError(_wrong(path, number, "an integer relevance", text)) from None
+        value = whole(text) if "." not in text else int(real(text))
+        if value != real(text):
+            raise ValueError
+    except (ValueError, OverflowError):
+        raise ConfigError(_wrong(path, number, "a whole number as relevance", text)) from None
     if not -(2**31) <= value < 2**31:
         raise ConfigError(_wrong(path, number, "a relevance within 32 bits", text))
     return value

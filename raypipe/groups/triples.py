@@ -195,7 +195,7 @@ def _file_blocks(path: Path, counts: Counter[str]) -> Iterator[pa.Table]:
     try:
         for block in read_blocks(path):
             if not columns:
-                first = block.data.split(b"\n", 1)[0].split()
+                first = block.data.lstrip().split(b"\n", 1)[0].split()
                 columns = [*(SCORES if len(first) == 5 else ()), *TRIPLES.names]
             table = block.table(columns, dict.fromkeys(columns, pa.string()))
             if table is None:

@@ -14,10 +14,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
-from raypipe.config import ConfigError, digest, nearest
+from raypipe.config import ConfigError, digest
 from raypipe.models.checks import has_scorer
 from raypipe.storage.artifacts import Attempt, Step
-from raypipe.storage.files import file_checksum
+from raypipe.storage.files import file_checksum, near_names
 
 _PATTERNS = (
     *("*.json", "*.txt", "*.jinja", "*.safetensors", "1_Pooling/config.json"),
@@ -270,9 +270,8 @@ def _checked(folder: Path, source: str) -> Path:
         ConfigError: no directory, no config.json, or no safetensors file.
     """
     if not folder.is_dir():
-        siblings = [p.name for p in folder.parent.glob("*") if p.is_dir()]
         raise ConfigError(
-            f"backbone {source}: no directory {folder}{nearest(folder.name, siblings)}; give a "
+            f"backbone {source}: no directory {folder}{near_names(folder, '*/')}; give a "
             "directory, a package:NAME/folder or a hub name"
         )
     if not (folder / "config.json").is_file():

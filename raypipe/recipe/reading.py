@@ -16,6 +16,7 @@ from raypipe.recipe.errors import explain, field_type, mapping_value, models
 from raypipe.recipe.variables import expand_variables
 from raypipe.recipe.yaml_text import parse_yaml, read_yaml
 from raypipe.storage.address import shown_value
+from raypipe.storage.files import near_names
 from raypipe.train.settings import INSTEAD
 
 BASE = "base"
@@ -108,9 +109,8 @@ def _read(path: Path, below: tuple[Path, ...]) -> dict[str, Any]:
         below: the recipes that have this one as their base, the first one that was read first.
     """
     if not path.is_file():
-        near = nearest(path.name, [p.name for p in path.parent.glob("*.yaml")])
         of = f" (the base of {below[-1]})" if below else ""
-        raise ConfigError(f"no recipe at {path}{of}{near}")
+        raise ConfigError(f"no recipe at {path}{of}{near_names(path, '*.y*ml*')}")
     if path.resolve() in [recipe.resolve() for recipe in below]:
         way = ", ".join(map(str, below))
         raise ConfigError(f"{path}: is its own base, by way of {way}; remove `{BASE}` from one")

@@ -11,6 +11,7 @@ import yaml
 
 from raypipe.config import ConfigError
 from raypipe.storage.address import shown_value
+from raypipe.storage.files import open_bytes
 from raypipe.storage.masking import without_secrets
 
 LARGEST_FILE = 1 << 20
@@ -62,7 +63,7 @@ def read_yaml(path: Path) -> Any:
     Raises:
         ConfigError: the file is not UTF-8 or not YAML, larger than a recipe, or as `parse_yaml`.
     """
-    with path.open("rb") as file:
+    with open_bytes(path) as file:
         data = file.read(LARGEST_FILE + 1)
     if len(data) > LARGEST_FILE:
         raise ConfigError(

@@ -16,15 +16,18 @@ from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
-from raypipe.config import ConfigError, digest, nearest
+from raypipe.config import ConfigError, digest, near
 from raypipe.progress import reading
 
 _SHA256 = re.compile("[0-9a-f]{64}")
 LONGEST_LINE = 64 << 20
 """Bytes of one line, unpacked: a gzip file of 3 MB may hold one of 3 GB."""
+MOST_NAMES = 10_000
+"""Names of a folder that are compared with one that is not there."""
 _TICK_S = 0.02
 """File systems tell the time of a change in ticks; the longest usual one is 10 ms, or a second."""
 
@@ -194,10 +197,28 @@ def check_files(paths: Sequence[str], what: str = "run file") -> None:
     """
     for text in paths:
         path = Path(text).expanduser()
+        if path.is_dir():
+            raise ConfigError(f"{what} {text}: expected a file, found a folder; name a file in it")
         if not path.is_file():
-            neighbours = [p.name for p in path.parent.glob("*")] if path.parent.is_dir() else []
-            near = nearest(path.name, neighbours) or "; check the path, its folder is empty or gone"
-            raise ConfigError(f"{what} {text}: not there{near}")
+            raise ConfigError(f"{what} {text}: not there{near_names(path)}")
+
+
+def near_names(path: Path, pattern: str = "*") -> str:
+    """The end of an error about a path that is not there: similar names in its folder, three at
+    most; where that is not there either, names similar to the folder's.
+
+    Args:
+        pattern: of the names that may be meant.
+    """
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        return near_names(folder, "*/")
+    with contextlib.suppress(OSError):  # a folder that cannot be listed
+        names = [entry.name for entry in islice(folder.glob(pattern), MOST_NAMES)]
+        if close := [repr(name) for name in near(path.name, names, 3)]:
+            meant = f"{', '.join(close[:-1])} or {close[-1]}" if close[1:] else close[0]
+            return f"; did you mean {meant}?"
+    return f"; check the path, nothing in {folder} has a similar name"
 
 
 def packed(path: str | Path) -> bool:

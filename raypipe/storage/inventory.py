@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 import pyarrow.fs as pafs
 
-from raypipe.config import ConfigError, nearest
+from raypipe.config import ConfigError, near
 from raypipe.storage.artifacts import Artifact, Store
 from raypipe.storage.attempts import ATTEMPT
 from raypipe.storage.files import sha256
@@ -136,8 +136,9 @@ class Inventory:
         if matches:
             listed = ", ".join(matches[:5]) + (", ..." if len(matches) > 5 else "")
             raise ConfigError(f"{text!r}: expected one artifact, found {len(matches)}: {listed}")
-        near = nearest(text, [n for path in self.places for n in (path, path.partition("/")[2])])
-        raise ConfigError(f"{self.store.shown}: no artifact {text!r}{near}")
+        close = near(text, [n for path in self.places for n in (path, path.partition("/")[2])])
+        meant = f"did you mean {close[0]!r}?" if close else "`list` shows what there is"
+        raise ConfigError(f"{self.store.shown}: no artifact {text!r}; {meant}")
 
     def behind(self, paths: set[str]) -> set[str]:
         """These paths and those of all artifacts that theirs were made from, as manifests say."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import signal
 import stat
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import typer
 
 from raypipe.commands.command_line import _run
 from raypipe.commands.compare import run
+from raypipe.interrupts import SENTENCE
 from raypipe.recipe.experiment import Experiment
 from raypipe.recipe.reading import load, validate
 
@@ -180,3 +182,28 @@ def test_a_terminal_without_the_characters_costs_nothing(recipe):
     command = [sys.executable, ROOT / "jobs" / "sweep.py", recipe, "name=日本語", "--print-config"]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **ascii_only})
     assert (done.returncode, done.stderr) == (0, "") and "name: ???" in done.stdout
+
+
+INTERRUPTED = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background
+from pathlib import Path
+from raypipe.commands.command_line import main
+
+def work(experiment, dry_run):
+    os.kill(os.getpid(), int(os.environ["SIGNAL"]))
+
+main(work, "", "default.yaml")
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_job_says_one_sentence(recipe, number):
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, recipe],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "SIGNAL": str(int(number))},
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (128 + number, "", f"{SENTENCE}\n")

@@ -104,12 +104,15 @@ def test_errors_of_the_path(folder):
     near = folder.with_name("mini st")
     with pytest.raises(ConfigError, match=r"no folder at .*mini st; did you mean 'mini set'\?"):
         open_dataset(f"beir:{near}", "train").check()
-    with pytest.raises(ConfigError, match=r"no folder at /nowhere/at/all; check the path$"):
+    with pytest.raises(ConfigError, match=r"no folder at /nowhere/at/all; check the path, noth"):
         open_dataset("beir:/nowhere/at/all")
     (folder / "queries.jsonl").unlink()
     data = open_dataset(f"beir:{folder}", "train")
     data.check(queries=False)
-    with pytest.raises(ConfigError, match=r"expected queries\.jsonl or .*found corpus\.jsonl, q"):
+    with pytest.raises(ConfigError, match=r"expected queries\.jsonl or .*found neither; check"):
+        data.check()
+    jsonl(folder / "querys.jsonl", QUERIES)
+    with pytest.raises(ConfigError, match=r"neither; did you mean 'querys\.jsonl'\?; add the file"):
         data.check()
 
 
@@ -119,8 +122,10 @@ def test_errors_of_the_path(folder):
         (b'{"_id": "x", "text": ', r"corpus\.jsonl:3: expected one JSON object per line, found '"),
         (b"[" * 100_000, r"corpus\.jsonl:3: expected one JSON object per line, found '\[\["),
         (b'["x"]', r"corpus\.jsonl:3: expected a JSON object, found \['x'\]"),
-        (b'{"id": "x", "text": "t"}', r'corpus\.jsonl:3: expected a string "_id", found'),
-        (b'{"_id": 7, "text": "t"}', r'corpus\.jsonl:3: expected a string "_id", found'),
+        (b'{"id": "x", "text": "t"}', r'corpus\.jsonl:3: expected text or a whole number as "_id", f'),
+        (b'{"_id": 7.0, "text": "t"}', r'corpus\.jsonl:3: expected text or a whole .*"_id", found'),
+        (b'{"_id": true, "text": "t"}', r'corpus\.jsonl:3: expected text or a whole .*"_id", found'),
+        (b'{"_id": null, "text": "t"}', r'corpus\.jsonl:3: expected text or a whole .*"_id", found'),
         (b'{"_id": "x"}', r'corpus\.jsonl:3: expected strings under "text"'),
         (b'{"_id": "x", "text": "t", "title": 3}', r'corpus\.jsonl:3: .*"title"'),
         (b'{"_id": "x", "text": "caf\xe9"}', r"corpus\.jsonl:3: expected UTF-8, found b'\\xe9'"),
@@ -152,16 +157,22 @@ def test_a_truncated_or_false_gzip_file_is_named(folder):
     path.write_bytes(path.read_bytes()[:-2000])
     with pytest.raises(ConfigError, match=r"corpus\.jsonl\.gz: the gzip data is damaged after"):
         list(open_dataset(f"beir:{folder}", "train").docs())
-    jsonl(path, rows)
+    path.write_bytes(b"\x1f\x8bno")
     with pytest.raises(ConfigError, match=r"damaged after line 0 .*copy the file again"):
         list(open_dataset(f"beir:{folder}", "train").docs())
+    jsonl(path, rows)  # a file is packed if its bytes are, whatever its name
+    assert len(list(open_dataset(f"beir:{folder}", "train").docs())) == 2000
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("q1\td1\t1\n", r"train\.tsv:1: expected the header \['query-id', 'corpus-id', 'score'\]"),
-        ("query-id\tcorpus-id\tscore\nq1\td1\t1.5\n", r"train\.tsv:2: expected an integer.*'1\.5'"),
+        ("query-id\tcorpus-id\tscore\nq1\td1\t1.5\n", r"train\.tsv:2: expected a whole.*'1\.5'"),
+        ("query-id\tcorpus-id\tscore\nq1\td1\tnan\n", r"train\.tsv:2: expected a whole.*'nan'"),
+        ("query-id\tcorpus-id\tscore\nq1\td1\t.inf\n", r"train\.tsv:2: expected a whole.*'\.inf'"),
+        ("query-id\tcorpus-id\tscore\nq1\td1\t3e9.\n", r"train\.tsv:2: expected a whole"),
+        ("query-id\tcorpus-id\tscore\nq1\td1\t3000000000.0\n", r"train\.tsv:2: .*within 32 bits"),
         ("query-id\tcorpus-id\tscore\nq1 d1 1\n", r"train\.tsv:2: expected three tab-separated"),
         ("query-id\tcorpus-id\tscore\nq1\td1\t3000000000\n", r"train\.tsv:2: .*within 32 bits"),
         ("query-id\tcorpus-id\tscore\nq1\td1\t٣\n", r"train\.tsv:2: expected a.* found '٣'"),
@@ -213,3 +224,45 @@ def test_a_packed_line_of_gigabytes_ends_the_reading(folder, monkeypatch):
     assert next(rows) == ("a", "t")
     with pytest.raises(ConfigError, match=r"jsonl\.gz, line 2: expected a line of at most 1,000 b"):
         next(rows)
+
+
+@pytest.mark.parametrize("value", ["2.0", "2.", "+2", "02", "2.000"])
+def test_a_whole_number_with_a_point_is_a_relevance(folder, value):
+    """As pandas writes a column of integers that once had a gap."""
+    tsv(folder / "qrels" / "train.tsv", [("q2", "d2", value), ("q2", "d1", "-1.0")])
+    rows = list(open_dataset(f"beir:{folder}", "train").qrels())
+    assert rows == [("q2", "d2", 2), ("q2", "d1", -1)]
+    assert [type(relevance) for _, _, relevance in rows] == [int, int]
+
+
+def test_ids_may_be_whole_numbers(folder, tmp_path):
+    jsonl(folder / "corpus.jsonl", [{"_id": 7, "text": "seven"}, {"_id": "08", "text": "eight"}])
+    jsonl(folder / "queries.jsonl", [{"_id": 10**20, "text": "which"}])
+    tsv(folder / "qrels" / "train.tsv", [(10**20, 7, 1)])
+    data = open_dataset(f"beir:{folder}", "train")
+    assert list(data.docs()) == [("7", "seven"), ("08", "eight")]
+    assert list(data.queries()) == [(str(10**20), "which")]
+    assert data.place_of("document", "7").endswith("corpus.jsonl:1")
+
+
+@pytest.mark.parametrize("ends", ["\n", "\r\n", "\n\n"])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+@pytest.mark.parametrize("packed", ["", ".gz"])
+def test_packed_files_marks_and_ends_of_lines_change_nothing(folder, ends, mark, packed):
+    before = open_dataset(f"beir:{folder}", "train")
+    expected = [list(before.docs()), list(before.queries()), list(before.qrels())]
+    for name in ("corpus.jsonl", "queries.jsonl", "qrels/train.tsv"):
+        path = folder / name
+        data = (mark + path.read_text().replace("\n", ends)).encode()
+        path.unlink()
+        (folder / f"{name}{packed}").write_bytes(gzip.compress(data) if packed else data)
+    data = open_dataset(f"beir:{folder}", "train")
+    data.check()
+    assert data.splits() == ["test", "train"]
+    assert [list(data.docs()), list(data.queries()), list(data.qrels())] == expected
+
+
+def test_judgements_beside_their_packed_form_are_refused(folder):
+    (folder / "qrels" / "train.tsv.gz").write_bytes(gzip.compress(b""))
+    with pytest.raises(ConfigError, match=r"expected one of qrels/train\.tsv and .*, found both"):
+        open_dataset(f"beir:{folder}", "train").check()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections import namedtuple
+from collections import Counter, namedtuple
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,7 @@ from raypipe.config import ConfigError
 from raypipe.datasets.ir import IrDataset
 from raypipe.datasets.steps import Collection, Queries, QuerySet
 from raypipe.groups import triple_groups
-from raypipe.groups.triples import Triples
+from raypipe.groups.triples import Triples, _file_blocks
 from raypipe.recipe.reading import validate
 from raypipe.records import NEGATIVES
 from raypipe.storage.artifacts import Store
@@ -252,3 +252,16 @@ def test_the_digest_follows_the_content(data, tmp_path):
         digest(file(tmp_path, TEXT, "a.tsv", limit=5)),
     }
     assert len(others | same) == 4
+
+
+@pytest.mark.parametrize("scores", ["", "1.5\t-2\t"])
+@pytest.mark.parametrize("before", ["", "\ufeff", "\n", "\ufeff\r\n\n"])
+@pytest.mark.parametrize("ends", ["\n", "\r\n"])
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_packed_files_marks_and_ends_of_lines_change_nothing(tmp_path, scores, before, ends, pack):
+    lines = [f"{scores}q1\td1\t{negative}{ends}" for negative in ("d4", "d5")]
+    path = tmp_path / "triples.tsv"
+    path.write_bytes(pack((before + "".join(lines)).encode()))
+    tables = list(_file_blocks(path, Counter()))
+    rows = [tuple(row.values()) for table in tables for row in table.to_pylist()]
+    assert rows == [("q1", "d1", "d4"), ("q1", "d1", "d5")]

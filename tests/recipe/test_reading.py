@@ -323,7 +323,7 @@ def test_a_missing_recipe_suggests_the_nearest_file():
 
 
 def test_a_missing_folder():
-    with pytest.raises(ConfigError, match=r"no recipe at /nowhere/x\.yaml$"):
+    with pytest.raises(ConfigError, match=r"no recipe at /nowhere/x\.yaml; check the path"):
         load(Experiment, "/nowhere/x.yaml")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+
 import pytest
 
 from raypipe.config import ConfigError
@@ -78,4 +80,24 @@ def test_files_are_utf_8_and_of_a_recipes_size(tmp_path, monkeypatch):
     monkeypatch.setattr(yaml_text, "LARGEST_FILE", 100)
     path.write_text("#" * 101)
     with pytest.raises(ConfigError, match=r"x\.yaml: expected a recipe of at most 100 bytes"):
+        read_yaml(path)
+
+
+@pytest.mark.parametrize("ends", ["\n", "\r\n"])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_packed_recipes_marks_and_ends_of_lines_change_nothing(tmp_path, ends, mark, pack):
+    path = tmp_path / "x.yaml"
+    path.write_bytes(pack((mark + "a: 1\nb:\n- x\n".replace("\n", ends)).encode()))
+    assert read_yaml(path) == {"a": 1, "b": ["x"]}
+
+
+def test_a_packed_recipe_of_gigabytes_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(yaml_text, "LARGEST_FILE", 100)
+    path = tmp_path / "x.yaml"
+    path.write_bytes(gzip.compress(b"#" * 10_000_000))
+    with pytest.raises(ConfigError, match=r"x\.yaml: expected a recipe of at most 100 bytes"):
+        read_yaml(path)
+    path.write_bytes(gzip.compress(b"a: 1")[:-9])
+    with pytest.raises(ConfigError, match=r"x\.yaml: expected a complete gzip file"):
         read_yaml(path)

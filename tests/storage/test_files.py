@@ -195,3 +195,31 @@ def test_of_a_line_no_more_than_the_limit_is_read(monkeypatch):
     monkeypatch.setattr(files, "LONGEST_LINE", 1000)
     with pytest.raises(ConfigError, match=r"^a, line 1: expected a line of at most 1,000 bytes, f"):
         next(files.numbered_lines("a", Endless()))
+
+
+def test_a_wrong_path_gets_similar_names_and_no_list_of_a_folder(tmp_path):
+    for name in ("bm25.run", "bm25-2.run", "bm26.run", "bm25.trec.gz", *map(str, range(50))):
+        (tmp_path / name).touch()
+    (tmp_path / "runs").mkdir()
+
+    def refused(text: str) -> str:
+        with pytest.raises(ConfigError) as error:
+            files.check_files([text])
+        return str(error.value)
+
+    assert refused(f"{tmp_path}/bm52.run").endswith(
+        "bm52.run: not there; did you mean 'bm25-2.run', 'bm26.run' or 'bm25.run'?"
+    )
+    expected = f"not there; check the path, nothing in {tmp_path} has a similar name"
+    assert refused(f"{tmp_path}/dense.tsv").endswith(expected)
+    assert refused(f"{tmp_path}/rnus/x.run").endswith("x.run: not there; did you mean 'runs'?")
+    assert refused(f"{tmp_path}/runs").endswith("expected a file, found a folder; name a file in it")
+
+
+def test_a_path_in_a_large_folder_is_compared_with_some_names(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "MOST_NAMES", 3)
+    compared = []
+    monkeypatch.setattr(files, "near", lambda name, names, most: compared.extend(names) or [])
+    for name in range(9):
+        (tmp_path / f"part-{name}").touch()
+    assert "nothing in" in files.near_names(tmp_path / "part-10") and len(compared) == 3

@@ -229,3 +229,13 @@ def test_a_packed_line_of_gigabytes_ends_the_reading(tmp_path, monkeypatch):
         ValueError, match=r"line 2: expected a text file, found no line end in \d+ "
     ):
         read_trec_run(written(tmp_path, bomb, "x.run.gz"))
+
+
+@pytest.mark.parametrize("ends", ["\n", "\r\n", "\n\n"])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_packed_files_marks_and_ends_of_lines_change_nothing(tmp_path, ends, mark, pack):
+    text = mark + "q Q0 a 1 2.5 t\nq Q0 b 2 1.5 t\n".replace("\n", ends)
+    table, counts = read_trec_run(written(tmp_path, pack(text.encode())))
+    assert ranking(table) == {"q": ["a", "b"]} and counts["lines"] == 2
+    assert table["sources"].to_pylist() == [["t", "t"]]
