@@ -19,6 +19,11 @@ from pydantic import Field
 from raypipe.config import Config, ConfigError
 
 
+NO_FP16 = (
+    "precision: fp16 needs a GPU (on CPU it is 10 times slower than bf16 or fp32); use bf16 or fp32"
+)
+
+
 class Resources(Config):
     """How much of the cluster one step uses. No field is in a digest, or changes a result beyond
     rounding; but where a model has dropout, every training worker draws its own, so that another
@@ -53,6 +58,20 @@ class Resources(Config):
 
         there = ray.cluster_resources().get("GPU", 0) > 0
         return there if self.gpu is None else self.gpu
+
+    def check_precision(self, precision: str) -> None:
+        """Refuse fp16 where models run on CPUs for certain; else only the cluster tells.
+
+        Raises:
+            ConfigError: fp16 without a GPU.
+        """
+        import torch
+
+        if precision == "fp16" and (
+            self.gpu is False
+            or (self.gpu is None and not torch.cuda.is_available() and _starts_here())
+        ):
+            raise ConfigError(NO_FP16)
 
     def for_trials(self, trials: int) -> Resources:
         """A copy whose `cpus_per_worker` is set for that many trials at once."""
@@ -157,13 +176,19 @@ def _listen_on_loopback() -> None:
     A cluster is joined as it is: that of RAY_ADDRESS, or the one that `ray start` left its address
     of on this machine.
     """
-    from ray._common.utils import get_ray_address_file
     from ray._private import ray_constants
 
-    address = os.environ.get("RAY_ADDRESS", "")
-    if address == "local" or (not address and not os.path.exists(get_ray_address_file(None))):
+    if _starts_here():
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # for the processes that it starts
         ray_constants.ENABLE_RAY_CLUSTER = False  # read from there when Ray was imported
+
+
+def _starts_here() -> bool:
+    """Whether a job starts a Ray of its own on this machine."""
+    from ray._common.utils import get_ray_address_file
+
+    address = os.environ.get("RAY_ADDRESS", "")
+    return address == "local" or (not address and not os.path.exists(get_ray_address_file(None)))
 
 
 def _close_token() -> None:

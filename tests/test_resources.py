@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+from raypipe.config import ConfigError
 from raypipe.resources import Resources, _dashboard_port, _init, _listen_on_loopback, connect
 
 
@@ -142,3 +144,46 @@ def test_the_address_is_that_of_the_ray_that_started(monkeypatch, taken, knows):
     expected = None if knows is None else knows.format(*ports)
     assert env[-1].get("RAY_API_SERVER_ADDRESS") == expected
     assert ports == [8265, 40001][: len(ports)]
+
+
+@pytest.mark.parametrize(
+    ("address", "gpu", "there", "refused"),
+    [
+        ("local", None, False, True),
+        ("local", False, True, True),
+        ("local", None, True, False),
+        ("local", True, False, False),  # `connect` says that there is none
+        ("ray://elsewhere:10001", None, False, False),  # what its nodes have is not known yet
+        ("ray://elsewhere:10001", False, False, True),
+    ],
+)
+def test_fp16_without_a_gpu_is_refused_before_work(monkeypatch, address, gpu, there, refused):
+    import torch
+
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
+    resources = Resources(gpu=gpu)
+    resources.check_precision("bf16")
+    if refused:
+        with pytest.raises(ConfigError, match="precision: fp16 needs a GPU"):
+            resources.check_precision("fp16")
+    else:
+        resources.check_precision("fp16")
+
+
+def test_a_commands_handler_of_sigterm_outlives_the_start_of_ray(monkeypatch):
+    import ray
+
+    def init(**options: object) -> None:
+        signal.signal(signal.SIGTERM, lambda *_: pytest.fail("Ray's own was called"))
+
+    heard: list[int] = []
+    monkeypatch.setenv("RAY_ADDRESS", "elsewhere")
+    monkeypatch.setattr(ray, "init", init)
+    before = signal.signal(signal.SIGTERM, lambda number, frame: heard.append(number))
+    try:
+        _init({})
+        signal.raise_signal(signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert heard == [signal.SIGTERM]

@@ -228,6 +228,7 @@ class Experiment(Config):
             ConfigError: data set, split, run file, model, measure or storage is not usable; the
                 model has fewer positions than `truncation` reads or fewer layers than are frozen.
         """
+        self.resources.check_precision(self.precision)
         for role in ("train", "validation", "test"):
             with _blamed_on(f"data.{role}"):
                 getattr(self.data, role).open().check()

@@ -23,7 +23,7 @@ from raypipe.inference.truncation import Truncation
 from raypipe.losses.base import Loss
 from raypipe.models.backbone import Backbone
 from raypipe.models.cross_encoder import CrossEncoder
-from raypipe.resources import Context, Resources
+from raypipe.resources import NO_FP16, Context, Resources
 from raypipe.runs.rerank import Reranking
 from raypipe.storage.artifacts import Artifact, Attempt, Step
 from raypipe.train.checkpoint import Checkpoints
@@ -210,10 +210,7 @@ class Stage(Step):
         if problem := _below_one_pair(self.tokens_at_a_time(budget), self.truncation.longest):
             raise ConfigError(problem)
         if self.precision == "fp16" and not use_gpu:
-            raise ConfigError(
-                "precision: fp16 needs a GPU (on CPU it is 10 times slower than bf16 or fp32); "
-                "use bf16 or fp32"
-            )
+            raise ConfigError(NO_FP16)
 
     def checkpoints(self, attempt: Attempt) -> Checkpoints:
         """The checkpoints of this stage's unfinished training, in a folder of the attempt's own.

@@ -17,6 +17,7 @@ import psutil
 import pytest
 from killing import MINILM, ROOT, finish, until
 
+from raypipe.interrupts import SENTENCE
 from raypipe.models.backbone import Backbone
 from raypipe.models.cross_encoder import CrossEncoder, save
 from raypipe.teachers.cross_encoder import CHUNK
@@ -66,6 +67,8 @@ def job(folder: Path, teacher: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, str(ROOT / "jobs" / "mine.py"), str(recipe)],
         env=os.environ | {"RAYPIPE_HOME": str(folder / "home")},
+        # shells that start a job in the background have it ignore Ctrl-C, and so do their children
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         stdout=(folder / "out").open("a"),  # not a pipe: Ray's agents outlive the job by minutes
         stderr=subprocess.STDOUT,
         text=True,
@@ -140,3 +143,16 @@ def test_a_killed_worker(tmp_path, teacher, whole):
     twice = again["counts"].get("chunks_begun_again", 0)
     assert twice <= 1
     print(f"\nworker killed: {twice} of {len(whole['files'])} chunks were begun twice")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_an_interrupted_driver_says_so_and_the_same_command_goes_on(tmp_path, teacher, number):
+    process = job(tmp_path, teacher)
+    until(lambda: len(scored(tmp_path)) >= 2, process)
+    os.kill(process.pid, number)
+    assert process.wait(timeout=300) == 128 + number
+    out = (tmp_path / "out").read_text()
+    assert out.count(SENTENCE) == 1 and "Traceback" not in out
+    there = len(scored(tmp_path))
+    again = finish(job(tmp_path, teacher), tmp_path)
+    assert there >= 2 and f"{there} of 10 chunks were there" in again

@@ -176,6 +176,8 @@ def test_a_usable_recipe_passes_and_writes_nothing(recipe):
         ("model.backbone=/nowhere/model", "backbone /nowhere/model: no directory /nowhere/model"),
         ("model.backbone=package:no_such_pkg/model", "the package no_such_pkg is not installed"),
         ("teacher.backbone=/nowhere/teacher", "backbone /nowhere/teacher: no directory"),
+        ("model.keep_layers=3", "model.keep_layers=3 is more than its 2 layers; set at most 2"),
+        ("precision=fp16", "precision: fp16 needs a GPU"),
         ("truncation.max_length=129", "truncation.max_length: pairs of up to 129 tokens"),
         ("truncation={type: budgets, query: 5, doc: 120}", "truncation.query and doc: pairs of up"),
         (
