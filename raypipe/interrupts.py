@@ -53,6 +53,16 @@ def one_sentence() -> Iterator[None]:
                 signal.signal(number, handlers[number])
 
 
+@contextlib.contextmanager
+def sigterm_kept() -> Iterator[None]:
+    """Keep the handler of SIGTERM that a command has set, in a body that starts Ray: with Ray's own
+    the process ends without a word."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    if callable(before) and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, before)
+
+
 def _end_at_once(number: int, frame: FrameType | None) -> None:
     with contextlib.suppress(OSError):
         os.write(2, f"{SENTENCE}\n".encode())

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import socket
 import sys
 import tempfile
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +15,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from raypipe.config import Config, ConfigError
-
+from raypipe.interrupts import sigterm_kept
 
 NO_FP16 = (
     "precision: fp16 needs a GPU (on CPU it is 10 times slower than bf16 or fp32); use bf16 or fp32"
@@ -208,7 +206,7 @@ def _init(variables: Mapping[str, str]) -> None:
     import ray
 
     def start(env: Mapping[str, str], port: int | None) -> Any:
-        with _signals_kept():
+        with sigterm_kept():
             return ray.init(
                 logging_level=logging.WARNING,
                 dashboard_port=port,
@@ -220,15 +218,6 @@ def _init(variables: Mapping[str, str]) -> None:
         return
     with _one_start_at_a_time():
         _start_here(start, variables)
-
-
-@contextlib.contextmanager
-def _signals_kept() -> Iterator[None]:
-    """Keep the handler of SIGTERM that a command has set: Ray ends the process without a word."""
-    before = signal.getsignal(signal.SIGTERM)
-    yield
-    if callable(before) and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, before)
 
 
 def _start_here(start: Callable[..., Any], variables: Mapping[str, str]) -> None:

@@ -122,10 +122,19 @@ def test_errors_of_the_path(folder):
         (b'{"_id": "x", "text": ', r"corpus\.jsonl:3: expected one JSON object per line, found '"),
         (b"[" * 100_000, r"corpus\.jsonl:3: expected one JSON object per line, found '\[\["),
         (b'["x"]', r"corpus\.jsonl:3: expected a JSON object, found \['x'\]"),
-        (b'{"id": "x", "text": "t"}', r'corpus\.jsonl:3: expected text or a whole number as "_id", f'),
+        (
+            b'{"id": "x", "text": "t"}',
+            r'corpus\.jsonl:3: expected text or a whole number as "_id", f',
+        ),
         (b'{"_id": 7.0, "text": "t"}', r'corpus\.jsonl:3: expected text or a whole .*"_id", found'),
-        (b'{"_id": true, "text": "t"}', r'corpus\.jsonl:3: expected text or a whole .*"_id", found'),
-        (b'{"_id": null, "text": "t"}', r'corpus\.jsonl:3: expected text or a whole .*"_id", found'),
+        (
+            b'{"_id": true, "text": "t"}',
+            r'corpus\.jsonl:3: expected text or a whole .*"_id", found',
+        ),
+        (
+            b'{"_id": null, "text": "t"}',
+            r'corpus\.jsonl:3: expected text or a whole .*"_id", found',
+        ),
         (b'{"_id": "x"}', r'corpus\.jsonl:3: expected strings under "text"'),
         (b'{"_id": "x", "text": "t", "title": 3}', r'corpus\.jsonl:3: .*"title"'),
         (b'{"_id": "x", "text": "caf\xe9"}', r"corpus\.jsonl:3: expected UTF-8, found b'\\xe9'"),

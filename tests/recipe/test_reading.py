@@ -481,7 +481,10 @@ def test_a_name_of_another_trainer_is_answered_with_the_one_here(text, expected)
     ("text", "expected"),
     [
         ("stages.distil.loss.type=InfoNCE", "unknown value 'InfoNCE'; did you mean 'infonce'?"),
-        ("stages.distil.loss.type=MarginMSE", "unknown value 'MarginMSE'; did you mean 'margin_mse'"),
+        (
+            "stages.distil.loss.type=MarginMSE",
+            "unknown value 'MarginMSE'; did you mean 'margin_mse'",
+        ),
         ("stages.distil.loss.type=BCE", "unknown value 'BCE'; did you mean 'bce'?"),
         ("groups.negatives.type=Top-K", "unknown value 'Top-K'; did you mean 'top_k'?"),
         ("candidates.type=BM25", "unknown value 'BM25'; did you mean 'bm25'?"),
@@ -519,7 +522,11 @@ def test_an_error_elsewhere_names_the_overrides_that_it_comes_from():
 
 @pytest.mark.parametrize(
     ("used", "unused"),
-    [("steps=10", "epochs=3"), ("warmup_steps=5", "warmup=0.2"), ("validate_every=5", "validations=4")],
+    [
+        ("steps=10", "epochs=3"),
+        ("warmup_steps=5", "warmup=0.2"),
+        ("validate_every=5", "validations=4"),
+    ],
 )
 def test_what_would_not_be_used_is_refused(used, unused, tmp_path):
     """Silently, the one would win that nobody thinks of."""
@@ -537,7 +544,9 @@ def test_what_would_not_be_used_is_refused(used, unused, tmp_path):
         layer = f"base: base.yaml\nstages: {{distil: {{{second.replace('=', ': ')}}}}}\n"
         by_layer = load(Experiment, written(tmp_path / "top.yaml", layer)).stages["distil"]
         assert by_override == by_layer
-        assert getattr(by_override, other) == (None if second == unused else int(used.split("=")[1]))
+        assert getattr(by_override, other) == (
+            None if second == unused else int(used.split("=")[1])
+        )
         assert getattr(by_override, name) == float(value) or second == used
 
 

@@ -213,7 +213,9 @@ def test_a_wrong_path_gets_similar_names_and_no_list_of_a_folder(tmp_path):
     expected = f"not there; check the path, nothing in {tmp_path} has a similar name"
     assert refused(f"{tmp_path}/dense.tsv").endswith(expected)
     assert refused(f"{tmp_path}/rnus/x.run").endswith("x.run: not there; did you mean 'runs'?")
-    assert refused(f"{tmp_path}/runs").endswith("expected a file, found a folder; name a file in it")
+    assert refused(f"{tmp_path}/runs").endswith(
+        "expected a file, found a folder; name a file in it"
+    )
 
 
 def test_a_path_in_a_large_folder_is_compared_with_some_names(tmp_path, monkeypatch):
