@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import sys
 import threading
@@ -23,9 +22,8 @@ class Interrupted(KeyboardInterrupt):
 def one_sentence() -> Iterator[None]:
     """End the process with the exit status of the signal that arrives in the body.
 
-    The first one is raised there, so that work is given up in order. Another one, meanwhile, ends
-    the process at once. What the caller ignores, as nohup and shells in the background do, stays
-    ignored.
+    It is raised there, so that work is given up in order; another one, meanwhile, ends what is in
+    hand too. What the caller ignores, as nohup and shells in the background do, stays ignored.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -34,8 +32,6 @@ def one_sentence() -> Iterator[None]:
     heard = [number for number, handler in handlers.items() if handler is not signal.SIG_IGN]
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        for other in heard:
-            signal.signal(other, _end_at_once)
         raise Interrupted(number)
 
     for number in heard:
@@ -61,9 +57,3 @@ def sigterm_kept() -> Iterator[None]:
     yield
     if callable(before) and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, before)
-
-
-def _end_at_once(number: int, frame: FrameType | None) -> None:
-    with contextlib.suppress(OSError):
-        os.write(2, f"{SENTENCE}\n".encode())
-    os._exit(128 + number)
