@@ -81,6 +81,11 @@ def write_trec_run(
                     "no reader takes such a run file, score again"
                 )
         falling = _falling(scores)
+        if len(falling) and not np.isfinite(falling[-1]):
+            raise ValueError(
+                f"query {query_id!r}: expected scores above {scores[-1]}, there is no float32 "
+                "below it for a tie; score again"
+            )
         lowered += int((falling != np.asarray(scores, np.float32)).sum())
         for rank, (doc_id, score) in enumerate(zip(doc_ids, falling, strict=True), start=1):
             origin = tag if depth is None or rank <= depth else f"{tag}{NOT_RERANKED}"

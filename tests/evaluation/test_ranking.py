@@ -112,6 +112,13 @@ def test_scores_that_no_run_file_holds_are_refused():
             write_trec_run(io.StringIO(), pa.Table.from_pylist(rows, schema=RUN), "t")
 
 
+def test_a_tie_at_the_lowest_float_is_refused():
+    lowest = float(np.finfo(np.float32).min)
+    rows = [{"query_id": "q", "doc_ids": ["a", "b"], "scores": [lowest, lowest]}]
+    with pytest.raises(ValueError, match="'q': .* no float32 below it for a tie"):
+        write_trec_run(io.StringIO(), pa.Table.from_pylist(rows, schema=RUN), "t")
+
+
 def test_constant_lists_are_those_of_the_re_ranked_documents():
     rows = [("q", [1.0, 1.0, 5.0]), ("r", [1.0, 2.0, 2.0]), ("s", [3.0]), ("t", [])]
     table = pa.Table.from_pylist(
