@@ -77,8 +77,33 @@ def check_layers(config: Any, field: str, layers: int) -> None:
 
 def has_scorer(config: Mapping[str, Any]) -> bool:
     """Whether a config.json describes a sequence classifier with one label."""
-    architectures = config.get("architectures") or [""]
-    return str(architectures[0]).endswith("ForSequenceClassification") and labels(config) == 1
+    return _is_classifier(config) and labels(config) == 1
+
+
+def _is_classifier(config: Mapping[str, Any]) -> bool:
+    return _architecture(config).endswith("ForSequenceClassification")
+
+
+def _architecture(config: Mapping[str, Any]) -> str:
+    return str((config.get("architectures") or ["no architecture"])[0])
+
+
+def check_one_output(config: Mapping[str, Any], where: str) -> None:
+    """Refuse to train a head with several outputs; a model without a head gets a fresh one.
+
+    Args:
+        config: the content of the model's config.json.
+        where: the model, such as "model.backbone X".
+
+    Raises:
+        ConfigError: the model is a sequence classifier with several labels.
+    """
+    if _is_classifier(config) and (found := labels(config)) != 1:
+        raise ConfigError(
+            f"{where}: expected a head with one output, found {_architecture(config)} with {found} "
+            "labels, which is no relevance score; give a model with one output, or the pretrained "
+            "model without its head (as a teacher, a model with several has the field `label`)"
+        )
 
 
 def labels(config: Mapping[str, Any]) -> int:
@@ -98,9 +123,9 @@ def require_scorer(config: Mapping[str, Any], where: str, label: int | None = No
     Raises:
         ConfigError: the model is no sequence classifier, or its labels are not what `label` says.
     """
-    model = str((config.get("architectures") or ["no architecture"])[0])
+    model = _architecture(config)
     found, remedy = labels(config), "a fresh head would teach noise: give a trained cross-encoder"
-    if model.endswith("ForSequenceClassification"):
+    if _is_classifier(config):
         if (label is None and found == 1) or (label is not None and 1 < found > label):
             return
         model += f" with {found} label{'' if found == 1 else 's'}"

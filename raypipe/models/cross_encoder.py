@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from raypipe.config import Config, ConfigError
 from raypipe.models.backbone import Backbone
-from raypipe.models.checks import check_layers, check_length, check_padding, require_scorer
+from raypipe.models.checks import check_layers, check_length, check_one_output, check_padding
 from raypipe.models.sentence_modules import (
     SentenceModules,
     averages_tokens,
@@ -212,8 +212,7 @@ class CrossEncoder(Config):
         modules = read_score_modules(backbone.published, where)
         if modules is not None:
             self._check_untrained(modules, where, training=True)
-        if str((published.get("architectures") or [""])[0]).endswith("ForSequenceClassification"):
-            require_scorer(published, where)
+        check_one_output(published, where)
         config = check_pair_model(backbone, where)
         own = "similarity" if config.model_type == SIMILARITY else "classifier"
         if self.head not in ("auto", own) and has_head(config):
