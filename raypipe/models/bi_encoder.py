@@ -17,13 +17,12 @@ from raypipe.models.sentence_modules import (
     UNIT_VECTORS,
     Read,
     SentenceModules,
-    VectorHead,
     folder_reader,
     own_length,
     read_modules,
-    vector_head,
 )
 from raypipe.models.tokenizer import check_texts, load_tokenizer
+from raypipe.models.vector_head import VectorHead, vector_head
 from raypipe.models.weights import encoder_config, read_encoder
 
 Pooling = Literal["auto", "mean", "cls", "max", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"]

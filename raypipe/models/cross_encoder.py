@@ -24,9 +24,9 @@ from raypipe.models.sentence_modules import (
     averages_tokens,
     folder_reader,
     read_score_modules,
-    vector_head,
 )
 from raypipe.models.tokenizer import check_pairs, check_texts, load_tokenizer, write_tokenizer
+from raypipe.models.vector_head import vector_head
 from raypipe.models.weights import (
     SIMILARITY,
     changed_backbone,

@@ -12,11 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from raypipe.config import ConfigError
-from raypipe.models.pooling import Mode, pool
+from raypipe.models.pooling import Mode
 
 _FLAGS = {
     "pooling_mode_cls_token": "cls",
@@ -91,14 +90,14 @@ def read_modules(read: Read, where: str) -> SentenceModules:
     try:
         modules = [(str(entry["type"]), str(entry["path"])) for entry in listed]
     except (TypeError, KeyError):
-        raise _refusal(where, "modules.json", "no list of modules with type and path") from None
+        raise refusal(where, "modules.json", "no list of modules with type and path") from None
     kinds = [_kind(kind, path, where) for kind, path in modules]
     if kinds[:1] != ["Transformer"] or modules[0][1]:
-        raise _refusal(where, "modules.json", f"{kinds[0] if kinds else 'nothing'} at its start")
+        raise refusal(where, "modules.json", f"{kinds[0] if kinds else 'nothing'} at its start")
     transformer = _settings(read("sentence_bert_config.json"))
     prompts = _settings(read("config_sentence_transformers.json")).get("prompts") or {}
     if kinds[1:2] != ["Pooling"]:
-        raise _refusal(where, modules[1][1] if len(modules) > 1 else "", "no pooling of tokens")
+        raise refusal(where, modules[1][1] if len(modules) > 1 else "", "no pooling of tokens")
     _check_transformer(transformer, where)
     layers = []
     for kind, (_, path) in zip(kinds[2:], modules[2:], strict=True):
@@ -161,7 +160,7 @@ def read_score_modules(read: Read, where: str) -> SentenceModules | None:
     modules = read_modules(read, where)
     last = modules.layers[-1] if modules.layers else None
     if last is None or last.kind != "Dense" or last.settings.get("out_features") != 1:
-        raise _refusal(where, last.path if last else "", "no Dense module with one score")
+        raise refusal(where, last.path if last else "", "no Dense module with one score")
     return modules
 
 
@@ -183,10 +182,10 @@ def _kind(name: str, path: str, where: str) -> str:
     known = ("Transformer", "Pooling", "Dense", "LayerNorm", "Dropout", "Normalize")
     if kind in known and name.startswith("sentence_transformers."):
         return kind
-    raise _refusal(where, path, f"the module {name}")
+    raise refusal(where, path, f"the module {name}")
 
 
-def _refusal(where: str, path: str, found: str) -> ConfigError:
+def refusal(where: str, path: str, found: str) -> ConfigError:
     place = f"in {path}" if path else "in modules.json"
     return ConfigError(
         f"{where}: expected sentence-transformers' Transformer, then Pooling, then any of Dense, "
@@ -198,25 +197,25 @@ def _refusal(where: str, path: str, found: str) -> ConfigError:
 def _check_transformer(settings: Mapping[str, Any], where: str) -> None:
     task = settings.get("transformer_task", "feature-extraction")
     if task != "feature-extraction":
-        raise _refusal(where, "sentence_bert_config.json", f"the task {task}")
+        raise refusal(where, "sentence_bert_config.json", f"the task {task}")
     text = _settings(_settings(settings.get("modality_config")).get("text"))
     reads = text.get("method", "forward"), text.get("method_output_name", "last_hidden_state")
     if reads not in (("forward", "last_hidden_state"), ("forward", ["last_hidden_state"])):
-        raise _refusal(where, "sentence_bert_config.json", f"token vectors from {' '.join(reads)}")
+        raise refusal(where, "sentence_bert_config.json", f"token vectors from {' '.join(reads)}")
 
 
 def _check_layer(kind: str, path: str, settings: Mapping[str, Any], where: str) -> None:
     if kind in ("Transformer", "Pooling"):
-        raise _refusal(where, path, f"a second {kind}")
+        raise refusal(where, path, f"a second {kind}")
     outputs = (None, _VECTOR, "scores") if kind == "Dense" else (None, _VECTOR)
     if settings.get("module_input_name") not in (None, _VECTOR):
-        raise _refusal(where, path, f"{kind} of {settings['module_input_name']}")
+        raise refusal(where, path, f"{kind} of {settings['module_input_name']}")
     if settings.get("module_output_name") not in outputs:
-        raise _refusal(where, path, f"{kind} that writes {settings['module_output_name']}")
+        raise refusal(where, path, f"{kind} that writes {settings['module_output_name']}")
     if settings.get("use_residual"):
-        raise _refusal(where, path, f"{kind} with use_residual")
+        raise refusal(where, path, f"{kind} with use_residual")
     if kind == "Dense":
-        _activation(settings, path, where)
+        activation(settings, path, where)
 
 
 def _pooling(settings: Mapping[str, Any], path: str, where: str) -> tuple[Mode, ...]:
@@ -225,13 +224,13 @@ def _pooling(settings: Mapping[str, Any], path: str, where: str) -> tuple[Mode, 
         modes = [mode for flag, mode in _FLAGS.items() if settings.get(flag)] or ["mean"]
     modes = [modes] if isinstance(modes, str) else modes
     if unknown := [mode for mode in modes if mode not in get_args(Mode)]:
-        raise _refusal(where, path, f"pooling {unknown[0]}")
+        raise refusal(where, path, f"pooling {unknown[0]}")
     if settings.get("include_prompt") is False:
-        raise _refusal(where, path, "pooling that leaves the prompt out (include_prompt: false)")
+        raise refusal(where, path, "pooling that leaves the prompt out (include_prompt: false)")
     return tuple(modes)
 
 
-def _activation(settings: Mapping[str, Any], path: str, where: str) -> nn.Module:
+def activation(settings: Mapping[str, Any], path: str, where: str) -> nn.Module:
     """The activation of a Dense module: a class of torch's own, without arguments."""
     name = settings.get("activation_function")
     name = "torch.nn.modules.activation.Tanh" if name is None else str(name)
@@ -243,93 +242,7 @@ def _activation(settings: Mapping[str, Any], path: str, where: str) -> nn.Module
                 return found()
             except TypeError:
                 pass
-    raise _refusal(where, path, f"the activation {name}")
-
-
-# --- what computes -------------------------------------------------------------------------------
-
-
-class VectorHead(nn.Module):
-    """Token vectors to one vector per text: pooling, and the layers after it, in float32."""
-
-    def __init__(self, pooling: tuple[Mode, ...], layers: list[nn.Module]) -> None:
-        super().__init__()
-        self.pooling = pooling
-        self.layers = nn.Sequential(*layers)
-
-    def forward(self, hidden_BLH: Tensor, mask_BL: Tensor) -> Tensor:
-        with torch.autocast(hidden_BLH.device.type, enabled=False):
-            vectors_BH: Tensor = self.layers(pool(hidden_BLH.float(), mask_BL, self.pooling))
-        return vectors_BH
-
-
-class UnitVectors(nn.Module):
-    """Divides by the length."""
-
-    def forward(self, vectors_BH: Tensor) -> Tensor:
-        return nn.functional.normalize(vectors_BH, dim=-1)
-
-
-def vector_head(
-    folder: Path, pooling: tuple[Mode, ...], layers: tuple[Layer, ...], width: int, where: str
-) -> VectorHead:
-    """The head with the folder's weights.
-
-    Args:
-        width: of the transformer's token vectors.
-
-    Raises:
-        ConfigError: a layer has no safetensors file, weights of other names or shapes, or reads
-            another width than it is given.
-    """
-    head = VectorHead(pooling, [_built(folder, layer, where) for layer in layers])
-    try:
-        with torch.inference_mode():
-            head(torch.zeros(1, 1, width), torch.ones(1, 1))
-    except RuntimeError as error:
-        kinds = ", ".join(layer.path for layer in layers)
-        raise ConfigError(
-            f"{where}: token vectors of {width} numbers do not go through pooling "
-            f"{' + '.join(pooling)}, {kinds}: {error}; copy the model again"
-        ) from None
-    return head.eval()
-
-
-def _built(folder: Path, layer: Layer, where: str) -> nn.Module:
-    if layer.kind == "Normalize":
-        return UnitVectors()
-    settings = layer.settings
-    try:
-        if layer.kind == "LayerNorm":
-            own: nn.Module = nn.LayerNorm(int(settings["dimension"]))
-        else:
-            sizes = int(settings["in_features"]), int(settings["out_features"])
-            own = nn.Linear(*sizes, bias=bool(settings.get("bias", True)))
-    except (KeyError, TypeError, ValueError):
-        raise _refusal(where, layer.path, f"{layer.kind} without its sizes") from None
-    _fill(own, folder / layer.path, "norm." if layer.kind == "LayerNorm" else "linear.", where)
-    if layer.kind == "LayerNorm":
-        return own
-    return nn.Sequential(own, _activation(settings, layer.path, where))
-
-
-def _fill(module: nn.Module, folder: Path, prefix: str, where: str) -> None:
-    from safetensors.torch import load_file
-
-    path = folder / "model.safetensors"
-    if not path.is_file():
-        raise ConfigError(
-            f"{where}: expected the weights of a module in {path}, found none; other formats are "
-            "pickles and are not read: save the model again with safetensors"
-        )
-    weights = {name.removeprefix(prefix): value.float() for name, value in load_file(path).items()}
-    try:
-        module.load_state_dict(weights)
-    except RuntimeError as error:
-        words = " ".join(str(error).split())
-        raise ConfigError(
-            f"{where}: weights of other names or shapes in {path}: {words}; copy the model again"
-        ) from None
+    raise refusal(where, path, f"the activation {name}")
 
 
 def folder_reader(folder: Path) -> Read:
