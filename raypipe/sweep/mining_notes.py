@@ -75,7 +75,7 @@ def _of_training(stages: str, data: TrainingData, builder: Builder) -> Iterator[
         rows = groups["rows"]
         yield (
             f"groups of {stages}: {lost:,} of {rows:,} are lost ({lost / rows:.0%}), since the "
-            f"teacher ({data.teacher.label}) has no value for a positive and a negative of theirs; "
+            f"teacher ({data.teacher.title}) has no value for a positive and a negative of theirs; "
             "take negatives from the lists that it knows"
         )
 

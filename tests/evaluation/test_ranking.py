@@ -115,7 +115,7 @@ def test_scores_that_no_run_file_holds_are_refused():
 def test_a_tie_at_the_lowest_float_is_refused():
     lowest = float(np.finfo(np.float32).min)
     rows = [{"query_id": "q", "doc_ids": ["a", "b"], "scores": [lowest, lowest]}]
-    with pytest.raises(ValueError, match="'q': .* no float32 below it for a tie"):
+    with pytest.raises(ValueError, match=r"'q': .* no float32 below it for a tie"):
         write_trec_run(io.StringIO(), pa.Table.from_pylist(rows, schema=RUN), "t")
 
 

@@ -49,6 +49,7 @@ def test_whether_whole_lists_are_needed(fields, needed):
 def test_the_step_has_kind_and_weight_of_every_member(monkeypatch):
     monkeypatch.setattr("raypipe.teachers.published.scores.checksums", list)
     monkeypatch.setattr("raypipe.teachers.published.run_file.checksums", list)
+    monkeypatch.setattr("raypipe.teachers.published.run_file.order_spec", lambda paths: {})
     one = ensemble(weights={"two": 0.5}, normalise="min_max")
     step = one.scores(LISTS, "fp32")
     assert isinstance(step, CombinedScores) and step.teacher is one

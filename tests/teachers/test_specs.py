@@ -126,6 +126,7 @@ def test_llm(type_, own):
         "depth": 6,
         "engine": ENGINE,
         "precision": None,
+        **({"scale": "log-odds"} if type_ == "pointwise" else {}),
     }
     assert step.name == f"{type_}-m-stage"
     assert first(type=f"{type_}_llm", engine=HTTP).spec()["depth"] == 10
