@@ -6,6 +6,7 @@ from raypipe.groups.training_set import TrainingData
 from raypipe.losses import AnyLoss
 from raypipe.resources import Resources
 from raypipe.stages.stage import StageConfig
+from raypipe.train.settings import INSTEAD
 
 
 def check_stage(
@@ -22,6 +23,7 @@ def check_stage(
             groups' or the resources' fields does not go with another.
     """
     stage.check(f"stages.{name}", resources, longest)
+    _check_used(f"stages.{name}", stage)
     where, loss = f"stages.{name}.loss", stage.loss
     if loss.uses == "teacher":
         _check_teacher(where, loss, data)
@@ -31,6 +33,16 @@ def check_stage(
             f"{data.training_set.positives}; use inject or drop"
         )
     data.problems("groups" if stage.groups is None else f"stages.{name}.groups")
+
+
+def _check_used(where: str, stage: StageConfig) -> None:
+    for used, unused in INSTEAD.items():
+        value, default = getattr(stage, unused), type(stage).model_fields[unused].default
+        if getattr(stage, used) is not None and value != default:
+            raise ValueError(
+                f"{where}.{unused}: {value:g} would not be used, because "
+                f"{used}={getattr(stage, used)} is set; leave one of them out"
+            )
 
 
 def _check_teacher(where: str, loss: AnyLoss, data: TrainingData) -> None:

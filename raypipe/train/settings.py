@@ -107,17 +107,6 @@ class TrainingSettings(Config):
         return self
 
     @model_validator(mode="after")
-    def _nothing_is_set_for_nothing(self) -> TrainingSettings:
-        for used, unused in INSTEAD.items():
-            value, default = getattr(self, unused), type(self).model_fields[unused].default
-            if getattr(self, used) is not None and value != default:
-                raise ValueError(
-                    f"{unused}: {value:g} would not be used, because {used}={getattr(self, used)} "
-                    f"is set; leave one of them out"
-                )
-        return self
-
-    @model_validator(mode="after")
     def _patience_can_run_out(self) -> TrainingSettings:
         stopping = self.early_stopping
         if stopping is None or self.validate_every is not None:
