@@ -13,10 +13,12 @@ from raypipe.train.settings import TrainingSettings
 
 
 def test_warm_up_in_steps_replaces_the_share():
-    stage = TrainingSettings(loss=InfoNCE(), lr=0.8, warmup_steps=4, schedule=Constant())
+    stage = TrainingSettings(
+        loss=InfoNCE(), lr=0.8, warmup=0.5, warmup_steps=4, schedule=Constant()
+    )
     assert [rate(stage, s, 8) for s in range(6)] == pytest.approx([0.2, 0.4, 0.6, 0.8, 0.8, 0.8])
     assert stage.rise(2) == 2  # a short stage
-    assert stage.replace(warmup_steps=None, warmup=0.5).rise(8) == 4
+    assert stage.replace(warmup_steps=None).rise(8) == 4
 
 
 def test_the_optimizer_gets_its_settings():

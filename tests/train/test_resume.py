@@ -21,7 +21,7 @@ from raypipe.train.filtering import Filtering
 from raypipe.train.settings import EarlyStopping, Freeze, TrainingSettings
 from raypipe.train.snapshot import Snapshot
 
-LONG = STAGE.replace(steps=12, validations=3, validate_every=1, checkpoint_every=1)
+LONG = STAGE.replace(steps=12, validate_every=1, checkpoint_every=1)
 
 
 @pytest.fixture(scope="module")

@@ -74,9 +74,7 @@ def test_a_stage_ends_early_with_its_best_weights(data, tiny_backbone):
         seen.append(weights(model))
         return {"nDCG@10": next(script)}
 
-    stage = STAGE.replace(
-        steps=20, validations=3, validate_every=2, early_stopping=EarlyStopping(patience=2)
-    )
+    stage = STAGE.replace(steps=20, validate_every=2, early_stopping=EarlyStopping(patience=2))
     outcome, model, reports = fit(data, tiny_backbone, stage, validate=validate)
     assert outcome.steps == 8 and outcome.best_step == 4 and outcome.best == {"nDCG@10": 0.5}
     assert len(column(outcome, "loss")) == 8 and reports[-1]["step"] == 8

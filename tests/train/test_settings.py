@@ -18,7 +18,7 @@ from raypipe.train.settings import TrainingSettings
         ({"epochs": 2.5}, 160, 25),
         ({"epochs": 0.5, "queries_per_step": 4}, 160, 20),
         ({"epochs": 2, "queries_per_step": 10}, 15, 3),  # steps run across epoch ends
-        ({"steps": 7}, 160, 7),
+        ({"steps": 7, "epochs": 3}, 160, 7),
     ],
 )
 def test_total_steps(changes, groups, steps):
@@ -29,7 +29,7 @@ def test_validation_steps():
     stage = TrainingSettings(loss=InfoNCE(), validations=3)
     assert stage.validation_steps(7) == {3, 5, 7}
     assert stage.validation_steps(2) == {1, 2}
-    every = stage.replace(validations=3, validate_every=3)
+    every = stage.replace(validate_every=3)
     assert every.validation_steps(7) == {3, 6, 7} and every.validation_steps(6) == {3, 6}
     assert every.validation_steps(2) == {2}
 
