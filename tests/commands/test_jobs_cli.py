@@ -39,10 +39,10 @@ def test_a_dry_run_prints_the_plan_and_leaves_nothing(command, recipe, tmp_path,
         done = command(name, recipe, "--dry-run")
     assert (done.returncode, done.stderr) == (0, "")
     plan = PLANS[name]
-    every = done.stdout.splitlines()
-    lines = every[every.index(plan[0]) :]  # what the data looks like stands above
+    read = done.stdout.splitlines()
+    assert read[0] == "data.train: 36 queries, 36 judgements"  # what is read stands before
+    lines = read[read.index(plan[0]) :]
     assert lines[: len(plan)] == plan
-    assert every[0] == "data.train: 36 queries, 36 judgements"
     # 36 training queries in groups of 4; 16 steps of 6; 12 validation and test queries, depth 10
     to_do = lines[len(plan)]
     assert to_do.startswith("to do: 384 pairs to train on, 360 to validate on, ")
