@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -122,7 +122,7 @@ def evaluate(
 
 
 def _values(
-    wanted: set[Any], judged: Judgements, ranked: Mapping[str, Mapping[str, float]]
+    wanted: set[Any], judged: Judgements, ranked: dict[str, dict[str, float]]
 ) -> dict[tuple[str, Any], float]:
     """The value of every judged query that has results, by query and measure.
 
