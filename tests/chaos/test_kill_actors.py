@@ -54,7 +54,7 @@ def test_helpers_that_are_killed(recipe, tmp_path):
         until(lambda is_there=is_there: is_there() and "ray::_Writer" in helpers(process), process)
         killed[moment] = kill(process)
     out = finish(process, tmp_path)
-    assert "per-query values averaged over seeds" in out  # below the table
+    assert "Tests are paired by query" in out  # below the table
     assert len(trained(tmp_path)) == 4 and len(table(tmp_path)) >= 2
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["failed"] == {} and summary["counts"]["stages"]["trained"] == 4
