@@ -149,7 +149,8 @@ class StudyJob:
         publish(report, self.relay, self.run_id)
         line: dict[str, str] = {}
         if (best := best_of(finished, builder)) is not None:
-            record_best(best, finished, builder, self.relay, self.run_id)
+            for sentence in record_best(best, finished, builder, self.relay, self.run_id):
+                self.say(sentence)
             line = line_of(best, finished, builder)
         self.relay.send("log", self.run_id, dict(outcome.numbers))
         return Result("", report, line, counts, outcome.failed, qualities)

@@ -81,15 +81,33 @@ def best_of(plan: Plan, builder: Builder) -> Trial | None:
     return max(values, key=lambda pair: pair[1])[0] if values else None
 
 
-def record_best(best: Trial, plan: Plan, builder: Builder, relay: Relay, run: str) -> None:
-    """The best trial's card and model; the server registers the model under the recipe's name if
-    it is new there."""
+def record_best(best: Trial, plan: Plan, builder: Builder, relay: Relay, run: str) -> list[str]:
+    """Track the best trial's card and model.
+
+    The server registers the model under the recipe's name if it is new there; its alias `best` goes
+    to no model that is worse than the first stage, or than the holder on the same test set.
+
+    Returns:
+        Why the model is not registered, in a sentence; empty if it may be.
+    """
     relay.send("log_text", run, str(card_of(best, plan, builder)), "README.md")
     relay.send("tag", run, {"raypipe.best": best.name})
     checkpoint = builder.get(plan.last(best))
+    experiment = best.experiment
     means = builder.get(plan.metrics(best)).counts["means"]
-    weights = (str(checkpoint.local()), "reranker", best.experiment.name, means, checkpoint.digest)
+    first = builder.get(experiment.metrics(experiment.first_stage("test")))
+    measure = experiment.measures()[0]
+    reached, before = means.get(measure, 0.0), first.counts["means"].get(measure, 0.0)
+    contest = {"test": f"{measure} {first.digest}", "value": reached}
+    registered = experiment.name if reached >= before else None
+    weights = (str(checkpoint.local()), "reranker", registered, means, checkpoint.digest, contest)
     relay.send("log_model", run, *weights)
+    if registered:
+        return []
+    return [
+        f"{best.name} is not registered as the best model of {experiment.name}: its {measure} on "
+        f"the test queries is {reached:.3f}, the first stage's {before:.3f}"
+    ]
 
 
 def line_of(trial: Trial, plan: Plan, builder: Builder) -> dict[str, str]:

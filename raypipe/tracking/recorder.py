@@ -121,6 +121,7 @@ class Recorder:
         registered: str | None = None,
         metrics: Mapping[str, float] | None = None,
         digest: str = "",
+        contest: Mapping[str, Any] | None = None,
     ) -> None:
         """Log a cross-encoder checkpoint as a pyfunc that re-ranks.
 
@@ -128,9 +129,12 @@ class Recorder:
             registered: a name in the model registry: the checkpoint becomes the newest version
                 there, with the alias `best`.
             digest: the checkpoint's; nothing is copied if the best version has the same.
+            contest: `test`, what names the test set, and `value`, what the model reached there: the
+                alias stays with a version that reached more, or that was judged elsewhere.
         """
         points = [(k, float(v), now(), 0) for k, v in (metrics or {}).items()]
         content = {"name": name, "registered": registered, "points": points, "digest": digest}
+        content["contest"] = dict(contest or {})
         self._say("model", run, content, {"checkpoint": Path(checkpoint)})
 
     def finish(self, run: str, status: Status = "FINISHED") -> None:

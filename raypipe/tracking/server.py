@@ -30,6 +30,7 @@ from raypipe.tracking.names import (
 )
 from raypipe.tracking.patience import uploading
 from raypipe.tracking.record import Record
+from raypipe.tracking.registered import DIGEST, TEST, VALUE, best_version, keeps, new_version
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -42,8 +43,6 @@ _OF_DELETED = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}
 """Codes of errors that a deleted experiment causes, among others."""
 _PARAMS_PER_BATCH, _METRICS_PER_BATCH = 100, 1000
 _TAG_CHARS, _DIGEST_CHARS = 8000, 36
-DIGEST = "raypipe.digest"
-"""The tag of a registered model with the checkpoint's digest."""
 
 
 class UnknownRunError(Exception):
@@ -201,29 +200,32 @@ class Server:
         registered: str | None,
         points: Sequence[Sequence[Any]],
         digest: str = "",
+        contest: Mapping[str, Any] | None = None,
     ) -> None:
         """Log a checkpoint as a pyfunc; under a registered name it gets the alias `best`."""
         self.connect()
         registered = model_name(registered) if registered else None
-        if registered and digest and self._best(registered) == digest:
+        best = best_version(self.client, registered) if registered else None
+        if best is not None and digest and best.tags.get(DIGEST) == digest:
             self._points(run_id, points)
             return  # the same weights would only be copied once more
         logged = self._logged(run_id, name, files[0])
         self._points(run_id, points, logged.model_id)
         if registered:
-            self._register(registered, logged, run_id, digest)
-
-    def _best(self, name: str) -> str:
-        """The digest of the version with the alias `best`; empty if there is none."""
-        from mlflow.exceptions import MlflowException
-
-        try:
-            best = self.client.get_model_version_by_alias(name, "best")
-        except MlflowException as error:
-            if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-                return ""
-            raise
-        return str(best.tags.get(DIGEST, ""))
+            tags = {DIGEST: digest} if digest else {}
+            if contest:
+                tags |= {TEST: str(contest["test"]), VALUE: repr(float(contest["value"]))}
+            # a database resolves models:/ by the process's own tracking address
+            by_server = self.uri.startswith("http")
+            version = new_version(self.client, registered, logged, run_id, tags, by_server)
+            if reason := keeps(best, tags):
+                self.say(
+                    f"tracking: the alias `best` of {registered} stays with version "
+                    f"{best.version}, which {reason}; version {version} is beside it: move the "
+                    "alias in MLflow's UI if it should serve"
+                )
+            else:
+                self.client.set_registered_model_alias(registered, "best", version)
 
     def _logged(self, run_id: str, name: str, checkpoint: Path) -> Any:
         """The run's model of that name; a second try finds the model that the first one made."""
@@ -242,23 +244,6 @@ class Server:
             with uploading([target]):
                 self.client.log_model_artifacts(logged.model_id, str(target))
         return self.client.finalize_logged_model(logged.model_id, "READY")
-
-    def _register(self, name: str, logged: Any, run_id: str, digest: str) -> None:
-        from mlflow.exceptions import MlflowException
-
-        with suppress(MlflowException):  # it is there
-            self.client.create_registered_model(name)
-        # a database resolves models:/ by the process's own tracking address, a server by its own
-        server = self.uri.startswith("http")
-        source = f"models:/{logged.model_id}" if server else logged.artifact_location
-        made = self.client.create_model_version(
-            name,
-            source,
-            run_id=run_id,
-            tags={DIGEST: digest} if digest else None,
-            model_id=logged.model_id if server else None,
-        )
-        self.client.set_registered_model_alias(name, "best", made.version)
 
     def _finish(self, run_id: str, files: Sequence[Path], *, status: str, at: int) -> None:
         self.client.set_terminated(run_id, status, at)

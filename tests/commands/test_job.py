@@ -177,9 +177,12 @@ def test_the_best_model_is_always_sent_with_its_digest(recipe, relay, tmp_path, 
     monkeypatch.setattr(results, "card_of", lambda *_: "# Card")
     monkeypatch.setattr(Artifact, "local", lambda artifact: tmp_path)
     run = relay.start("tiny", "job", None, {}, RUNS)
-    record_best(trial, Plan.of([trial]), builder, relay, run)
-    digest = trial.experiment.trained().digest
-    expected = ("log_model", run, str(tmp_path), "reranker", "tiny", {}, digest)
+    assert record_best(trial, Plan.of([trial]), builder, relay, run) == []
+    experiment = trial.experiment
+    first = experiment.metrics(experiment.first_stage("test")).digest
+    contest = {"test": f"nDCG@10 {first}", "value": 0.0}
+    digest = experiment.trained().digest
+    expected = ("log_model", run, str(tmp_path), "reranker", "tiny", {}, digest, contest)
     assert relay.sent[-1] == expected
     relay.close()
 

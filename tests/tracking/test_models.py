@@ -150,3 +150,19 @@ def test_a_best_model_without_its_alias_is_registered_again(tracker, client, che
         tracker.log_model(run, checkpoint, "reranker", "lost", digest="aa")
         assert client.get_model_version_by_alias("lost", "best").run_id == tracker.id(run)
         client.delete_registered_model_alias("lost", "best")
+
+
+def test_a_worse_model_or_one_judged_elsewhere_does_not_take_the_alias(tracker, client, checkpoint):
+    """As after a smoke run of a few steps, or on a few test queries."""
+    holders = []
+    contests = [("a", 0.5), ("a", 0.4), ("b", 0.9), ("a", 0.5), ("a", 0.6)]
+    for number, (test, value) in enumerate(contests):
+        run = tracker.start("model", "job")
+        contest = {"test": f"nDCG@10 {test}", "value": value}
+        tracker.log_model(run, checkpoint, "reranker", "held", digest=f"{number}", contest=contest)
+        assert tracker.id(run)  # waits for the server
+        holders.append(int(client.get_model_version_by_alias("held", "best").version))
+    assert holders == [1, 1, 1, 4, 5]
+    assert len(client.search_model_versions("name = 'held'")) == 5
+    held = client.get_model_version_by_alias("held", "best")
+    assert held.tags["raypipe.test"] == "nDCG@10 a" and held.tags["raypipe.value"] == "0.6"
