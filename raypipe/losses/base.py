@@ -66,6 +66,11 @@ class Loss(Config):
         """Why the loss cannot fit values from low to high in that column; None if it can."""
         return None
 
+    def of_equal_scores(self, documents: int) -> float | None:
+        """The loss of a model that ranks nothing: one positive and `documents` - 1 negatives, all
+        with one score. None where that depends on more than their number."""
+        return None
+
     @abstractmethod
     def per_query(
         self, scores_QD: Tensor, targets_QD: Tensor, mask_QD: Tensor, known: Known | None

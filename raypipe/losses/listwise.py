@@ -5,6 +5,7 @@ Shapes: Q queries of the batch, D documents per group.
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar, Literal
 
 import torch
@@ -36,6 +37,9 @@ class InfoNCE(Loss):
     type: Literal["infonce"] = "infonce"
     temperature: float = Field(1.0, gt=0)
     """Divides the scores; below 1 sharpens the softmax."""
+
+    def of_equal_scores(self, documents: int) -> float | None:
+        return math.log(documents)
 
     def per_query(
         self, scores_QD: Tensor, targets_QD: Tensor, mask_QD: Tensor, known: Known | None

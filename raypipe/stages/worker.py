@@ -51,9 +51,13 @@ def train_worker(config: Mapping[str, Any]) -> None:
     validation = validation_of(stage, inputs)
     say = speaker(stage.name, rank)
     alarms = Alarms(say, stage.selection, validation.first_stage())
-    facts["spacing_share"] = alarms.on_start(model, stage.config.lr)
     groups = GroupReader(inputs["groups"].local())
     used = min(len(groups), stage.config.limit or len(groups))
+    plateau = None
+    if groups.documents == len(groups) * groups.largest:  # all groups are of one size
+        plateau = stage.config.loss.of_equal_scores(groups.largest)
+    steps = stage.config.total_steps(used)
+    facts["spacing_share"] = alarms.on_start(model, stage.config.lr, plateau, steps)
     batcher = _batcher(stage, inputs, groups, template, config["budget"])
     cut, documents = documents_cut(batcher, used)
     facts["documents_cut"] = cut / max(documents, 1)

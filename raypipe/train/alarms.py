@@ -61,12 +61,22 @@ class Alarms:
         self._losses: list[float] = []
         self._widest: tuple[float, int, float] = (0.0, 0, 0.0)  # spread, its step, loss then
         self._curve = LossCurve()
+        self._plateau: float | None = None
+        self._quarter = 0
         self._lr = 0.0
         self._last: tuple[int, float] | None = None  # step and value of a validation
         self._best: tuple[int, float] | None = None
 
-    def on_start(self, model: nn.Module, lr: float) -> float:
-        """Before the first step, with the schedule's highest rate; returns `spacing_share`."""
+    def on_start(
+        self, model: nn.Module, lr: float, plateau: float | None = None, steps: int = 0
+    ) -> float:
+        """Before the first step, with the schedule's highest rate; returns `spacing_share`.
+
+        Args:
+            plateau: the loss of a model that ranks nothing: `Loss.of_equal_scores`.
+            steps: of the whole stage.
+        """
+        self._plateau, self._quarter = plateau, max(steps // 4, WINDOW)
         share = spacing_share(model, lr)
         sentence = rate_sentence(share, lr)
         if sentence:
@@ -84,6 +94,7 @@ class Alarms:
         if math.isfinite(loss):
             self._curve.add(loss)
             self._losses = [*self._losses, loss][-WINDOW:]
+            self._on_plateau(step)
         if self._pending:
             groups, constant, spread = torch.stack(self._pending).sum(0).tolist()
             self._pending.clear()
@@ -131,6 +142,20 @@ class Alarms:
             f"first stage's {first:.4f}; {checkpoint}train longer, try another lr or a better "
             "teacher, or interpolate with the first stage."
         )
+
+    def _on_plateau(self, step: int) -> None:
+        if self._plateau is None or step < self._quarter or len(self._losses) < WINDOW:
+            return
+        loss = statistics.median(self._losses)
+        if abs(loss - self._plateau) <= 0.02 * self._plateau:
+            self._tell(
+                "plateau",
+                1.0,
+                f"Step {step}: after a quarter of the stage the loss is {loss:.4g}; a model that "
+                f"gives all documents one score has {self._plateau:.4g}: nothing is learned yet; "
+                "raise lr, train longer, or start from a sentence encoder with "
+                "model.head=similarity.",
+            )
 
     def _on_constant(self, step: int, share: float) -> None:
         self._constant = self._constant + 1 if share > 0.5 else 0

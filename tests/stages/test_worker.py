@@ -13,6 +13,7 @@ import types
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.fs as pafs
 import pytest
 import ray.train
@@ -28,6 +29,7 @@ from raypipe.stages.stage import StageConfig
 from raypipe.storage.artifacts import Attempt, Store
 from raypipe.train.checkpoint import Checkpoints
 from raypipe.train.filtering import Filtering
+from raypipe.train.group_reader import GroupReader
 
 FILTER = Filtering(warmup_queries=12, window=8)
 
@@ -194,6 +196,15 @@ def test_switches_that_are_off_reach_nothing(bench, monkeypatch):
         monkeypatch.setattr(worker, name, lambda *_: pytest.fail("not asked for"))
     bench.work(STAGE)
     assert not bench.models[0].is_gradient_checkpointing
+
+
+def test_alarms_know_the_loss_of_a_model_that_ranks_nothing(bench, monkeypatch):
+    begun = []
+    monkeypatch.setattr(worker.Alarms, "on_start", lambda alarms, model, *rest: begun.append(rest))
+    bench.work(STAGE.replace(steps=8))
+    ((lr, plateau, steps),) = begun
+    size = GroupReader(bench.data / "groups").largest
+    assert (lr, steps) == (STAGE.lr, 8) and plateau == pytest.approx(np.log(size))
 
 
 def test_deterministic_refuses_other_kernels(bench, monkeypatch):

@@ -303,3 +303,25 @@ def test_state_within_a_step_is_refused():
     alarms.on_scores(1, torch.ones(1, 2), torch.ones(1, 2, dtype=torch.bool))
     with pytest.raises(ValueError, match="unfinished step"):
         alarms.state()
+
+
+def test_a_loss_that_stays_where_nothing_is_ranked():
+    """ln 8 for groups of 8; said once, after a quarter of the steps."""
+    alarms, sentences = new()
+    alarms.on_start(Ranker(), 1e-5, InfoNCE().of_equal_scores(8), 100)
+    rng = np.random.default_rng(0)
+    for step in range(1, 101):
+        feed(alarms, step, scores(rng, 1.0), math.log(8) + 0.01 * rng.standard_normal())
+        if step == 24:
+            assert sentences == []
+    plateau = [sentence for sentence in sentences if "gives all documents one score" in sentence]
+    assert len(plateau) == 1 and plateau[0].startswith("Step 25: ") and "2.079" in plateau[0]
+
+
+def test_a_loss_that_falls_is_on_no_plateau():
+    alarms, sentences = new()
+    alarms.on_start(Ranker(), 1e-5, InfoNCE().of_equal_scores(8), 100)
+    rng = np.random.default_rng(0)
+    for step in range(1, 101):
+        feed(alarms, step, scores(rng, 1.0), 2.0 - step / 100)
+    assert not any("gives all documents one score" in sentence for sentence in sentences)
