@@ -8,12 +8,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from raypipe.inference.pairs import Template
 from raypipe.inference.scoring import PairScorer
 from raypipe.inference.token_reader import TokenReader
+from raypipe.losses.base import Loss
 from raypipe.models.freeze import compiled, enable_gradient_checkpointing, freeze
 from raypipe.models.tokenizer import load_tokenizer
 from raypipe.stages.messages import reporter, saver, speaker
@@ -53,10 +55,7 @@ def train_worker(config: Mapping[str, Any]) -> None:
     alarms = Alarms(say, stage.selection, validation.first_stage())
     groups = GroupReader(inputs["groups"].local())
     used = min(len(groups), stage.config.limit or len(groups))
-    plateau = None
-    if groups.documents == len(groups) * groups.largest:  # all groups are of one size
-        plateau = stage.config.loss.of_equal_scores(groups.largest)
-    steps = stage.config.total_steps(used)
+    plateau, steps = _plateau(stage.config.loss, groups), stage.config.total_steps(used)
     facts["spacing_share"] = alarms.on_start(model, stage.config.lr, plateau, steps)
     batcher = _batcher(stage, inputs, groups, template, config["budget"])
     cut, documents = documents_cut(batcher, used)
@@ -68,6 +67,14 @@ def train_worker(config: Mapping[str, Any]) -> None:
     alarms.on_end(moved)
     say(drift_sentence(moved))
     _write(model, start, config, outcome, {**facts, **moved}, rank)
+
+
+def _plateau(loss: Loss, groups: GroupReader) -> float | None:
+    """The mean loss of a model that ranks nothing; None where the loss has no such value."""
+    sizes, often = np.unique(groups.sizes, return_counts=True)
+    values = [loss.of_equal_scores(int(size)) for size in sizes]
+    known = [value for value in values if value is not None]
+    return float(np.average(known, weights=often)) if len(known) == len(sizes) else None
 
 
 def _trained(

@@ -65,9 +65,14 @@ class GroupReader:
         return self._relevance[part], self._teacher_values(part)
 
     @property
+    def sizes(self) -> Array:
+        """Documents of every group."""
+        return np.diff(self._offsets)
+
+    @property
     def largest(self) -> int:
         """Documents of the largest group."""
-        return int(np.diff(self._offsets).max())
+        return int(self.sizes.max())
 
     def __getitem__(self, row: int) -> tuple[int, Array, Array, Array]:
         """(query index, document indices [D], relevance [D], teacher values or NaN [D])."""
