@@ -45,10 +45,12 @@ def save_pyfunc(target: Path, checkpoint: Path, run_id: str = "", logged: Any = 
         for file in checkpoint.iterdir():
             if file.suffix == ".safetensors" or file.suffix in _WEIGHTLESS:
                 _link(file, kept / file.name)
+        code = Path(scratch) / "pyfunc.py"  # MLflow copies it with its mode, which may be open
+        shutil.copyfile(Path(__file__).with_name("pyfunc.py"), code)
         mlflow.pyfunc.save_model(
             path=str(target),
             mlflow_model=Model(**ids),
-            python_model=str(Path(__file__).with_name("pyfunc.py")),
+            python_model=str(code),
             artifacts={"checkpoint": str(kept)},
             code_paths=_code(kept, Path(scratch)),
             signature=ModelSignature(Schema(inputs), Schema([ColSpec("float", "score")])),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pandas as pd
@@ -127,6 +128,16 @@ def test_a_checkpoint_becomes_a_model_without_a_server(checkpoint, tmp_path):
     save_pyfunc(tmp_path / "model", checkpoint)
     model = mlflow.pyfunc.load_model(str(tmp_path / "model"))
     assert len(model.predict(pd.DataFrame({"query": ["a"], "text": ["b"]}))) == 1
+
+
+def test_a_model_is_as_closed_as_its_process_wants(checkpoint, tmp_path):
+    before = os.umask(0o077)
+    try:
+        save_pyfunc(tmp_path / "model", checkpoint)
+    finally:
+        os.umask(before)
+    made = [path for path in (tmp_path / "model").rglob("*") if "checkpoint" not in path.parts]
+    assert len(made) > 3 and not any(path.stat().st_mode & 0o077 for path in made)
 
 
 def test_a_best_model_that_stays_the_best_is_not_copied(tracker, client, checkpoint):
