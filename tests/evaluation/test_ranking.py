@@ -85,6 +85,14 @@ def naive_falling(scores: list[float]) -> list[float]:
     return [float(score) for score in falling]
 
 
+@pytest.mark.parametrize("score", [float("nan"), float("inf"), float("-inf")])
+def test_scores_that_no_reader_takes_are_not_written(score):
+    rows = [{"query_id": "q", "doc_ids": ["a", "b"], "scores": [1.0, score]}]
+    run = pa.Table.from_pylist(rows, schema=RUN)
+    with pytest.raises(ValueError, match=r"query 'q': expected finite scores, .*document '[ab]'"):
+        write_trec_run(io.StringIO(), run, "t")
+
+
 def test_written_lines():
     out = io.StringIO()
     assert write_trec_run(out, candidates({"q": ["b", "a"]}), "mine") == (2, 0)
