@@ -298,18 +298,29 @@ def test_the_report_of_another_day_is_the_same(first, path):
     assert page.count("<svg") >= 3 and "http-equiv" not in page and "src=" not in page
 
 
-def test_the_best_model_is_registered(first, client):
-    version = client.get_model_version_by_alias("tiny", "best")
-    assert version.run_id == first.tracked_run
+def logged_model(first, client):
     (logged,) = client.search_logged_models([client.get_run(first.tracked_run).info.experiment_id])
-    assert version.source == logged.artifact_location
+    return logged
 
 
-def test_the_registered_model_re_ranks(first, mlflow_store):
+def test_the_best_model_is_registered_unless_its_first_stage_is_better(first, client):
+    logged = logged_model(first, client)
+    (reached,) = [m.value for m in logged.metrics if m.key == "nDCG_10"]
+    (before,) = [
+        line.means["nDCG@10"]
+        for line in first.report.lines["test"]
+        if line.row.kind == "first_stage"
+    ]
+    versions = client.search_model_versions("name = 'tiny'")
+    assert [version.run_id for version in versions] == [first.tracked_run] * (reached >= before)
+    assert [version.source for version in versions] == [logged.artifact_location] * len(versions)
+
+
+def test_the_logged_model_re_ranks(first, client, mlflow_store):
     import mlflow
     import pandas as pd
 
-    model = mlflow.pyfunc.load_model("models:/tiny@best")
+    model = mlflow.pyfunc.load_model(f"models:/{logged_model(first, client).model_id}")
     frame = pd.DataFrame({"query": ["verified a"] * 2, "text": ["verified", "draft"]})
     assert np.ptp(model.predict(frame)["score"]) > 0
 
