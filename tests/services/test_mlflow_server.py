@@ -64,8 +64,11 @@ def test_a_sweep_on_postgresql(database, recipe, tmp_path):
         runs = tracked(uri)
         assert runs.keys() >= {"BM25", "oracle", "contrastive", "contrastive -> distil"}
         assert all(status == "FINISHED" and metrics > 0 for status, metrics in runs.values())
-        version = TrackingStore(uri).client.get_model_version_by_alias("tiny", "best")
-        assert version.source.startswith("models:/m-")
+        store = TrackingStore(uri)
+        experiment = store.client.get_run(store.job("tiny").run_id).info.experiment_id
+        (logged,) = store.client.search_logged_models([experiment])
+        versions = store.client.search_model_versions("name = 'tiny'")  # none below the first stage
+        assert [v.source for v in versions] == [f"models:/{logged.model_id}"] * len(versions)
         page = subprocess.run(
             [sys.executable, str(ROOT / "jobs" / "report.py"), "tiny", "--tracking", uri],
             capture_output=True,
