@@ -216,6 +216,21 @@ def test_a_file_that_is_not_what_its_name_says(folder, change, message):
         Backbone(str(folder)).check()
 
 
+def test_bombs_in_a_models_files_are_refused(folder):
+    """Levels that end Python's stack, and a header of more than any model has (a sparse file)."""
+    config = folder / "config.json"
+    whole = config.read_bytes()
+    config.write_text("[" * 100_000)
+    with pytest.raises(ConfigError, match=r"JSON.*config\.json"):
+        Backbone(str(folder)).check()
+    config.write_bytes(whole)
+    with (folder / "model.safetensors").open("wb") as file:
+        file.write((150_000_000).to_bytes(8, "little"))
+        file.truncate(200_000_000)
+    with pytest.raises(ConfigError, match="safetensors"):
+        Backbone(str(folder)).check()
+
+
 @pytest.mark.parametrize("name", ["x.model", "old.safetensors", "y.json"])
 def test_a_folder_with_the_name_of_a_file_is_none(folder, name):
     (folder / name).mkdir()
