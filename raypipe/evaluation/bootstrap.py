@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from raypipe.evaluation.spread import spread, t_quantile
+from raypipe.evaluation.spread import spread
 
 RESAMPLES = 10_000
 """Resamples behind every interval of a report."""
@@ -43,8 +43,7 @@ def interval(
     seeds, queries = table_SQ.shape
     mean_Q = table_SQ.mean(axis=0)
     if seeds > 1 and queries > 1:
-        error, freedom = spread(mean_Q, [table_SQ])
-        reach = t_quantile((1 + level) / 2, freedom) * error
+        reach = spread(mean_Q, [table_SQ]).reach(level)
         return float(mean_Q.mean()) - reach, float(mean_Q.mean()) + reach
     rng = np.random.default_rng(seed)
     means_B = np.empty(resamples)

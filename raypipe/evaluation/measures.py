@@ -137,9 +137,7 @@ def _values(
         (metric.query_id, metric.measure): float(metric.value)
         for measures, qrels in ((wanted - inferred, clipped), (inferred, judged))
         if measures
-        for metric in ir_measures.iter_calc(
-            measures, qrels, {q: dict(docs) for q, docs in ranked.items()}
-        )
+        for metric in ir_measures.iter_calc(measures, qrels, ranked)
     }
 
 

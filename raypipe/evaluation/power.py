@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from raypipe.evaluation.spread import Values, t_tail
+from raypipe.evaluation.spread import Values, spread, t_tail
 
 QUERIES = (43, 200, 600, 1200)
 SEED_SDS = (0.0, 0.005, 0.01, 0.02)
@@ -64,20 +64,11 @@ def rejections(
 
 
 def _p_values(arms: Values) -> Values:
-    """p of both tests, [2, comparisons]: `spread` over many comparisons at once."""
-    seeds, queries = arms.shape[2:]
+    """p of both tests, [2, comparisons]."""
     differences = arms[:, 0].mean(axis=1) - arms[:, 1].mean(axis=1)
     mean = np.abs(differences.mean(axis=1))
-    over_queries = differences.var(axis=1, ddof=1) / queries
-    alone = 2 * t_tail(mean / np.sqrt(over_queries), queries - 1.0)
-    if seeds == 1:
-        return np.stack([alone, alone])
-    over_seeds = arms.mean(axis=3).var(axis=2, ddof=1) / seeds
-    in_both = arms.var(axis=2, ddof=1).mean(axis=2) / (seeds * queries)
-    variance = np.maximum(over_queries + (over_seeds - in_both).sum(axis=1), over_queries)
-    weights = over_queries**2 / (queries - 1)
-    weights += (over_seeds**2 + in_both**2 / queries).sum(axis=1) / (seeds - 1)
-    return np.stack([alone, 2 * t_tail(mean / np.sqrt(variance), variance**2 / weights)])
+    spreads = spread(differences, []), spread(differences, [arms[:, 0], arms[:, 1]])
+    return np.stack([2 * t_tail(mean / error, freedom) for error, freedom in spreads])
 
 
 def table(runs: int, difference: float) -> list[str]:

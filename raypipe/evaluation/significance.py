@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from raypipe.evaluation.bootstrap import RESAMPLES, matrix
-from raypipe.evaluation.spread import Values, spread, t_quantile, t_tail
+from raypipe.evaluation.spread import Spread, Values, spread, t_tail
 
 _CELLS = 2_000_000  # sign flips drawn at a time: 16 MB
 
@@ -36,7 +36,7 @@ class PairedTest(NamedTuple):
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
         """The confidence interval of the difference."""
-        reach = t_quantile((1 + level) / 2, self.freedom) * self.error
+        reach = Spread(self.error, self.freedom).reach(level)
         return self.difference - reach, self.difference + reach
 
 
@@ -58,7 +58,7 @@ def paired_test(a: ArrayLike, b: ArrayLike) -> PairedTest:
     if np.array_equal(left_SQ, right_SQ):  # the same run twice
         return PairedTest(0.0, 0.0, 1.0)
     error, freedom = spread(difference_Q, [left_SQ, right_SQ])
-    return PairedTest(difference, error, freedom)
+    return PairedTest(difference, float(error), float(freedom))
 
 
 def permutation_test(

@@ -19,10 +19,14 @@ Values = npt.NDArray[np.float64]
 class Spread(NamedTuple):
     """The standard error of a mean, and how well it is known."""
 
-    error: float
-    """In the unit of the measure; NaN with one query."""
-    freedom: float
+    error: Any
+    """In the unit of the measure; NaN with one query. A float, or one per comparison."""
+    freedom: Any
     """Degrees of freedom of the t distribution, by Welch and Satterthwaite; 0 with one query."""
+
+    def reach(self, level: float) -> float:
+        """How far the confidence interval of one mean goes to either side."""
+        return t_quantile((1 + level) / 2, self.freedom) * float(self.error)
 
 
 def spread(mean_Q: Values, arms: Sequence[Values]) -> Spread:
@@ -34,24 +38,27 @@ def spread(mean_Q: Values, arms: Sequence[Values]) -> Spread:
     arm with one seed adds nothing: the mean then speaks of its checkpoint, not of its recipe.
 
     Args:
-        mean_Q: the values of an arm averaged over its seeds, or the difference of two such arms.
-        arms: [S, Q] each; the seeds of different arms are independent.
+        mean_Q: [..., Q], the values of an arm averaged over its seeds, or the difference of two
+            such arms; of many comparisons at once where there are axes before.
+        arms: [..., S, Q] each; the seeds of different arms are independent.
     """
-    queries = len(mean_Q)
+    queries = mean_Q.shape[-1]
     if queries < 2:
         return Spread(math.nan, 0.0)
-    over_queries = float(mean_Q.var(ddof=1)) / queries
+    over_queries = mean_Q.var(axis=-1, ddof=1) / queries
     parts = [(over_queries, queries - 1.0)]
     variance = over_queries
     for arm in arms:
-        if (seeds := len(arm)) > 1:
-            over_seeds = float(arm.mean(axis=1).var(ddof=1)) / seeds
-            in_both = float(arm.var(axis=0, ddof=1).mean()) / (seeds * queries)
-            variance += over_seeds - in_both
+        if (seeds := arm.shape[-2]) > 1:
+            over_seeds = arm.mean(axis=-1).var(axis=-1, ddof=1) / seeds
+            in_both = arm.var(axis=-2, ddof=1).mean(axis=-1) / (seeds * queries)
+            variance = variance + over_seeds - in_both
             parts += [(over_seeds, seeds - 1.0), (in_both, queries * (seeds - 1.0))]
-    variance = max(variance, over_queries)
+    variance = np.maximum(variance, over_queries)
     weights = sum(part * part / freedom for part, freedom in parts)
-    return Spread(math.sqrt(variance), variance * variance / weights if weights else queries - 1.0)
+    some = np.where(weights > 0, weights, 1.0)
+    freedom = np.where(weights > 0, variance**2 / some, queries - 1.0)[()]  # of one mean no array
+    return Spread(np.sqrt(variance), freedom)
 
 
 def t_quantile(share: float, freedom: float) -> float:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from raypipe.config import ConfigError
+from raypipe.models.tokenizer import opened_tokenizer
 from raypipe.storage.files import file_checksum, home, note_once
 
 _POINTER = b"version https://git-lfs"
@@ -243,17 +244,10 @@ def _ids(folder: Path, read: Mapping[str, Any], where: str) -> list[int]:
             if not all(isinstance(number, int) for number in own):
                 raise TypeError("an id that is no integer")
             return own
-    from transformers import AutoTokenizer
-
     try:
-        loaded = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    except Exception as error:  # the readers of vocabularies raise what they like
-        words = (str(error) or type(error).__name__).splitlines()[0]
-        raise ConfigError(
-            f"{where}: no tokenizer can be loaded from {folder}: {words}; copy the tokenizer's "
-            "files again, best with a tokenizer.json"
-        ) from None
-    return list(loaded.get_vocab().values())
+        return list(opened_tokenizer(folder).get_vocab().values())
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None
 
 
 def _check_finite(path: Path, where: str) -> None:

@@ -20,27 +20,31 @@ _UNKNOWN = "\ufdd0"
 """Stands for a character that no piece has: Unicode gives it to nobody."""
 
 
-def load_tokenizer(folder: Path) -> Any:
-    """The fast tokenizer of a model's directory; special-token strings inside texts stay text.
+def opened_tokenizer(folder: Path, **options: Any) -> Any:
+    """What transformers makes of the folder's tokenizer, fast or slow.
 
     Raises:
-        ConfigError: no tokenizer can be loaded, or it has no fast version.
+        ConfigError: no tokenizer can be loaded.
     """
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            folder,
-            trust_remote_code=False,
-            use_fast=True,
-            split_special_tokens=True,
-        )
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, **options)
     except Exception as error:  # the readers of vocabularies raise what they like
         words = (str(error) or type(error).__name__).splitlines()[0]
         raise ConfigError(
             f"no tokenizer can be loaded from {folder}: {words}; copy the tokenizer's files again, "
             "best with a tokenizer.json"
         ) from None
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """The fast tokenizer of a model's directory; special-token strings inside texts stay text.
+
+    Raises:
+        ConfigError: no tokenizer can be loaded, or it has no fast version.
+    """
+    tokenizer = opened_tokenizer(folder, use_fast=True, split_special_tokens=True)
     if not getattr(tokenizer, "is_fast", False):
         raise ConfigError(
             f"the tokenizer in {folder}, {type(tokenizer).__name__}, has no fast version "

@@ -11,7 +11,7 @@ import yaml
 
 from raypipe.config import ConfigError
 from raypipe.storage.address import shown_value
-from raypipe.storage.files import open_bytes
+from raypipe.storage.files import read_bounded
 from raypipe.storage.masking import without_secrets
 
 LARGEST_FILE = 1 << 20
@@ -63,13 +63,8 @@ def read_yaml(path: Path) -> Any:
     Raises:
         ConfigError: the file is not UTF-8 or not YAML, larger than a recipe, or as `parse_yaml`.
     """
-    with open_bytes(path) as file:
-        data = file.read(LARGEST_FILE + 1)
-    if len(data) > LARGEST_FILE:
-        raise ConfigError(
-            f"{path}: expected a recipe of at most {LARGEST_FILE:,} bytes, found more; check the "
-            "path, or move parts into a file that `base` names"
-        )
+    remedy = "or move parts into a file that `base` names"
+    data = read_bounded(path, "a recipe", LARGEST_FILE, remedy)
     try:
         return parse_yaml(data.decode("utf-8"))
     except UnicodeDecodeError as error:

@@ -155,6 +155,22 @@ def known_file(path: Path) -> KnownFile:
     return KnownFile(path, known_as, checksum)
 
 
+def read_bounded(path: Path, what: str, most: int, remedy: str) -> bytes:
+    """The file's content, unpacked.
+
+    Raises:
+        ConfigError: there are more than `most` bytes.
+    """
+    with open_bytes(path) as file:
+        content: bytes = file.read(most + 1)
+    if len(content) > most:
+        raise ConfigError(
+            f"{path}: expected {what} of at most {most:,} bytes, found more; check the path, "
+            f"{remedy}"
+        )
+    return content
+
+
 def note_once(memo: Path) -> None:
     """Leave an empty file that says a check was made; without one it is made again."""
     with contextlib.suppress(OSError):  # a home that cannot be written only costs time

@@ -17,7 +17,7 @@ from raypipe.inference.lists import Lists
 from raypipe.names import quoted
 from raypipe.records import TEACHER
 from raypipe.storage.artifacts import Attempt, Step
-from raypipe.storage.files import check_files, checksums, full_paths, open_bytes
+from raypipe.storage.files import check_files, checksums, full_paths, read_bounded
 from raypipe.storage.parts import part_name
 from raypipe.tables.json_text import json_lines, parse_json
 from raypipe.tables.text_table import TextTable
@@ -175,13 +175,8 @@ def read_answers(path: Path) -> list[str]:
     Raises:
         ConfigError: the file is neither, or larger than any that is read.
     """
-    with open_bytes(path) as stream:
-        data = stream.read(LARGEST_FILE + 1)
-    if len(data) > LARGEST_FILE:
-        raise ConfigError(
-            f"{path}: expected answers of at most {LARGEST_FILE:,} bytes, found more; check the "
-            "path, a hundred thousand answers take 40 MB"
-        )
+    remedy = "a hundred thousand answers take 40 MB"
+    data = read_bounded(path, "answers", LARGEST_FILE, remedy)
     try:
         answers = parse_json(data)
     except ValueError:

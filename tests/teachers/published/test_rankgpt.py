@@ -13,6 +13,7 @@ from six_documents import GOOD, MANY, json_lines, passages, said
 
 from raypipe.config import ConfigError
 from raypipe.records import TEACHER
+from raypipe.storage import files
 from raypipe.teachers.published import rankgpt as module
 from raypipe.teachers.published.rankgpt import RankGptFile
 
@@ -158,7 +159,7 @@ def test_no_more_than_the_limit_of_a_packed_file_is_read(monkeypatch):
         def read(self, size: int) -> bytes:
             return b"x" * size  # of the whole, -1, none
 
-    monkeypatch.setattr(module, "open_bytes", lambda path: nullcontext(Endless()))
+    monkeypatch.setattr(files, "open_bytes", lambda path: nullcontext(Endless()))
     monkeypatch.setattr(module, "LARGEST_FILE", 1000)
     with pytest.raises(ConfigError, match="expected answers of at most 1,000 bytes, found more"):
         module.read_answers(Path("answers.json"))
