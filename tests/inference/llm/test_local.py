@@ -329,7 +329,7 @@ def test_smollm_pointwise_is_a_direct_forward(smol):
         word: sum(float(p[tokenizer(text)["input_ids"][0]]) for text in (word, f" {word}"))
         for word in ("Yes", "No")
     }
-    expected = math.log(said["Yes"] / (said["Yes"] + said["No"]))
+    expected = math.log(said["Yes"] / said["No"])  # log-odds
     assert rows[0]["values"][1] == pytest.approx(expected, abs=BF16)
     asked = Asked(smol, 4096, 0)
     (alone,) = Pointwise().judge(
