@@ -230,6 +230,15 @@ def test_artifacts_and_inputs_of_the_tracked_run(first, tracked, client, tmp_pat
         assert files == {"per_query.parquet", "row.json"}
 
 
+def logged_model(first, client):
+    """The one of the first job: those that repeat it log the same model again, as their own."""
+    run = first.tracked_run
+    (logged,) = client.search_logged_models(
+        [client.get_run(run).info.experiment_id], f"source_run_id = '{run}'"
+    )
+    return logged
+
+
 @pytest.fixture
 def mlflow_store(path):
     """MLflow's own default store, for the functions that take no client."""
@@ -244,9 +253,7 @@ def test_the_logged_model_scores_like_the_run(first, client, beir_folder, mlflow
     import mlflow
     import pandas as pd
 
-    (experiment,) = [e for e in client.search_experiments() if e.name == "tiny"]
-    (logged,) = client.search_logged_models([experiment.experiment_id])
-    model = mlflow.pyfunc.load_model(f"models:/{logged.model_id}")
+    model = mlflow.pyfunc.load_model(f"models:/{logged_model(first, client).model_id}")
     docs, queries = (
         {row["_id"]: row["text"] for row in map(json.loads, (beir_folder / name).open())}
         for name in ("corpus.jsonl", "queries.jsonl")
@@ -296,11 +303,6 @@ def test_the_report_of_another_day_is_the_same(first, path):
     assert read.name == "tiny"
     page = to_html(by_id)
     assert page.count("<svg") >= 3 and "http-equiv" not in page and "src=" not in page
-
-
-def logged_model(first, client):
-    (logged,) = client.search_logged_models([client.get_run(first.tracked_run).info.experiment_id])
-    return logged
 
 
 def test_the_best_model_is_registered_unless_its_first_stage_is_better(first, client):
