@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from pydantic import Field
 
@@ -259,6 +259,48 @@ def _dashboard_port(wanted: int = 8265) -> int:
     raise OSError("no port is free on 127.0.0.1; end programs that listen there")
 
 
+class CancelledWorkError(Exception):
+    """Nobody waits any more for what a slot does."""
+
+
+class SlotWork(Protocol):
+    """Picklable work for the processes of a training slot."""
+
+    def run(self, rank: int, world: int, tell: Callable[[dict[str, Any]], bool]) -> Any:
+        """One worker's share; what it returns is pickled.
+
+        Args:
+            tell: reports to the work's caller; false when nobody waits for it any more.
+
+        Raises:
+            CancelledWorkError: after such an answer.
+        """
+        ...
+
+
+class Slots(Protocol):
+    """Processes that are kept for the job's trainings; see `stages/slots.py`."""
+
+    @property
+    def shared(self) -> bool:
+        """Whether trials beside this one use them, so that no CPU is free outside."""
+        ...
+
+    def run(
+        self,
+        work: SlotWork,
+        resources: Resources,
+        key: str,
+        on_report: Callable[[dict[str, Any]], None] = ...,
+    ) -> list[Any]:
+        """Do work; its results by rank."""
+        ...
+
+    def rest(self) -> None:
+        """Free the CPUs of processes that have no work."""
+        ...
+
+
 @dataclass(frozen=True)
 class Context:
     """What a step's work may use beside its inputs; see `Resources` for what changes no result."""
@@ -268,7 +310,9 @@ class Context:
     """The precision of scoring and training; steps that depend on it have it in their digests."""
     progress_bars: bool = True
     on_report: Callable[[str, dict[str, Any]], None] | None = None
-    """Called in Train's controller with a stage's digest and each report of the stage's rank 0."""
+    """Called with a stage's digest and each report of the stage's rank 0."""
+    slots: Slots | None = None
+    """Where stages are trained; None: each in processes of its own."""
     job: str = ""
     """The job's id; a manifest with this id is of an artifact that the job made itself."""
 

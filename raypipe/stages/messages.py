@@ -1,14 +1,19 @@
-"""What a training worker sends out: sentences to the log, rows and checkpoints to Ray Train."""
+"""What a training worker sends out: sentences and rows to the job, checkpoints to the storage."""
 
 from __future__ import annotations
 
-import tempfile
-import threading
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
 from typing import Any
 
+from raypipe.resources import CancelledWorkError
 from raypipe.train.checkpoint import Checkpoints
+from raypipe.train.parallel import agree
 from raypipe.train.snapshot import Snapshot
+
+Tell = Callable[[dict[str, Any]], bool]
+"""Sends a report; false when nobody waits for the stage any more."""
 
 
 def speaker(label: str, rank: int) -> Callable[[str], None]:
@@ -21,46 +26,54 @@ def speaker(label: str, rank: int) -> Callable[[str], None]:
     return say
 
 
-def reporter(label: str, rank: int) -> Callable[[dict[str, Any]], None]:
-    """The loop's `report`: a line for the log, rows for the controller."""
-    import ray.train
-    from ray.train import CheckpointUploadMode
+def reporter(label: str, rank: int, tell: Tell) -> Callable[[dict[str, Any]], None]:
+    """The loop's `report`: on rank 0, a line for the log and rows for the job.
+
+    It raises `CancelledWorkError` on every worker when the job has ended the stage.
+    """
 
     def send(report: dict[str, Any]) -> None:
         if rank == 0:
             print(_line(label, report), flush=True)
-        # asynchronous: a synchronous report would wait for the upload of the checkpoints before it
-        ray.train.report(report, checkpoint_upload_mode=CheckpointUploadMode.ASYNC)
+        if not agree(tell(report) if rank == 0 else None):
+            raise CancelledWorkError
 
     return send
 
 
-def saver(files: Checkpoints, rank: int) -> Callable[[int, Snapshot | None], None]:
-    """The loop's `save`: Ray Train writes snapshots in a thread while training goes on."""
-    import ray.train
-    from ray.train import Checkpoint, CheckpointUploadMode
+class Saver:
+    """The loop's `save`: a thread writes snapshots while training goes on, one at a time.
 
-    uploading = threading.Semaphore(1)  # one at a time, else snapshots pile up in memory
+    As a context it waits for the last one. A checkpoint that could not be written is an error of
+    the next `save`, or of the end.
+    """
 
-    def save_snapshot(step: int, snapshot: Snapshot | None) -> None:
-        def upload(_: Checkpoint, name: str) -> Checkpoint:
-            try:
-                assert snapshot is not None, "rank 0 has the snapshot"
-                return Checkpoint(files.write(snapshot, name), filesystem=files.fs)
-            finally:
-                uploading.release()
+    def __init__(self, files: Checkpoints, rank: int) -> None:
+        self._files, self._rank = files, rank
+        self._thread = ThreadPoolExecutor(1)
+        self._last: Future[str] | None = None
 
-        if rank == 0:
-            uploading.acquire()
-        ray.train.report(
-            {"rows": [], "step": step},
-            Checkpoint.from_directory(tempfile.mkdtemp()) if rank == 0 else None,
-            files.new_name(step),
-            CheckpointUploadMode.ASYNC,
-            checkpoint_upload_fn=upload,
-        )
+    def __call__(self, step: int, snapshot: Snapshot | None) -> None:
+        if self._rank != 0:
+            return
+        assert snapshot is not None, "rank 0 has the snapshot"
+        self._wait()
+        self._last = self._thread.submit(self._files.write, snapshot, self._files.new_name(step))
 
-    return save_snapshot
+    def _wait(self) -> None:
+        last, self._last = self._last, None
+        if last is not None:
+            last.result()
+
+    def __enter__(self) -> Saver:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: object, trace: TracebackType | None
+    ) -> None:
+        self._thread.shutdown()
+        if kind is None:
+            self._wait()
 
 
 def _line(label: str, report: Mapping[str, Any]) -> str:

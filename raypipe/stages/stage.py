@@ -1,4 +1,4 @@
-"""One stage of training: what a recipe says of it, and the step that Ray Train runs.
+"""One stage of training: what a recipe says of it, and the step that trains it in a slot.
 
 `StageConfig` is the recipe's part; `Stage` joins it with model, groups and validation, and makes
 the checkpoint. What every worker does stands in `stages/worker.py`.
@@ -6,12 +6,12 @@ the checkpoint. What every worker does stands in `stages/worker.py`.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -25,13 +25,11 @@ from raypipe.models.backbone import Backbone
 from raypipe.models.cross_encoder import CrossEncoder
 from raypipe.resources import NO_FP16, Context, Resources
 from raypipe.runs.rerank import Reranking
+from raypipe.stages.slots import open_slots
 from raypipe.storage.artifacts import Artifact, Attempt, Step
 from raypipe.train.checkpoint import Checkpoints
 from raypipe.train.group_reader import GroupReader
 from raypipe.train.settings import TrainingSettings, too_few
-
-if TYPE_CHECKING:
-    from ray.train.torch import TorchTrainer
 
 _TRAINING = ".training"
 """The folder of an attempt with the checkpoints of the training, which its commit removes."""
@@ -155,36 +153,19 @@ class Stage(Step):
         groups = GroupReader(attempt.inputs["groups"].local())
         use_gpu = resources.use_gpu()
         self.check(groups, context.micro_batch_tokens(), use_gpu=use_gpu)
-        from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
-
         attempt.resumable = True  # an error leaves the checkpoints
-        checkpoints = self.checkpoints(attempt)
-        _trainer_class()(
-            _train,
-            train_loop_config={
-                "stage": self,
-                "attempt": attempt,
-                "checkpoints": checkpoints,
-                "budget": self.tokens_at_a_time(context.micro_batch_tokens()),
-                "batch_tokens": context.batch_tokens(),
-                "use_gpu": use_gpu,
-                "strategy": resources.strategy,
-            },
-            scaling_config=ScalingConfig(
-                num_workers=resources.workers,
-                use_gpu=use_gpu,
-                resources_per_worker={"CPU": resources.cpus_per_worker}
-                | ({"GPU": 1} if use_gpu else {}),
-            ),
-            run_config=RunConfig(
-                name=Path(checkpoints.base).name,
-                storage_path=str(Path(checkpoints.base).parent),
-                storage_filesystem=attempt.store.fs,
-                failure_config=FailureConfig(max_failures=resources.worker_failures),
-                logging_config=LoggingConfig(log_level="WARNING"),  # INFO repeats every report
-                callbacks=_callbacks(self.digest, context.on_report),
-            ),
-        ).fit()
+        work = StageWork(
+            self,
+            attempt,
+            self.checkpoints(attempt),
+            self.tokens_at_a_time(context.micro_batch_tokens()),
+            context.batch_tokens(),
+            use_gpu,
+            resources.strategy,
+        )
+        with contextlib.ExitStack() as own:
+            slots = context.slots or own.enter_context(open_slots(attempt.store, shared=False))
+            slots.run(work, resources, self.digest, _news(self.digest, context.on_report))
         with attempt.store.fs.open_input_stream(f"{attempt.base}/trainer.json") as stream:
             facts = json.loads(stream.read())
         return {**facts, "workers": resources.workers, "groups": len(groups)}
@@ -260,49 +241,42 @@ def _refused(loss: Loss, groups: GroupReader, used: int) -> str | None:
     return problem
 
 
-def _trainer_class() -> type[TorchTrainer]:
-    """Ray Train's trainer without the actor that hands out Ray Data's sets: no stage has one, and
-    the actor's start takes two seconds of a CPU."""
-    from ray.train.torch import TorchTrainer
-    from ray.train.v2._internal.callbacks import DatasetsCallback
+@dataclass(frozen=True)
+class StageWork:
+    """A stage as the work of a training slot."""
 
-    class Trainer(TorchTrainer):
-        def _create_default_callbacks(self) -> list[Any]:
-            callbacks = super()._create_default_callbacks()
-            return [c for c in callbacks if not isinstance(c, DatasetsCallback)]
+    stage: Stage
+    attempt: Attempt
+    checkpoints: Checkpoints
+    budget: int
+    """Tokens whose activations are in memory at a time in training."""
+    batch_tokens: int
+    """Padded tokens per forward pass of validation."""
+    use_gpu: bool
+    strategy: str
 
-    return Trainer
+    def run(self, rank: int, world: int, tell: Callable[[dict[str, Any]], bool]) -> None:
+        from raypipe.stages.worker import train_worker  # only workers wait for its libraries
+
+        train_worker(vars(self), tell)
 
 
-def _train(config: Mapping[str, Any]) -> None:
-    """`train_worker`, which only the workers import: its libraries take a second to load."""
-    from raypipe.stages.worker import train_worker
+def _news(
+    digest: str, on_report: Callable[[str, dict[str, Any]], None] | None
+) -> Callable[[dict[str, Any]], None]:
+    """Hands every row of a stage's history to `on_report` once.
 
-    train_worker(config)
+    Workers that were started again report all rows from the first step on.
+    """
+    known: set[tuple[float, bool]] = set()
 
+    def forward(report: dict[str, Any]) -> None:
+        rows = [row for row in report["rows"] if _key(row) not in known]
+        known.update(_key(row) for row in rows)
+        if rows and on_report is not None:
+            on_report(digest, {**report, "rows": rows})
 
-def _callbacks(digest: str, on_report: Callable[[str, dict[str, Any]], None] | None) -> list[Any]:
-    """Hand every row of history to `on_report` once."""
-    if on_report is None:
-        return []
-    from ray.train import UserCallback
-
-    class Forward(UserCallback):
-        """In the controller process, sends rank 0's rows to the tracker.
-
-        Workers that were started again report all rows from the first step on.
-        """
-
-        def __init__(self) -> None:
-            self.known: set[tuple[float, bool]] = set()
-
-        def after_report(self, run_context: Any, metrics: Any, checkpoint: Any) -> None:
-            rows = [row for row in metrics[0]["rows"] if _key(row) not in self.known]
-            self.known |= {_key(row) for row in rows}
-            if rows:
-                on_report(digest, {**metrics[0], "rows": rows})
-
-    return [Forward()]
+    return forward
 
 
 def _key(row: Mapping[str, float]) -> tuple[float, bool]:

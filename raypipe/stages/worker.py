@@ -1,8 +1,7 @@
-"""What every Ray Train worker runs: load, train, and on rank 0 write the checkpoint."""
+"""What every worker of a slot does for a stage: load, train, and on rank 0 write the checkpoint."""
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,7 +17,7 @@ from raypipe.inference.token_reader import TokenReader
 from raypipe.losses.base import Loss
 from raypipe.models.freeze import compiled, enable_gradient_checkpointing, freeze
 from raypipe.models.tokenizer import load_tokenizer
-from raypipe.stages.messages import reporter, saver, speaker
+from raypipe.stages.messages import Saver, Tell, reporter, speaker
 from raypipe.stages.output import documents_cut, write_checkpoint
 from raypipe.stages.validation import Validation, validation_of
 from raypipe.storage.artifacts import Artifact
@@ -31,17 +30,19 @@ from raypipe.train.parallel import agree, load_whole, shard, sharded, whole_stat
 from raypipe.train.selection import TrainingOutcome
 
 
-def train_worker(config: Mapping[str, Any]) -> None:
-    """`train_loop_per_worker` of Ray Train; `Stage.run` makes `config`."""
+def train_worker(config: Mapping[str, Any], tell: Tell) -> None:
+    """Train a stage in this process, one of those that Ray Train started.
+
+    Args:
+        config: the fields of `StageWork`.
+    """
     import ray.train
     from ray.train.torch import get_device
 
-    _quieten()
     stage = config["stage"]
     inputs: dict[str, Artifact] = config["attempt"].inputs
     rank = ray.train.get_context().get_world_rank()
-    if stage.config.deterministic:
-        make_deterministic()
+    make_deterministic(stage.config.deterministic)
     start = inputs["start"].local()
     device = str(get_device()) if config["use_gpu"] else "cpu"
     torch.manual_seed(stage.seed * 1000 + rank)  # dropout masks differ between workers
@@ -62,7 +63,7 @@ def train_worker(config: Mapping[str, Any]) -> None:
     facts["documents_cut"] = cut / max(documents, 1)
     say(cut_sentence(cut, documents, stage.truncation.reads))
     validate = _validate(stage, validation, template, start, device, config["batch_tokens"])
-    outcome = _trained(wrapped, batcher, config, used, rank, validate, alarms, say)
+    outcome = _trained(wrapped, batcher, config, used, rank, validate, alarms, say, tell)
     moved = drift(before, model)
     alarms.on_end(moved)
     say(drift_sentence(moved))
@@ -86,25 +87,27 @@ def _trained(
     validate: Callable[[nn.Module], dict[str, float]],
     alarms: Alarms,
     say: Callable[[str], None],
+    tell: Tell,
 ) -> TrainingOutcome:
     """Train on the first `used` groups, from the stage's newest checkpoint if there is one."""
     stage, files = config["stage"], config["checkpoints"]
     name = agree(files.newest() if rank == 0 else None)
-    return train(
-        wrapped,
-        batcher,
-        stage.config,
-        used,
-        seed=stage.seed,
-        precision=stage.precision,
-        selection=stage.selection,
-        validate=validate,
-        report=reporter(stage.name, rank),
-        save=saver(files, rank),
-        resume=files.read(name) if name is not None else None,
-        alarms=alarms,
-        say=say,
-    )
+    with Saver(files, rank) as save:
+        return train(
+            wrapped,
+            batcher,
+            stage.config,
+            used,
+            seed=stage.seed,
+            precision=stage.precision,
+            selection=stage.selection,
+            validate=validate,
+            report=reporter(stage.name, rank, tell),
+            save=save,
+            resume=files.read(name) if name is not None else None,
+            alarms=alarms,
+            say=say,
+        )
 
 
 def _write(
@@ -126,17 +129,14 @@ def _write(
     write_checkpoint(model, start, stage, config["attempt"], outcome, facts, config["checkpoints"])
 
 
-def _quieten() -> None:
-    """Silence the INFO of Ray that prints every report; one logger is named after its file."""
-    for name in list(logging.root.manager.loggerDict):
-        if name == "ray.train" or name.endswith("ray/train/v2/_internal/execution/context.py"):
-            logging.getLogger(name).setLevel(logging.WARNING)
+def make_deterministic(wanted: bool) -> None:
+    """Refuse kernels whose result depends on timing, or allow them again after another stage.
 
-
-def make_deterministic() -> None:
-    """Refuse kernels whose result depends on timing; for cuBLAS, fix the size of its workspace."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(True)
+    For cuBLAS, the size of its workspace is fixed.
+    """
+    if wanted:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(wanted)
     torch.backends.cudnn.benchmark = False
 
 
@@ -148,6 +148,7 @@ def _prepared(model: nn.Module, config: Any, strategy: str, device: str) -> nn.M
     if config.gradient_checkpointing:
         enable_gradient_checkpointing(model)
     if config.compile:
+        torch.compiler.reset()  # of the stage before
         compiled(model)
     if ray.train.get_context().get_world_size() == 1:
         return model

@@ -144,9 +144,16 @@ class Readiness:
                 return position
         return None
 
-    def finished(self, position: int) -> None:
-        """The trial ended, well or not: stages it did not commit are free again."""
-        self._owner = {d: p for d, p in self._owner.items() if p != position}
+    def finished(self, position: int) -> list[str]:
+        """The trial ended, well or not: stages it did not commit are free again.
+
+        Returns:
+            The digests of its stages.
+        """
+        freed = [digest for digest, owner in self._owner.items() if owner == position]
+        for digest in freed:
+            del self._owner[digest]
+        return freed
 
 
 def _count(number: int, noun: str) -> str:

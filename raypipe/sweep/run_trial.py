@@ -97,6 +97,9 @@ def run_trial(
             if _run_stage(stage, builder, relay, run, listener):
                 made.add(stage.digest)
         metrics = {role: builder.get(step) for role, step in work.metrics(trial).items()}
+    except SystemExit:  # Tune's, of a pruned trial
+        relay.send("finish", run, "KILLED")
+        raise
     except BaseException as error:
         relay.send("tag", run, {ERROR_TAG: last_line(error)})
         relay.send("finish", run, "FAILED")
@@ -149,8 +152,8 @@ def _run_stage(
     builder.context = dataclasses.replace(context, on_report=report)
     try:
         checkpoint = builder.get(stage)
-    except BaseException:
-        relay.send("finish", run, "FAILED")
+    except BaseException as error:
+        relay.send("finish", run, "KILLED" if isinstance(error, SystemExit) else "FAILED")
         raise
     finally:
         builder.context = context

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow.fs as pafs
@@ -15,6 +15,7 @@ from raypipe.config import ConfigError
 from raypipe.names import path_part
 from raypipe.recipe.trials import Trial
 from raypipe.resources import Context
+from raypipe.stages.slots import Slots, open_slots
 from raypipe.storage.artifacts import Store
 from raypipe.storage.builder import Builder
 from raypipe.storage.claims import Claims
@@ -45,9 +46,22 @@ class Runner:
         if not waiting:
             return {}
         self.settle(len(waiting))
-        if len(waiting) == 1:  # Tune would add nothing but its start
-            return self._alone(trials[waiting[0]], work)
-        return self._tune(trials, waiting, work)
+        alone = len(waiting) == 1  # Tune would add nothing but its start
+        with self.slots(shared=not alone):
+            if alone:
+                return self._alone(trials[waiting[0]], work)
+            return self._tune(trials, waiting, work)
+
+    @contextlib.contextmanager
+    def slots(self, *, shared: bool) -> Iterator[Slots]:
+        """Training slots for what the builder makes in the block."""
+        before = self.builder.context
+        with open_slots(self.builder.store, shared=shared) as slots:
+            self.builder.context = dataclasses.replace(before, slots=slots)
+            try:
+                yield slots
+            finally:
+                self.builder.context = before
 
     def settle(self, count: int) -> int:
         """Share the cluster among `count` trials; the number that run at once.
@@ -109,7 +123,8 @@ class Runner:
         )
         chains = work.plan.only(trials).chains
         searcher = PlanSearcher(
-            Readiness(chains, lambda step: store.find(step) is not None, waiting)
+            Readiness(chains, lambda step: store.find(step) is not None, waiting),
+            self.builder.context.slots,
         )
         results = tune.Tuner(
             # a trial only waits for its training, and a CPU of its own would be missing there
@@ -131,9 +146,9 @@ class PlanSearcher(Searcher):
     A trial that must wait is not suggested, so it holds neither a slot nor a CPU.
     """
 
-    def __init__(self, readiness: Readiness) -> None:
+    def __init__(self, readiness: Readiness, slots: Slots) -> None:
         super().__init__()
-        self._readiness = readiness
+        self._readiness, self._slots = readiness, slots
         self.positions: dict[str, int] = {}
         """Tune's id of a trial to its position in the plan."""
 
@@ -151,7 +166,7 @@ class PlanSearcher(Searcher):
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
         """Free what the trial did not commit."""
-        self._readiness.finished(self.positions[trial_id])
+        self._slots.cancel(self._readiness.finished(self.positions[trial_id]))
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing to save: what was reached stands in the artifact store."""

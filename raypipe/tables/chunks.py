@@ -11,7 +11,7 @@ import json
 import logging
 import uuid
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Protocol
 
@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raypipe.config import digest
-from raypipe.resources import Context
+from raypipe.resources import CancelledWorkError, Context
 from raypipe.storage.artifacts import Attempt
 from raypipe.storage.outside import check_read
 from raypipe.storage.parts import part_name
@@ -113,6 +113,25 @@ class _ChunkActor:
         return pa.table({"number": [row["number"]], "counts": [json.dumps(counts)]})
 
 
+@dataclass(frozen=True)
+class _Chunks:
+    """Chunks as the work of a training slot: each of its workers takes its share."""
+
+    job: ChunkJob
+    attempt: Attempt
+    todo: Sequence[Chunk]
+
+    def run(self, rank: int, world: int, tell: Callable[[dict[str, Any]], bool]) -> Counts:
+        total: Counter[str] = Counter()
+        if mine := self.todo[rank::world]:
+            work = self.job.build()
+            for chunk in mine:
+                total.update(chunk.write(work, self.attempt))
+                if not tell({}):
+                    raise CancelledWorkError
+        return dict(total)
+
+
 def _one_chunk(job: ChunkJob, attempt: Attempt, chunk: Chunk) -> Counts:
     return chunk.write(job.build(), attempt)
 
@@ -128,7 +147,7 @@ def run_chunks(
     suffix: str = "parquet",
     keep: Keep = lambda counts: True,
 ) -> Counts:
-    """Run `job` over `rows` input rows in chunks, on an actor pool.
+    """Run `job` over `rows` input rows in chunks, on an actor pool, or in the trial's slot.
 
     Args:
         chunk_rows: input rows per chunk and file.
@@ -141,6 +160,14 @@ def run_chunks(
         from earlier attempts, and "chunks_begun_again": starts of work on a chunk beyond its first.
     """
     todo, total = _plan(rows, chunk_rows, suffix, attempt, keep)
+    slots = context.slots
+    if todo and slots is not None and slots.shared:
+        resources = context.resources.for_trials(1)
+        for counts in slots.run(_Chunks(job, attempt, todo), resources, attempt.base):
+            total.update(counts)
+        return _counted(total, attempt)
+    if todo and slots is not None:
+        slots.rest()
     if len(todo) == 1:  # a task finds a warm process, an actor pool starts one: 5 s on 2 cores
         import ray
 
@@ -167,6 +194,8 @@ def run_chunks_here(
     from rich.progress import track
 
     todo, total = _plan(rows, chunk_rows, "parquet", attempt, keep)
+    if context.slots is not None:
+        context.slots.rest()
     for chunk in track(todo, attempt.step.name, disable=not context.progress_bars):
         total.update(chunk.write(work, attempt))
     return _counted(total, attempt)

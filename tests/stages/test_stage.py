@@ -29,7 +29,8 @@ from raypipe.recipe.experiment import Experiment
 from raypipe.recipe.reading import load
 from raypipe.records import GROUPS, PAIRWISE_GROUPS
 from raypipe.resources import Context, Resources
-from raypipe.stages.stage import Stage, _callbacks, history
+from raypipe.stages.slots import open_slots
+from raypipe.stages.stage import Stage, _news, history
 from raypipe.stages.validation import validation_of
 from raypipe.storage.artifacts import Store
 from raypipe.storage.builder import Builder
@@ -70,14 +71,26 @@ def stage_of(path: Path, *overrides: str) -> tuple[Stage, Experiment]:
     return experiment.trained(), experiment
 
 
-def build(experiment: Experiment, stage: Stage, **resources):
-    settings = Resources(workers=2, cpus_per_worker=1, **resources)
-    context = Context(settings, "fp32", progress_bars=False)
-    return Builder(experiment.store(), context).get(stage)
+@pytest.fixture(scope="module")
+def slots(cluster, tmp_path_factory):
+    """One slot of two processes for all stages of this file; a process that dies has a new one."""
+    with open_slots(Store(str(tmp_path_factory.mktemp("slots"))), shared=False) as opened:
+        yield opened
+
+
+@pytest.fixture
+def build(slots):
+    def made(experiment: Experiment, stage: Stage, **resources):
+        settings = Resources(workers=2, cpus_per_worker=1, **resources)
+        context = Context(settings, "fp32", progress_bars=False, slots=slots)
+        return Builder(experiment.store(), context).get(stage)
+
+    return made
 
 
 @pytest.mark.ray
-def test_a_worker_that_dies_changes_no_bit(mined, path, tmp_path):
+def test_a_worker_that_dies_changes_no_bit(mined, path, tmp_path, build):
+    """The whole stage is the second of its processes, which end the first one after a death."""
     import ray
 
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers know no tests
@@ -114,7 +127,9 @@ class FullDisk(Checkpoints):
 
 
 @pytest.mark.ray
-def test_an_upload_that_fails_is_loud_and_costs_the_steps_since_the_last(mined_recipe, monkeypatch):
+def test_an_upload_that_fails_is_loud_and_costs_the_steps_since_the_last(
+    mined_recipe, monkeypatch, build
+):
     """It is written in a thread behind the training; the same command goes on afterwards."""
     import ray
 
@@ -137,7 +152,7 @@ def test_an_upload_that_fails_is_loud_and_costs_the_steps_since_the_last(mined_r
 
 
 @pytest.mark.ray
-def test_fsdp_saves_a_whole_model(mined_recipe):
+def test_fsdp_saves_a_whole_model(mined_recipe, build):
     """What is saved has every weight, and ranks as well as its validation said."""
     stage, experiment = stage_of(mined_recipe, "stages.contrastive.checkpoint_every=4")
     artifact = build(experiment, stage, strategy="fsdp")
@@ -274,15 +289,15 @@ def budget_of(stage: Stage, tokens: int, tmp_path: Path, monkeypatch) -> int:
     """What the stage's workers are given where the resources allow so many tokens."""
     given = []
 
-    def trainer(work, *, train_loop_config, **_):
-        given.append(train_loop_config["budget"])
+    def run(work, *_):
+        given.append(work.budget)
         raise InterruptedError
 
-    monkeypatch.setattr("raypipe.stages.stage._trainer_class", lambda: trainer)
     monkeypatch.setattr(Resources, "use_gpu", lambda self: False)
     monkeypatch.setattr(Stage, "check", lambda self, groups, budget, *, use_gpu: None)
     mined: Any = SimpleNamespace(local=lambda: tmp_path / "groups", checksum="", step_path="")
-    context = Context(Resources(cpus_per_worker=1, micro_batch_tokens=tokens), "fp32")
+    slots: Any = SimpleNamespace(run=run)
+    context = Context(Resources(cpus_per_worker=1, micro_batch_tokens=tokens), "fp32", slots=slots)
     with (
         pytest.raises(InterruptedError),
         Store(str(tmp_path)).attempt(stage, {"groups": mined}) as attempt,
@@ -342,12 +357,9 @@ def test_two_writers_of_a_stage_have_a_folder_each_and_read_the_others(path, tmp
 
 def test_reports_are_forwarded_once():
     forwarded = []
-    (forward,) = _callbacks(
-        "abc", lambda digest, metrics: forwarded.append((digest, metrics["rows"]))
-    )
+    forward = _news("abc", lambda digest, metrics: forwarded.append((digest, metrics["rows"])))
     rows = [{"step": 1, "loss": 2.0}, {"step": 1, "val/nDCG@10": 0.5}, {"step": 2, "loss": 1.0}]
-    forward.after_report(None, [{"rows": rows[:2]}], None)
-    forward.after_report(None, [{"rows": []}], None)  # of a checkpoint
-    forward.after_report(None, [{"rows": rows}], None)  # of workers that were started again
+    forward({"rows": rows[:2]})
+    forward({"rows": rows})  # of workers that were started again
     assert forwarded == [("abc", rows[:2]), ("abc", rows[2:])]
     assert json.dumps(forwarded)

@@ -23,6 +23,7 @@ from tiny_training import CUT, STAGE, batcher_of, write_data
 
 from raypipe.inference.truncation import Budgets, MaxP
 from raypipe.models.cross_encoder import CrossEncoder
+from raypipe.resources import CancelledWorkError
 from raypipe.stages import worker
 from raypipe.stages.output import documents_cut
 from raypipe.stages.stage import StageConfig
@@ -45,6 +46,13 @@ class Bench:
     def __init__(self, data: Path, backbone: Path, folder: Path) -> None:
         self.data, self.backbone, self.folder = data, backbone, folder
         self.models: list[torch.nn.Module] = []
+        self.reports: list[dict[str, Any]] = []
+        self.wanted = 10**6
+        """So many reports are asked for."""
+
+    def tell(self, report: dict[str, Any]) -> bool:
+        self.reports.append(report)
+        return len(self.reports) < self.wanted
 
     def validation(self, stage: Any, inputs: Any) -> Any:
         def run(model: torch.nn.Module, scorer: Any) -> dict[str, float]:
@@ -89,7 +97,7 @@ class Bench:
             "use_gpu": False,
             "strategy": "ddp",
         }
-        worker.train_worker({**settings, **other})
+        worker.train_worker({**settings, **other}, self.tell)
         facts: dict[str, Any] = json.loads((Path(attempt.base) / "trainer.json").read_text())
         return facts
 
@@ -103,12 +111,7 @@ def bench(data, tiny_backbone, tmp_path, monkeypatch) -> Bench:
     worker_bench = Bench(data, tiny_backbone, tmp_path)
     alone = types.SimpleNamespace(get_world_rank=lambda: 0, get_world_size=lambda: 1)
 
-    def report(row, checkpoint=None, name=None, mode=None, *, checkpoint_upload_fn=None, **_):
-        if checkpoint_upload_fn is not None:
-            checkpoint_upload_fn(checkpoint, name)
-
     monkeypatch.setattr(ray.train, "get_context", lambda: alone)
-    monkeypatch.setattr(ray.train, "report", report)
     monkeypatch.setattr(worker, "validation_of", worker_bench.validation)
     return worker_bench
 
@@ -192,10 +195,20 @@ def test_alarms_are_said_and_written_down(bench, capsys):
 
 
 def test_switches_that_are_off_reach_nothing(bench, monkeypatch):
-    for name in ("make_deterministic", "enable_gradient_checkpointing", "compiled"):
+    for name in ("enable_gradient_checkpointing", "compiled"):
         monkeypatch.setattr(worker, name, lambda *_: pytest.fail("not asked for"))
+    worker.make_deterministic(True)  # by the stage before in the same process
     bench.work(STAGE)
     assert not bench.models[0].is_gradient_checkpointing
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_a_stage_that_nobody_waits_for_ends_at_its_next_report(bench):
+    bench.wanted = 2
+    with pytest.raises(CancelledWorkError):
+        bench.work(STAGE.replace(steps=8))
+    assert [report["step"] for report in bench.reports] == [1, 2]
+    assert not Path(bench.folder / "storage/checkpoint/tiny/attempt/trainer.json").exists()
 
 
 def test_alarms_know_the_loss_of_a_model_that_ranks_nothing(bench, monkeypatch):

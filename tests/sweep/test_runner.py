@@ -17,13 +17,17 @@ from raypipe.sweep.runner import PlanSearcher, errors_of, tune_over, tune_run
 def test_a_trial_whose_stage_is_being_trained_waits(recipe):
     plan = Plan.of(expand(load(Experiment, recipe)))
     committed: set[str] = set()
-    search = PlanSearcher(Readiness(plan.chains, lambda step: step.digest in committed, [0, 1]))
+    cancelled: list[str] = []
+    slots = SimpleNamespace(cancel=cancelled.extend)
+    readiness = Readiness(plan.chains, lambda step: step.digest in committed, [0, 1])
+    search = PlanSearcher(readiness, slots)
     assert search.suggest("a") == {"trial": 0}
     assert search.suggest("b") is None
     committed.add(plan.chains[0][0].digest)
     assert search.suggest("b") == {"trial": 1}
     assert search.suggest("c") == PlanSearcher.FINISHED
     search.on_trial_complete("a")
+    assert cancelled == [stage.digest for stage in plan.chains[0]]  # if any is still trained
     assert search.positions == {"a": 0, "b": 1}
 
 

@@ -251,7 +251,10 @@ class ScriptedTune:
     """What Ray Tune does with a searcher and a scheduler, on values that nobody trained for."""
 
     def __init__(self, state: SearchState) -> None:
-        self.search, self.scheduler, self.trials = DrawSearcher(state), scheduler(state), {}
+        slots = SimpleNamespace(cancel=lambda digests: self.cancelled.extend(digests))
+        self.search, self.scheduler = DrawSearcher(state, slots), scheduler(state)
+        self.trials: dict[str, SimpleNamespace] = {}
+        self.cancelled: list[str] = []
 
     def start(self, name: str) -> dict[str, Any] | None:
         config = self.search.suggest(name)
@@ -377,10 +380,9 @@ def test_of_a_chain_only_the_last_stage_is_told(recipe, tmp_path):
         )
     )
     told: list[dict[str, float]] = []
-    callback = SimpleNamespace(after_report=lambda context, rows, checkpoint: told.extend(rows))
     relay = SimpleNamespace(start=lambda *_: "run", send=lambda *_: None)
     builder = Trains(tmp_path, {"contrastive": 0.2, "distil": 0.7})
-    tell = Validations(callback, "val/nDCG@10")
+    tell = Validations(told.append, "val/nDCG@10")
     best = run_trial(trial, builder, relay, "parent", Work(Plan.of([trial]), ()), tell)
     assert builder.trained == ["contrastive", "distil"] and best == {"nDCG@10": 0.7}
     assert told == [{"validation": 1, "value": 0.7}]

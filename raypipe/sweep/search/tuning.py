@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from ray.tune.search import Searcher
 from raypipe.recipe.experiment import Experiment
 from raypipe.recipe.space import Asha
 from raypipe.resources import Context
+from raypipe.stages.slots import Slots
 from raypipe.storage.artifacts import Store
 from raypipe.storage.builder import Builder
 from raypipe.storage.claims import Claims
@@ -35,9 +36,9 @@ from raypipe.tracking.relay import Relay
 class DrawSearcher(Searcher):
     """Ray Tune's side of the search."""
 
-    def __init__(self, state: SearchState) -> None:
+    def __init__(self, state: SearchState, slots: Slots) -> None:
         super().__init__()
-        self._state = state
+        self._state, self._slots = state, slots
         self._configs: dict[str, dict[str, Any]] = {}
         """Tune's id of a trial to its config."""
 
@@ -70,7 +71,7 @@ class DrawSearcher(Searcher):
             _keep(draw, result or {})  # the last validation reaches a searcher only here
             draw.value = draw.curve[-1] if draw.curve else None
         self._state.ended(draw)
-        self._state.readiness.finished(config["position"])
+        self._slots.cancel(self._state.readiness.finished(config["position"]))
 
     def read_errors(self, results: Iterable[Any]) -> None:
         """Write down why trials failed; while Tune runs it says only that they did."""
@@ -112,26 +113,27 @@ def search(experiment: Experiment, runner: Runner) -> list[Draw]:
     )
     if state.left <= 0:
         return known
-    slots = runner.settle(state.left)
-    trainable = functools.partial(
-        _trainable,
-        experiment=experiment,
-        store=store,
-        context=runner.inner_context(slots),
-        relay=runner.relay,
-        parent=runner.parent,
-    )
-    searcher = DrawSearcher(state)
-    results = tune.Tuner(
-        tune.with_resources(trainable, {"cpu": 0, "memory": 1 << 20}),
-        tune_config=tune.TuneConfig(
-            num_samples=state.left,
-            search_alg=searcher,
-            scheduler=scheduler(state),
-            max_concurrent_trials=slots,
-        ),
-        run_config=tune_run(runner.parent, store, experiment.name, runner.retries),
-    ).fit()
+    count = runner.settle(state.left)
+    with runner.slots(shared=True) as slots:
+        trainable = functools.partial(
+            _trainable,
+            experiment=experiment,
+            store=store,
+            context=runner.inner_context(count),
+            relay=runner.relay,
+            parent=runner.parent,
+        )
+        searcher = DrawSearcher(state, slots)
+        results = tune.Tuner(
+            tune.with_resources(trainable, {"cpu": 0, "memory": 1 << 20}),
+            tune_config=tune.TuneConfig(
+                num_samples=state.left,
+                search_alg=searcher,
+                scheduler=scheduler(state),
+                max_concurrent_trials=count,
+            ),
+            run_config=tune_run(runner.parent, store, experiment.name, runner.retries),
+        ).fit()
     searcher.read_errors(results)
     _sweep_away(state, store)
     return list(state.draws.values())
@@ -167,13 +169,13 @@ class Pruning(AsyncHyperBandScheduler):
 
 @dataclass
 class Validations:
-    """Rank 0's validation values, to Tune; lives in Train's controller.
+    """Tells Tune rank 0's validation values; Tune may end the trial's thread in answer.
 
     A trial that is run again counts from the first validation on: a resumed training reports its
     whole history.
     """
 
-    callback: Any
+    tell: Callable[[dict[str, Any]], None]
     key: str
     count: int = 0
 
@@ -181,8 +183,7 @@ class Validations:
         for row in metrics["rows"]:
             if self.key in row:
                 self.count += 1
-                report = {"validation": self.count, "value": float(row[self.key])}
-                self.callback.after_report(None, [report], None)
+                self.tell({"validation": self.count, "value": float(row[self.key])})
 
 
 def _trainable(
@@ -194,12 +195,11 @@ def _trainable(
     parent: str,
 ) -> None:
     from ray import tune
-    from ray.tune.integration.ray_train import TuneReportCallback
 
     choices = [(key, label, value) for key, label, value in config["choices"]]
     trial = trial_of_draw(experiment, config["number"], choices)
     measure = experiment.evaluation.selection
-    tell = Validations(TuneReportCallback(), f"val/{measure}") if config["prunable"] else None
+    tell = Validations(tune.report, f"val/{measure}") if config["prunable"] else None
     builder = Builder(store, context, say_at_once, Claims(say_at_once))
     work = Work(Plan.of([trial]), (), {PHASE_TAG: "search"})
     best = run_trial(trial, builder, relay, parent, work, tell)
