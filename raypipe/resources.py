@@ -278,7 +278,7 @@ class SlotWork(Protocol):
         ...
 
 
-class Slots(Protocol):
+class TrainingSlots(Protocol):
     """Processes that are kept for the job's trainings; see `stages/slots.py`."""
 
     @property
@@ -311,7 +311,7 @@ class Context:
     progress_bars: bool = True
     on_report: Callable[[str, dict[str, Any]], None] | None = None
     """Called with a stage's digest and each report of the stage's rank 0."""
-    slots: Slots | None = None
+    slots: TrainingSlots | None = None
     """Where stages are trained; None: each in processes of its own."""
     job: str = ""
     """The job's id; a manifest with this id is of an artifact that the job made itself."""
