@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from killing import MINILM, ROOT, finish, until
+from killing import MINILM, ROOT, finish, until, wait_until_gone
 
 from raypipe.interrupts import SENTENCE
 from raypipe.models.backbone import Backbone
@@ -114,7 +114,7 @@ def test_a_killed_driver(tmp_path, teacher, whole):
     workers = workers_of(process, "ray::")
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    psutil.wait_procs(workers, timeout=60)  # Ray ends them when their driver is gone
+    wait_until_gone(workers)  # Ray ends them when their driver is gone
     there = len(scored(tmp_path))
     out = finish(job(tmp_path, teacher), tmp_path)
     again = manifest(tmp_path)

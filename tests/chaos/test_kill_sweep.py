@@ -9,9 +9,8 @@ import json
 import os
 import signal
 
-import psutil
 import pytest
-from killing import finish, ray_workers, sweep, table, trained, until
+from killing import finish, ray_workers, sweep, table, trained, until, wait_until_gone
 
 from raypipe.sweep.tracked_rows import read_report
 from raypipe.tracking.stored_runs import TrackingStore
@@ -31,7 +30,7 @@ def test_a_killed_sweep(recipe, tmp_path):
     workers = ray_workers(process)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    psutil.wait_procs(workers, timeout=60)  # Ray ends them when their driver is gone
+    wait_until_gone(workers)  # Ray ends them when their driver is gone
     there = trained(broken)
     assert there and len(there) < 4
     first = TrackingStore(f"sqlite:///{broken}/mlflow.db").job("tiny")

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from killing import MINILM, ROOT, finish, until
+from killing import MINILM, ROOT, finish, until, wait_until_gone
 
 RECIPE = """\
 name: chaos
@@ -88,7 +88,7 @@ def test_a_killed_driver(tmp_path, whole):
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     workers = [one for one in family if "RayTrainWorker" in " ".join(_cmdline(one))]
-    psutil.wait_procs(workers, timeout=60)  # Ray ends them when their driver is gone
+    wait_until_gone(workers)  # Ray ends them when their driver is gone
     far, there = reached(tmp_path), saved(tmp_path)
     finish(job(tmp_path), tmp_path)
     weights, facts, others = trained(tmp_path)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from killing import finish, sweep, table, tracebacks, trained
+from killing import finish, sweep, table, tracebacks, trained, wait_until_gone
 
 from raypipe.storage.artifacts import Store
 from raypipe.storage.inventory import damaged_files, inventory
@@ -68,7 +68,7 @@ def test_a_sweep_that_is_killed_again_and_again(recipe, tmp_path):
                 with contextlib.suppress(psutil.NoSuchProcess):
                     one.kill()
             process.wait()
-            psutil.wait_procs(family, timeout=60)  # Ray ends them when their driver is gone
+            wait_until_gone(family)  # Ray ends them when their driver is gone
             kills += 1
         else:  # it got through in spite of all kills; the next are for a sweep from nothing
             assert process.returncode == 0 and table(folder) == table(whole)

@@ -57,6 +57,20 @@ def ray_workers(driver: subprocess.Popen[str]) -> list[psutil.Process]:
     return workers
 
 
+def wait_until_gone(processes: list[psutil.Process], seconds: float = 60) -> None:
+    """Ray ends its processes when their driver is gone; dead ones that nobody reaps are gone."""
+
+    def runs(process: psutil.Process) -> bool:
+        try:
+            return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return False
+
+    deadline = time.monotonic() + seconds
+    while any(map(runs, processes)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+
 def sweep(recipe: Path, folder: Path, shared: Path | None = None) -> subprocess.Popen[str]:
     """A job of two rows and two seeds, all of whose files are below the folder.
 
