@@ -33,6 +33,12 @@ def all_whole(storage: Path) -> int:
     return len(artifacts)
 
 
+def end(processes: list[psutil.Process]) -> None:
+    for one in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            one.kill()
+
+
 def test_two_jobs_of_one_recipe_train_nothing_twice(recipe, tmp_path):
     shared = tmp_path / "shared"
     shared.mkdir()
@@ -61,14 +67,13 @@ def test_a_sweep_that_is_killed_again_and_again(recipe, tmp_path):
         try:
             process.wait(timeout=4 + 26 * rng.random())
         except subprocess.TimeoutExpired:
-            # every other time as if the machine lost its power: all at once, not the driver alone
             family = psutil.Process(process.pid).children(recursive=True)
             os.kill(process.pid, signal.SIGKILL)
-            for one in family if kills % 2 else ():
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    one.kill()
             process.wait()
-            wait_until_gone(family)  # Ray ends them when their driver is gone
+            if kills % 2:  # every other time as if the machine lost its power: all at once
+                end(family)
+            wait_until_gone(family, 3)  # Ray's agents may look for their driver for a minute
+            end(family)
             kills += 1
         else:  # it got through in spite of all kills; the next are for a sweep from nothing
             assert process.returncode == 0 and table(folder) == table(whole)
