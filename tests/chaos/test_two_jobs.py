@@ -12,6 +12,7 @@ import random
 import re
 import signal
 import subprocess
+import time
 from pathlib import Path
 
 import psutil
@@ -31,6 +32,12 @@ def all_whole(storage: Path) -> int:
     for artifact in artifacts.values():
         assert list(damaged_files(artifact)) == []
     return len(artifacts)
+
+
+def starts(folder: Path) -> int:
+    """How often a job below the folder has said its plan."""
+    out = folder / "out"
+    return out.read_text().count("distinct stage") if out.exists() else 0
 
 
 def end(processes: list[psutil.Process]) -> None:
@@ -63,9 +70,11 @@ def test_a_sweep_that_is_killed_again_and_again(recipe, tmp_path):
     rng, kills, lives, stood = random.Random(21), 0, 1, 0
     folder = tmp_path / "life-1"
     while kills < KILLS:
-        process = sweep(recipe, folder)
+        process, before = sweep(recipe, folder), starts(folder)
+        while process.poll() is None and starts(folder) == before:
+            time.sleep(0.05)
         try:
-            process.wait(timeout=4 + 26 * rng.random())
+            process.wait(timeout=20 * rng.random())  # from when Ray runs and the plan is known
         except subprocess.TimeoutExpired:
             family = psutil.Process(process.pid).children(recursive=True)
             os.kill(process.pid, signal.SIGKILL)
