@@ -1,4 +1,4 @@
-"""Systems side by side on one test set: means, intervals, tests against the reference, verdicts.
+"""Systems side by side on one test set: means, intervals, tests against references, verdicts.
 
 Queries are the sample, as in the field, and so are the seeds of a row that was trained with several
 (`spread`): equal recipes come out as different in alpha of the cases, whatever their seeds did.
@@ -10,9 +10,9 @@ import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from raypipe.config import nearest
+from raypipe.config import nearest, twice_in
 from raypipe.evaluation.bootstrap import interval, matrix
-from raypipe.evaluation.equivalence import smallest_margin, tost, verdict
+from raypipe.evaluation.equivalence import Verdict, smallest_margin, tost, verdict
 from raypipe.evaluation.results import Line, PerQuery, Row, Statistics, Versus
 from raypipe.evaluation.significance import effect_size, holm, paired_test, permutation_test
 from raypipe.evaluation.spread import Values
@@ -22,33 +22,32 @@ def compare(
     rows: Sequence[Row],
     test_set: str,
     measures: Sequence[str],
-    reference: str | None = None,
+    references: Sequence[str] = (),
     statistics: Statistics = Statistics(),  # noqa: B008 - frozen
 ) -> list[Line]:
     """Compare the rows on one test set; the lines keep the order of the rows.
 
-    Holm corrects each measure within three families: the trained rows against the reference; the
-    first-stage, teacher, zero-shot and derived rows against the reference; and, for the letters,
-    all pairs of rows. The oracle reads the judgements, so no test involves it. Judged@k does not
+    Holm corrects each measure within three families: the trained rows against the references; the
+    first-stage, teacher, zero-shot and derived rows against them; and, for the letters, all pairs
+    of rows. The oracle reads the judgements, so no test involves it. Judged@k does not
     measure effectiveness, so no test reads it.
 
     Args:
         rows: every row has the same measures on the same queries, or an error.
         measures: names that every row without an error has.
-        reference: name of a row; None, or the name of a failed row, leaves these tests out.
+        references: names of rows; the name of a failed row leaves the tests against it out.
 
     Raises:
-        ValueError: two rows share a name, the reference is unknown or an oracle, or a row has
-            other measures or other queries than the first row.
+        ValueError: two rows share a name, a reference is unknown, an oracle or named twice, or a
+            row has other measures or other queries than the first row.
     """
-    _check(rows, test_set, measures, reference)
+    _check(rows, test_set, measures, references)
     values = {
         measure: {row.name: _values(row, test_set, measure) for row in rows if not row.error}
         for measure in measures
     }
-    base = None if any(r.name == reference and r.error for r in rows) else reference
     labels = dict(zip([r.name for r in rows], _labels(), strict=False))
-    tests = {m: _tests(rows, values[m], base, statistics) if tested(m) else {} for m in measures}
+    tests = {m: _tests(rows, values[m], references, statistics) for m in measures if tested(m)}
     better = {m: _letters(rows, values[m], labels, statistics) if tested(m) else {} for m in values}
     return [
         Line(
@@ -63,11 +62,24 @@ def compare(
                 for m, v in values.items()
                 if row.name in v
             },
-            versus={m: tests[m].get(row.name) for m in measures},
+            versus=_versus_of(row.name, references, tests),
             letters={m: better[m].get(row.name, "") for m in measures},
         )
         for row in rows
     ]
+
+
+def _versus_of(
+    row: str, references: Sequence[str], tests: Mapping[str, Mapping[tuple[str, str], Versus]]
+) -> dict[str, dict[str, Versus]]:
+    """Reference -> measure -> the tests of a row, of references that it is tested against."""
+    by_reference = {
+        reference: {
+            m: found[row, reference] for m, found in tests.items() if (row, reference) in found
+        }
+        for reference in references
+    }
+    return {reference: found for reference, found in by_reference.items() if found}
 
 
 def tested(measure: str) -> bool:
@@ -84,22 +96,36 @@ def _values(row: Row, test_set: str, measure: str) -> Values:
 def _tests(
     rows: Sequence[Row],
     values: Mapping[str, Values],
-    reference: str | None,
+    references: Sequence[str],
     statistics: Statistics,
-) -> dict[str, Versus]:
-    if reference is None:
-        return {}
-    base = values[reference]
-    tests: dict[str, Versus] = {}
+) -> dict[tuple[str, str], Versus]:
+    """(row, reference) -> the tests. Two references are tested once, and shown from both sides."""
+    tests: dict[tuple[str, str], Versus] = {}
     for family in (["trained"], ["first_stage", "zero_shot", "teacher", "derived"]):
-        names = [
-            row.name
-            for row in rows
-            if row.kind in family and row.name in values and row.name != reference
-        ]
-        raw = [_versus(values[name], base, statistics) for name in names]
-        tests |= dict(zip(names, _corrected(raw, statistics), strict=True))
-    return tests
+        names = [row.name for row in rows if row.kind in family and row.name in values]
+        raw = {
+            (name, reference): _versus(values[name], values[reference], statistics)
+            for place, reference in enumerate(references)
+            if reference in values
+            for name in names
+            if name not in references[: place + 1]
+        }
+        tests |= dict(zip(raw, _corrected(list(raw.values()), statistics), strict=True))
+    mirrored = {(b, a): _mirrored(test) for (a, b), test in tests.items() if a in references}
+    return tests | mirrored
+
+
+def _mirrored(test: Versus) -> Versus:
+    """The tests of b against a from those of a against b."""
+    low, high = test.interval
+    turned: dict[Verdict, Verdict] = {"better": "worse", "worse": "better"}
+    return replace(
+        test,
+        difference=0.0 - test.difference,
+        interval=(0.0 - high, 0.0 - low),
+        effect=0.0 - test.effect,
+        verdict=turned.get(test.verdict, test.verdict),
+    )
 
 
 def _versus(values: Values, base: Values, statistics: Statistics) -> Versus:
@@ -162,20 +188,22 @@ def _label_order(label: str) -> tuple[int, str]:
 
 
 def _check(
-    rows: Sequence[Row], test_set: str, measures: Sequence[str], reference: str | None
+    rows: Sequence[Row], test_set: str, measures: Sequence[str], references: Sequence[str]
 ) -> None:
     names = [row.name for row in rows]
-    twice = {name for name in names if names.count(name) > 1}
-    if twice:
+    if twice := twice_in(names):
         raise ValueError(
-            f"expected one row per name, found {min(twice)!r} several times; rename one of the rows"
+            f"expected one row per name, found {twice!r} several times; rename one of the rows"
         )
-    if reference is not None and reference not in names:
-        raise ValueError(f"reference {reference!r}: no such row{nearest(reference, names)}")
+    if twice := twice_in(references):
+        raise ValueError(f"expected every reference once, found {twice!r} twice; name it once")
+    for reference in references:
+        if reference not in names:
+            raise ValueError(f"reference {reference!r}: no such row{nearest(reference, names)}")
     sound = [row for row in rows if not row.error]
     for row in sound:
-        if row.name == reference and row.kind == "oracle":
-            raise ValueError(f"reference {reference!r} is an oracle; test against a model")
+        if row.name in references and row.kind == "oracle":
+            raise ValueError(f"reference {row.name!r} is an oracle; test against a model")
         if not row.results.get(test_set):
             raise ValueError(
                 f"row {row.name!r} has no results on {test_set!r}; evaluate the row there, or give "

@@ -84,7 +84,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Versus:
-    """Tests of a row against the reference on one measure; every p is two-sided and in 0..1."""
+    """Tests of a row against a reference on one measure; every p is two-sided and in 0..1."""
 
     difference: float
     """Mean of the row minus mean of the reference."""
@@ -118,8 +118,8 @@ class Line:
     seed_means: Mapping[str, Sequence[float]]
     """measure -> mean over queries, per seed."""
     intervals: Mapping[str, tuple[float, float]]
-    versus: Mapping[str, Versus | None]
-    """measure -> tests against the reference; None for the reference itself, for the oracle, and
-    where the comparison has no reference."""
+    versus: Mapping[str, Mapping[str, Versus]]
+    """Reference -> measure -> tests against it. A row is not tested against itself, and neither are
+    the oracle and measures of no effectiveness."""
     letters: Mapping[str, str]
     """measure -> labels of the lines that this line is significantly better than."""

@@ -15,12 +15,13 @@ from raypipe.evaluation.results import Row, Statistics
 from raypipe.evaluation.significance import effect_size, holm, paired_test, permutation_test
 
 REFERENCE = "MiniLM | mnrl"
+REFERENCES = [REFERENCE]
 FEW = Statistics(resamples=200)
 
 
 @pytest.fixture(scope="module")
 def lines():
-    return compare(rows(), "test", MEASURES, REFERENCE, FEW)
+    return compare(rows(), "test", MEASURES, REFERENCES, FEW)
 
 
 def seeds(one: Row, measure: str) -> list[list[float]]:
@@ -36,12 +37,12 @@ def test_a_family_equals_the_single_functions(lines, measure, family):
     base = seeds(by_name[REFERENCE], measure)
     values = {name: seeds(by_name[name], measure) for name in family}
     tests = {name: paired_test(values[name], base) for name in family}
-    found = {line.row.name: line.versus[measure] for line in lines}
+    found = {line.row.name: line.versus.get(REFERENCE) for line in lines}
     expected_p = holm([tests[n].p for n in family])
     expected_flips = holm([permutation_test(values[n], base, FEW.resamples) for n in family])
     expected_tost = holm([tost(tests[n], 0.01) for n in family])
     for i, name in enumerate(family):
-        versus = found[name]
+        versus = found[name][measure]
         assert versus.difference == pytest.approx(np.mean(values[name]) - np.mean(base))
         assert versus.p == tests[name].p
         assert versus.interval == tests[name].interval()
@@ -63,7 +64,7 @@ def test_means_and_intervals_are_over_seeds_and_queries(lines):
         assert line.means["nDCG@10"] == pytest.approx(np.mean(values))
         assert line.seed_means["nDCG@10"] == pytest.approx(np.mean(values, axis=1).tolist())
         assert line.intervals["nDCG@10"] == interval(values, resamples=FEW.resamples)
-    assert {line.versus["Judged@10"] for line in lines} == {None}
+    assert not any("Judged@10" in tests for line in lines for tests in line.versus.values())
 
 
 def test_letters_name_the_rows_that_are_beaten(lines):
@@ -100,7 +101,7 @@ def test_queries_pair_by_id_whatever_their_order(lines):
         for seed in last.results["test"]
     ]
     shuffled[shuffled.index(last)] = replace(last, results={**last.results, "test": turned})
-    for one, other in zip(compare(shuffled, "test", MEASURES, REFERENCE, FEW), lines, strict=True):
+    for one, other in zip(compare(shuffled, "test", MEASURES, REFERENCES, FEW), lines, strict=True):
         assert (one.means, one.intervals, one.versus) == (
             other.means,
             other.intervals,
@@ -110,37 +111,37 @@ def test_queries_pair_by_id_whatever_their_order(lines):
 
 def test_an_oracle_or_a_failed_row_does_not_weaken_the_others(lines):
     without = [r for r in rows() if r.kind != "oracle" and not r.error]
-    found = {x.row.name: x.versus for x in compare(without, "test", MEASURES, REFERENCE, FEW)}
+    found = {x.row.name: x.versus for x in compare(without, "test", MEASURES, REFERENCES, FEW)}
     assert found == {x.row.name: x.versus for x in lines if x.row.name in found}
 
 
 def test_baselines_do_not_weaken_the_trained_rows(lines):
     trained = [r for r in rows() if r.kind == "trained"]
-    found = {x.row.name: x.versus for x in compare(trained, "test", MEASURES, REFERENCE, FEW)}
+    found = {x.row.name: x.versus for x in compare(trained, "test", MEASURES, REFERENCES, FEW)}
     assert found == {x.row.name: x.versus for x in lines if x.row.name in found}
 
 
 def test_a_failed_reference_tests_nothing():
-    found = compare(rows(), "test", MEASURES, "broken", FEW)
-    assert {v for line in found for v in line.versus.values()} == {None}
+    found = compare(rows(), "test", MEASURES, ["broken"], FEW)
+    assert not any(line.versus for line in found)
     assert any(line.letters["nDCG@10"] for line in found)
 
 
 def test_settings_count():
-    strict = compare(rows(), "test", MEASURES, REFERENCE, FEW.replace(margin=0.9, alpha=0.01))
-    verdicts = {x.row.name: x.versus["nDCG@10"] for x in strict}
-    assert verdicts["tiny"].verdict == "equivalent"
-    wide = compare(rows(), "test", MEASURES, REFERENCE, FEW.replace(level=0.99))
-    narrow = compare(rows(), "test", MEASURES, REFERENCE, FEW.replace(level=0.6))
+    strict = compare(rows(), "test", MEASURES, REFERENCES, FEW.replace(margin=0.9, alpha=0.01))
+    verdicts = {x.row.name: x.versus.get(REFERENCE) for x in strict}
+    assert verdicts["tiny"]["nDCG@10"].verdict == "equivalent"
+    wide = compare(rows(), "test", MEASURES, REFERENCES, FEW.replace(level=0.99))
+    narrow = compare(rows(), "test", MEASURES, REFERENCES, FEW.replace(level=0.6))
     assert wide[0].intervals["nDCG@10"][0] < narrow[0].intervals["nDCG@10"][0]
 
 
 def test_compare_refuses():
     some = rows()
     with pytest.raises(ValueError, match="'BM52': no such row; did you mean 'BM25'"):
-        compare(some, "test", MEASURES, "BM52")
+        compare(some, "test", MEASURES, ["BM52"])
     with pytest.raises(ValueError, match="'oracle' is an oracle"):
-        compare(some, "test", MEASURES, "oracle")
+        compare(some, "test", MEASURES, ["oracle"])
     with pytest.raises(ValueError, match="found 'BM25' several times"):
         compare([some[0], *some], "test", MEASURES)
     with pytest.raises(ValueError, match="row 'BM25' has no results on 'tset'"):
@@ -152,3 +153,39 @@ def test_compare_refuses():
     with pytest.raises(ValueError, match=r"'MiniLM zero-shot', nDCG@10: .*found 1 .*'q3'"):
         compare([some[0], replace(some[1], results={"test": [fewer]})], "test", MEASURES)
     assert [one.name for one in SETS] == ["test", "splade"]
+
+
+def test_each_reference_has_its_tests_and_no_row_is_compared_with_itself():
+    both = [REFERENCE, "BM25"]
+    lines = {x.row.name: x for x in compare(rows(), "test", MEASURES, both, FEW)}
+    assert list(lines["tiny"].versus) == both
+    assert list(lines[REFERENCE].versus) == ["BM25"] and list(lines["BM25"].versus) == [REFERENCE]
+    assert lines["oracle"].versus == lines["broken"].versus == {}
+    with pytest.raises(ValueError, match="found 'BM25' twice; name it once"):
+        compare(rows(), "test", MEASURES, ["BM25", REFERENCE, "BM25"])
+
+
+def test_two_references_are_one_test_that_both_show():
+    both = [REFERENCE, "BM25"]
+    lines = {x.row.name: x for x in compare(rows(), "test", MEASURES, both, FEW)}
+    there, back = lines["BM25"].versus[REFERENCE], lines[REFERENCE].versus["BM25"]
+    for measure in ("nDCG@10", "RR@10"):
+        one, other = there[measure], back[measure]
+        assert one.difference == -other.difference and one.effect == -other.effect
+        assert one.interval == (-other.interval[1], -other.interval[0])
+        shared = ("p", "p_holm", "p_permutation_holm", "p_equivalence_holm", "smallest_margin")
+        assert [getattr(one, name) for name in shared] == [getattr(other, name) for name in shared]
+    values = {r.name: seeds(r, "nDCG@10") for r in rows() if not r.error}
+    test = paired_test(values[REFERENCE], values["BM25"])
+    assert back["nDCG@10"].difference == pytest.approx(test.difference)
+    assert back["nDCG@10"].p == pytest.approx(test.p)
+    flips = permutation_test(values[REFERENCE], values["BM25"], FEW.resamples)
+    assert back["nDCG@10"].p_permutation == pytest.approx(flips)
+
+
+def test_a_verdict_of_two_references_is_turned_too():
+    weak = row("weak", "trained", [0.1, 0.12, 0.15, 0.11], seeds=[1])
+    strong = row("strong", "trained", [0.8, 0.84, 0.83, 0.8], seeds=[1])
+    lines = compare([weak, strong], "test", ["nDCG@10"], ["weak", "strong"], FEW)
+    verdicts = [v["nDCG@10"].verdict for line in lines for v in line.versus.values()]
+    assert verdicts == ["worse", "better"]

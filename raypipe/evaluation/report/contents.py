@@ -42,8 +42,8 @@ class SetFacts:
     """Papers and tables that hold the published values."""
     rows: tuple[str, ...] = ()
     """Names of the rows that were judged here; empty means all rows of the report."""
-    reference: str | None = None
-    """The row that the tests are against where the report's reference was not judged here."""
+    references: tuple[str, ...] = ()
+    """The rows that the tests are against where none of the report's references was judged here."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,8 @@ class Report:
     rows: tuple[Row, ...]
     sets: tuple[SetFacts, ...]
     """The recipe's own test set first."""
-    reference: str | None = None
+    references: tuple[str, ...] = ()
+    """The rows that the others are tested against."""
     statistics: Statistics = Statistics()  # noqa: RUF009 - frozen
     mode: Literal["compare", "search"] = "compare"
     """After a search nothing is tested: it stopped trials early and chose among many."""
@@ -98,7 +99,7 @@ class Report:
                 self.rows_on(test_set),
                 test_set.name,
                 test_set.measures,
-                self.reference_on(test_set),
+                self.references_on(test_set),
                 self.statistics,
             )
             for test_set in self.sets
@@ -108,14 +109,13 @@ class Report:
         """The rows of a test set's table."""
         return [row for row in self.rows if not test_set.rows or row.name in test_set.rows]
 
-    def reference_on(self, test_set: SetFacts) -> str | None:
-        """The row that a test set's tests are against; None where nothing is tested."""
+    def references_on(self, test_set: SetFacts) -> tuple[str, ...]:
+        """The rows that a test set's tests are against; none where nothing is tested."""
         if self.mode != "compare":
-            return None
+            return ()
         names = {row.name for row in self.rows_on(test_set)}
-        if self.reference in names or test_set.reference not in names:
-            return self.reference if self.reference in names else None
-        return test_set.reference
+        judged = tuple(name for name in self.references if name in names)
+        return judged or tuple(name for name in test_set.references if name in names)
 
     @property
     def failed(self) -> list[Row]:
@@ -141,7 +141,7 @@ class Report:
         return {
             "name": self.name,
             "mode": self.mode,
-            "reference": self.reference,
+            "references": list(self.references),
             "statistics": self.statistics.model_dump(),
             "notes": list(self.notes),
             "searched": [vars(trial) for trial in self.searched],
@@ -150,13 +150,10 @@ class Report:
                 test_set.name: {
                     "title": list(test_set.title),
                     "measures": list(test_set.measures),
-                    "reference": self.reference_on(test_set),
+                    "references": list(self.references_on(test_set)),
                     "suite": test_set.suite,
                     "published": {m: dict(v) for m, v in test_set.published.items()},
-                    "rows": [
-                        line_json(line, test_set.name, self.reference_on(test_set))
-                        for line in self.lines[test_set.name]
-                    ],
+                    "rows": [line_json(line, test_set.name) for line in self.lines[test_set.name]],
                 }
                 for test_set in self.sets
             },
@@ -167,7 +164,7 @@ class Report:
         }
 
 
-def line_json(line: Line, test_set: str, reference: str | None) -> dict[str, Any]:
+def line_json(line: Line, test_set: str) -> dict[str, Any]:
     """One row on one test set as plain JSON values."""
     row = line.row
     return {
@@ -182,10 +179,11 @@ def line_json(line: Line, test_set: str, reference: str | None) -> dict[str, Any
         "metrics": dict(line.means),
         "seed_metrics": {m: list(v) for m, v in line.seed_means.items()},
         "intervals": {m: list(bounds) for m, bounds in line.intervals.items()},
-        "p_holm": {m: _number(v.p_holm) if v else None for m, v in line.versus.items()},
-        "versus_reference": {
-            m: {"of": f"{row.name} minus {reference}", **_versus(v)} if v else None
-            for m, v in line.versus.items()
+        "versus": {
+            reference: {
+                m: {"of": f"{row.name} minus {reference}", **_versus(v)} for m, v in tests.items()
+            }
+            for reference, tests in line.versus.items()
         },
         "better_than": dict(line.letters),
         "label": line.label,

@@ -12,7 +12,7 @@ from raypipe.evaluation.report.tables import (
     MARK,
     NO_VALUE,
     Table,
-    against_reference,
+    against,
     effectiveness,
     overview,
     searched,
@@ -37,9 +37,9 @@ def to_markdown(report: Report) -> str:
         head, *facts = test_set.title
         parts += [f"## {markdown_text(head)}", _listed(facts)]
         parts += [_markdown(effectiveness(report, test_set))]
-        if (tests := against_reference(report, test_set)) is not None:
-            reference = markdown_text(str(report.reference_on(test_set)))
-            parts += [f"Against {reference}:", _markdown(tests)]
+        for reference in report.references_on(test_set):
+            if (tests := against(report, test_set, reference)) is not None:
+                parts += [f"Against {markdown_text(reference)}:", _markdown(tests)]
         parts += [f"Published: {markdown_text(source)}" for source in test_set.sources]
     if (trials := searched(report)) is not None:
         parts += ["## Trials", _markdown(trials)]
@@ -61,10 +61,12 @@ def print_report(report: Report, console: Console | None = None) -> None:
             console.print(rich_text(text))
         console.print()
         _print(console, effectiveness(report, test_set))
-        if (tests := against_reference(report, test_set, test_set.measures[:1])) is not None:
-            console.print()
-            console.print(rich_text(f"against {report.reference_on(test_set)}"))
-            _print(console, tests)
+        for reference in report.references_on(test_set):
+            tests = against(report, test_set, reference, test_set.measures[:1])
+            if tests is not None:
+                console.print()
+                console.print(rich_text(f"against {reference}"))
+                _print(console, tests)
         console.print()
     tables = {
         "trials": searched(report),
@@ -94,7 +96,7 @@ def explanation(report: Report) -> list[str]:
         "Letters: rows that this one is significantly better than (paired t-tests of all pairs, "
         "Holm)."
     )
-    if any(v for lines in report.lines.values() for line in lines for v in line.versus.values()):
+    if any(line.versus for lines in report.lines.values() for line in lines):
         sentences.append(
             f"{MARK} reference. Tests are paired by query and two-sided; the t-tests count what "
             "other queries and other seeds would change (Welch-Satterthwaite), the permutation "
@@ -122,7 +124,7 @@ def _print(console: Console, table: Table) -> None:
         justify: Literal["left", "right"] = "left" if i < table.left else "right"
         drawn.add_column(rich_text(head), justify=justify, overflow="fold")
     for i, row in enumerate(table.body):
-        style = "bold" if i == table.bold else ""
+        style = "bold" if i in table.bold else ""
         drawn.add_row(*(_drawn(cell, style) for cell in row))
     console.print(drawn)
 
