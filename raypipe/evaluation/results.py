@@ -100,7 +100,7 @@ class Versus:
     smallest_margin: float
     """The smallest margin that TOST could confirm on these queries."""
     p_holm: float = math.nan
-    """`p` after Holm's correction over the row's family; the next two likewise."""
+    """`p` after Holm's correction over rows, test sets and references; the next two likewise."""
     p_permutation_holm: float = math.nan
     p_equivalence_holm: float = math.nan
     verdict: Verdict = "inconclusive"

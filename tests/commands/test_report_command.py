@@ -41,7 +41,9 @@ def test_jobs_with_other_queries_get_a_table_each():
     assert tables == {"test": ["BM25", "cl"], "test (b)": ["BM25 (b)", "kd"]}
     assert [both.references_on(facts) for facts in both.sets] == [("cl",), ("kd",)]
     assert both.lines["test (b)"][0].versus["kd"]["nDCG@10"].difference == pytest.approx(-0.1)
+    assert both.json()["families"] == {"nDCG@10": 2}  # one per table, corrected together
     text = to_markdown(both)
+    assert "x references, 2 tests of nDCG@10" in text
     assert "model minus cl" in text and "model minus kd" in text
     assert "| kd | – | .380 |" in text  # noqa: RUF001 - the overview has a dash where none is
     assert to_html(both).count("Against ") == 2

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
-from raypipe.evaluation.comparison import compare
+from raypipe.evaluation.comparison import Judged, compare, family_sizes
 from raypipe.evaluation.results import Line, Row, Statistics, Versus
 
 LABELS = {
@@ -94,16 +94,11 @@ class Report:
     @cached_property
     def lines(self) -> dict[str, list[Line]]:
         """Test set -> its lines, with means, intervals and tests."""
-        return {
-            test_set.name: compare(
-                self.rows_on(test_set),
-                test_set.name,
-                test_set.measures,
-                self.references_on(test_set),
-                self.statistics,
-            )
-            for test_set in self.sets
-        }
+        return compare(list(map(self._judged, self.sets)), self.statistics)
+
+    def _judged(self, test_set: SetFacts) -> Judged:
+        references = self.references_on(test_set)
+        return Judged(test_set.name, self.rows_on(test_set), test_set.measures, references)
 
     def rows_on(self, test_set: SetFacts) -> list[Row]:
         """The rows of a test set's table."""
@@ -146,6 +141,7 @@ class Report:
             "notes": list(self.notes),
             "searched": [vars(trial) for trial in self.searched],
             "failed": {row.name: row.error for row in self.failed},
+            "families": family_sizes(self.lines),
             "sets": {
                 test_set.name: {
                     "title": list(test_set.title),

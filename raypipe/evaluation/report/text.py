@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
+from raypipe.evaluation.comparison import family_sizes
 from raypipe.evaluation.report.contents import Report
 from raypipe.evaluation.report.tables import (
     MARK,
@@ -93,21 +94,28 @@ def explanation(report: Report) -> list[str]:
     if report.mode == "search":
         return [*sentences, "A search chose among many trials and stopped some: nothing is tested."]
     sentences.append(
-        "Letters: rows that this one is significantly better than (paired t-tests of all pairs, "
-        "Holm)."
+        "Letters: rows that this one is significantly better than (paired t-tests of all pairs of "
+        "a test set, Holm)."
     )
     if any(line.versus for lines in report.lines.values() for line in lines):
         sentences.append(
             f"{MARK} reference. Tests are paired by query and two-sided; the t-tests count what "
             "other queries and other seeds would change (Welch-Satterthwaite), the permutation "
-            "test other queries alone. Holm corrects per measure and test set, trained rows in one "
-            f"family and all others in another. Verdict at alpha {chosen.alpha:g}: equivalent "
+            "test other queries alone. Holm corrects each measure in one family of all rows x test "
+            f"sets x references, {_sizes(report)}. Verdict at alpha {chosen.alpha:g}: equivalent "
             f"means within {chosen.margin:g} (TOST), and the smallest margin is what these queries "
             "and seeds could confirm, before Holm's correction, which the verdict has. With one "
             "seed a verdict speaks of this checkpoint: another seed of the same recipe may differ. "
             "The oracle reads the judgements and is not tested."
         )
     return sentences
+
+
+def _sizes(report: Report) -> str:
+    """How many tests each measure's family holds, in words."""
+    sizes = family_sizes(report.lines)
+    words = [f"{n:,} test{'s' * (n != 1)} of {measure}" for measure, n in sizes.items()]
+    return ", ".join(words)
 
 
 def _markdown(table: Table) -> str:

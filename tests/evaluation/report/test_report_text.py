@@ -37,6 +37,7 @@ def test_everything_that_a_reader_needs_is_there():
         "a1b2c3d4",
         "mean of trec-dl",
         "Against MiniLM | mnrl",
+        "all rows x test sets x references, 5 tests of nDCG@10, 10 tests of RR@10.",
     ):
         assert part in text, part
 
