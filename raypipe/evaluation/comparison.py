@@ -23,7 +23,7 @@ Pair = tuple[str, str, str]
 
 
 @dataclass(frozen=True)
-class Judged:
+class JudgedSet:
     """The rows of one test set, and what is tested there."""
 
     test_set: str
@@ -36,7 +36,7 @@ class Judged:
 
 
 def compare(
-    sets: Sequence[Judged],
+    sets: Sequence[JudgedSet],
     statistics: Statistics = Statistics(),  # noqa: B008 - frozen
 ) -> dict[str, list[Line]]:
     """Test set -> its lines, in the order of the rows.
@@ -73,7 +73,7 @@ def family_sizes(lines: Mapping[str, Sequence[Line]]) -> dict[str, int]:
 
 
 def _lines(
-    judged: Judged, tests: Mapping[str, Mapping[Pair, Versus]], statistics: Statistics
+    judged: JudgedSet, tests: Mapping[str, Mapping[Pair, Versus]], statistics: Statistics
 ) -> list[Line]:
     values = {
         measure: {
@@ -109,7 +109,7 @@ def _lines(
 
 
 def _versus_of(
-    judged: Judged, row: str, tests: Mapping[str, Mapping[Pair, Versus]]
+    judged: JudgedSet, row: str, tests: Mapping[str, Mapping[Pair, Versus]]
 ) -> dict[str, dict[str, Versus]]:
     """Reference -> measure -> the tests of a row, of references that it is tested against."""
     by_reference = {
@@ -134,7 +134,7 @@ def values_of(row: Row, test_set: str, measure: str) -> Values:
     return matrix([[value for _, value in sorted(values.items())] for values in seeds])
 
 
-def _tests(sets: Sequence[Judged], statistics: Statistics) -> dict[str, dict[Pair, Versus]]:
+def _tests(sets: Sequence[JudgedSet], statistics: Statistics) -> dict[str, dict[Pair, Versus]]:
     """Measure -> pair -> the tests, corrected; two references are shown from both sides."""
     raw: dict[str, dict[Pair, Versus]] = {}
     for judged in sets:
@@ -154,7 +154,7 @@ def _tests(sets: Sequence[Judged], statistics: Statistics) -> dict[str, dict[Pai
     return tests
 
 
-def pairs(judged: Judged) -> Iterable[tuple[Row, Row]]:
+def pairs(judged: JudgedSet) -> Iterable[tuple[Row, Row]]:
     """(row, reference): each row against each reference; two references are paired once."""
     rows = {row.name: row for row in judged.rows if not row.error and row.kind != "oracle"}
     for place, reference in enumerate(judged.references):
@@ -235,7 +235,7 @@ def _label_order(label: str) -> tuple[int, str]:
     return int(label[1:] or 0), label[0]
 
 
-def _check(judged: Judged) -> None:
+def _check(judged: JudgedSet) -> None:
     names = [row.name for row in judged.rows]
     if twice := twice_in(names):
         raise ValueError(

@@ -107,6 +107,31 @@ class Versus:
 
 
 @dataclass(frozen=True)
+class SuiteVersus:
+    """What is known of the mean over a suite's sets, a row's minus a reference's."""
+
+    measure: str
+    sets: int
+    """The suite's sets that both were judged on; fewer than 3 allow no test."""
+    difference: float
+    interval: tuple[float, float]
+    """Confidence interval of the difference, over test sets, queries and seeds."""
+    won: int
+    """Sets on which the row's mean is better by the margin or more; `lost` likewise, and `tied` is
+    the rest."""
+    tied: int
+    lost: int
+    p: float
+    """Hierarchical bootstrap, two-sided."""
+    p_equivalence: float
+    """TOST within the margin, by the same bootstrap."""
+    p_holm: float = math.nan
+    """`p` after Holm's correction over rows, suites and references; the next likewise."""
+    p_equivalence_holm: float = math.nan
+    verdict: Verdict = "inconclusive"
+
+
+@dataclass(frozen=True)
 class Line:
     """A row of the finished comparison on one test set."""
 

@@ -10,7 +10,7 @@ import pytest
 from report_rows import MEASURES, SETS, row, rows
 
 from raypipe.evaluation.bootstrap import interval
-from raypipe.evaluation.comparison import Judged, compare, family_sizes
+from raypipe.evaluation.comparison import JudgedSet, compare, family_sizes
 from raypipe.evaluation.equivalence import smallest_margin, tost
 from raypipe.evaluation.results import Row, Statistics
 from raypipe.evaluation.significance import effect_size, holm, paired_test, permutation_test
@@ -22,7 +22,7 @@ FEW = Statistics(resamples=200)
 
 def lines_of(some, measures=MEASURES, references=(), statistics=FEW, test_set="test"):
     """The lines of one test set."""
-    return compare([Judged(test_set, some, measures, references)], statistics)[test_set]
+    return compare([JudgedSet(test_set, some, measures, references)], statistics)[test_set]
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +124,7 @@ def test_a_family_holds_all_rows_test_sets_and_references_of_a_measure():
     both = [REFERENCE, "BM25"]
     names = ["BM25", "oracle", REFERENCE, "MiniLM | mnrl > kl", "tiny"]
     some = [r for r in rows() if r.name in names]
-    sets = [Judged("test", some, MEASURES, both), Judged("splade", some, ["RR@10"], both)]
+    sets = [JudgedSet("test", some, MEASURES, both), JudgedSet("splade", some, ["RR@10"], both)]
     found = compare(sets, FEW)
     assert family_sizes(found) == {"nDCG@10": 5, "RR@10": 10}
     assert family_sizes(compare(sets[:1], FEW)) == {"nDCG@10": 5, "RR@10": 5}

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
-from raypipe.evaluation.comparison import Judged, compare, family_sizes
-from raypipe.evaluation.results import Line, Row, Statistics, Versus
+from raypipe.evaluation.comparison import JudgedSet, compare, family_sizes
+from raypipe.evaluation.results import Line, Row, Statistics, SuiteVersus, Versus
+from raypipe.evaluation.suite_comparison import SuiteTests, compare_suites, suite_family_sizes
 
 LABELS = {
     "first_stage": "first stage",
@@ -96,9 +97,28 @@ class Report:
         """Test set -> its lines, with means, intervals and tests."""
         return compare(list(map(self._judged, self.sets)), self.statistics)
 
-    def _judged(self, test_set: SetFacts) -> Judged:
+    @cached_property
+    def suite_tests(self) -> SuiteTests:
+        """What is known of the means over suites, of those that have several sets."""
+        suites = {suite: list(map(self._judged, sets)) for suite, sets in self.suites().items()}
+        return compare_suites(suites, self.statistics)
+
+    @property
+    def suite_references(self) -> list[str]:
+        """The rows that means over suites are tested against."""
+        return list(dict.fromkeys(name for tests in self.suite_tests.values() for name in tests))
+
+    def suites(self) -> dict[str, list[SetFacts]]:
+        """Suite -> its test sets, in order."""
+        members: dict[str, list[SetFacts]] = {}
+        for test_set in self.sets:
+            if test_set.suite:
+                members.setdefault(test_set.suite, []).append(test_set)
+        return members
+
+    def _judged(self, test_set: SetFacts) -> JudgedSet:
         references = self.references_on(test_set)
-        return Judged(test_set.name, self.rows_on(test_set), test_set.measures, references)
+        return JudgedSet(test_set.name, self.rows_on(test_set), test_set.measures, references)
 
     def rows_on(self, test_set: SetFacts) -> list[Row]:
         """The rows of a test set's table."""
@@ -119,8 +139,7 @@ class Report:
     def suite_means(self) -> dict[str, dict[str, tuple[float, int]]]:
         """Suite -> row -> (mean of the first measure over the suite's sets, number of sets)."""
         means: dict[str, dict[str, tuple[float, int]]] = {}
-        for suite in dict.fromkeys(test_set.suite for test_set in self.sets if test_set.suite):
-            members = [test_set for test_set in self.sets if test_set.suite == suite]
+        for suite, members in self.suites().items():
             values: dict[str, list[float]] = {}
             for test_set in members:
                 for line in self.lines[test_set.name]:
@@ -142,6 +161,7 @@ class Report:
             "searched": [vars(trial) for trial in self.searched],
             "failed": {row.name: row.error for row in self.failed},
             "families": family_sizes(self.lines),
+            "suite_families": suite_family_sizes(self.suite_tests),
             "sets": {
                 test_set.name: {
                     "title": list(test_set.title),
@@ -154,9 +174,20 @@ class Report:
                 for test_set in self.sets
             },
             "suites": {
-                suite: {row: {"mean": mean, "sets": n} for row, (mean, n) in rows.items()}
+                suite: {
+                    row: {"mean": mean, "sets": n, "versus": self._suite_json(suite, row)}
+                    for row, (mean, n) in rows.items()
+                }
                 for suite, rows in self.suite_means().items()
             },
+        }
+
+    def _suite_json(self, suite: str, row: str) -> dict[str, Any]:
+        """Reference -> what is known of the row's mean over the suite."""
+        return {
+            reference: {"of": f"{row} minus {reference}", **_plain(test)}
+            for reference, tests in self.suite_tests.get(suite, {}).items()
+            if (test := tests.get(row)) is not None
         }
 
 
@@ -177,7 +208,7 @@ def line_json(line: Line, test_set: str) -> dict[str, Any]:
         "intervals": {m: list(bounds) for m, bounds in line.intervals.items()},
         "versus": {
             reference: {
-                m: {"of": f"{row.name} minus {reference}", **_versus(v)} for m, v in tests.items()
+                m: {"of": f"{row.name} minus {reference}", **_plain(v)} for m, v in tests.items()
             }
             for reference, tests in line.versus.items()
         },
@@ -191,7 +222,7 @@ def line_json(line: Line, test_set: str) -> dict[str, Any]:
     }
 
 
-def _versus(test: Versus) -> dict[str, Any]:
+def _plain(test: Versus | SuiteVersus) -> dict[str, Any]:
     values = vars(test) | {"interval": [_number(end) for end in test.interval]}
     return {k: _number(v) if isinstance(v, float) else v for k, v in values.items()}
 

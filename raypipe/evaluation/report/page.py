@@ -15,6 +15,7 @@ from raypipe.evaluation.report.tables import (
     effectiveness,
     overview,
     searched,
+    suites_against,
     training,
 )
 from raypipe.evaluation.report.text import explanation
@@ -56,6 +57,7 @@ def to_html(report: Report) -> str:
         report=report,
         verdicts=get_args(Verdict),
         overview=overview(report),
+        suites={name: suites_against(report, name) for name in report.suite_references},
         sections=[_section(report, test_set) for test_set in report.sets],
         trials=trials and {"table": trials, "drawing": plots.svg(plots.searched(report))},
         training=training(report),

@@ -163,6 +163,31 @@ def overview(report: Report) -> Table | None:
     return Table(heads, body, 1)
 
 
+def suites_against(report: Report, reference: str) -> Table | None:
+    """Rows x suites: what is known of the suite's mean; None without a test against the row."""
+    rows = {row.name: row for row in report.rows}
+    body = []
+    for suite, tests in report.suite_tests.items():
+        for row in report.rows:
+            if (test := tests.get(reference, {}).get(row.name)) is not None:
+                others = "these sets" if math.isnan(test.p) else "other sets"
+                low, high = test.interval
+                cells = [
+                    row.name,
+                    f"{suite} {test.measure}",
+                    str(test.sets),
+                    f"{signed(test.difference)} [{figure(low)}, {figure(high)}]",
+                    p_value(test.p_holm),
+                    p_value(test.p_equivalence_holm),
+                    f"{test.won} / {test.tied} / {test.lost}",
+                    test.verdict,
+                    f"{_speaks_of(row, rows[reference])}, {others}",
+                ]
+                body.append(cells)
+    heads = ["model", "mean of", "sets", f"model minus {reference}", "p (bootstrap)", "p (TOST)"]
+    return Table([*heads, "won / tied / lost", "verdict", "speaks of"], body, 2) if body else None
+
+
 def figure(value: float) -> str:
     """Three decimals without the leading zero."""
     if not math.isfinite(value):
