@@ -30,7 +30,8 @@ def main(
     html: Annotated[Path | None, typer.Option(help="write the page to this file")] = None,
     markdown: Annotated[Path | None, typer.Option(help="write the tables to this file")] = None,
     reference: Annotated[
-        str | None, typer.Option(help="the row to test against, instead of the recipe's")
+        list[str] | None,
+        typer.Option(help="row to test against, instead of the recipe's; once for each row"),
     ] = None,
     margin: Annotated[
         float | None, typer.Option(help="margin of the equivalence tests, such as 0.02")
@@ -44,7 +45,7 @@ def main(
         from raypipe.config import ConfigError
 
         try:
-            write(report_of(jobs or [], tracking, reference, margin), html, markdown)
+            write(report_of(jobs or [], tracking, reference or [], margin), html, markdown)
         except ValueError as error:
             raise ConfigError(str(error)) from None
 

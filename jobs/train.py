@@ -21,7 +21,7 @@ def alone(experiment: Any) -> Any:
     from raypipe.recipe.space import Sweep
 
     trained = " -> ".join(experiment.stage_names)
-    return experiment.replace(sweep=Sweep(), reference=trained)
+    return experiment.replace(sweep=Sweep(), reference=(trained,))
 
 
 def export(experiment: Any, folder: Path) -> None:

@@ -167,6 +167,16 @@ def nearest(name: str, valid: Iterable[str]) -> str:
     return f"; valid: {listed}" if names else ""
 
 
+def twice_in(names: Iterable[str]) -> str | None:
+    """The first name that stands there a second time; None if there is none."""
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            return name
+        seen.add(name)
+    return None
+
+
 def near(name: str, names: Iterable[str], most: int = 1) -> list[str]:
     """The valid names that are most like another, best first; `InfoNCE` is `infonce`."""
     valid = list(names)

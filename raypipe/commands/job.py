@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -24,10 +25,10 @@ from raypipe.recipe.trials import Trial
 from raypipe.storage.builder import Builder
 from raypipe.sweep.mining_notes import mining_notes
 from raypipe.sweep.plan import Plan, training_sets
-from raypipe.sweep.report_facts import alarms_of, curves_of, links_of, reference_of, set_facts
+from raypipe.sweep.report_facts import alarms_of, curves_of, links_of, references_of, set_facts
 from raypipe.sweep.runner import Runner, tune_over
 from raypipe.sweep.table_rows import baselines, trained_rows
-from raypipe.sweep.tracked_rows import log_plain_row
+from raypipe.sweep.tracked_rows import REFERENCES_TAG, log_plain_row
 from raypipe.tracking.recorder import Kind
 from raypipe.tracking.relay import Relay
 
@@ -183,16 +184,15 @@ class StudyJob:
         roles: Sequence[str],
     ) -> Report:
         experiment = self.study.experiment
-        reference, notes = reference_of(experiment, rows)
+        references, notes = references_of(experiment, rows)
         rows, standing = one_row_per_run(rows)
         self.note([*notes, *(f"{row!r} is the run of {twin!r}" for row, twin in standing.items())])
-        reference = standing.get(reference, reference) if reference is not None else None
         shown = outcome.plan.trials[0].experiment if outcome.plan.trials else self.study.first
         return Report(
             name=experiment.name,
             rows=tuple(rows),
             sets=set_facts(shown, counts, roles),
-            reference=reference,
+            references=tuple(dict.fromkeys(standing.get(name, name) for name in references)),
             statistics=experiment.evaluation.statistics,
             mode=experiment.sweep.mode,
             notes=tuple(self.notes),
@@ -205,7 +205,8 @@ class StudyJob:
 def tracked(experiment: Experiment, say: Say, work: Callable[[Relay, str], Result]) -> Result:
     """Do the work inside a tracked run, whose id in the relay it gets."""
     relay = Relay.open(experiment.tracking_uri(), experiment.name)
-    tags = {"raypipe.reference": experiment.reference or "", "raypipe.mode": experiment.sweep.mode}
+    references = json.dumps(experiment.reference)
+    tags = {REFERENCES_TAG: references, "raypipe.mode": experiment.sweep.mode}
     run_id = relay.start(experiment.name, "job", None, flatten(experiment), tags)
     try:  # from the start on: a run that nobody ends would be running for ever
         relay.send("watch", run_id)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
-from raypipe.config import ConfigError, nearest
+from raypipe.config import ConfigError, nearest, twice_in
 from raypipe.evaluation.report.contents import Report, SetFacts
 from raypipe.evaluation.report.page import to_html
 from raypipe.evaluation.report.text import print_report, to_markdown
@@ -22,7 +22,7 @@ T = TypeVar("T")
 def report_of(
     names: Sequence[str],
     tracking: str | None = None,
-    reference: str | None = None,
+    references: Sequence[str] = (),
     margin: float | None = None,
 ) -> Report:
     """The comparison of one tracked job, or of all rows of several.
@@ -31,11 +31,12 @@ def report_of(
         names: run ids of jobs, or names of experiments, whose latest job is meant; none means the
             latest job of all. Test sets that only some of them have get a table each.
         tracking: MLflow address; None is the default store.
-        reference: another reference row; None is the job's own.
+        references: other reference rows; none means those of the first job.
         margin: another margin of the equivalence tests.
 
     Raises:
-        ConfigError: no such job, a job without rows, or jobs without a measure in common.
+        ConfigError: no such job, a job without rows, jobs without a measure in common, or a
+            reference that is unknown or named twice.
     """
     store = TrackingStore(tracking)
     named = [store.job(name) for name in names] or [store.job()]
@@ -50,11 +51,14 @@ def report_of(
     report = reports[0]
     for other, job in zip(reports[1:], jobs[1:], strict=True):
         report = beside(report, other, f"{job.name} {job.run_id[:6]}")
-    if reference is not None:
+    if references:
         rows = [row.name for row in report.rows if not row.error]
-        if reference not in rows:
-            raise ConfigError(f"--reference: no row {reference!r}{nearest(reference, rows)}")
-        report = replace(report, reference=reference)
+        for name in references:
+            if name not in rows:
+                raise ConfigError(f"--reference: no row {name!r}{nearest(name, rows)}")
+        if twice := twice_in(references):
+            raise ConfigError(f"--reference: found {twice!r} twice; name it once")
+        report = replace(report, references=tuple(references))
     if margin is not None:
         report = replace(report, statistics=report.statistics.replace(margin=margin))
     return report
@@ -97,10 +101,10 @@ def beside(report: Report, other: Report, name: str) -> Report:
     sets = [_with_rows(facts, report, added, shared.get(facts.name)) for facts in report.sets]
     for facts in other.sets:
         if facts.name not in shared:
-            reference = names.get(other.reference or "") or names.get(facts.reference or "")
+            references = tuple(names[name] for name in other.references_on(facts))
             judged = tuple(names[row.name] for row in other.rows_on(facts))
             own_name = names_of_sets[facts.name]
-            sets.append(replace(facts, name=own_name, rows=judged, reference=reference))
+            sets.append(replace(facts, name=own_name, rows=judged, references=references))
     return replace(
         report,
         name=f"{report.name}, {other.name}" if other.name != report.name else report.name,

@@ -1,4 +1,4 @@
-"""Systems side by side on one test set: means, intervals, tests against the reference, verdicts.
+"""Systems side by side, set by set: means, intervals, tests against references, verdicts.
 
 Queries are the sample, as in the field, and so are the seeds of a row that was trained with several
 (`spread`): equal recipes come out as different in alpha of the cases, whatever their seeds did.
@@ -7,49 +7,87 @@ Queries are the sample, as in the field, and so are the seeds of a row that was 
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from raypipe.config import nearest
+from raypipe.config import nearest, twice_in
 from raypipe.evaluation.bootstrap import interval, matrix
-from raypipe.evaluation.equivalence import smallest_margin, tost, verdict
+from raypipe.evaluation.equivalence import TURNED, smallest_margin, tost, verdict
 from raypipe.evaluation.results import Line, PerQuery, Row, Statistics, Versus
 from raypipe.evaluation.significance import effect_size, holm, paired_test, permutation_test
 from raypipe.evaluation.spread import Values
 
+Pair = tuple[str, str, str]
+"""(test set, row, reference)."""
+
+
+@dataclass(frozen=True)
+class JudgedSet:
+    """The rows of one test set, and what is tested there."""
+
+    test_set: str
+    rows: Sequence[Row]
+    """Every row has the same measures on the same queries, or an error."""
+    measures: Sequence[str]
+    """Names that every row without an error has."""
+    references: Sequence[str] = ()
+    """Names of rows; the name of a failed row leaves the tests against it out."""
+
 
 def compare(
-    rows: Sequence[Row],
-    test_set: str,
-    measures: Sequence[str],
-    reference: str | None = None,
+    sets: Sequence[JudgedSet],
     statistics: Statistics = Statistics(),  # noqa: B008 - frozen
-) -> list[Line]:
-    """Compare the rows on one test set; the lines keep the order of the rows.
+) -> dict[str, list[Line]]:
+    """Test set -> its lines, in the order of the rows.
 
-    Holm corrects each measure within three families: the trained rows against the reference; the
-    first-stage, teacher, zero-shot and derived rows against the reference; and, for the letters,
-    all pairs of rows. The oracle reads the judgements, so no test involves it. Judged@k does not
-    measure effectiveness, so no test reads it.
-
-    Args:
-        rows: every row has the same measures on the same queries, or an error.
-        measures: names that every row without an error has.
-        reference: name of a row; None, or the name of a failed row, leaves these tests out.
+    Holm corrects each measure within one family, the tests of all rows on all test sets against
+    all references; the letters compare all pairs of rows within a test set, a family of their own.
+    The oracle reads the judgements, so no test involves it. Judged@k does not measure
+    effectiveness, so no test reads it.
 
     Raises:
-        ValueError: two rows share a name, the reference is unknown or an oracle, or a row has
-            other measures or other queries than the first row.
+        ValueError: two rows of a set share a name, a reference is unknown, an oracle or named
+            twice, or a row has other measures or other queries than the first row.
     """
-    _check(rows, test_set, measures, reference)
+    for judged in sets:
+        _check(judged)
+    tests = _tests(sets, statistics)
+    return {judged.test_set: _lines(judged, tests, statistics) for judged in sets}
+
+
+def family_sizes(lines: Mapping[str, Sequence[Line]]) -> dict[str, int]:
+    """Measure -> how many tests against references Holm corrects together.
+
+    Two references are one test, though both lines show it; a test without a p is none.
+    """
+    pairs: dict[str, set[tuple[str, frozenset[str]]]] = {}
+    for test_set, of_set in lines.items():
+        for line in of_set:
+            for reference, tests in line.versus.items():
+                for measure, test in tests.items():
+                    if not math.isnan(test.p):
+                        pair = (test_set, frozenset({line.row.name, reference}))
+                        pairs.setdefault(measure, set()).add(pair)
+    return {measure: len(tested_pairs) for measure, tested_pairs in pairs.items()}
+
+
+def _lines(
+    judged: JudgedSet, tests: Mapping[str, Mapping[Pair, Versus]], statistics: Statistics
+) -> list[Line]:
     values = {
-        measure: {row.name: _values(row, test_set, measure) for row in rows if not row.error}
-        for measure in measures
+        measure: {
+            row.name: values_of(row, judged.test_set, measure)
+            for row in judged.rows
+            if not row.error
+        }
+        for measure in judged.measures
     }
-    base = None if any(r.name == reference and r.error for r in rows) else reference
-    labels = dict(zip([r.name for r in rows], _labels(), strict=False))
-    tests = {m: _tests(rows, values[m], base, statistics) if tested(m) else {} for m in measures}
-    better = {m: _letters(rows, values[m], labels, statistics) if tested(m) else {} for m in values}
+    labels = dict(zip([row.name for row in judged.rows], _labels(), strict=False))
+    better = {
+        m: _letters(judged.rows, v, labels, statistics) if tested(m) else {}
+        for m, v in values.items()
+    }
     return [
         Line(
             row=row,
@@ -63,11 +101,26 @@ def compare(
                 for m, v in values.items()
                 if row.name in v
             },
-            versus={m: tests[m].get(row.name) for m in measures},
-            letters={m: better[m].get(row.name, "") for m in measures},
+            versus=_versus_of(judged, row.name, tests),
+            letters={m: better[m].get(row.name, "") for m in judged.measures},
         )
-        for row in rows
+        for row in judged.rows
     ]
+
+
+def _versus_of(
+    judged: JudgedSet, row: str, tests: Mapping[str, Mapping[Pair, Versus]]
+) -> dict[str, dict[str, Versus]]:
+    """Reference -> measure -> the tests of a row, of references that it is tested against."""
+    by_reference = {
+        reference: {
+            measure: tests[measure][pair]
+            for measure in judged.measures
+            if (pair := (judged.test_set, row, reference)) in tests.get(measure, {})
+        }
+        for reference in judged.references
+    }
+    return {reference: found for reference, found in by_reference.items() if found}
 
 
 def tested(measure: str) -> bool:
@@ -75,31 +128,52 @@ def tested(measure: str) -> bool:
     return not measure.startswith("Judged")
 
 
-def _values(row: Row, test_set: str, measure: str) -> Values:
+def values_of(row: Row, test_set: str, measure: str) -> Values:
     """[S, Q], queries by id: rows pair up, and reading order does not change the bootstrap."""
     seeds = [per_query[measure] for per_query in row.results[test_set]]
     return matrix([[value for _, value in sorted(values.items())] for values in seeds])
 
 
-def _tests(
-    rows: Sequence[Row],
-    values: Mapping[str, Values],
-    reference: str | None,
-    statistics: Statistics,
-) -> dict[str, Versus]:
-    if reference is None:
-        return {}
-    base = values[reference]
-    tests: dict[str, Versus] = {}
-    for family in (["trained"], ["first_stage", "zero_shot", "teacher", "derived"]):
-        names = [
-            row.name
-            for row in rows
-            if row.kind in family and row.name in values and row.name != reference
-        ]
-        raw = [_versus(values[name], base, statistics) for name in names]
-        tests |= dict(zip(names, _corrected(raw, statistics), strict=True))
+def _tests(sets: Sequence[JudgedSet], statistics: Statistics) -> dict[str, dict[Pair, Versus]]:
+    """Measure -> pair -> the tests, corrected; two references are shown from both sides."""
+    raw: dict[str, dict[Pair, Versus]] = {}
+    for judged in sets:
+        for measure in filter(tested, judged.measures):
+            for row, base in pairs(judged):
+                versus = _versus(
+                    values_of(row, judged.test_set, measure),
+                    values_of(base, judged.test_set, measure),
+                    statistics,
+                )
+                pair = (judged.test_set, row.name, base.name)
+                raw.setdefault(measure, {})[pair] = versus
+    tests = {}
+    for measure, family in raw.items():
+        tests[measure] = dict(zip(family, _corrected([*family.values()], statistics), strict=True))
+        tests[measure] |= {(s, b, a): _mirrored(t) for (s, a, b), t in tests[measure].items()}
     return tests
+
+
+def pairs(judged: JudgedSet) -> Iterable[tuple[Row, Row]]:
+    """(row, reference): each row against each reference; two references are paired once."""
+    rows = {row.name: row for row in judged.rows if not row.error and row.kind != "oracle"}
+    for place, reference in enumerate(judged.references):
+        if reference in rows:
+            for name, row in rows.items():
+                if name not in judged.references[: place + 1]:
+                    yield row, rows[reference]
+
+
+def _mirrored(test: Versus) -> Versus:
+    """The tests of b against a from those of a against b."""
+    low, high = test.interval
+    return replace(
+        test,
+        difference=0.0 - test.difference,
+        interval=(0.0 - high, 0.0 - low),
+        effect=0.0 - test.effect,
+        verdict=TURNED.get(test.verdict, test.verdict),
+    )
 
 
 def _versus(values: Values, base: Values, statistics: Statistics) -> Versus:
@@ -161,28 +235,28 @@ def _label_order(label: str) -> tuple[int, str]:
     return int(label[1:] or 0), label[0]
 
 
-def _check(
-    rows: Sequence[Row], test_set: str, measures: Sequence[str], reference: str | None
-) -> None:
-    names = [row.name for row in rows]
-    twice = {name for name in names if names.count(name) > 1}
-    if twice:
+def _check(judged: JudgedSet) -> None:
+    names = [row.name for row in judged.rows]
+    if twice := twice_in(names):
         raise ValueError(
-            f"expected one row per name, found {min(twice)!r} several times; rename one of the rows"
+            f"expected one row per name, found {twice!r} several times; rename one of the rows"
         )
-    if reference is not None and reference not in names:
-        raise ValueError(f"reference {reference!r}: no such row{nearest(reference, names)}")
-    sound = [row for row in rows if not row.error]
+    if twice := twice_in(judged.references):
+        raise ValueError(f"expected every reference once, found {twice!r} twice; name it once")
+    for reference in judged.references:
+        if reference not in names:
+            raise ValueError(f"reference {reference!r}: no such row{nearest(reference, names)}")
+    sound = [row for row in judged.rows if not row.error]
     for row in sound:
-        if row.name == reference and row.kind == "oracle":
-            raise ValueError(f"reference {reference!r} is an oracle; test against a model")
-        if not row.results.get(test_set):
+        if row.name in judged.references and row.kind == "oracle":
+            raise ValueError(f"reference {row.name!r} is an oracle; test against a model")
+        if not row.results.get(judged.test_set):
             raise ValueError(
-                f"row {row.name!r} has no results on {test_set!r}; evaluate the row there, or give "
-                "it an error"
+                f"row {row.name!r} has no results on {judged.test_set!r}; evaluate the row there, "
+                "or give it an error"
             )
-        for per_query in row.results[test_set]:
-            _check_seed(row, per_query, sound[0], test_set, measures)
+        for per_query in row.results[judged.test_set]:
+            _check_seed(row, per_query, sound[0], judged.test_set, judged.measures)
 
 
 def _check_seed(

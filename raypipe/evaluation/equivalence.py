@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Literal
 
 from raypipe.evaluation.significance import PairedTest
 from raypipe.evaluation.spread import t_quantile, t_tail
 
 Verdict = Literal["better", "worse", "equivalent", "inconclusive"]
+TURNED: Mapping[Verdict, Verdict] = {"better": "worse", "worse": "better"}
+"""Verdicts that another one stands for when both rows change places."""
 
 
 def tost(test: PairedTest, margin: float) -> float:

@@ -84,7 +84,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Versus:
-    """Tests of a row against the reference on one measure; every p is two-sided and in 0..1."""
+    """Tests of a row against a reference on one measure; every p is two-sided and in 0..1."""
 
     difference: float
     """Mean of the row minus mean of the reference."""
@@ -100,8 +100,33 @@ class Versus:
     smallest_margin: float
     """The smallest margin that TOST could confirm on these queries."""
     p_holm: float = math.nan
-    """`p` after Holm's correction over the row's family; the next two likewise."""
+    """`p` after Holm's correction over rows, test sets and references; the next two likewise."""
     p_permutation_holm: float = math.nan
+    p_equivalence_holm: float = math.nan
+    verdict: Verdict = "inconclusive"
+
+
+@dataclass(frozen=True)
+class SuiteVersus:
+    """What is known of the mean over a suite's sets, a row's minus a reference's."""
+
+    measure: str
+    sets: int
+    """The suite's sets that both were judged on; fewer than 3 allow no test."""
+    difference: float
+    interval: tuple[float, float]
+    """Confidence interval of the difference, over test sets, queries and seeds."""
+    won: int
+    """Sets on which the row's mean is better by the margin or more; `lost` likewise, and `tied` is
+    the rest."""
+    tied: int
+    lost: int
+    p: float
+    """Hierarchical bootstrap, two-sided."""
+    p_equivalence: float
+    """TOST within the margin, by the same bootstrap."""
+    p_holm: float = math.nan
+    """`p` after Holm's correction over rows, suites and references; the next likewise."""
     p_equivalence_holm: float = math.nan
     verdict: Verdict = "inconclusive"
 
@@ -118,8 +143,8 @@ class Line:
     seed_means: Mapping[str, Sequence[float]]
     """measure -> mean over queries, per seed."""
     intervals: Mapping[str, tuple[float, float]]
-    versus: Mapping[str, Versus | None]
-    """measure -> tests against the reference; None for the reference itself, for the oracle, and
-    where the comparison has no reference."""
+    versus: Mapping[str, Mapping[str, Versus]]
+    """Reference -> measure -> tests against it. A row is not tested against itself, and neither are
+    the oracle and measures of no effectiveness."""
     letters: Mapping[str, str]
     """measure -> labels of the lines that this line is significantly better than."""

@@ -15,7 +15,7 @@ from pydantic import Field, field_validator, model_validator
 
 from raypipe.candidates import Source
 from raypipe.candidates.bm25.source import Bm25
-from raypipe.config import NOT_SEMANTIC, Config, ConfigError, nearest
+from raypipe.config import NOT_SEMANTIC, Config, ConfigError, nearest, twice_in
 from raypipe.datasets.steps import Collection, Queries, QuerySet
 from raypipe.evaluation.measures import bounded
 from raypipe.evaluation.report.published import Published
@@ -83,8 +83,9 @@ class Experiment(Config):
     order: tuple[str, ...] | None = None
     """Which stages run, such as `contrastive -> distil`; None is all of them in order."""
     evaluation: Evaluation = Evaluation()
-    reference: str | None = None
-    """The row that the others are tested against, fixed before the results are known."""
+    reference: tuple[str, ...] = ()
+    """The rows that the others are tested against, one name or a list, fixed before the results are
+    known."""
     published: tuple[Published, ...] = ()
     """Values of papers, shown beside the rows on the same data over the same first stage."""
     seed: int = Field(1, ge=0)
@@ -100,6 +101,18 @@ class Experiment(Config):
     """A storage directory is the same on every node (NFS)."""
     tracking: Annotated[Address | None, NOT_SEMANTIC] = None
     """MLflow URI; None is $MLFLOW_TRACKING_URI, or a file under $RAYPIPE_HOME."""
+
+    @field_validator("reference", mode="before")
+    @classmethod
+    def _one_or_none(cls, value: Any) -> Any:
+        return () if value is None else (value,) if isinstance(value, str) else value
+
+    @field_validator("reference")
+    @classmethod
+    def _each_once(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if twice := twice_in(names):
+            raise ValueError(f"expected every row once, found {twice!r} twice; name it once")
+        return names
 
     @field_validator("name")
     @classmethod

@@ -45,7 +45,7 @@ def expand(experiment: Experiment) -> list[Trial]:
 
     Raises:
         ConfigError: a combination is not a valid recipe, two have one name, or the recipe's
-            `reference` names neither a trial nor another row of the table.
+            `reference` has a name of neither a trial nor another row of the table.
     """
     if experiment.sweep.mode == "search":
         return representatives(experiment)
@@ -72,10 +72,10 @@ def expand(experiment: Experiment) -> list[Trial]:
 
 
 def _check_rows(experiment: Experiment, rows: Sequence[str]) -> None:
-    """Refuse a reference and published values of rows that the table will not have."""
-    reference = experiment.reference
-    if reference is not None and reference not in rows:
-        raise ConfigError(f"reference: no row {reference!r}{nearest(reference, rows)}")
+    """Refuse references and published values of rows that the table will not have."""
+    for name in experiment.reference:
+        if name not in rows:
+            raise ConfigError(f"reference: no row {name!r}{nearest(name, rows)}")
     for position, table in enumerate(experiment.published):
         for row in {row: None for values in table.values.values() for row in values}:
             if row not in rows:

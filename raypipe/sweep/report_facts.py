@@ -1,4 +1,4 @@
-"""What a report says beside its rows: titles of test sets, curves, alarms, links, the reference."""
+"""What a report says beside its rows: titles of test sets, curves, alarms, links, references."""
 
 from __future__ import annotations
 
@@ -131,12 +131,15 @@ def links_of(rows: Sequence[Row], relay: Relay) -> dict[str, list[str]]:
     return {row.name: links[row.name] for row in rows if row.name in links}
 
 
-def reference_of(experiment: Experiment, rows: Sequence[Row]) -> tuple[str | None, list[str]]:
-    """The recipe's reference, or None and a note where the table lacks its row.
+def references_of(experiment: Experiment, rows: Sequence[Row]) -> tuple[list[str], list[str]]:
+    """The recipe's references that have a row in the table, and a note on each other one.
 
     A search has none: nothing is tested against anything.
     """
-    reference = experiment.reference if experiment.sweep.mode == "compare" else None
-    if reference is None or any(row.name == reference and not row.error for row in rows):
-        return reference, []
-    return None, [f"reference {reference!r} has no row: nothing was tested against it"]
+    references = experiment.reference if experiment.sweep.mode == "compare" else ()
+    sound = {row.name for row in rows if not row.error}
+    return [name for name in references if name in sound], [
+        f"reference {name!r} has no row: nothing was tested against it"
+        for name in references
+        if name not in sound
+    ]

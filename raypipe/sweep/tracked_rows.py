@@ -33,6 +33,8 @@ ERROR_TAG = "raypipe.error"
 """Tag of a trial that failed: the last line of its error."""
 SEED_TAG = "raypipe.seed"
 """Tag of a trial."""
+REFERENCES_TAG = "raypipe.references"
+"""Tag of a job: JSON, names of rows. Jobs of version 0.1 have `raypipe.reference`, one name."""
 PHASE_TAG = "raypipe.phase"
 """Tag of a trial that is no row: `select` chooses values, `search` is one draw of a search."""
 ROW_KINDS = ("baseline", "trial", "derived")
@@ -108,7 +110,7 @@ def comparison_json(report: Report) -> dict[str, Any]:
     return {
         "name": report.name,
         "mode": report.mode,
-        "reference": report.reference,
+        "references": list(report.references),
         "statistics": report.statistics.model_dump(mode="json"),
         "notes": list(report.notes),
         "rows": [row.name for row in report.rows],
@@ -206,7 +208,7 @@ def read_report(store: TrackingStore, job: TrackedRun) -> Report:
         name=facts.get("name", job.name),
         rows=tuple(rows),
         sets=sets,
-        reference=_reference(facts.get("reference") or job.tags.get("raypipe.reference"), rows),
+        references=_references(facts, job, rows),
         statistics=Statistics(**facts.get("statistics", {})),
         mode=facts.get("mode", "compare"),
         notes=tuple(facts.get("notes", ())) or _unfinished(job),
@@ -267,8 +269,12 @@ def _joined(row_runs: Sequence[_RowRun]) -> Row:
 
 
 def _set_facts(plain: Mapping[str, Any]) -> SetFacts:
-    lists = {key: tuple(plain.get(key, ())) for key in ("title", "measures", "sources", "rows")}
-    return SetFacts(**{**plain, **lists})
+    """A test set as `comparison.json` has it; files of version 0.1 name one reference or null."""
+    keys = ("title", "measures", "sources", "rows", "references")
+    lists = {key: tuple(plain.get(key, ())) for key in keys}
+    if plain.get("reference"):
+        lists["references"] = (plain["reference"],)
+    return SetFacts(**{key: v for key, v in plain.items() if key != "reference"} | lists)
 
 
 def _common_sets(rows: Sequence[Row], job: str) -> tuple[SetFacts, ...]:
@@ -278,8 +284,13 @@ def _common_sets(rows: Sequence[Row], job: str) -> tuple[SetFacts, ...]:
     return tuple(SetFacts(name, (f"{job}: {name}",), tuple(results[0][name][0])) for name in common)
 
 
-def _reference(name: str | None, rows: Sequence[Row]) -> str | None:
-    return name if any(row.name == name and not row.error for row in rows) else None
+def _references(facts: Mapping[str, Any], job: TrackedRun, rows: Sequence[Row]) -> tuple[str, ...]:
+    """The references that have a row, by the job's `comparison.json`, or else by its tags."""
+    one = facts.get("reference") or job.tags.get("raypipe.reference")
+    tagged = json.loads(job.tags.get(REFERENCES_TAG, "[]"))
+    names = facts.get("references") or tagged or ([one] if one else [])
+    sound = {row.name for row in rows if not row.error}
+    return tuple(name for name in names if name in sound)
 
 
 def _unfinished(job: TrackedRun) -> tuple[str, ...]:

@@ -172,7 +172,9 @@ def test_train_writes_a_summary(recipe, tmp_path):
     assert done.returncode == 0, done.stderr[-3000:]
     rows = {row["name"]: row for row in json.loads(target.read_text())["rows"]}
     assert rows["contrastive"]["kind"] == "trained"
-    assert rows["BM25"]["p_holm"]["nDCG@10"] is not None  # tested against the trained row
+    assert (
+        rows["BM25"]["versus"]["contrastive"]["nDCG@10"]["p_holm"] is not None
+    )  # tested against the trained row
     assert "12 test queries" in done.stdout and "12 validation queries" in done.stdout
     assert "36 training groups" in done.stdout
 

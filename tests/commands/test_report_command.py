@@ -28,7 +28,7 @@ def test_equal_baselines_stand_once_and_taken_names_get_the_jobs(tmp_path):
     two = report("b", BASE, row("cl", "trained", 0.5, [1]), row("kd", "trained", 0.3, [1]))
     both = beside(one, two, "b")
     assert [r.name for r in both.rows] == ["BM25", "cl", "cl (b)", "kd"]
-    assert both.reference == "cl" and both.name == "a, b"
+    assert both.references == ("cl",) and both.name == "a, b"
     assert len(both.lines["test"]) == 4
 
 
@@ -39,9 +39,11 @@ def test_jobs_with_other_queries_get_a_table_each():
     both = beside(one, two, "b")
     tables = {name: [line.row.name for line in lines] for name, lines in both.lines.items()}
     assert tables == {"test": ["BM25", "cl"], "test (b)": ["BM25 (b)", "kd"]}
-    assert [both.reference_on(facts) for facts in both.sets] == ["cl", "kd"]
-    assert both.lines["test (b)"][0].versus["nDCG@10"].difference == pytest.approx(-0.1)
+    assert [both.references_on(facts) for facts in both.sets] == [("cl",), ("kd",)]
+    assert both.lines["test (b)"][0].versus["kd"]["nDCG@10"].difference == pytest.approx(-0.1)
+    assert both.json()["families"] == {"nDCG@10": 2}  # one per table, corrected together
     text = to_markdown(both)
+    assert "x references, 2 tests of nDCG@10" in text
     assert "model minus cl" in text and "model minus kd" in text
     assert "| kd | – | .380 |" in text  # noqa: RUF001 - the overview has a dash where none is
     assert to_html(both).count("Against ") == 2
@@ -65,9 +67,7 @@ def test_a_run_of_two_jobs_is_one_row_by_digest_under_any_name():
     both = beside(report("a", first, cl), report("b", second, replace(cl, name="x"), kd), "b")
     assert [r.name for r in both.rows] == ["BM25", "cl", "kd"]
     alone = report("c", first, kd, cl)
-    versus = [
-        {line.row.name: line.versus["nDCG@10"] for line in r.lines["test"]} for r in (both, alone)
-    ]
+    versus = [{line.row.name: line.versus for line in r.lines["test"]} for r in (both, alone)]
     assert versus[0] == versus[1]
 
 
@@ -138,12 +138,23 @@ def test_one_job(store):
 
 
 def test_several_jobs_another_reference_another_margin(store):
-    one = report_of(["a", "b"], store, reference="kd", margin=0.2)
+    one = report_of(["a", "b"], store, references=["kd"], margin=0.2)
     assert [r.name for r in one.rows] == ["BM25", "cl", "kd"]
-    verdicts = {x.row.name: x.versus["nDCG@10"] for x in one.lines["test"]}
-    assert verdicts["kd"] is None and verdicts["cl"].verdict == "equivalent"
+    verdicts = {x.row.name: x.versus for x in one.lines["test"]}
+    assert verdicts["kd"] == {} and verdicts["cl"]["kd"]["nDCG@10"].verdict == "equivalent"
     with pytest.raises(ConfigError, match="--reference: no row 'kdd'; did you mean 'kd'"):
-        report_of(["a", "b"], store, reference="kdd")
+        report_of(["a", "b"], store, references=["kdd"])
+
+
+def test_several_references(store, command):
+    one = report_of(["a", "b"], store, references=["kd", "BM25"])
+    versus = {x.row.name: list(x.versus) for x in one.lines["test"]}
+    assert versus == {"BM25": ["kd"], "cl": ["kd", "BM25"], "kd": ["BM25"]}
+    with pytest.raises(ConfigError, match="--reference: found 'kd' twice; name it once"):
+        report_of(["a", "b"], store, references=["kd", "BM25", "kd"])
+    words = ["--reference", "kd", "--reference", "BM25", "--tracking", store]
+    done = command("report.py", "a", "b", *words)
+    assert "against kd" in done.stdout and "against BM25" in done.stdout
 
 
 def test_jobs_of_one_experiment_stand_side_by_side(store):
@@ -159,7 +170,7 @@ def test_jobs_of_one_experiment_stand_side_by_side(store):
 
 def test_a_killed_job_has_what_it_finished(store):
     one = report_of(["killed"], store)
-    assert [r.name for r in one.rows] == ["BM25", "cl"] and one.reference == "cl"
+    assert [r.name for r in one.rows] == ["BM25", "cl"] and one.references == ("cl",)
     assert one.notes == ("the job is RUNNING: rows may be missing",)
     assert [x.means["nDCG@10"] for x in one.lines["test"]] == pytest.approx([0.3, 0.5])
 

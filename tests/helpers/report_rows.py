@@ -110,7 +110,7 @@ def report(**changes) -> Report:
         "name": "strategies",
         "rows": tuple(rows()),
         "sets": SETS,
-        "reference": "MiniLM | mnrl",
+        "references": ("MiniLM | mnrl",),
         "statistics": Statistics(resamples=100),
         "notes": ("fever (beir/fever/test) could not be had: no network",),
         "links": {"tiny": ["http://127.0.0.1:5000/#/experiments/1/runs/abc"]},

@@ -14,6 +14,7 @@ from raypipe.evaluation.results import Row, StageFacts, Statistics
 from raypipe.sweep.tracked_rows import (
     COMPARISON,
     PER_QUERY,
+    REFERENCES_TAG,
     ROW,
     SEED_TAG,
     comparison_json,
@@ -47,7 +48,7 @@ def failed(name: str, seed: int, error: str) -> Row:
 def report(name: str, *rows: Row) -> Report:
     facts = (SetFacts("test", (name,), ("nDCG@10",)),)
     reference = [row.name for row in rows if not row.error][-1]
-    return Report(name, rows, facts, reference, FEW)
+    return Report(name, rows, facts, (reference,), FEW)
 
 
 BASE = row("BM25", "first_stage", 0.2)
@@ -91,7 +92,7 @@ def track(
         changed: fields of the rows as their trials wrote them.
     """
     job = f"job-{one.name}-{number}"
-    recorder.start(job, one.name, "job", tags={"raypipe.reference": one.reference})
+    recorder.start(job, one.name, "job", tags={REFERENCES_TAG: json.dumps(one.references)})
     for r in one.rows:
         if r.error:
             continue

@@ -243,3 +243,21 @@ def test_as_many_combinations_as_the_limit_are_trials(recipe, monkeypatch, most,
             trials(recipe, space)
     else:
         assert len(trials(recipe, space)) == 6
+
+
+def test_several_references_are_rows_of_the_table_each_named_once():
+    space = "sweep.space={order: [contrastive, distil]}"
+    given = {
+        "BM25": ("BM25",),
+        "[contrastive, BM25]": ("contrastive", "BM25"),
+        "null": (),
+        "[]": (),
+    }
+    for text, expected in given.items():
+        experiment = read(space, f"reference={text}")
+        assert experiment.reference == expected and len(expand(experiment)) == 2
+    with pytest.raises(ConfigError, match="reference: no row 'distl'; did you mean 'distil'"):
+        expand(read(space, "reference=[contrastive, distl]"))
+    twice = "reference: expected every row once, found 'BM25' twice; name it once"
+    with pytest.raises(ConfigError, match=twice):
+        read(space, "reference=[BM25, contrastive, BM25]")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+from raypipe.evaluation.results import Row
 from raypipe.recipe.experiment import Experiment
 from raypipe.recipe.reading import load
 from raypipe.recipe.trials import expand
 from raypipe.sweep.plan import Plan
-from raypipe.sweep.report_facts import alarms_of
+from raypipe.sweep.report_facts import alarms_of, references_of
 
 COUNTS = {
     "contrastive": {
@@ -116,3 +117,12 @@ def test_what_filters_left_out_is_told_of_every_seed(recipe):
     first, second = alarms_of(Plan.of(trials), Told(counts))
     assert "kept 39 % of 256" in first and first.endswith("(Likewise seed 3.)")
     assert "kept 44 % of 256" in second and "ikewise" not in second
+
+
+def test_a_reference_that_failed_is_named_and_the_others_stay(recipe):
+    one = load(Experiment, recipe, ["reference=[BM25, contrastive]", "order=contrastive"])
+    rows = [Row("BM25", "first_stage", {}), Row("contrastive", "trained", {}, error="nan")]
+    note = "reference 'contrastive' has no row: nothing was tested against it"
+    assert references_of(one, rows) == (["BM25"], [note])
+    search = one.replace(sweep={"mode": "search", "space": {"stages.contrastive.lr": [1e-3]}})
+    assert references_of(search, rows) == ([], [])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -17,7 +18,14 @@ from raypipe.stages.stage import Stage
 from raypipe.sweep import table_rows as rows_module
 from raypipe.sweep.plan import Plan
 from raypipe.sweep.table_rows import trained_row
-from raypipe.sweep.tracked_rows import ERROR_TAG, PHASE_TAG, SEED_TAG, read_report
+from raypipe.sweep.tracked_rows import (
+    COMPARISON,
+    ERROR_TAG,
+    PHASE_TAG,
+    SEED_TAG,
+    comparison_json,
+    read_report,
+)
 from raypipe.tracking.recorder import Recorder
 from raypipe.tracking.stored_runs import TrackingStore
 
@@ -38,6 +46,8 @@ JOBS = {
     "selected": report("selected", BASE, SEEDS),
     "tried again": report("tried again", BASE, replace(SEEDS, reused=False)),
     "killed": report("killed", BASE, SEEDS),
+    "two": replace(report("two", BASE, SEEDS), references=("cl", "BM25")),
+    "two, killed": replace(report("two, killed", BASE, SEEDS), references=("cl", "BM25")),
 }
 
 
@@ -50,6 +60,7 @@ def store(tmp_path_factory) -> TrackingStore:
             "resumed": {"order": [2, 0, 1]},  # seed 3 stood already, so it was logged first
             "tried again": {"reused": True},  # what the trial itself saw
             "killed": {"finish": False},
+            "two, killed": {"finish": False},
         }
         job = track(recorder, one, **given.get(name, {}))
         if name == "died":
@@ -80,11 +91,40 @@ def read(store: TrackingStore, name: str) -> Report:
     return read_report(store, store.job(name))
 
 
-@pytest.mark.parametrize("name", ["resumed", "died", "selected", "tried again"])
+@pytest.mark.parametrize("name", ["resumed", "died", "selected", "tried again", "two"])
 def test_the_tables_are_those_of_the_job(store, name):
     found = read(store, name)
     assert found.json()["sets"] == JOBS[name].json()["sets"]
     assert found.json()["failed"] == JOBS[name].json()["failed"]
+
+
+def test_a_job_has_its_references_again(store):
+    for name in ("two", "two, killed"):
+        assert read(store, name).references == ("cl", "BM25")
+        assert read(store, name).lines["test"][1].versus.keys() == {"BM25"}
+
+
+def test_a_job_of_an_earlier_version_has_its_reference_again(tmp_path):
+    """It named one row, or null, where lists stand now."""
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    recorder = Recorder(uri, "early")
+    tags = {"raypipe.reference": "BM25"}
+    recorder.start("early", "early", "job", tags=tags)
+    track_run(recorder, "early", "BM25", BASE)
+    store = TrackingStore(uri)
+    assert recorder.drain() == (0, 0)
+    assert read(store, "early").references == ("BM25",)
+    facts = comparison_json(report("early", BASE))
+    facts["sets"] = [
+        {**{k: v for k, v in one.items() if k != "references"}, "reference": "BM25"}
+        for one in facts["sets"]
+    ]
+    facts["reference"] = facts.pop("references")[0]
+    recorder.log_text("early", json.dumps(facts), COMPARISON)
+    assert recorder.drain() == (0, 0)
+    recorder.close()
+    found = read(store, "early")
+    assert found.references == ("BM25",) and found.sets[0].references == ("BM25",)
 
 
 def test_seeds_stand_in_order_whichever_was_logged_first(store):

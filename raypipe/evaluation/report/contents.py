@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
-from raypipe.evaluation.comparison import compare
-from raypipe.evaluation.results import Line, Row, Statistics, Versus
+from raypipe.evaluation.comparison import JudgedSet, compare, family_sizes
+from raypipe.evaluation.results import Line, Row, Statistics, SuiteVersus, Versus
+from raypipe.evaluation.suite_comparison import SuiteTests, compare_suites, suite_family_sizes
 
 LABELS = {
     "first_stage": "first stage",
@@ -42,8 +43,8 @@ class SetFacts:
     """Papers and tables that hold the published values."""
     rows: tuple[str, ...] = ()
     """Names of the rows that were judged here; empty means all rows of the report."""
-    reference: str | None = None
-    """The row that the tests are against where the report's reference was not judged here."""
+    references: tuple[str, ...] = ()
+    """The rows that the tests are against where none of the report's references was judged here."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,8 @@ class Report:
     rows: tuple[Row, ...]
     sets: tuple[SetFacts, ...]
     """The recipe's own test set first."""
-    reference: str | None = None
+    references: tuple[str, ...] = ()
+    """The rows that the others are tested against."""
     statistics: Statistics = Statistics()  # noqa: RUF009 - frozen
     mode: Literal["compare", "search"] = "compare"
     """After a search nothing is tested: it stopped trials early and chose among many."""
@@ -93,29 +95,42 @@ class Report:
     @cached_property
     def lines(self) -> dict[str, list[Line]]:
         """Test set -> its lines, with means, intervals and tests."""
-        return {
-            test_set.name: compare(
-                self.rows_on(test_set),
-                test_set.name,
-                test_set.measures,
-                self.reference_on(test_set),
-                self.statistics,
-            )
-            for test_set in self.sets
-        }
+        return compare(list(map(self._judged, self.sets)), self.statistics)
+
+    @cached_property
+    def suite_tests(self) -> SuiteTests:
+        """What is known of the means over suites, of those that have several sets."""
+        suites = {suite: list(map(self._judged, sets)) for suite, sets in self.suites().items()}
+        return compare_suites(suites, self.statistics)
+
+    @property
+    def suite_references(self) -> list[str]:
+        """The rows that means over suites are tested against."""
+        return list(dict.fromkeys(name for tests in self.suite_tests.values() for name in tests))
+
+    def suites(self) -> dict[str, list[SetFacts]]:
+        """Suite -> its test sets, in order."""
+        members: dict[str, list[SetFacts]] = {}
+        for test_set in self.sets:
+            if test_set.suite:
+                members.setdefault(test_set.suite, []).append(test_set)
+        return members
+
+    def _judged(self, test_set: SetFacts) -> JudgedSet:
+        references = self.references_on(test_set)
+        return JudgedSet(test_set.name, self.rows_on(test_set), test_set.measures, references)
 
     def rows_on(self, test_set: SetFacts) -> list[Row]:
         """The rows of a test set's table."""
         return [row for row in self.rows if not test_set.rows or row.name in test_set.rows]
 
-    def reference_on(self, test_set: SetFacts) -> str | None:
-        """The row that a test set's tests are against; None where nothing is tested."""
+    def references_on(self, test_set: SetFacts) -> tuple[str, ...]:
+        """The rows that a test set's tests are against; none where nothing is tested."""
         if self.mode != "compare":
-            return None
+            return ()
         names = {row.name for row in self.rows_on(test_set)}
-        if self.reference in names or test_set.reference not in names:
-            return self.reference if self.reference in names else None
-        return test_set.reference
+        judged = tuple(name for name in self.references if name in names)
+        return judged or tuple(name for name in test_set.references if name in names)
 
     @property
     def failed(self) -> list[Row]:
@@ -124,8 +139,7 @@ class Report:
     def suite_means(self) -> dict[str, dict[str, tuple[float, int]]]:
         """Suite -> row -> (mean of the first measure over the suite's sets, number of sets)."""
         means: dict[str, dict[str, tuple[float, int]]] = {}
-        for suite in dict.fromkeys(test_set.suite for test_set in self.sets if test_set.suite):
-            members = [test_set for test_set in self.sets if test_set.suite == suite]
+        for suite, members in self.suites().items():
             values: dict[str, list[float]] = {}
             for test_set in members:
                 for line in self.lines[test_set.name]:
@@ -141,33 +155,43 @@ class Report:
         return {
             "name": self.name,
             "mode": self.mode,
-            "reference": self.reference,
+            "references": list(self.references),
             "statistics": self.statistics.model_dump(),
             "notes": list(self.notes),
             "searched": [vars(trial) for trial in self.searched],
             "failed": {row.name: row.error for row in self.failed},
+            "families": family_sizes(self.lines),
+            "suite_families": suite_family_sizes(self.suite_tests),
             "sets": {
                 test_set.name: {
                     "title": list(test_set.title),
                     "measures": list(test_set.measures),
-                    "reference": self.reference_on(test_set),
+                    "references": list(self.references_on(test_set)),
                     "suite": test_set.suite,
                     "published": {m: dict(v) for m, v in test_set.published.items()},
-                    "rows": [
-                        line_json(line, test_set.name, self.reference_on(test_set))
-                        for line in self.lines[test_set.name]
-                    ],
+                    "rows": [line_json(line, test_set.name) for line in self.lines[test_set.name]],
                 }
                 for test_set in self.sets
             },
             "suites": {
-                suite: {row: {"mean": mean, "sets": n} for row, (mean, n) in rows.items()}
+                suite: {
+                    row: {"mean": mean, "sets": n, "versus": self._suite_json(suite, row)}
+                    for row, (mean, n) in rows.items()
+                }
                 for suite, rows in self.suite_means().items()
             },
         }
 
+    def _suite_json(self, suite: str, row: str) -> dict[str, Any]:
+        """Reference -> what is known of the row's mean over the suite."""
+        return {
+            reference: {"of": f"{row} minus {reference}", **_plain(test)}
+            for reference, tests in self.suite_tests.get(suite, {}).items()
+            if (test := tests.get(row)) is not None
+        }
 
-def line_json(line: Line, test_set: str, reference: str | None) -> dict[str, Any]:
+
+def line_json(line: Line, test_set: str) -> dict[str, Any]:
     """One row on one test set as plain JSON values."""
     row = line.row
     return {
@@ -182,10 +206,11 @@ def line_json(line: Line, test_set: str, reference: str | None) -> dict[str, Any
         "metrics": dict(line.means),
         "seed_metrics": {m: list(v) for m, v in line.seed_means.items()},
         "intervals": {m: list(bounds) for m, bounds in line.intervals.items()},
-        "p_holm": {m: _number(v.p_holm) if v else None for m, v in line.versus.items()},
-        "versus_reference": {
-            m: {"of": f"{row.name} minus {reference}", **_versus(v)} if v else None
-            for m, v in line.versus.items()
+        "versus": {
+            reference: {
+                m: {"of": f"{row.name} minus {reference}", **_plain(v)} for m, v in tests.items()
+            }
+            for reference, tests in line.versus.items()
         },
         "better_than": dict(line.letters),
         "label": line.label,
@@ -197,7 +222,7 @@ def line_json(line: Line, test_set: str, reference: str | None) -> dict[str, Any
     }
 
 
-def _versus(test: Versus) -> dict[str, Any]:
+def _plain(test: Versus | SuiteVersus) -> dict[str, Any]:
     values = vars(test) | {"interval": [_number(end) for end in test.interval]}
     return {k: _number(v) if isinstance(v, float) else v for k, v in values.items()}
 

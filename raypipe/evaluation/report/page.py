@@ -11,10 +11,11 @@ from raypipe.evaluation.report import plots
 from raypipe.evaluation.report.contents import Report, SetFacts
 from raypipe.evaluation.report.tables import (
     Table,
-    against_reference,
+    against,
     effectiveness,
     overview,
     searched,
+    suites_against,
     training,
 )
 from raypipe.evaluation.report.text import explanation
@@ -23,7 +24,6 @@ from raypipe.names import printable
 _DRAWINGS: dict[str, Callable[[Report, SetFacts], Any]] = {
     "Effectiveness": plots.intervals,
     "Effectiveness against cost": plots.cost,
-    "Differences per query": plots.differences,
 }
 """Heading to the plot of one test set."""
 
@@ -34,9 +34,8 @@ class _Section:
 
     test_set: SetFacts
     effectiveness: Table
-    tests: Table | None
-    reference: str | None
-    """The row that the tests are against."""
+    tests: dict[str, Table]
+    """Reference to the tests against it."""
     drawings: dict[str, str]
     """Heading to SVG."""
 
@@ -58,6 +57,7 @@ def to_html(report: Report) -> str:
         report=report,
         verdicts=get_args(Verdict),
         overview=overview(report),
+        suites={name: suites_against(report, name) for name in report.suite_references},
         sections=[_section(report, test_set) for test_set in report.sets],
         trials=trials and {"table": trials, "drawing": plots.svg(plots.searched(report))},
         training=training(report),
@@ -74,11 +74,17 @@ def _on_a_page(value: Any) -> Any:
 
 def _section(report: Report, test_set: SetFacts) -> _Section:
     figures = {heading: draw(report, test_set) for heading, draw in _DRAWINGS.items()}
+    tests = {}
+    references = report.references_on(test_set)
+    for reference in references:
+        heading = "Differences per query" + f" to {reference}" * (len(references) > 1)
+        figures[heading] = plots.differences(report, test_set, reference)
+        if (table := against(report, test_set, reference)) is not None:
+            tests[reference] = table
     return _Section(
         test_set,
         effectiveness(report, test_set),
-        against_reference(report, test_set),
-        report.reference_on(test_set),
+        tests,
         {heading: plots.svg(figure) for heading, figure in figures.items() if figure is not None},
     )
 

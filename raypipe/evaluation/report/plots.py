@@ -62,7 +62,7 @@ def svg(figure: Any) -> str:
 def intervals(report: Report, test_set: SetFacts) -> Any:
     """Means with their intervals for the first two measures, best row of the first on top.
 
-    The reference's mean is a dashed line.
+    The mean of a reference is a dashed line.
     """
     measures = test_set.measures[:2]
     lines = [line for line in report.lines[test_set.name] if line.means]
@@ -72,8 +72,8 @@ def intervals(report: Report, test_set: SetFacts) -> Any:
     for axis, measure in zip(axes, measures, strict=True):
         _dots(axis, lines, measure, report, test_set)
     names = [plot_text(line.row.name) for line in lines]
-    reference = report.reference_on(test_set)
-    marks = [f" {MARK}" if line.row.name == reference else "" for line in lines]
+    references = report.references_on(test_set)
+    marks = [f" {MARK}" if line.row.name in references else "" for line in lines]
     axes[0].set_yticks(range(len(lines)), map("".join, zip(names, marks, strict=True)))
     kinds = [kind for kind in COLOURS if any(line.row.kind == kind for line in lines)]
     handles = [_mark(axes[0], kind) for kind in kinds]
@@ -95,7 +95,7 @@ def _dots(
         seeds = line.seed_means[measure]
         if len(seeds) > 1:
             axis.plot(seeds, [y] * len(seeds), "|", color=colour, markersize=9, alpha=0.7)
-        if line.row.name == report.reference_on(test_set):
+        if line.row.name in report.references_on(test_set):
             axis.axvline(line.means[measure], color=colour, linestyle="--", linewidth=0.9)
     percent = f"{100 * report.statistics.level:g} %"
     axis.set_xlabel(f"{measure}, mean and {percent} interval")
@@ -248,13 +248,12 @@ def _smooth(history: StageHistory, name: str, most: int = 60) -> list[tuple[floa
 
 
 @_no_tex()
-def differences(report: Report, test_set: SetFacts) -> Any | None:
-    """Per-query differences to the reference, sorted, one panel per row; None without tests."""
+def differences(report: Report, test_set: SetFacts, reference: str) -> Any | None:
+    """Per-query differences to a reference, sorted, one panel per row; None without tests."""
     measure = next((m for m in test_set.measures if tested(m)), None)
     lines = {line.row.name: line for line in report.lines[test_set.name]}
-    names = [n for n, line in lines.items() if measure and line.versus.get(measure) is not None]
-    reference = report.reference_on(test_set)
-    if not names or reference is None or measure is None:
+    names = [n for n, line in lines.items() if measure in line.versus.get(reference, {})]
+    if not names or measure is None:
         return None
     base = _per_query(report, reference, test_set.name, measure)
     columns = min(3, len(names))

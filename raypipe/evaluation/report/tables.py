@@ -24,13 +24,13 @@ class Table:
     heads: list[str]
     body: list[list[str]]
     left: int
-    bold: int | None = None
-    """Index of the reference's row."""
+    bold: tuple[int, ...] = ()
+    """Indices of the references' rows."""
 
 
 def effectiveness(report: Report, test_set: SetFacts) -> Table:
     """Rows x measures on one test set: mean, interval, letters, the published value."""
-    lines, reference = report.lines[test_set.name], report.reference_on(test_set)
+    lines, references = report.lines[test_set.name], report.references_on(test_set)
     tied = any(test_set.name in line.row.tied for line in lines)
     heads = ["", "model", "stages", "seeds"]
     for measure in test_set.measures:
@@ -41,7 +41,8 @@ def effectiveness(report: Report, test_set: SetFacts) -> Table:
     body = []
     for line in lines:
         row = line.row
-        cells = [line.label, _name(line, reference), _stages(line), str(len(row.seeds) or NO_VALUE)]
+        name = f"{row.name} {MARK}" if row.name in references else row.name
+        cells = [line.label, name, _stages(line), str(len(row.seeds) or NO_VALUE)]
         for measure in test_set.measures:
             cells.append(_mean(line, measure))
             if (published := test_set.published.get(measure)) is not None and published:
@@ -49,30 +50,29 @@ def effectiveness(report: Report, test_set: SetFacts) -> Table:
                 cells.append(NO_VALUE if value is None else figure(value))
         cells += [_count(row.tied.get(test_set.name, 0))] * tied
         body.append([*cells, _count(row.pairs), _seconds(row.seconds)])
-    names = [line.row.name for line in lines]
-    return Table(heads, body, 3, names.index(reference) if reference in names else None)
+    bold = tuple(i for i, line in enumerate(lines) if line.row.name in references)
+    return Table(heads, body, 3, bold)
 
 
-def against_reference(
-    report: Report, test_set: SetFacts, measures: Sequence[str] = ()
+def against(
+    report: Report, test_set: SetFacts, reference: str, measures: Sequence[str] = ()
 ) -> Table | None:
-    """Rows x tested measures: what the tests say; None where nothing was tested.
+    """Rows x tested measures: what the tests against a reference say; None without tests.
 
     Args:
         measures: the measures to show; empty shows all tested ones.
     """
     lines = report.lines[test_set.name]
-    name = report.reference_on(test_set)
-    reference = next((line.row for line in lines if line.row.name == name), None)
+    base = next(line.row for line in lines if line.row.name == reference)
     body = []
     for measure in measures or [m for m in test_set.measures if tested(m)]:
         for line in lines:
-            if (test := line.versus.get(measure)) is not None and reference is not None:
-                speaks_of = _speaks_of(line.row, reference)
+            if (test := line.versus.get(reference, {}).get(measure)) is not None:
+                speaks_of = _speaks_of(line.row, base)
                 body.append([line.row.name, measure, *_tests(test), speaks_of])
     if not body:
         return None
-    difference = f"model minus {name}"
+    difference = f"model minus {reference}"
     heads = ["model", "measure", difference, "p (t)", "p (perm.)", "effect d", "p (TOST)"]
     return Table([*heads, "smallest margin", "verdict", "speaks of"], body, 2)
 
@@ -163,6 +163,31 @@ def overview(report: Report) -> Table | None:
     return Table(heads, body, 1)
 
 
+def suites_against(report: Report, reference: str) -> Table | None:
+    """Rows x suites: what is known of the suite's mean; None without a test against the row."""
+    rows = {row.name: row for row in report.rows}
+    body = []
+    for suite, tests in report.suite_tests.items():
+        for row in report.rows:
+            if (test := tests.get(reference, {}).get(row.name)) is not None:
+                others = "these sets" if math.isnan(test.p) else "other sets"
+                low, high = test.interval
+                cells = [
+                    row.name,
+                    f"{suite} {test.measure}",
+                    str(test.sets),
+                    f"{signed(test.difference)} [{figure(low)}, {figure(high)}]",
+                    p_value(test.p_holm),
+                    p_value(test.p_equivalence_holm),
+                    f"{test.won} / {test.tied} / {test.lost}",
+                    test.verdict,
+                    f"{_speaks_of(row, rows[reference])}, {others}",
+                ]
+                body.append(cells)
+    heads = ["model", "mean of", "sets", f"model minus {reference}", "p (bootstrap)", "p (TOST)"]
+    return Table([*heads, "won / tied / lost", "verdict", "speaks of"], body, 2) if body else None
+
+
 def figure(value: float) -> str:
     """Three decimals without the leading zero."""
     if not math.isfinite(value):
@@ -182,10 +207,6 @@ def p_value(value: float | None) -> str:
     if value is None or math.isnan(value):
         return NO_VALUE
     return "<.001" if value < 0.001 else figure(value)
-
-
-def _name(line: Line, reference: str | None) -> str:
-    return f"{line.row.name} {MARK}" if line.row.name == reference else line.row.name
 
 
 def _stages(line: Line) -> str:

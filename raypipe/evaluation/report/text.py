@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
+from raypipe.evaluation.comparison import family_sizes
 from raypipe.evaluation.report.contents import Report
 from raypipe.evaluation.report.tables import (
     MARK,
     NO_VALUE,
     Table,
-    against_reference,
+    against,
     effectiveness,
     overview,
     searched,
+    suites_against,
     training,
 )
+from raypipe.evaluation.suite_comparison import suite_family_sizes
+from raypipe.evaluation.suite_test import FEW_SETS, FEWEST_SETS
 from raypipe.names import markdown_cell, markdown_text, rich_text
 
 if TYPE_CHECKING:
@@ -33,13 +37,16 @@ def to_markdown(report: Report) -> str:
     parts = [f"# {markdown_text(report.name)}"]
     if (table := overview(report)) is not None:
         parts += ["## All test sets", _markdown(table)]
+    for reference in report.suite_references:
+        if (table := suites_against(report, reference)) is not None:
+            parts += [f"Means over suites, against {markdown_text(reference)}:", _markdown(table)]
     for test_set in report.sets:
         head, *facts = test_set.title
         parts += [f"## {markdown_text(head)}", _listed(facts)]
         parts += [_markdown(effectiveness(report, test_set))]
-        if (tests := against_reference(report, test_set)) is not None:
-            reference = markdown_text(str(report.reference_on(test_set)))
-            parts += [f"Against {reference}:", _markdown(tests)]
+        for reference in report.references_on(test_set):
+            if (tests := against(report, test_set, reference)) is not None:
+                parts += [f"Against {markdown_text(reference)}:", _markdown(tests)]
         parts += [f"Published: {markdown_text(source)}" for source in test_set.sources]
     if (trials := searched(report)) is not None:
         parts += ["## Trials", _markdown(trials)]
@@ -61,16 +68,20 @@ def print_report(report: Report, console: Console | None = None) -> None:
             console.print(rich_text(text))
         console.print()
         _print(console, effectiveness(report, test_set))
-        if (tests := against_reference(report, test_set, test_set.measures[:1])) is not None:
-            console.print()
-            console.print(rich_text(f"against {report.reference_on(test_set)}"))
-            _print(console, tests)
+        for reference in report.references_on(test_set):
+            tests = against(report, test_set, reference, test_set.measures[:1])
+            if tests is not None:
+                console.print()
+                console.print(rich_text(f"against {reference}"))
+                _print(console, tests)
         console.print()
     tables = {
         "trials": searched(report),
         "training": training(report),
         "all test sets": overview(report),
     }
+    for reference in report.suite_references:
+        tables[f"means over suites, against {reference}"] = suites_against(report, reference)
     for title, table in tables.items():
         if table is not None:
             console.print(rich_text(title))
@@ -91,21 +102,53 @@ def explanation(report: Report) -> list[str]:
     if report.mode == "search":
         return [*sentences, "A search chose among many trials and stopped some: nothing is tested."]
     sentences.append(
-        "Letters: rows that this one is significantly better than (paired t-tests of all pairs, "
-        "Holm)."
+        "Letters: rows that this one is significantly better than (paired t-tests of all pairs of "
+        "a test set, Holm)."
     )
-    if any(v for lines in report.lines.values() for line in lines for v in line.versus.values()):
+    if any(line.versus for lines in report.lines.values() for line in lines):
+        tests = _sizes(family_sizes(report.lines))
         sentences.append(
             f"{MARK} reference. Tests are paired by query and two-sided; the t-tests count what "
             "other queries and other seeds would change (Welch-Satterthwaite), the permutation "
-            "test other queries alone. Holm corrects per measure and test set, trained rows in one "
-            f"family and all others in another. Verdict at alpha {chosen.alpha:g}: equivalent "
+            "test other queries alone. Holm corrects each measure in one family of all rows x test "
+            f"sets x references, {tests}. Verdict at alpha {chosen.alpha:g}: equivalent "
             f"means within {chosen.margin:g} (TOST), and the smallest margin is what these queries "
             "and seeds could confirm, before Holm's correction, which the verdict has. With one "
             "seed a verdict speaks of this checkpoint: another seed of the same recipe may differ. "
             "The oracle reads the judgements and is not tested."
         )
+    return [*sentences, *_about_suites(report)]
+
+
+def _about_suites(report: Report) -> list[str]:
+    """What the tests of suites' means speak of; nothing without them."""
+    if not report.suite_tests:
+        return []
+    chosen = report.statistics
+    family = _sizes(suite_family_sizes(report.suite_tests))
+    sentences = [
+        "The mean over a suite, whose sets weigh the same, is tested by a bootstrap over test "
+        f"sets, queries and seeds (studentized, {chosen.resamples:,} resamples); Holm corrects "
+        f"these tests in a family of their own, {family}. A verdict speaks of other test sets "
+        f"like these. Won, tied, lost: sets whose means differ by {chosen.margin:g} or more, or by "
+        "less."
+    ]
+    for suite, tests in report.suite_tests.items():
+        sets = max(test.sets for rows in tests.values() for test in rows.values())
+        if sets < FEWEST_SETS:
+            sentences.append(f"{suite} has {sets} sets, too few to say anything of other sets.")
+        elif sets < FEW_SETS:
+            sentences.append(
+                f"{suite} has {sets} sets, which is few: only a difference that is large and alike "
+                "on all of them is found, and other sets may well come out otherwise."
+            )
     return sentences
+
+
+def _sizes(sizes: Mapping[str, int]) -> str:
+    """How many tests each measure's family holds, in words."""
+    words = [f"{n:,} test{'s' * (n != 1)} of {measure}" for measure, n in sizes.items()]
+    return ", ".join(words) or "no test"
 
 
 def _markdown(table: Table) -> str:
@@ -122,7 +165,7 @@ def _print(console: Console, table: Table) -> None:
         justify: Literal["left", "right"] = "left" if i < table.left else "right"
         drawn.add_column(rich_text(head), justify=justify, overflow="fold")
     for i, row in enumerate(table.body):
-        style = "bold" if i == table.bold else ""
+        style = "bold" if i in table.bold else ""
         drawn.add_row(*(_drawn(cell, style) for cell in row))
     console.print(drawn)
 

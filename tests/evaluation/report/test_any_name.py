@@ -32,7 +32,7 @@ def named_report(name: str) -> Report:
         name=name,
         rows=(first, replace(trained, name=name, stages=stages), failed),
         sets=(replace(plain.sets[0], title=(name, name), sources=(name,)), suite_set),
-        reference=name,
+        references=(name,),
         notes=(name,),
         links={name: [name]},
         curves={name: [replace(h, stage=name) for h in plain.curves["tiny"]]},

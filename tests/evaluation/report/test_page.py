@@ -66,7 +66,7 @@ def test_the_page_is_the_golden_file(text):
 
 
 def test_a_search_shows_its_trials():
-    text = to_html(report(mode="search", searched=TRIALS, reference=None))
+    text = to_html(report(mode="search", searched=TRIALS, references=()))
     assert "<h2>Trials</h2>" in text and "best so far" in text and ">hinge</td>" in text
 
 
@@ -87,7 +87,7 @@ def evil_report() -> Report:
         name=EVIL,
         rows=tuple(rows),
         sets=(test_set, plain.sets[1]),
-        reference=names["MiniLM | mnrl"],
+        references=(names["MiniLM | mnrl"],),
         notes=(EVIL,),
         links={EVIL: [EVIL, f"https://x/{EVIL}", f'https://x/" onclick="{EVIL}', "javascript:f()"]},
         curves={EVIL: [curve]},
@@ -110,3 +110,11 @@ def test_a_wheel_holds_the_template():
     patterns = project["tool"]["setuptools"]["package-data"]["raypipe.evaluation.report"]
     (template,) = (ROOT / "raypipe/evaluation/report").glob("*.j2")
     assert any(template.match(pattern) for pattern in patterns)
+
+
+def test_each_reference_has_its_table_and_its_plot():
+    two = to_html(report(references=("MiniLM | mnrl", "BM25")))
+    for name in ("MiniLM | mnrl", "BM25"):
+        assert two.count(f"<h3>Against {name}</h3>") == 2
+        assert two.count(f"<h3>Differences per query to {name}</h3>") == 2
+    assert two.count('<tr class="reference">') == 4

@@ -30,8 +30,10 @@ def test_the_cost_axis_says_whose_seconds():
 
 def test_plots_are_the_same_every_time():
     one = FULL.sets[0]
-    for draw in (plots.intervals, plots.cost, plots.differences):
+    for draw in (plots.intervals, plots.cost):
         assert plots.svg(draw(FULL, one)) == plots.svg(draw(FULL, one))
+    first, second = (plots.differences(FULL, one, "MiniLM | mnrl") for _ in range(2))
+    assert plots.svg(first) == plots.svg(second)
     assert plots.png(plots.intervals(FULL, one)).startswith(b"\x89PNG")
 
 
@@ -56,8 +58,8 @@ def test_rows_that_share_a_stage_share_its_curves():
 
 
 def test_plots_of_what_is_not_there_are_none():
-    plain = report(rows=report().rows[:4], reference=None, curves={})
+    plain = report(rows=report().rows[:4], references=(), curves={})
     assert plots.cost(plain, plain.sets[0]) is None
-    assert plots.differences(plain, plain.sets[0]) is None
+    assert plots.differences(plain, plain.sets[0], "BM25") is None
     assert plots.curves(plain) is None
     assert "<svg" in to_html(plain)

@@ -11,7 +11,7 @@ from tracked_jobs import BASE, report, row
 from raypipe.evaluation.report.contents import SetFacts
 from raypipe.evaluation.report.tables import (
     NO_VALUE,
-    against_reference,
+    against,
     effectiveness,
     figure,
     overview,
@@ -46,12 +46,12 @@ def test_tied_lists_stand_beside_the_rows_where_there_are_any():
 
 def test_a_difference_names_both_sides():
     two = report("a", BASE, row("cl", "trained", 0.4, [1]))
-    table = against_reference(two, two.sets[0])
+    table = against(two, two.sets[0], "cl")
     cells = ["BM25", "nDCG@10", "-.200 [-.200, -.200]"]
     assert table.heads[2] == "model minus cl" and table.body[0][:3] == cells
     assert (table.heads[-1], table.body[0][-1]) == ("speaks of", "this checkpoint")
     (bm25, _) = two.json()["sets"]["test"]["rows"]
-    assert bm25["versus_reference"]["nDCG@10"]["of"] == "BM25 minus cl"
+    assert bm25["versus"]["cl"]["nDCG@10"]["of"] == "BM25 minus cl"
 
 
 def test_the_overview_has_a_dash_where_a_row_was_not_judged():

@@ -37,21 +37,34 @@ def test_everything_that_a_reader_needs_is_there():
         "a1b2c3d4",
         "mean of trec-dl",
         "Against MiniLM | mnrl",
+        "all rows x test sets x references, 5 tests of nDCG@10, 10 tests of RR@10.",
     ):
         assert part in text, part
 
 
 def test_without_reference_nothing_is_tested():
-    text = to_markdown(report(reference=None))
+    text = to_markdown(report(references=()))
     assert "verdict" not in text and "TOST" not in text
     assert "Letters: rows that this one is significantly better than" in text
 
 
 def test_a_search_claims_nothing():
-    search = report(mode="search", searched=TRIALS, reference=None)
+    search = report(mode="search", searched=TRIALS, references=())
     text = to_markdown(search)
     assert "nothing is tested" in text and "verdict" not in text
     lines = [line for lines in search.lines.values() for line in lines]
-    assert {test for line in lines for test in line.versus.values()} == {None}
+    assert not any(line.versus for line in lines)
     order = [row.split("|")[1].strip() for row in text.splitlines() if re.match(r"\| \d \|", row)]
     assert order == ["3", "0", "1", "2"]
+
+
+def test_each_reference_has_a_table_of_its_own():
+    two = report(references=("MiniLM | mnrl", "BM25"))
+    text, out = to_markdown(two), printed(two, 150)
+    for name in ("MiniLM \\| mnrl", "BM25"):
+        assert text.count(f"model minus {name} |") == 2  # one per test set
+        assert f"| {name} † |" in text
+    for name in ("MiniLM | mnrl", "BM25"):
+        assert out.count(f"against {name}\n") == 2 and f"Against {name}:" in text
+    versus = {r["name"]: list(r["versus"]) for r in two.json()["sets"]["test"]["rows"]}
+    assert versus["tiny"] == ["MiniLM | mnrl", "BM25"] and versus["BM25"] == ["MiniLM | mnrl"]
