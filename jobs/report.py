@@ -41,8 +41,9 @@ def main(
     ] = None,
 ) -> None:
     with errors():
-        from raypipe.commands.report import report_of, write
+        from raypipe.commands.report import report_of
         from raypipe.config import ConfigError
+        from raypipe.evaluation.report.writing import write
 
         try:
             write(report_of(jobs or [], tracking, reference or [], margin), html, markdown)

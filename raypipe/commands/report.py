@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
-from pathlib import Path
 from typing import TypeVar
 
 from raypipe.config import ConfigError, nearest, twice_in
 from raypipe.evaluation.report.contents import Report, SetFacts
-from raypipe.evaluation.report.page import to_html
-from raypipe.evaluation.report.text import print_report, to_markdown
 from raypipe.evaluation.results import PerQuery, Row
 from raypipe.evaluation.same_run import joined, same_run
 from raypipe.sweep.tracked_rows import read_report
@@ -173,15 +170,3 @@ def _renamed(
         kept = out.setdefault(names[row], [])
         kept += [value for value in values if value not in kept]
     return dict(out)
-
-
-def write(report: Report, html: Path | None, markdown: Path | None) -> None:
-    """Write the files that are named, and print the report."""
-    if html is not None:
-        html.write_text(to_html(report), "utf-8")
-    if markdown is not None:
-        markdown.write_text(to_markdown(report), "utf-8")
-    print_report(report)
-    for kind, path in (("page", html), ("markdown", markdown)):
-        if path is not None:
-            print(f"{kind}: {path}")

@@ -16,7 +16,7 @@ from raypipe.datasets.dataset import Beginning, Dataset, file_safe
 from raypipe.names import quoted
 from raypipe.progress import reading
 from raypipe.storage.files import file_checksum, near_names, numbered_lines, packed
-from raypipe.tables.fields import real, whole
+from raypipe.tables.fields import grade
 from raypipe.tables.json_text import parse_json
 from raypipe.tables.plain_text import mostly_unspaced
 
@@ -254,16 +254,11 @@ def _encodable(record: dict[str, Any]) -> bool:
 
 
 def _relevance(path: Path, number: int, text: str) -> int:
-    """The relevance that a field holds; 1.0, as pandas writes 1, is whole."""
     try:
-        value = whole(text) if "." not in text else int(real(text))
-        if value != real(text):
-            raise ValueError
-    except (ValueError, OverflowError):
-        raise ConfigError(_wrong(path, number, "a whole number as relevance", text)) from None
-    if not -(2**31) <= value < 2**31:
-        raise ConfigError(_wrong(path, number, "a relevance within 32 bits", text))
-    return value
+        return grade(text)
+    except ValueError:
+        expected = "a whole number within 32 bits as relevance"
+        raise ConfigError(_wrong(path, number, expected, text)) from None
 
 
 def _wrong(path: Path, number: int, expected: str, found: Any, remedy: str = "correct it") -> str:

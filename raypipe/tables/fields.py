@@ -152,6 +152,21 @@ def real(text: str) -> float:
     return float(_in_digits(text))
 
 
+def grade(text: str) -> int:
+    """The relevance that a field holds; 1.0, as pandas writes 1, is whole.
+
+    Raises:
+        ValueError: it holds no whole number, or one beyond 32 bits.
+    """
+    try:
+        value = whole(text) if "." not in text else int(real(text))
+    except OverflowError:  # of an infinite number
+        raise ValueError(f"expected a whole number, found {quoted(text)}") from None
+    if value != real(text) or not -(2**31) <= value < 2**31:
+        raise ValueError(f"expected a whole number within 32 bits, found {quoted(text)}")
+    return value
+
+
 def _in_digits(text: str) -> str:
     if "_" in text or not text.isascii():  # to Python alone 1_000 and digits of any script are some
         raise ValueError(f"expected a number in the digits 0 to 9, found {quoted(text)}")

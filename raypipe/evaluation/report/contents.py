@@ -22,6 +22,7 @@ LABELS = {
     "oracle": "oracle",
     "trained": "trained",
     "derived": "no training",
+    "run": "run file",
 }
 """Kinds of rows as tables call them."""
 

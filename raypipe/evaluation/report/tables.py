@@ -37,7 +37,8 @@ def effectiveness(report: Report, test_set: SetFacts) -> Table:
         heads.append(measure)
         if test_set.published.get(measure):
             heads.append("published")
-    heads += [*["tied lists"] * tied, "pairs", "seconds"]
+    trained = any(line.row.pairs is not None or line.row.seconds is not None for line in lines)
+    heads += [*["tied lists"] * tied, *["pairs", "seconds"] * trained]
     body = []
     for line in lines:
         row = line.row
@@ -49,7 +50,7 @@ def effectiveness(report: Report, test_set: SetFacts) -> Table:
                 value = published.get(row.name)
                 cells.append(NO_VALUE if value is None else figure(value))
         cells += [_count(row.tied.get(test_set.name, 0))] * tied
-        body.append([*cells, _count(row.pairs), _seconds(row.seconds)])
+        body.append([*cells, *[_count(row.pairs), _seconds(row.seconds)] * trained])
     bold = tuple(i for i, line in enumerate(lines) if line.row.name in references)
     return Table(heads, body, 3, bold)
 

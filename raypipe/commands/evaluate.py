@@ -1,0 +1,153 @@
+"""Judges run files that exist: every measure, every test, the whole report, without a recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow as pa
+
+from raypipe.config import ConfigError, nearest
+from raypipe.evaluation.measures import bounded, evaluate
+from raypipe.evaluation.report.contents import Report, SetFacts
+from raypipe.evaluation.results import MAIN, PerQuery, Row, Statistics
+from raypipe.names import quoted
+from raypipe.tables.qrels import read_qrels
+from raypipe.tables.trec_run import read_trec_run
+
+MEASURES = ("nDCG@10", "RR@10", "Judged@10")
+
+
+def report_of(
+    qrels: str | None,
+    dataset: str | None,
+    runs: Sequence[str],
+    split: str | None = None,
+    reference: str | None = None,
+    measures: Sequence[str] = MEASURES,
+    positive_relevance: int = 1,
+    statistics: Statistics = Statistics(),  # noqa: B008 - frozen
+) -> Report:
+    """The comparison of run files on the same judgements.
+
+    Every judged query counts for every run: a query that a run lacks counts as 0, and is said.
+
+    Args:
+        qrels: a file of judgements, or None.
+        dataset: a data set's id, or None; exactly one of both is given.
+        split: of the data set.
+        runs: files, plain or gzipped; `NAME=FILE` names a row, without it the file does.
+        reference: a row's name or file, which the others are tested against; None tests none
+            against another, but letters say who is better than whom.
+        positive_relevance: the lowest relevance that binary measures count as relevant.
+
+    Raises:
+        ConfigError: a file or data set that cannot be read, a measure that is unknown, two rows of
+            one name, a reference that is none of them, or a run without any judged query.
+    """
+    judgements, source = _judgements(qrels, dataset, split)
+    files = _named(runs)
+    judged = set(judgements["query_id"].to_pylist())
+    tables = {name: _read(path, judged) for name, path in files.items()}
+    depth = max((len(d) for t, _ in tables.values() for d in t["doc_ids"]), default=1)
+    names = tuple(dict.fromkeys(bounded(name, depth) for name in measures))
+    rows, notes = [], []
+    for name, (table, said) in tables.items():
+        try:
+            values = evaluate(table, judgements, names, positive_relevance)
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
+        rows.append(Row(name, "run", {MAIN: [_per_query(values)]}))
+        notes += [f"{name}: {sentence}" for sentence in said]
+    title = (f"{len(judged)} judged queries of {source}", f"{len(files)} runs, first {depth}")
+    facts = SetFacts(MAIN, title, names)
+    chosen = None if reference is None else _row(reference, files)
+    return Report("runs", tuple(rows), (facts,), chosen, statistics, notes=tuple(notes))
+
+
+def _judgements(qrels: str | None, dataset: str | None, split: str | None) -> tuple[pa.Table, str]:
+    """The judgements, and what to call them."""
+    if (qrels is None) == (dataset is None):
+        raise ConfigError("name judgements: either --qrels FILE or --dataset ID")
+    if qrels is not None:
+        return read_qrels(qrels)[0], qrels
+    from raypipe.datasets.ir import open_dataset
+    from raypipe.datasets.queries import select_queries
+
+    opened = open_dataset(str(dataset), split)
+    opened.check()
+    return select_queries(opened, require_positive=False).qrels, opened.name
+
+
+def _named(runs: Sequence[str]) -> dict[str, str]:
+    """Row name to file, in order.
+
+    Raises:
+        ConfigError: no run, or one name for two files.
+    """
+    if not runs:
+        raise ConfigError("name at least one run file: --runs FILE ...")
+    files: dict[str, str] = {}
+    for run in runs:
+        name, named, path = run.partition("=")
+        if not named or Path(run).expanduser().is_file():
+            name, path = _stem(run), run
+        if not name.strip():
+            raise ConfigError(f"--runs {quoted(run)}: expected NAME=FILE, found no name")
+        if name in files:
+            raise ConfigError(
+                f"--runs: {files[name]} and {path} are both called {name!r}; name one of them, as "
+                f"in other={path}"
+            )
+        files[name] = path
+    return files
+
+
+def _stem(path: str) -> str:
+    """The file's name without .gz, .run, .trec and .txt."""
+    name = Path(path).name.removesuffix(".gz")
+    return next(
+        (name[: -len(end)] for end in (".run", ".trec", ".txt") if name.endswith(end)), name
+    )
+
+
+def _row(reference: str, files: dict[str, str]) -> str:
+    if reference in files:
+        return reference
+    if named := [name for name, path in files.items() if path == reference]:
+        return named[0]
+    if _stem(reference) in files and Path(reference).name != reference:
+        raise ConfigError(f"--reference {reference}: not among --runs; add the file there")
+    raise ConfigError(f"--reference: no run {reference!r}{nearest(reference, files)}")
+
+
+def _read(path: str, judged: set[str]) -> tuple[pa.Table, list[str]]:
+    """The lists of the judged queries, and what a reader should know of the file."""
+    if not Path(path).expanduser().is_file():
+        raise ConfigError(f"--runs {path}: no file there; name a run file")
+    try:
+        table, counts = read_trec_run(Path(path).expanduser(), judged)
+    except ConfigError:
+        raise
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    if not len(table):
+        raise ConfigError(
+            f"{path}: none of its queries is judged; its query ids must be those of the judgements"
+        )
+    said = []
+    if missing := len(judged) - len(table):
+        said.append(f"{missing} of {len(judged)} judged queries are not in {path}, they count as 0")
+    if counts["other_queries"]:
+        said.append(f"{counts['other_queries']} lines are of queries that nobody judged")
+    if counts["duplicates"]:
+        said.append(f"{counts['duplicates']} lines name a document of the same list again")
+    return table, said
+
+
+def _per_query(metrics: pa.Table) -> PerQuery:
+    values: dict[str, dict[str, float]] = {}
+    columns = (metrics[name].to_pylist() for name in ("query_id", "measure", "value"))
+    for query_id, measure, value in zip(*columns, strict=True):
+        values.setdefault(measure, {})[query_id] = value
+    return values

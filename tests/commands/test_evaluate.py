@@ -1,0 +1,146 @@
+"""jobs/evaluate.py: run files and judgements in, the whole report out."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from raypipe.commands.evaluate import report_of
+from raypipe.config import ConfigError
+
+QUERIES, DEPTH = 40, 20
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory) -> Path:
+    """Judgements of 40 queries and two runs: `good` has the relevant document higher."""
+    folder, rng = tmp_path_factory.mktemp("runs"), np.random.default_rng(5)
+    judged = [f"q{q} 0 d{q}-0 1\n" for q in range(QUERIES)]
+    (folder / "qrels.txt").write_text("".join(judged))
+    for name, reach in (("good", 4), ("poor", 20)):
+        lines = []
+        for query in range(QUERIES):
+            others = [f"d{query}-{i}" for i in range(1, DEPTH)]
+            docs = np.insert(others, rng.integers(reach), f"d{query}-0")
+            lines += [f"q{query} Q0 {d} {r} {-r} {name}\n" for r, d in enumerate(docs, start=1)]
+        (folder / f"{name}.run").write_text("".join(lines))
+    return folder
+
+
+def report(files: Path, *runs: str, **other):
+    given = [run if "/" in run else str(files / run) for run in runs]
+    return report_of(str(files / "qrels.txt"), None, given, **other)
+
+
+def test_values_and_tests_are_those_of_the_files(files):
+    import ir_measures
+    from ir_measures import RR, nDCG
+
+    made = report(files, "poor.run", "good.run", reference="poor", measures=("nDCG@10", "RR@10"))
+    poor, good = made.lines["test"]
+    for name, line in (("poor", poor), ("good", good)):
+        expected = ir_measures.calc_aggregate(
+            [nDCG @ 10, RR @ 10],
+            list(ir_measures.read_trec_qrels(str(files / "qrels.txt"))),
+            list(ir_measures.read_trec_run(str(files / f"{name}.run"))),
+        )
+        assert line.means["nDCG@10"] == pytest.approx(expected[nDCG @ 10])
+        assert line.means["RR@10"] == pytest.approx(expected[RR @ 10])
+    assert good.versus["nDCG@10"].verdict == "better" and poor.versus["nDCG@10"] is None
+    assert good.letters["nDCG@10"] == poor.label
+    assert json.dumps(made.json())
+
+
+def test_a_query_that_a_run_lacks_counts_as_nothing_and_is_said(files, tmp_path):
+    short = tmp_path / "short.run"
+    text = (files / "good.run").read_text().splitlines(keepends=True)
+    strange = "unknown Q0 d 1 1 x\n"
+    short.write_text("".join(line for line in text if not line.startswith("q1 ")) + strange)
+    made = report(files, "good.run", str(short), measures=("RR@10",))
+    whole, less = made.lines["test"]
+    one = whole.row.results["test"][0]["RR@10"]["q1"]
+    assert less.means["RR@10"] == pytest.approx(whole.means["RR@10"] - one / QUERIES)
+    assert any(note.startswith("short: 1 of 40 judged queries are not in") for note in made.notes)
+    assert "short: 1 lines are of queries that nobody judged" in made.notes
+
+
+def test_rows_have_the_names_that_are_given(files):
+    made = report(files, "poor.run", f"mine={files}/good.run", reference=f"{files}/good.run")
+    assert [row.name for row in made.rows] == ["poor", "mine"] and made.reference == "mine"
+
+
+@pytest.mark.parametrize(
+    ("runs", "other", "words"),
+    [
+        ((), {}, "at least one run"),
+        (("none.run",), {}, r"none\.run: no file there"),
+        (("good.run", "good.run"), {}, "both called 'good'"),
+        (("good.run",), {"reference": "god"}, "no run 'god'; did you mean 'good'"),
+        (("good.run",), {"measures": ("ndgc@10",)}, "there is no 'ndgc'"),
+    ],
+)
+def test_what_cannot_be_compared(files, runs, other, words):
+    with pytest.raises(ConfigError, match=words):
+        report(files, *runs, **other)
+
+
+def test_judgements_have_one_source(files):
+    for qrels, dataset in ((None, None), (str(files / "qrels.txt"), "pydoc")):
+        with pytest.raises(ConfigError, match="either --qrels FILE or --dataset ID"):
+            report_of(qrels, dataset, [str(files / "good.run")])
+
+
+def test_a_run_of_other_queries_is_refused(files, tmp_path):
+    (tmp_path / "other.run").write_text("x Q0 d1 1 1 t\n")
+    with pytest.raises(ConfigError, match="none of its queries is judged"):
+        report(files, str(tmp_path / "other.run"))
+
+
+def test_a_data_set_has_judgements(beir_folder, tmp_path):
+    (tmp_path / "a.run").write_text("q50 Q0 d1 1 1.0 t\n")
+    made = report_of(
+        None, f"beir:{beir_folder}", [str(tmp_path / "a.run")], "test", measures=("RR@10",)
+    )
+    (line,) = made.lines["test"]
+    assert len(line.row.results["test"][0]["RR@10"]) == 12
+
+
+def test_the_job_loads_no_heavy_library(files, tmp_path):
+    """As a user starts it: neither Ray, torch nor, without a page, matplotlib."""
+    root = Path(__file__).resolve().parents[2]
+    script = (
+        "import runpy, sys\n"
+        "try: runpy.run_path(sys.argv[0], run_name='__main__')\n"
+        "except SystemExit as ended: assert not ended.code, ended.code\n"
+        "loaded = {'ray', 'torch', 'matplotlib', 'mlflow', 'transformers'} & set(sys.modules)\n"
+        "print('LOADED', sorted(loaded))\n"
+    )
+    job = [str(root / "jobs/evaluate.py"), "--qrels", str(files / "qrels.txt")]
+    words = [
+        *job,
+        "--runs",
+        str(files / "poor.run"),
+        str(files / "good.run"),
+        "--reference",
+        "poor",
+    ]
+    code = f"import sys; sys.argv = {words!r}\n{script}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "better" in done.stdout and done.stdout.endswith("LOADED []\n")
+
+
+def test_a_page_and_markdown(command, files, tmp_path):
+    done = command(
+        *("evaluate.py", "--qrels", files / "qrels.txt", "--runs", files / "poor.run"),
+        *(files / "good.run", "--reference", "poor", "--resamples", 200),
+        *("--html", tmp_path / "page.html", "--markdown", tmp_path / "table.md"),
+    )
+    assert done.returncode == 0, done.stderr
+    assert "<svg" in (tmp_path / "page.html").read_text()
+    assert "| good " in (tmp_path / "table.md").read_text()
