@@ -32,6 +32,8 @@ FLOORS = (
     ("recipe",),
     ("sweep",),
     ("commands",),
+    ("program",),
+    ("__main__",),
     ("jobs",),
 )
 """Rooms of raypipe from the ground up. Rooms of one floor do not import each other."""
@@ -59,6 +61,9 @@ SAME_NAME = {
     "bi_encoder": "the model, and the teacher that uses it",
     "checks": "of models, and of whole recipes before work",
     "cross_encoder": "the model, and the teacher that uses it",
+    "doctor": "what the command does, and its command line",
+    "evaluate": "what the command does, and its command line",
+    "explain": "what the command does, and its command line",
     "listwise": "losses over lists, and what a language model is asked about lists",
     "names": "made safe for any place, and what MLflow accepts",
     "pairwise": "losses over pairs, and what a language model is asked about pairs",

@@ -80,6 +80,7 @@ class RelativeMargin(_Filter):
 
     type: Literal["relative_margin"] = "relative_margin"
     share: float = Field(0.95, gt=0, le=1)
+    """Of the positive's score, the most that a negative may have."""
 
     needs_scores: ClassVar[bool] = True
     needs_reference: ClassVar[bool] = True

@@ -25,6 +25,7 @@ class EvaluationSet(Config):
     """Test queries over a first stage."""
 
     queries: QuerySet
+    """Test queries, of which no stage trains on one."""
     candidates: Source | None = None
     """Null is the recipe's."""
     depth: int | None = Field(None, ge=1)

@@ -59,8 +59,11 @@ class Data(Config):
     """Three disjoint query sets; test queries are read by the final evaluation only."""
 
     train: QuerySet
+    """Its queries, and the documents that they judge, are trained on."""
     validation: QuerySet
+    """Chooses the checkpoint of a stage, the trial of a search, the weight of an interpolation."""
     test: QuerySet
+    """Judges the finished rows, and nothing before."""
 
 
 class Experiment(Config):
@@ -69,6 +72,7 @@ class Experiment(Config):
     name: Name
     """Of the tracked experiment."""
     data: Data
+    """Which queries are trained on, which choose, which judge."""
     candidates: Source = Bm25()
     """The first stage: its lists are trained on, validated on and re-ranked."""
     groups: TrainingSet = TrainingSet()
@@ -76,6 +80,7 @@ class Experiment(Config):
     teacher: Teacher | None = None
     """Gives the values that distillation losses fit."""
     model: CrossEncoder
+    """The backbone that all stages of a trial begin from, and its head."""
     truncation: Truncation = LongestFirst()
     """What the cross-encoder reads of a pair."""
     stages: dict[Name, StageConfig] = Field(min_length=1)
@@ -83,6 +88,7 @@ class Experiment(Config):
     order: tuple[str, ...] | None = None
     """Which stages run, such as `contrastive -> distil`; None is all of them in order."""
     evaluation: Evaluation = Evaluation()
+    """How rows are judged: depth, measures, further rows and test sets, statistics."""
     reference: tuple[str, ...] = ()
     """The rows that the others are tested against, one name or a list, fixed before the results are
     known."""
@@ -94,7 +100,9 @@ class Experiment(Config):
     """Of matrix products in training and scoring; weights stay float32. auto is settled when the
     recipe is read: bf16 on GPUs, on a cluster and on CPUs that have bf16 products, else fp32."""
     sweep: Sweep = Sweep()
+    """What varies between trials, such as losses, backbones, stage orders and seeds."""
     resources: Annotated[Resources, NOT_SEMANTIC] = Resources()
+    """How much of the cluster the job uses."""
     storage: Annotated[Address | None, NOT_SEMANTIC] = None
     """Directory or URI of the artifacts; None is $RAYPIPE_HOME/storage."""
     storage_shared: Annotated[bool, NOT_SEMANTIC] = False

@@ -15,6 +15,8 @@ _FIELDS: Mapping[str, str] = {
     "storage": "output_dir save_dir artifacts_dir",
     "tracking": "report_to tracking_uri mlflow_tracking_uri mlflow_uri",
     "reference": "baseline",
+    "candidates": "first_stage retriever first_stage_run",
+    "groups": "training_samples train_samples training_tuples n_way",
     "candidates.depth": "top_k num_candidates",
     "data.train.dataset": "dataset_name train_dataset train_file train_data",
     "data.validation.dataset": "eval_dataset validation_file eval_data",
@@ -63,6 +65,11 @@ OWN_NAMES = {
     plain_letters(foreign): field for field, names in _FIELDS.items() for foreign in names.split()
 }
 """Foreign name in plain letters to the field that it means."""
+
+
+def elsewhere(field: str) -> list[str]:
+    """The names that a field of a recipe has elsewhere."""
+    return _FIELDS.get(field, "").split()
 
 
 def unknown_key(path: str, key: str, valid: Iterable[str]) -> str:

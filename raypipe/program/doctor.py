@@ -1,0 +1,36 @@
+"""Look at what a job will find here: versions, processor, GPU, disk, ports, storage, tracking."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from raypipe.commands.command_line import errors
+from raypipe.program import OPTIONS
+
+
+def doctor(
+    storage: Annotated[
+        str | None, typer.Option(help="directory or URI [default: $RAYPIPE_HOME/storage]")
+    ] = None,
+    tracking: Annotated[
+        str | None, typer.Option(help="MLflow address [default: MLFLOW_TRACKING_URI, or a file]")
+    ] = None,
+) -> None:
+    with errors():
+        from raypipe.commands.doctor import findings
+        from raypipe.names import printable
+
+        wrong = 0
+        for found in findings(storage, tracking):
+            wrong += found.mark == "wrong"
+            print(f"{found.mark:5}  {found.what:21}  {printable(found.text)}", flush=True)
+        if wrong:
+            print(f"{wrong} of these keep a job from running")
+            raise typer.Exit(1)
+
+
+def add(app: typer.Typer) -> None:
+    """Add the command to a program."""
+    app.command("doctor", help=__doc__, context_settings=OPTIONS)(doctor)

@@ -1,0 +1,188 @@
+"""What can stand in a recipe, read from the fields themselves: types, bounds, defaults, meanings.
+
+`entries` is the one list from which `explain`, the reference page and the comments of
+`--print-config` are made; `json_schema` is for editors.
+"""
+
+from __future__ import annotations
+
+import inspect
+import types
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from raypipe.config import NOT_SEMANTIC, Config
+from raypipe.recipe.experiment import Experiment
+
+NAME = "NAME"
+"""Stands in a key for a name that the recipe chooses, such as a stage's."""
+SUMMED_UP = {"teachers", "terms", "sources", "parts"}
+"""Fields whose members have the fields of the choice that they stand in."""
+
+
+@dataclass(frozen=True)
+class RecipeField:
+    """One field of a recipe."""
+
+    key: str
+    """Dotted, with `NAME` for chosen names."""
+    choice: str
+    """The `type` of the choice that the field belongs to; empty outside of choices."""
+    kind: str
+    """What may stand there, in words."""
+    default: str
+    """As YAML has it; empty where the field must be given."""
+    meaning: str
+    decides: bool
+    """Whether the field is part of digests, so that another value makes other artifacts."""
+    choices: tuple[type[Config], ...] = ()
+    """The classes of a field with a `type`."""
+
+
+def entries() -> list[RecipeField]:
+    """Every field, in the order of the classes; a class within itself is not entered again."""
+    return list(_fields(Experiment, "", "", (), True))
+
+
+def _fields(
+    cls: type[Config], prefix: str, choice: str, above: tuple[type, ...], decides: bool
+) -> Iterator[RecipeField]:
+    for name, field in cls.model_fields.items():
+        if name == "type":
+            continue
+        members = _models(field.annotation)
+        key = f"{prefix}{name}"
+        yield RecipeField(
+            key,
+            choice,
+            _kind(field),
+            _default(field),
+            " ".join((field.description or "").split()),
+            own := decides and NOT_SEMANTIC not in field.metadata,
+            tuple(m for m in members if type_of(m)),
+        )
+        inner = f"{key}.{NAME}." if _is_mapping(field.annotation) else f"{key}."
+        for member in members:
+            if member not in above and name not in SUMMED_UP:
+                yield from _fields(member, inner, type_of(member), (*above, cls, member), own)
+
+
+def _models(annotation: Any) -> list[type[Config]]:
+    """The configurations in an annotation, at any depth, in order."""
+    if isinstance(annotation, type) and issubclass(annotation, Config):
+        return [annotation]
+    return list(dict.fromkeys(m for part in get_args(annotation) for m in _models(part)))
+
+
+def _is_mapping(annotation: Any) -> bool:
+    origin = get_origin(annotation)
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        return True
+    unions = (Union, types.UnionType, Annotated)
+    return origin in unions and any(_is_mapping(part) for part in get_args(annotation))
+
+
+def type_of(cls: type[BaseModel]) -> str:
+    """The word that names the choice as `type`; empty for a class that is no choice."""
+    field = cls.model_fields.get("type")
+    return str(get_args(field.annotation)[0]) if field is not None else ""
+
+
+def _kind(field: FieldInfo) -> str:
+    words = _words(field.annotation)
+    bounds = []
+    for constraint in field.metadata:
+        for sign, name in ((">=", "ge"), (">", "gt"), ("<=", "le"), ("<", "lt")):
+            if (bound := getattr(constraint, name, None)) is not None:
+                bounds.append(f"{sign} {bound:g}")
+        if (least := getattr(constraint, "min_length", None)) is not None:
+            bounds.append(f"at least {least}")
+    return ", ".join([words, *bounds])
+
+
+def _words(annotation: Any) -> str:
+    """A type in words that a newcomer knows."""
+    origin, parts = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _words(parts[0])
+    if origin is Literal:
+        return " | ".join(map(str, parts))
+    if origin in (Union, types.UnionType):
+        models = [part for part in map(_strip, parts) if _is_config(part)]
+        words = [_words(part) for part in parts if not _is_config(_strip(part))]
+        choice = [" | ".join(filter(None, map(type_of, models))) or "a mapping"] if models else []
+        return " | ".join(dict.fromkeys([*choice, *words]))
+    if origin in (tuple, list):
+        return f"a list of {_words(parts[0])}"
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        return f"a mapping of names to {_words(parts[1])}"
+    if _is_config(annotation):
+        return type_of(annotation) or "a mapping"
+    plain = {int: "whole number", float: "number", str: "text", bool: "true | false"}
+    return "null" if annotation is type(None) else plain.get(annotation, "text")
+
+
+def _strip(annotation: Any) -> Any:
+    return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
+
+
+def _is_config(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, Config)
+
+
+def _default(field: FieldInfo) -> str:
+    value = field.default if field.default is not PydanticUndefined else None
+    if field.is_required():
+        return ""
+    if field.default_factory is not None:
+        value = field.default_factory()  # type: ignore[call-arg]
+    if isinstance(value, Config):
+        return f"{{type: {type_of(type(value))}}}" if type_of(type(value)) else "{}"
+    if isinstance(value, tuple | list):
+        return f"[{', '.join(map(str, value))}]"
+    if isinstance(value, bool) or value is None:
+        return {True: "true", False: "false", None: "null"}[value]
+    return str(value) if value != "" else '""'
+
+
+def classes() -> dict[type[Config], list[str]]:
+    """Every class of a recipe with the keys at which it may stand, in order of first use."""
+    found: dict[type[Config], list[str]] = {Experiment: [""]}
+    waiting: list[type[Config]] = [Experiment]
+    for cls in waiting:
+        for name, field in cls.model_fields.items():
+            before = "" if cls is Experiment else f"{type_of(cls) or found[cls][0]}."
+            for member in _models(field.annotation):
+                if member not in found:
+                    waiting.append(member)
+                found.setdefault(member, []).append(f"{before}{name}")
+    return found
+
+
+def own_entries(cls: type[Config]) -> list[RecipeField]:
+    """The fields of one class, without those of the classes within."""
+    return [entry for entry in _fields(cls, "", type_of(cls), (), True) if "." not in entry.key]
+
+
+def about(cls: type[Config]) -> str:
+    """The first paragraph of what a choice's class says of itself."""
+    text = inspect.getdoc(cls) or ""
+    return " ".join(text.partition("\n\n")[0].split())
+
+
+def json_schema() -> dict[str, Any]:
+    """A JSON schema of recipes for editors; what a field requires may stand in the `base`."""
+    schema = Experiment.model_json_schema()
+    for part in (schema, *schema["$defs"].values()):
+        part.pop("required", None)
+    schema["properties"]["order"]["anyOf"].append({"type": "string"})  # one -> other
+    schema["properties"]["base"] = {
+        "type": "string",
+        "description": "Another recipe, whose fields stand where this one has none.",
+    }
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
