@@ -49,7 +49,10 @@ def main(
             ),
         ] = None,
         print_config: Annotated[
-            bool, typer.Option("--print-config", help="print every field as YAML, then stop")
+            bool,
+            typer.Option(
+                "--print-config", help="print every field and what it means as YAML, then stop"
+            ),
         ] = False,
         dry_run: Annotated[
             bool, typer.Option("--dry-run", help="check everything, print the plan, then stop")
@@ -107,7 +110,7 @@ def _run(
     target: tuple[Callable[[Any, Path], None], Path] | None = None,
 ) -> None:
     with errors():
-        from raypipe.config import ConfigError, to_yaml
+        from raypipe.config import ConfigError
         from raypipe.recipe.experiment import Experiment
         from raypipe.recipe.reading import load
 
@@ -117,7 +120,9 @@ def _run(
             )
         experiment = load(Experiment, recipe, overrides)
         if print_config:
-            print(to_yaml(experiment), end="")
+            from raypipe.recipe.schema import commented_yaml
+
+            print(commented_yaml(experiment), end="")
             return
         if target is not None and target[1].is_dir() and any(target[1].iterdir()):
             raise ConfigError(f"--export {target[1]}: the folder is not empty; name a new one")

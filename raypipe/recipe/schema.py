@@ -7,11 +7,13 @@
 from __future__ import annotations
 
 import inspect
+import textwrap
 import types
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
+import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
@@ -19,6 +21,7 @@ from pydantic_core import PydanticUndefined
 from raypipe.config import NOT_SEMANTIC, Config
 from raypipe.recipe.experiment import Experiment
 
+WIDTH = 100
 NAME = "NAME"
 """Stands in a key for a name that the recipe chooses, such as a stage's."""
 SUMMED_UP = {"teachers", "terms", "sources", "parts"}
@@ -173,6 +176,32 @@ def about(cls: type[Config]) -> str:
     """The first paragraph of what a choice's class says of itself."""
     text = inspect.getdoc(cls) or ""
     return " ".join(text.partition("\n\n")[0].split())
+
+
+def commented_yaml(config: Config) -> str:
+    """As `to_yaml`, with every field's meaning as a comment above it."""
+    return "\n".join(_commented(config, "")) + "\n"
+
+
+def _commented(config: Config, indent: str) -> Iterator[str]:
+    dumped = config.model_dump(mode="json")
+    for name, field in type(config).model_fields.items():
+        value, inner = getattr(config, name), indent + "  "
+        meaning = " ".join((field.description or "").split())
+        yield from textwrap.wrap(
+            meaning, WIDTH, initial_indent=f"{indent}# ", subsequent_indent=f"{indent}# "
+        )
+        if isinstance(value, Config) and type(value).model_fields:
+            yield f"{indent}{name}:"
+            yield from _commented(value, inner)
+        elif isinstance(value, Mapping) and any(isinstance(v, Config) for v in value.values()):
+            yield f"{indent}{name}:"
+            for key, item in value.items():
+                yield f"{inner}{yaml.safe_dump({key: 0}, allow_unicode=True)[: -len(' 0') - 1]}"
+                yield from _commented(item, inner + "  ")
+        else:
+            text = yaml.safe_dump({name: dumped[name]}, sort_keys=False, allow_unicode=True)
+            yield textwrap.indent(text.rstrip("\n"), indent)
 
 
 def json_schema() -> dict[str, Any]:

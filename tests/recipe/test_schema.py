@@ -9,7 +9,18 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 
-from raypipe.recipe.schema import NAME, about, classes, entries, json_schema, own_entries
+from raypipe.config import to_yaml
+from raypipe.recipe.experiment import Experiment
+from raypipe.recipe.reading import load
+from raypipe.recipe.schema import (
+    NAME,
+    about,
+    classes,
+    commented_yaml,
+    entries,
+    json_schema,
+    own_entries,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = sorted((ROOT / "jobs" / "recipes").rglob("*.yaml"))
@@ -59,6 +70,15 @@ def test_editors_find_nothing_wrong_in_a_shipped_recipe(path):
     assert (path.parent / named).resolve() == ROOT / "jobs/recipes/schema.json"
     validator = Draft202012Validator(json_schema())
     assert [e.message for e in validator.iter_errors(yaml.safe_load(path.read_text()))] == []
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_a_recipe_with_comments_reads_back_as_itself(path):
+    experiment = load(Experiment, path)
+    text = commented_yaml(experiment)
+    assert yaml.safe_load(text) == yaml.safe_load(to_yaml(experiment))
+    assert "    # Highest learning rate.\n    lr: " in text
+    assert max(map(len, (line for line in text.splitlines() if "#" in line))) <= 100
 
 
 def test_editors_find_what_is_wrong():
