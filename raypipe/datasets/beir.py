@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import gzip
 import os
-import zlib
 from collections.abc import Iterator
-from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from raypipe.config import ConfigError, nearest
 from raypipe.datasets.dataset import Beginning, Dataset, file_safe
+from raypipe.datasets.lines import numbered, wrong
 from raypipe.names import quoted
-from raypipe.progress import reading
-from raypipe.storage.files import file_checksum, near_names, numbered_lines, packed
+from raypipe.storage.files import file_checksum, near_names
 from raypipe.tables.fields import grade
 from raypipe.tables.json_text import parse_json
 from raypipe.tables.plain_text import mostly_unspaced
@@ -114,14 +111,14 @@ class BeirFolder(Dataset):
         """The judgements in file order; values of 0 and less stay as they are."""
         path = self._qrels_file()
         relevance: dict[str, int] = {}
-        for number, line in _lines(path):
+        for number, line in numbered(path):
             fields = line.rstrip("\r\n").split("\t")
             if number == 1:
                 if fields != QRELS_HEADER:
-                    raise ConfigError(_wrong(path, number, f"the header {QRELS_HEADER}", fields))
+                    raise ConfigError(wrong(path, number, f"the header {QRELS_HEADER}", fields))
                 continue
             if len(fields) != 3:
-                raise ConfigError(_wrong(path, number, "three tab-separated fields", fields))
+                raise ConfigError(wrong(path, number, "three tab-separated fields", fields))
             if (value := relevance.get(fields[2])) is None:
                 value = relevance[fields[2]] = _relevance(path, number, fields[2])
             yield fields[0], fields[1], value
@@ -130,7 +127,7 @@ class BeirFolder(Dataset):
         """The file and the line that has the id first; reads the file up to there."""
         if kind == "judgement":
             path = self._qrels_file()
-            lines = (n for n, line in _lines(path) if text in line.rstrip("\r\n").split("\t"))
+            lines = (n for n, line in numbered(path) if text in line.rstrip("\r\n").split("\t"))
         else:
             path = self._file({"document": "corpus", "query": "queries"}[kind])
             lines = (n for n, record in _records(path) if record["_id"] == text)
@@ -175,27 +172,6 @@ class BeirFolder(Dataset):
         return self._files.setdefault(name, there[0]) if there else None
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Lines numbered from 1, without blank lines; read as bytes, so that errors name their line."""
-    number = 0
-    try:
-        with (
-            path.open("rb") as raw,
-            reading(raw) as tracked,
-            gzip.open(tracked) if packed(path) else nullcontext(tracked) as file,
-        ):
-            for number, line in numbered_lines(path, file):
-                if line.strip():
-                    yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
-    except UnicodeDecodeError as error:
-        bad = error.object[error.start : error.start + 1]
-        raise ConfigError(_wrong(path, number, "UTF-8", bad, "convert the file to UTF-8")) from None
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise ConfigError(
-            f"{path}: the gzip data is damaged after line {number} ({error}); copy the file again"
-        ) from None
-
-
 def _check_end(path: Path) -> None:
     """Refuse a corpus whose last lines are none, or that ends amid one.
 
@@ -222,26 +198,26 @@ def _records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
     An id may be a whole number in the file, as pandas writes one.
     """
-    for number, line in _lines(path):
+    for number, line in numbered(path):
         try:
             record = parse_json(line)
         except ValueError as error:
             raise ConfigError(
-                _wrong(path, number, "one JSON object per line", line, f"correct it ({error})")
+                wrong(path, number, "one JSON object per line", line, f"correct it ({error})")
             ) from None
         if not isinstance(record, dict):
-            raise ConfigError(_wrong(path, number, "a JSON object", record))
+            raise ConfigError(wrong(path, number, "a JSON object", record))
         if type(record.get("_id")) is int:  # no boolean, which is one to isinstance
             record["_id"] = str(record["_id"])
         if not isinstance(record.get("_id"), str):
-            raise ConfigError(_wrong(path, number, 'text or a whole number as "_id"', record))
+            raise ConfigError(wrong(path, number, 'text or a whole number as "_id"', record))
         texts = [record.get("text", 0), record.get("title")]
         if any(text is not None and not isinstance(text, str) for text in texts):
             raise ConfigError(
-                _wrong(path, number, 'strings under "text" and, if there, "title"', record)
+                wrong(path, number, 'strings under "text" and, if there, "title"', record)
             )
         if "\\" in line and "\\ud" in line.lower() and not _encodable(record):
-            raise ConfigError(_wrong(path, number, "text without half surrogate pairs", line))
+            raise ConfigError(wrong(path, number, "text without half surrogate pairs", line))
         yield number, record
 
 
@@ -258,9 +234,4 @@ def _relevance(path: Path, number: int, text: str) -> int:
         return grade(text)
     except ValueError:
         expected = "a whole number within 32 bits as relevance"
-        raise ConfigError(_wrong(path, number, expected, text)) from None
-
-
-def _wrong(path: Path, number: int, expected: str, found: Any, remedy: str = "correct it") -> str:
-    """The error of a line."""
-    return f"{path}:{number}: expected {expected}, found {quoted(found, 120)}; {remedy}"
+        raise ConfigError(wrong(path, number, expected, text)) from None

@@ -17,6 +17,7 @@ from typing import Any
 from raypipe.config import ConfigError, nearest
 from raypipe.datasets.beir import BeirFolder
 from raypipe.datasets.dataset import Beginning, Dataset, file_safe
+from raypipe.datasets.own_files import OwnFiles
 from raypipe.datasets.pydoc import PyDoc
 
 UNSPACED_LANGUAGES = ("zh", "ja", "th", "lo", "my", "km")
@@ -36,6 +37,10 @@ def open_dataset(dataset: str, split: str | None = None) -> Dataset:
                 f"dataset {dataset!r}: expected package names, as in pydoc:json,numpy"
             )
         return PyDoc(split, packages or None)
+    if head == "files" and colon:
+        if split is not None:
+            raise ConfigError(f"dataset {dataset}: files have no split {split!r}; leave it out")
+        return OwnFiles(dataset)
     if head == "beir" and colon:
         return BeirFolder(rest, split)
     if split is not None:

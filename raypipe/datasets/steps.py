@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
@@ -15,18 +16,23 @@ from raypipe.datasets.dataset import Dataset
 from raypipe.datasets.docstore import write_docs
 from raypipe.datasets.ir import open_dataset
 from raypipe.datasets.queries import SelectedQueries, select_queries
+from raypipe.records import DOCS
 from raypipe.storage.artifacts import Attempt, Step
+from raypipe.tables.text_table import TextTable
 
 DOCS_FILE = "docs.arrow"
 QUERIES_FILE = "queries.arrow"
 QRELS_FILE = "qrels.parquet"
+BATCH = 4096
+"""Documents that are written together."""
 
 
 class QuerySet(Config):
     """Queries and judgements of one split, in an order that depends on the query ids only."""
 
     dataset: str
-    """An ir_datasets id, `beir:/path/to/folder`, `pydoc`, or `pydoc:PKG,PKG`."""
+    """An ir_datasets id, `beir:/path/to/folder`, `pydoc`, `pydoc:PKG,PKG`, or
+    `files:corpus=/c.tsv,queries=/q.tsv,qrels=/qrels.txt`."""
     split: str | None = None
     """The split of beir: and pydoc; an ir_datasets id names its split itself."""
     limit: int | None = Field(None, ge=1)
@@ -128,3 +134,36 @@ class Queries(Step):
             writer.write_table(chosen.queries)
         attempt.put_table(chosen.qrels, QRELS_FILE)
         return chosen.counts
+
+
+@dataclass(frozen=True)
+class Listed(Step):
+    """The documents of a collection that candidate lists name; a small part of a large one."""
+
+    collection: Collection
+    candidates: Step
+    depth: int
+    """Documents of each list that are taken."""
+
+    kind: ClassVar[str] = "collection"
+
+    @property
+    def name(self) -> str:
+        return f"listed-{self.candidates.name}"
+
+    def spec(self) -> Mapping[str, Any]:
+        return {"depth": self.depth}
+
+    def inputs(self) -> Mapping[str, Step]:
+        return {"collection": self.collection, "candidates": self.candidates}
+
+    def run(self, attempt: Attempt, context: Any) -> Mapping[str, Any]:
+        docs = TextTable(attempt.inputs["collection"].local() / DOCS_FILE)
+        lists = attempt.inputs["candidates"].table()["doc_ids"].to_pylist()
+        named = {doc_id for doc_ids in lists for doc_id in doc_ids[: self.depth]}
+        rows = np.sort(docs.rows_of(pa.array(sorted(named), pa.string())))
+        ids, texts = docs.ids_at(rows), docs.texts(rows.tolist())
+        table = pa.table([ids, pa.array(texts, DOCS.field(1).type)], schema=DOCS)
+        with attempt.open(DOCS_FILE) as sink, pa.ipc.new_file(sink, DOCS) as writer:
+            writer.write_table(table, max_chunksize=BATCH)
+        return {"docs": len(rows), "docs_of_the_collection": len(docs)}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from raypipe.datasets.steps import DOCS_FILE, QUERIES_FILE, Collection, Queries
+from raypipe.datasets.steps import DOCS_FILE, QUERIES_FILE, Collection, Listed, Queries
 from raypipe.storage.artifacts import Artifact, Step
 from raypipe.tables.rows import Rows
 from raypipe.tables.text_table import TextTable
@@ -21,7 +21,7 @@ class Lists:
     extra: Step | None
     """Rows with query_id and doc_ids, any number per query: negatives with their injected
     positives, or positives alone. None adds nothing."""
-    collection: Collection
+    collection: Collection | Listed
     queries: Queries
     depth: int
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from raypipe.datasets.steps import DOCS_FILE, QUERIES_FILE, Collection, Queries
+from raypipe.datasets.steps import DOCS_FILE, QUERIES_FILE, Collection, Listed, Queries
 from raypipe.inference.token_reader import token_table
 from raypipe.models.backbone import Backbone
 from raypipe.models.tokenizer import load_tokenizer
@@ -26,7 +26,7 @@ MANY_UNKNOWN = 0.05
 class Tokens(Step):
     """Token ids without special tokens. Models with the same tokenizer share one store."""
 
-    texts: Collection | Queries
+    texts: Collection | Listed | Queries
     backbone: Backbone
 
     kind: ClassVar[str] = "tokens"

@@ -12,7 +12,7 @@ import typer
 from raypipe.progress import any_character
 
 OPTIONS = {"help_option_names": ["-h", "--help"]}
-COMMANDS = ("evaluate", "explain", "doctor")
+COMMANDS = ("rerank", "retrieve", "evaluate", "explain", "doctor")
 """In the order of --help; each is a module with `add`."""
 
 

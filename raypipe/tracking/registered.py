@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from raypipe.config import ConfigError
+from raypipe.storage.address import Address
+from raypipe.tracking.client import client, default_uri
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -66,3 +71,29 @@ def keeps(best: Any, tags: Mapping[str, str]) -> str:
         return f"was judged on another test set than the new one's {measure}"
     held, reached = float(best.tags[VALUE]), float(tags[VALUE])
     return f"reached {measure} {held:.3f}, the new one {reached:.3f}" if held > reached else ""
+
+
+def local_checkpoint(uri: str, tracking: str | None) -> Path:
+    """The folder with a registered model's checkpoint, copied to this machine.
+
+    Args:
+        uri: such as `models:/NAME@best` or `models:/NAME/3`.
+        tracking: MLflow address; None is the default.
+
+    Raises:
+        ConfigError: there is no such model, or it is none that raypipe logged.
+    """
+    from mlflow.artifacts import download_artifacts
+    from mlflow.exceptions import MlflowException
+
+    address = Address(tracking or default_uri())
+    client(address)  # gives up soon, which what follows would not
+    try:
+        folder = Path(download_artifacts(uri, tracking_uri=address.reveal()))
+    except (MlflowException, OSError) as error:
+        why = address.clean(str(error).strip().splitlines()[0])
+        raise ConfigError(f"{uri}: not found at {address} ({why})") from None
+    found = sorted(path.parent for path in folder.rglob("config.json"))
+    if not found:
+        raise ConfigError(f"{uri}: holds no config.json, so it is no model that raypipe logged")
+    return found[0]

@@ -1,0 +1,276 @@
+"""Ranks documents with a model that exists: re-ranks a run, or retrieves from a corpus.
+
+No recipe, no training: the steps are those of recipes, so that chunks resume and artifacts are
+used again.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import TypeAdapter, ValidationError
+
+from raypipe.candidates import Source
+from raypipe.candidates.bm25.source import Bm25
+from raypipe.candidates.dense.source import Dense
+from raypipe.candidates.trec_run import TrecRun
+from raypipe.config import ConfigError
+from raypipe.datasets.own_files import files_id
+from raypipe.datasets.steps import QRELS_FILE, Collection, Listed, Queries, QuerySet
+from raypipe.evaluation.measures import bounded, evaluate, means
+from raypipe.evaluation.ranking import write_trec_run
+from raypipe.inference.lists import Lists
+from raypipe.inference.truncation import LongestFirst, Truncation
+from raypipe.models.backbone import Backbone
+from raypipe.models.checks import has_scorer
+from raypipe.models.sentence_modules import read_score_modules
+from raypipe.names import trec_token
+from raypipe.progress import Say, any_character
+from raypipe.resources import Context, Resources, connect, default_precision
+from raypipe.runs.baselines import TeacherRun
+from raypipe.storage.address import addresses
+from raypipe.storage.artifacts import Artifact, Step, Store
+from raypipe.storage.builder import Builder
+from raypipe.storage.claims import Claims
+from raypipe.storage.files import home
+from raypipe.storage.keys import share
+from raypipe.teachers.bi_encoder import BiEncoderTeacher
+from raypipe.teachers.cross_encoder import CrossEncoderTeacher
+
+MEASURES = ("nDCG@10", "RR@10", "Judged@10")
+USUAL_LENGTH = 512
+Precision = Literal["auto", "bf16", "fp16", "fp32"]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where and how the work is done."""
+
+    storage: str | None = None
+    """Of artifacts; None is $RAYPIPE_HOME/storage."""
+    precision: Precision = "auto"
+    resources: Resources = Resources()  # noqa: RUF009 - frozen
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """Ranked lists, and what they cost."""
+
+    artifact: Artifact
+    tag: str
+    depth: int | None
+    """Documents of each list that the model ranked; None for all."""
+    pairs: int
+    seconds: float
+    """0 if the lists were there."""
+    values: Mapping[str, float]
+    """Means by measure over the judged queries; empty where nothing is judged."""
+    judged: int
+
+    def write(self, path: Path) -> int:
+        """Write a TREC run (gzipped for .gz) or, for .parquet, a table; the number of lists."""
+        table: pa.Table = self.artifact.table()
+        if path.suffix == ".parquet":
+            pq.write_table(table, path)
+        else:
+            write_trec_run(path, table, self.tag, depth=self.depth)
+        return int(table.num_rows)
+
+    def lines(self) -> list[str]:
+        """What was done, in sentences."""
+        said = []
+        if self.seconds and self.pairs:
+            rate = self.pairs / self.seconds
+            said.append(f"{self.pairs:,} pairs in {self.seconds:.1f} s, {rate:,.0f} pairs/s")
+        elif not self.seconds:
+            said.append("the lists were there: nothing was scored again")
+        if self.values:
+            figures = ", ".join(f"{name} {value:.3f}" for name, value in self.values.items())
+            said.append(f"{figures} ({self.judged} judged queries)")
+        return said
+
+
+def query_set(
+    dataset: str | None,
+    split: str | None,
+    corpus: str | None,
+    queries: str | None,
+    qrels: str | None,
+) -> QuerySet:
+    """The data set of a command line: an id, or files.
+
+    Raises:
+        ConfigError: both, or neither.
+    """
+    if dataset is not None and corpus is None and queries is None and qrels is None:
+        return QuerySet(dataset=dataset, split=split)
+    if dataset is None and corpus is not None and queries is not None:
+        named = {"corpus": corpus, "queries": queries, "qrels": qrels}
+        paths = {k: Path(v).expanduser().absolute() for k, v in named.items() if v is not None}
+        return QuerySet(dataset=files_id(**paths))
+    raise ConfigError("name the data: either --dataset ID, or --corpus FILE and --queries FILE")
+
+
+def rerank(
+    model: str,
+    data: QuerySet,
+    run: str | None,
+    depth: int,
+    place: Place,
+    *,
+    max_length: int | None = None,
+    label: int | None = None,
+    measures: Sequence[str] = MEASURES,
+    say: Say = print,
+) -> Ranked:
+    """Re-rank the first `depth` documents of each list; the rest stays behind them.
+
+    Args:
+        model: hub name, folder or package of a cross-encoder, or of a bi-encoder.
+        run: a TREC run file; None retrieves with BM25 first.
+        max_length: tokens per pair, or per text of a bi-encoder; None is what a checkpoint of
+            raypipe's was trained with, or what the model reads, at most 512.
+        label: of a head with several labels, the one that means relevant.
+
+    Raises:
+        ConfigError: model, data or run cannot be used; nothing was scored then.
+    """
+    scorer = _scorer(model, max_length, label)
+    scorer.check()
+    source: Source = Bm25(depth=max(depth, 100)) if run is None else _run(run)
+    builder, precision = _start(data, source, place, say)
+    collection, queries = Collection(data), Queries(data, False, keep_unjudged=True)
+    first = source.candidates(collection, queries, precision)
+    listed = Listed(collection, first, depth)  # no other document is tokenised
+    scores = scorer.scores(Lists(first, None, listed, queries, depth), precision)
+    builder.get(first)
+    return _ranked(
+        TeacherRun(scores, scorer.values, first, queries, depth),
+        queries,
+        builder,
+        trec_token(Backbone(model).name),
+        depth,
+        measures,
+        source,
+        scores,
+    )
+
+
+def retrieve(
+    model: str,
+    data: QuerySet,
+    depth: int,
+    place: Place,
+    *,
+    max_length: int | None = None,
+    measures: Sequence[str] = MEASURES,
+    say: Say = print,
+) -> Ranked:
+    """The `depth` best documents of the corpus for every query.
+
+    Args:
+        model: hub name, folder or package of a bi-encoder, or `bm25`.
+
+    Raises:
+        ConfigError: model or data cannot be used.
+    """
+    source: Source
+    if model == "bm25":
+        source = Bm25(depth=depth)
+    else:
+        source = Dense(backbone=model, max_length=max_length, depth=depth)
+    source.check()
+    builder, precision = _start(data, source, place, say)
+    collection, queries = Collection(data), Queries(data, False, keep_unjudged=True)
+    step = source.candidates(collection, queries, precision)
+    tag = trec_token("bm25" if model == "bm25" else Backbone(model).name)
+    return _ranked(step, queries, builder, tag, None, measures, source)
+
+
+def _scorer(
+    model: str, max_length: int | None, label: int | None
+) -> CrossEncoderTeacher | BiEncoderTeacher:
+    """A cross-encoder if the model's files have a trained head, else a bi-encoder."""
+    backbone = Backbone(model)
+    backbone.check()
+    config = backbone.published_config()
+    modular = read_score_modules(backbone.published, f"model {model}") is not None
+    if not modular and not has_scorer(config):
+        if label is not None:
+            raise ConfigError(f"--label {label}: {model} is a bi-encoder and has no labels")
+        return BiEncoderTeacher(backbone=model, max_length=max_length)
+    return CrossEncoderTeacher(
+        backbone=model, truncation=_truncation(model, config, max_length), label=label
+    )
+
+
+def _truncation(model: str, config: Mapping[str, Any], max_length: int | None) -> Truncation:
+    own = (config.get("raypipe") or {}).get("truncation")
+    if max_length is not None or own is None:
+        positions = int(config.get("max_position_embeddings") or USUAL_LENGTH)
+        return LongestFirst(max_length=max_length or min(positions, USUAL_LENGTH))
+    try:
+        read: Truncation = TypeAdapter(Truncation).validate_python(own)
+    except ValidationError as error:
+        why = error.errors()[0]["msg"]
+        raise ConfigError(
+            f"model {model}: config.json names a truncation that is none ({why}); give --max-length"
+        ) from None
+    return read
+
+
+def _run(path: str) -> TrecRun:
+    file = Path(path).expanduser().absolute()
+    source = TrecRun(paths=(str(file),), depth=1_000_000, name=file.name)
+    source.check()
+    return source
+
+
+def _start(data: QuerySet, source: Source, place: Place, say: Say) -> tuple[Builder, str]:
+    """Check data and storage, join or start Ray; a builder there, and the precision."""
+    data.open().check()
+    source.check()
+    store = Store(place.storage or str(home() / "storage"))
+    store.check_writable()
+    precision = default_precision() if place.precision == "auto" else place.precision
+    place.resources.check_precision(precision)
+    any_character()
+    connect(place.resources, store.is_local, False)
+    builder = Builder(store, announce=say, claim=Claims(say))
+    named = addresses([store.uri])
+    builder.keys = share({a.handle: a.reveal() for a in named if a.handle is not None})
+    bars = sys.stderr.isatty()
+    builder.context = Context(place.resources, precision, progress_bars=bars)
+    return builder, precision
+
+
+def _ranked(
+    step: Step,
+    queries: Queries,
+    builder: Builder,
+    tag: str,
+    depth: int | None,
+    measures: Sequence[str],
+    source: Source,
+    scores: Step | None = None,
+) -> Ranked:
+    """Make the lists, and judge them where there are judgements."""
+    begun = time.monotonic()
+    artifact = builder.get(step)
+    seconds = time.monotonic() - begun if step.digest in builder.made else 0.0
+    qrels = pq.read_table(builder.get(queries).local() / QRELS_FILE)
+    values: dict[str, float] = {}
+    if len(qrels):
+        names = tuple(dict.fromkeys(bounded(name, source.depth) for name in measures))
+        relevance = queries.queries.positive_relevance
+        values = means(evaluate(artifact.table(), qrels, names, relevance))
+    pairs = 0 if scores is None else int(builder.get(scores).counts.get("pairs", 0))
+    judged = len(set(qrels["query_id"].to_pylist()))
+    return Ranked(artifact, tag, depth, pairs, seconds, values, judged)

@@ -1,0 +1,101 @@
+"""Re-rank a run with a model that exists, a cross-encoder or a bi-encoder, anybody's.
+
+raypipe rerank --model MODEL --dataset beir:/data/scifact --split test --run bm25.run --out new.run
+raypipe rerank --model MODEL --corpus docs.tsv --queries queries.tsv --out new.run.gz
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from raypipe.commands.command_line import errors
+from raypipe.program import OPTIONS
+
+Model = Annotated[
+    str, typer.Option(help="hub name, folder, package:NAME/FOLDER, or models:/NAME@best of MLflow")
+]
+Dataset = Annotated[
+    str | None, typer.Option(help="an ir_datasets id, beir:FOLDER, pydoc; or name files")
+]
+Split = Annotated[str | None, typer.Option(help="of beir: and pydoc")]
+Corpus = Annotated[
+    str | None, typer.Option(metavar="FILE", help="documents, .tsv or .jsonl, plain or .gz")
+]
+Queries = Annotated[str | None, typer.Option(metavar="FILE", help="queries, likewise")]
+Qrels = Annotated[str | None, typer.Option(metavar="FILE", help="judgements, if there are any")]
+Out = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="a TREC run, gzipped for .gz; or .parquet")
+]
+Length = Annotated[
+    int | None, typer.Option("--max-length", min=8, help="tokens [default: the model's own]")
+]
+Measures = Annotated[str, typer.Option(help="names as in ir-measures, parted by spaces")]
+PrecisionName = Annotated[
+    str, typer.Option("--precision", help="auto, bf16, fp16 or fp32 [auto: bf16 where it is fast]")
+]
+Storage = Annotated[
+    str | None, typer.Option(help="artifacts that are used again [default: $RAYPIPE_HOME/storage]")
+]
+Tracking = Annotated[
+    str | None, typer.Option(help="MLflow address of models:/ [default: MLFLOW_TRACKING_URI]")
+]
+
+
+def rerank(
+    model: Model,
+    run: Annotated[
+        str | None, typer.Option(metavar="FILE", help="a TREC run; without one, BM25's first 100")
+    ] = None,
+    dataset: Dataset = None,
+    split: Split = None,
+    corpus: Corpus = None,
+    queries: Queries = None,
+    qrels: Qrels = None,
+    depth: Annotated[int, typer.Option(min=1, help="documents of each list to re-rank")] = 100,
+    out: Out = None,
+    label: Annotated[
+        int | None, typer.Option(min=0, help="of a head with several labels, the relevant one")
+    ] = None,
+    max_length: Length = None,
+    measures: Measures = "nDCG@10 RR@10 Judged@10",
+    precision: PrecisionName = "auto",
+    storage: Storage = None,
+    tracking: Tracking = None,
+) -> None:
+    with errors():
+        from raypipe.commands import ranked_lists as work
+        from raypipe.program.written_lists import checked_out, place, shown
+
+        checked_out(out)
+        data = work.query_set(dataset, split, corpus, queries, qrels)
+        where = place(storage, precision)
+        shown(
+            work.rerank(
+                model_folder(model, tracking),
+                data,
+                run,
+                depth,
+                where,
+                max_length=max_length,
+                label=label,
+                measures=measures.split(),
+            ),
+            out,
+        )
+
+
+def model_folder(model: str, tracking: str | None) -> str:
+    """The model, or the folder that a registered one was copied to."""
+    if not model.startswith("models:/"):
+        return model
+    from raypipe.tracking.registered import local_checkpoint
+
+    return str(local_checkpoint(model, tracking))
+
+
+def add(app: typer.Typer) -> None:
+    """Add the command to a program."""
+    app.command("rerank", help=__doc__, context_settings=OPTIONS)(rerank)

@@ -1,0 +1,60 @@
+"""Retrieve from a corpus with a bi-encoder that exists, or with BM25.
+
+raypipe retrieve --model MODEL --corpus docs.tsv --queries queries.tsv --depth 100 --out dense.run
+raypipe retrieve --model bm25 --dataset beir:/data/scifact --split test --out bm25.run.gz
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from raypipe.commands.command_line import errors
+from raypipe.program import OPTIONS
+from raypipe.program.rerank import (
+    Corpus,
+    Dataset,
+    Length,
+    Measures,
+    Out,
+    PrecisionName,
+    Qrels,
+    Queries,
+    Split,
+    Storage,
+)
+
+
+def retrieve(
+    model: Annotated[
+        str, typer.Option(help="hub name, folder or package:NAME/FOLDER of a bi-encoder, or bm25")
+    ],
+    dataset: Dataset = None,
+    split: Split = None,
+    corpus: Corpus = None,
+    queries: Queries = None,
+    qrels: Qrels = None,
+    depth: Annotated[int, typer.Option(min=1, help="documents per query")] = 100,
+    out: Out = None,
+    max_length: Length = None,
+    measures: Measures = "nDCG@10 RR@10 Judged@10",
+    precision: PrecisionName = "auto",
+    storage: Storage = None,
+) -> None:
+    with errors():
+        from raypipe.commands import ranked_lists as work
+        from raypipe.program.written_lists import checked_out, place, shown
+
+        checked_out(out)
+        data = work.query_set(dataset, split, corpus, queries, qrels)
+        where = place(storage, precision)
+        ranked = work.retrieve(
+            model, data, depth, where, max_length=max_length, measures=measures.split()
+        )
+        shown(ranked, out)
+
+
+def add(app: typer.Typer) -> None:
+    """Add the command to a program."""
+    app.command("retrieve", help=__doc__, context_settings=OPTIONS)(retrieve)
