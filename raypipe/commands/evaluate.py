@@ -23,7 +23,7 @@ def report_of(
     dataset: str | None,
     runs: Sequence[str],
     split: str | None = None,
-    reference: str | None = None,
+    references: Sequence[str] = (),
     measures: Sequence[str] = MEASURES,
     positive_relevance: int = 1,
     statistics: Statistics = Statistics(),  # noqa: B008 - frozen
@@ -37,8 +37,8 @@ def report_of(
         dataset: a data set's id, or None; exactly one of both is given.
         split: of the data set.
         runs: files, plain or gzipped; `NAME=FILE` names a row, without it the file does.
-        reference: a row's name or file, which the others are tested against; None tests none
-            against another, but letters say who is better than whom.
+        references: rows by name or file, which the others are tested against; without any,
+            letters alone say who is better than whom.
         positive_relevance: the lowest relevance that binary measures count as relevant.
 
     Raises:
@@ -61,7 +61,7 @@ def report_of(
         notes += [f"{name}: {sentence}" for sentence in said]
     title = (f"{len(judged)} judged queries of {source}", f"{len(files)} runs, first {depth}")
     facts = SetFacts(MAIN, title, names)
-    chosen = None if reference is None else _row(reference, files)
+    chosen = tuple(_row(reference, files) for reference in references)
     return Report("runs", tuple(rows), (facts,), chosen, statistics, notes=tuple(notes))
 
 

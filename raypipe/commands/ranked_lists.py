@@ -50,7 +50,7 @@ Precision = Literal["auto", "bf16", "fp16", "fp32"]
 
 
 @dataclass(frozen=True)
-class Place:
+class Workplace:
     """Where and how the work is done."""
 
     storage: str | None = None
@@ -123,7 +123,7 @@ def rerank(
     data: QuerySet,
     run: str | None,
     depth: int,
-    place: Place,
+    place: Workplace,
     *,
     max_length: int | None = None,
     label: int | None = None,
@@ -167,7 +167,7 @@ def retrieve(
     model: str,
     data: QuerySet,
     depth: int,
-    place: Place,
+    place: Workplace,
     *,
     max_length: int | None = None,
     measures: Sequence[str] = MEASURES,
@@ -233,7 +233,7 @@ def _run(path: str) -> TrecRun:
     return source
 
 
-def _start(data: QuerySet, source: Source, place: Place, say: Say) -> tuple[Builder, str]:
+def _start(data: QuerySet, source: Source, place: Workplace, say: Say) -> tuple[Builder, str]:
     """Check data and storage, join or start Ray; a builder there, and the precision."""
     data.open().check()
     source.check()

@@ -39,7 +39,10 @@ def evaluate(
         str | None, typer.Option(help="of the data set, where its id does not name it")
     ] = None,
     reference: Annotated[
-        str | None, typer.Option(help="the run that the others are tested against, by name or file")
+        list[str] | None,
+        typer.Option(
+            metavar="RUN", help="name or file of a run to test against; once for each such run"
+        ),
     ] = None,
     measures: Annotated[
         str,
@@ -72,7 +75,9 @@ def evaluate(
             raise ConfigError(f"--{first['loc'][0]}: {first['msg']}") from None
         given = [*(runs or []), *(more or [])]
         names = measures.split()
-        report = report_of(qrels, dataset, given, split, reference, names, relevance, statistics)
+        report = report_of(
+            qrels, dataset, given, split, reference or [], names, relevance, statistics
+        )
         write(report, html, markdown)
 
 

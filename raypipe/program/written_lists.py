@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from raypipe.commands.ranked_lists import Place, Ranked
+from raypipe.commands.ranked_lists import Ranked, Workplace
 from raypipe.config import ConfigError, nearest
 
 PRECISIONS = ("auto", "bf16", "fp16", "fp32")
 
 
-def place(storage: str | None, precision: str) -> Place:
+def place(storage: str | None, precision: str) -> Workplace:
     """Where and how the work is done.
 
     Raises:
@@ -18,7 +18,7 @@ def place(storage: str | None, precision: str) -> Place:
     """
     if precision not in PRECISIONS:
         raise ConfigError(f"--precision {precision}{nearest(precision, PRECISIONS)}")
-    return Place(storage, precision)  # type: ignore[arg-type]
+    return Workplace(storage, precision)  # type: ignore[arg-type]
 
 
 def checked_out(out: Path | None) -> None:
