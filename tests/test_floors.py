@@ -69,6 +69,7 @@ SAME_NAME = {
     "pairwise": "losses over pairs, and what a language model is asked about pairs",
     "pointwise": "losses over documents, and what a language model is asked about documents",
     "rankgpt": "its lists as candidates, and its orders as a teacher",
+    "rerank": "the runs of recipes, and the command line on own runs",
     "report": "the command that reports tracked jobs; the other is the package of the report",
     "search": "of an index, and the command that searches settings",
     "source": "what a recipe names, of each index",

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
-from raypipe.datasets.steps import Collection
+from raypipe.datasets.steps import Queries
 from raypipe.inference.pairs import Template
 from raypipe.inference.scoring import TextEncoder
 from raypipe.inference.token_reader import TokenReader
@@ -49,7 +49,7 @@ class Embeddings(Step):
     def prefix(self) -> str:
         """Documents get the encoder's doc_prefix, queries its query_prefix."""
         query, doc = self.encoder.prefixes(self.tokens.backbone.published)
-        return doc if isinstance(self.tokens.texts, Collection) else query
+        return query if isinstance(self.tokens.texts, Queries) else doc
 
     @cached_property
     def modules(self) -> SentenceModules:

@@ -69,9 +69,9 @@ class Tokens(Step):
         return run_chunks(job, rows, CHUNK, attempt, context, model=False, suffix="arrow")
 
 
-def text_file(texts: Collection | Queries) -> str:
+def text_file(texts: Collection | Listed | Queries) -> str:
     """The file of the artifact that has the texts."""
-    return DOCS_FILE if isinstance(texts, Collection) else QUERIES_FILE
+    return QUERIES_FILE if isinstance(texts, Queries) else DOCS_FILE
 
 
 @dataclass(frozen=True)

@@ -209,7 +209,9 @@ def json_schema() -> dict[str, Any]:
     schema = Experiment.model_json_schema()
     for part in (schema, *schema["$defs"].values()):
         part.pop("required", None)
-    schema["properties"]["order"]["anyOf"].append({"type": "string"})  # one -> other
+    for name in ("reference", "order"):  # one name for a list of one
+        field = schema["properties"][name]
+        schema["properties"][name] = {"anyOf": [field, {"type": ["string", "null"]}]}
     schema["properties"]["base"] = {
         "type": "string",
         "description": "Another recipe, whose fields stand where this one has none.",

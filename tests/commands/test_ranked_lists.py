@@ -1,0 +1,160 @@
+"""Own lists ranked by a model that exists: the values of sentence-transformers, from own files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from raypipe.commands.ranked_lists import Workplace, query_set, rerank, retrieve
+from raypipe.config import ConfigError
+from raypipe.datasets.steps import QuerySet
+from raypipe.resources import Resources
+from raypipe.tables.trec_run import read_trec_run
+
+
+@pytest.fixture(scope="module")
+def scorer(tmp_path_factory, tiny_backbone) -> Path:
+    """A cross-encoder of somebody else's: a head with drawn weights, saved by transformers."""
+    import torch
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    folder = tmp_path_factory.mktemp("scorer")
+    torch.manual_seed(3)
+    model = AutoModelForSequenceClassification.from_pretrained(tiny_backbone, num_labels=1)
+    torch.nn.init.normal_(model.classifier.weight)
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(tiny_backbone).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory, beir_folder) -> dict[str, Path]:
+    """The tiny collection as a user has it: a corpus, queries that nobody judged, a run."""
+    folder = tmp_path_factory.mktemp("own")
+    docs, queries = (
+        {row["_id"]: row["text"] for row in map(json.loads, (beir_folder / name).open())}
+        for name in ("corpus.jsonl", "queries.jsonl")
+    )
+    files = {name: folder / f"{name}.tsv" for name in ("corpus", "queries")}
+    files["corpus"].write_text("".join(f"{d}\t{text}\n" for d, text in docs.items()))
+    asked = dict(list(queries.items())[:7])
+    files["queries"].write_text("".join(f"{q}\t{text}\n" for q, text in asked.items()))
+    lines = [
+        f"{q} Q0 {d} {r} {10 - r} first\n"
+        for i, q in enumerate(asked)
+        for r, d in enumerate([f"d{i:03d}", f"d{60 + i:03d}", "d119", "d118", "d117"], start=1)
+    ]
+    files["run"] = folder / "first.run"
+    files["run"].write_text("".join(lines))
+    return files
+
+
+@pytest.fixture
+def place(cluster, tmp_path) -> Workplace:
+    return Workplace(str(tmp_path / "storage"), "fp32", Resources())
+
+
+def of_files(own: dict[str, Path]) -> QuerySet:
+    return query_set(None, None, str(own["corpus"]), str(own["queries"]), None)
+
+
+def texts(path: Path) -> dict[str, str]:
+    return dict(line.split("\t") for line in path.read_text().splitlines())
+
+
+def silent(line: str) -> None:
+    pass
+
+
+@pytest.mark.ray
+def test_a_cross_encoder_re_ranks_own_files_as_sentence_transformers_does(
+    own, scorer, place, tmp_path
+):
+    from sentence_transformers import CrossEncoder
+
+    ranked = rerank(
+        str(scorer), of_files(own), str(own["run"]), 3, place, max_length=24, say=silent
+    )
+    assert ranked.pairs == 21 and ranked.values == {} and "pairs/s" in ranked.lines()[0]
+    assert ranked.write(tmp_path / "out.run.gz") == 7
+    table, _ = read_trec_run(tmp_path / "out.run.gz")
+    theirs = CrossEncoder(str(scorer), max_length=24, device="cpu")
+    docs, queries = texts(own["corpus"]), texts(own["queries"])
+    first, _ = read_trec_run(own["run"])
+    before = dict(zip(first["query_id"].to_pylist(), first["doc_ids"].to_pylist(), strict=True))
+    for row in table.to_pylist():
+        head, tail = row["doc_ids"][:3], row["doc_ids"][3:]
+        assert sorted(head) == sorted(before[row["query_id"]][:3])
+        assert tail == before[row["query_id"]][3:]
+        assert (np.diff(row["scores"]) < 0).all()
+        pairs = [(queries[row["query_id"]], docs[d]) for d in head]
+        expected = theirs.predict(pairs, activation_fn=lambda x: x)
+        np.testing.assert_allclose(row["scores"][:3], expected, rtol=0, atol=1e-5)
+    again = rerank(str(scorer), of_files(own), str(own["run"]), 3, place, max_length=24, say=silent)
+    assert again.seconds == 0 and "nothing was scored again" in again.lines()[0]
+
+
+@pytest.mark.ray
+def test_a_bi_encoder_re_ranks_and_is_judged(beir_folder, tiny_backbone, place, tmp_path):
+    data = QuerySet(dataset=f"beir:{beir_folder}", split="test")
+    ranked = rerank(str(tiny_backbone), data, None, 5, place, say=silent)  # of BM25's lists
+    assert ranked.judged == 12 and 0 <= ranked.values["nDCG@10"] <= 1
+    assert ranked.write(tmp_path / "out.parquet") == 12
+    assert pq.read_table(tmp_path / "out.parquet").num_rows == 12
+
+
+@pytest.mark.ray
+def test_retrieval_with_a_bi_encoder_and_with_bm25(beir_folder, tiny_backbone, place, tmp_path):
+    from sentence_transformers import SentenceTransformer
+
+    data = QuerySet(dataset=f"beir:{beir_folder}", split="test")
+    dense = retrieve(str(tiny_backbone), data, 4, place, say=silent)
+    assert dense.write(tmp_path / "dense.run") == 12
+    table, _ = read_trec_run(tmp_path / "dense.run")
+    theirs = SentenceTransformer(str(tiny_backbone), device="cpu")
+    docs = {
+        row["_id"]: row["text"] for row in map(json.loads, (beir_folder / "corpus.jsonl").open())
+    }
+    queries = {r["_id"]: r["text"] for r in map(json.loads, (beir_folder / "queries.jsonl").open())}
+    vectors = theirs.encode(list(docs.values()), normalize_embeddings=True)
+    for row in table.to_pylist():
+        similar = vectors @ theirs.encode(queries[row["query_id"]], normalize_embeddings=True)
+        np.testing.assert_allclose(row["scores"], np.sort(similar)[::-1][:4], rtol=0, atol=1e-4)
+    words = retrieve("bm25", data, 4, place, say=silent)
+    assert words.values["nDCG@10"] > dense.values["nDCG@10"]
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ((None, None, None, None, None), "either --dataset ID, or --corpus FILE and --queries"),
+        (("pydoc", None, "c.tsv", None, None), "either --dataset ID, or --corpus FILE"),
+        ((None, None, "c.tsv", None, None), "either --dataset ID, or --corpus FILE"),
+    ],
+)
+def test_data_has_one_source(given, words):
+    with pytest.raises(ConfigError, match=words):
+        query_set(*given)
+
+
+def test_what_cannot_rank_is_refused_before_work(own, tiny_backbone, tmp_path):
+    data = of_files(own)
+    with pytest.raises(ConfigError, match="no-model"):
+        rerank(str(tmp_path / "no-model"), data, None, 3, Workplace(str(tmp_path)))
+    with pytest.raises(ConfigError, match="is a bi-encoder and has no labels"):
+        rerank(str(tiny_backbone), data, None, 3, Workplace(str(tmp_path)), label=1)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_command_lines_name_their_options(command):
+    for name in ("rerank.py", "retrieve.py"):
+        done = command(name, "--help")
+        assert done.returncode == 0 and "--corpus" in done.stdout and "--out" in done.stdout
+        done = command(name, "--model", "m", "--dataset", "pydoc", "--precision", "fp8")
+        assert done.returncode == 2 and "--precision fp8" in done.stderr
+        done = command(name, "--model", "m", "--dataset", "pydoc", "--out", "/nowhere/x.run")
+        assert done.returncode == 2 and "no directory /nowhere" in done.stderr
