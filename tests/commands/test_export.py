@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import re
-from pathlib import Path
 
 import numpy as np
 import pytest
+from card_facts import blocks
 from sentence_transformers import CrossEncoder as TheirCrossEncoder
 
 from raypipe.commands.compare import run
@@ -78,7 +77,7 @@ def test_the_forms_of_a_similarity_head(recipe, unprobed, tmp_path, monkeypatch)
     assert "config.json" not in files and "history.jsonl" not in files
     space: dict = {}
     monkeypatch.chdir(tmp_path / "onnx")
-    example, code = blocks(tmp_path / "onnx")
+    example, code = blocks((tmp_path / "onnx" / "README.md").read_text("utf-8"))
     exec(example, space)
     space |= {"query": QUERY, "documents": DOCS}
     exec(code, space)
@@ -95,8 +94,3 @@ def test_the_forms_of_a_similarity_head(recipe, unprobed, tmp_path, monkeypatch)
     stage = Plan.of([trial]).last(trial)
     head = builder.get(stage).counts["best"]["nDCG@10"]
     assert f"({head:.4f} to " in sentence  # the stage's own validation, measured again
-
-
-def blocks(folder: Path) -> list[str]:
-    text = (folder / "README.md").read_text("utf-8")
-    return re.findall(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)

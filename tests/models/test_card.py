@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +11,13 @@ import numpy as np
 import pytest
 import torch
 from any_names import markdown_blocks
+from card_facts import FACTS, blocks
 from huggingface_hub import ModelCard
 
 from raypipe.inference.pairs import Template
 from raypipe.inference.scoring import PairScorer
 from raypipe.inference.truncation import Budgets, LongestFirst, MaxP
-from raypipe.models.card import CardFacts, GroupFacts, QueryFacts, card, hub_dataset
+from raypipe.models.card import GroupFacts, QueryFacts, card, hub_dataset
 from raypipe.models.cross_encoder import CrossEncoder, save
 from raypipe.models.tokenizer import load_tokenizer
 
@@ -27,35 +27,6 @@ TRUNCATIONS = [
     Budgets(query=4, doc=12),
     MaxP(query=4, length=8, stride=4, max_passages=3),
 ]
-
-FACTS = CardFacts(
-    name="scifact re-ranker",
-    backbone="MiniLM-L6-H384-uncased",
-    base_model="nreimers/MiniLM-L6-H384-uncased",
-    recipe="name: scifact\nstages:\n  contrastive:\n    loss: {type: infonce}\n    lr: 2e-05\n",
-    stages=("contrastive", "distil"),
-    queries=(
-        QueryFacts("train", "beir/scifact/train", None, 709, 5183),
-        QueryFacts("validation", "beir/scifact/train", None, 100, 5183),
-        QueryFacts("test", "beir:/home/someone/data/own|set/", "test", 300, 12345),
-    ),
-    groups=(
-        GroupFacts(("contrastive",), 709, 5672, "0123456789abcdef"),
-        GroupFacts(("distil",), 709, 35450, "fedcba9876543210"),
-    ),
-    metrics={
-        "validation": {"nDCG@10": 0.71239, "RR@10": 0.7},
-        "test": {"nDCG@10": 0.70006, "RR@10": 0.68, "Judged@10": 0.31},
-        "test, first stage": {"nDCG@10": 0.6863},
-    },
-    truncation={"type": "longest_first", "max_length": 256},
-    reads="pairs of up to 256 tokens",
-    versions={"raypipe": "0.1.0", "torch": "2.13.0"},
-)
-
-
-def blocks(text: str) -> list[str]:
-    return re.findall(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
 
 
 def section(text: str, name: str) -> str:

@@ -12,8 +12,8 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from card_facts import FACTS, blocks
 from families import DOC_TEXTS, FAMILIES, QUERY_TEXTS, folder_of, spread
-from test_card import FACTS, blocks
 from tokenizers import Tokenizer
 
 from raypipe.config import ConfigError
