@@ -31,6 +31,7 @@ from raypipe.models.tokenizer import load_tokenizer
 from raypipe.progress import Say
 from raypipe.recipe.experiment import Experiment
 from raypipe.records import GROUPS
+from raypipe.runs.rerank import Reranking
 from raypipe.stages.stage import Stage
 from raypipe.stages.validation import Validation
 from raypipe.storage.artifacts import Artifact
@@ -84,8 +85,8 @@ def write_classifier(
     head = stage.model.load(checkpoint.local(), stage.seed, training=False, device=device)
     scorer = partial(_scorer, stage, Template.of(load_tokenizer(checkpoint.local())), device)
     sets = {
-        "validation": _lists(experiment, "validation", builder),
-        "test": _lists(experiment, "test", builder),
+        "validation": _lists(experiment.reranking("validation"), stage.depth, stage, builder),
+        "test": _lists(experiment.reranking("test"), experiment.depth("test"), stage, builder),
     }
     with tempfile.TemporaryDirectory() as scratch:
         seconds = _score_groups(inputs, stage, scorer(head), Path(scratch))
@@ -115,13 +116,11 @@ def _tokens(stage: Stage) -> int:
     return max(32_768 if torch.cuda.is_available() else 4_096, stage.truncation.longest)
 
 
-def _lists(experiment: Experiment, role: str, builder: Builder) -> Validation:
+def _lists(reranking: Reranking, depth: int, stage: Stage, builder: Builder) -> Validation:
     """The first candidate lists of a query set, at most `MEASURED` pairs of them."""
-    reranking = experiment.reranking(role)
     artifacts = {name: builder.get(step) for name, step in reranking.steps().items()}
-    depth = experiment.depth(role)
     positive = reranking.queries.queries.positive_relevance
-    lists = Validation.of(artifacts, depth, experiment.measures(role), positive)
+    lists = Validation.of(artifacts, depth, stage.measures, positive)
     return lists.first(max(MEASURED // depth, 1))
 
 
