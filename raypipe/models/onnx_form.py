@@ -71,7 +71,7 @@ def write_onnx(
     names = [name for name in INPUTS if name in tokenizer.model_input_names]
     limits = {"truncation": True, "max_length": max_length, "padding": True, "verbose": False}
     inputs_BL = tokenizer(*map(list, zip(*pairs, strict=True)), return_tensors="pt", **limits)
-    _export(_Score(model, names).eval(), [inputs_BL[name] for name in names], names, folder)
+    _export(_PairScores(model, names).eval(), [inputs_BL[name] for name in names], names, folder)
     _write_tokenizer(tokenizer, folder / "tokenizer.json", max_length)
     with torch.inference_mode():
         expected_B = model(**{name: inputs_BL[name] for name in names}).logits[:, 0].numpy()
@@ -85,7 +85,7 @@ def write_onnx(
     return difference
 
 
-class _Score(nn.Module):
+class _PairScores(nn.Module):
     """The model with its inputs in order and its scores as the only output."""
 
     def __init__(self, model: nn.Module, names: Sequence[str]) -> None:
