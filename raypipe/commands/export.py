@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -77,21 +76,20 @@ def export(
         _write_onnx(stage, builder, folder, say)
         facts = replace(facts, form="onnx")
     else:
-        _copy(builder.get(stage), folder, left_out=())
+        _copy(builder.get(stage), folder)
     for name in _TRAINER_STATE:
         (folder / name).unlink(missing_ok=True)
     card(facts).save(folder / "README.md")
 
 
-def _copy(checkpoint: Artifact, folder: Path, left_out: Collection[str]) -> None:
+def _copy(checkpoint: Artifact, folder: Path) -> None:
     for name in checkpoint.files:
-        if "/" not in name and not name.endswith(tuple(left_out)):
+        if "/" not in name:
             shutil.copy(checkpoint.local() / name, folder / name)
 
 
 def _write_onnx(stage: Stage, builder: Builder, folder: Path, say: Say) -> None:
     checkpoint, lists = builder.get(stage), stage.validation
-    _copy(checkpoint, folder, left_out=(".safetensors", ".index.json", ".py", "config.json"))
     queries = TextTable(builder.get(lists.queries).local() / QUERIES_FILE)
     docs = TextTable(builder.get(lists.collection).local() / DOCS_FILE)
     pairs = [
