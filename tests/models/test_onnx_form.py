@@ -75,6 +75,8 @@ def test_the_cards_lines_give_the_models_scores(written, monkeypatch):
 
 
 def test_both_axes_are_free_and_the_score_is_float32(written):
+    files = {path.name for path in written[0].iterdir()}
+    assert files == {MODEL_FILE, "tokenizer.json", "README.md"}
     session = onnxruntime.InferenceSession(str(written[0] / MODEL_FILE))
     assert {tuple(entry.shape) for entry in session.get_inputs()} == {("batch", "length")}
     (score,) = session.get_outputs()
