@@ -49,7 +49,7 @@ MEASURED = 10_000
 _LR = 1e-4
 _QUERIES_PER_STEP = 16
 _COST = 4.0
-"""A pair's time in training by its time in scoring, rounded up."""
+"""A pair's time in training by its time in scoring, assumed: a backward pass costs two forward."""
 _CHUNK = 32
 """Groups that are scored between two looks at the clock."""
 
@@ -72,8 +72,8 @@ def write_classifier(
 ) -> Distillation:
     """Distil the stage's checkpoint, write the classifier as a Hugging Face directory, and measure.
 
-    The whole model is trained: what the first token's state of a sentence encoder holds does not
-    tell how relevant a document is, so a new head alone loses most of the ranking.
+    The whole model is trained, since the pretrained state of a sentence encoder's first token was
+    not made to hold the score.
 
     Args:
         folder: exists.
