@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +25,21 @@ def alone(experiment: Any) -> Any:
     return experiment.replace(sweep=Sweep(), reference=(trained,))
 
 
-def export(experiment: Any, folder: Path) -> None:
-    """Write the trained checkpoint with a model card."""
+def export(experiment: Any, form: str) -> Callable[[Path], None]:
+    """Refuse a form that the model cannot have; the result writes it to a folder, after work."""
+    from raypipe.commands.export import check_form
     from raypipe.commands.export import export as write
     from raypipe.recipe.trials import expand
     from raypipe.storage.builder import Builder
 
     (trial,) = expand(alone(experiment))
-    write(trial, Builder(experiment.store()), folder)
-    print(f"model and card: {folder}")
+    check_form(trial.experiment, form)
+
+    def to(folder: Path) -> None:
+        write(trial, Builder(experiment.store()), folder, form)
+        print(f"model and card: {folder}")
+
+    return to
 
 
 if __name__ == "__main__":

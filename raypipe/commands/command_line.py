@@ -1,4 +1,4 @@
-"""The command line that all jobs share: RECIPE [key=value ...] and four options."""
+"""The command line that all jobs share: RECIPE [key=value ...] and five options."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import json
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,6 +15,7 @@ import typer
 from raypipe.interrupts import one_sentence
 from raypipe.progress import any_character
 
+Export = Callable[[Any, str], Callable[[Path], None]]
 RECIPES = Path(__file__).resolve().parents[2] / "jobs" / "recipes"
 
 
@@ -21,7 +23,7 @@ def main(
     work: Callable[[Any, bool], Any],
     description: str,
     default: str,
-    export: Callable[[Any, Path], None] | None = None,
+    export: Export | None = None,
 ) -> None:
     """Run a job's command line and exit.
 
@@ -30,7 +32,8 @@ def main(
             `summary()` and `failed`, or None after a plan.
         description: the first lines of --help.
         default: recipe in jobs/recipes that runs when none is named.
-        export: called with the Experiment and a folder; writes the trained model there.
+        export: called before work with the Experiment and the form's name; what it returns is
+            called after work with a folder, and writes the trained model there.
     """
     any_character()
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -68,13 +71,26 @@ def main(
                 help="write the trained model with its card to this folder (jobs/train.py)",
             ),
         ] = None,
+        form: Annotated[
+            str | None,
+            typer.Option(
+                "--form",
+                metavar="FORM",
+                help="of --export: transformers (default), classifier (a similarity head distilled "
+                "into a plain classifier), onnx (needs the extra onnx)",
+            ),
+        ] = None,
     ) -> None:
         words = arguments or []
         named = bool(words) and (Path(words[0]).is_file() or "=" not in words[0])
         recipe = Path(words[0]) if named else RECIPES / default
         if folder is not None and export is None:
             raise typer.BadParameter("one model is written by jobs/train.py", param_hint="--export")
-        target = (export, folder) if export is not None and folder is not None else None
+        if form is not None and folder is None:
+            raise typer.BadParameter("names the form of --export FOLDER", param_hint="--form")
+        target = None
+        if export is not None and folder is not None:
+            target = (partial(export, form=form or "transformers"), folder)
         _run(work, recipe, words[named:], print_config, dry_run, summary, target)
 
     app()
@@ -107,7 +123,7 @@ def _run(
     print_config: bool,
     dry_run: bool,
     summary: Path | None,
-    target: tuple[Callable[[Any, Path], None], Path] | None = None,
+    target: tuple[Callable[[Any], Callable[[Path], None]], Path] | None = None,
 ) -> None:
     with errors():
         from raypipe.config import ConfigError
@@ -124,12 +140,15 @@ def _run(
 
             print(commented_yaml(experiment), end="")
             return
-        if target is not None and target[1].is_dir() and any(target[1].iterdir()):
-            raise ConfigError(f"--export {target[1]}: the folder is not empty; name a new one")
-        result = work(experiment, dry_run)
-        if target is not None and result is not None and not result.failed:
+        write = None
+        if target is not None:
             export, folder = target
-            export(experiment, folder)
+            if folder.is_dir() and any(folder.iterdir()):
+                raise ConfigError(f"--export {folder}: the folder is not empty; name a new one")
+            write = partial(export(experiment), folder)
+        result = work(experiment, dry_run)
+        if write is not None and result is not None and not result.failed:
+            write()
     if result is None:
         return
     if summary is not None:

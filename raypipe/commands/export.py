@@ -3,38 +3,115 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from raypipe.config import to_yaml
+from raypipe.commands.plain_form import check_similarity, write_classifier
+from raypipe.config import ConfigError, nearest, to_yaml
+from raypipe.datasets.steps import DOCS_FILE, QUERIES_FILE
 from raypipe.models.backbone import Backbone
 from raypipe.models.card import CardFacts, GroupFacts, QueryFacts, card
+from raypipe.models.onnx_form import MODEL_FILE, check_packages, write_onnx
+from raypipe.progress import Say
 from raypipe.recipe.experiment import Experiment, Role
 from raypipe.recipe.trials import Trial
+from raypipe.stages.stage import Stage
+from raypipe.storage.artifacts import Artifact
 from raypipe.storage.builder import Builder
 from raypipe.storage.manifest import versions
 from raypipe.sweep.plan import Plan
+from raypipe.tables.text_table import TextTable
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelCard
 
 
+FORMS = ("transformers", "classifier", "onnx")
+_FIRST = "test, first stage"
 _TRAINER_STATE = {"trainer.json", "history.jsonl"}
+_TRIED = 32
+"""Pairs of validation queries on which an ONNX file is tried."""
 
 
-def export(trial: Trial, builder: Builder, folder: Path) -> None:
-    """Copy the checkpoint, without trainer state, and write its card."""
+def check_form(experiment: Experiment, form: str) -> None:
+    """Refuse a form that this recipe's model cannot have, before work.
+
+    Raises:
+        ConfigError: no such form, what it needs is not installed, or the model has that form.
+    """
+    if form not in FORMS:
+        raise ConfigError(f"--form {form}: expected {', '.join(FORMS)}{nearest(form, FORMS)}")
+    if form == "onnx":
+        check_packages()
+    if form == "classifier":
+        check_similarity(experiment)
+
+
+def export(
+    trial: Trial, builder: Builder, folder: Path, form: str = "transformers", say: Say = print
+) -> None:
+    """Write the trial's model with its card.
+
+    Args:
+        folder: is made if it is not there.
+        form: transformers: the checkpoint as it is, a Hugging Face directory without trainer state.
+            classifier: one that opens without code of its own, distilled from a similarity head.
+            onnx: model.onnx, which gives the score of tokenised pairs, and tokenizer.json.
+        say: receives figures.
+    """
     plan = Plan.of([trial])
     folder.mkdir(parents=True, exist_ok=True)
-    checkpoint = builder.get(plan.last(trial))
+    stage = plan.last(trial)
+    facts = card_facts(trial, plan, builder)
+    if form == "classifier":
+        distilled = write_classifier(trial.experiment, stage, builder, folder, say)
+        facts = replace(
+            facts,
+            head="classifier",
+            distillation=distilled,
+            metrics=distilled.metrics | {_FIRST: facts.metrics[_FIRST]},
+        )
+    elif form == "onnx":
+        _write_onnx(stage, builder, folder, say)
+        facts = replace(facts, form="onnx")
+    else:
+        _copy(builder.get(stage), folder)
+    for name in _TRAINER_STATE:
+        (folder / name).unlink(missing_ok=True)
+    card(facts).save(folder / "README.md")
+
+
+def _copy(checkpoint: Artifact, folder: Path) -> None:
     for name in checkpoint.files:
-        if "/" not in name and name not in _TRAINER_STATE:
+        if "/" not in name:
             shutil.copy(checkpoint.local() / name, folder / name)
-    card_of(trial, plan, builder).save(folder / "README.md")
+
+
+def _write_onnx(stage: Stage, builder: Builder, folder: Path, say: Say) -> None:
+    checkpoint, lists = builder.get(stage), stage.validation
+    queries = TextTable(builder.get(lists.queries).local() / QUERIES_FILE)
+    docs = TextTable(builder.get(lists.collection).local() / DOCS_FILE)
+    pairs = [
+        (queries.text(row % len(queries)), docs.text(row * len(docs) // _TRIED))
+        for row in range(_TRIED)
+    ]
+    model = stage.model.load(checkpoint.local(), stage.seed, training=False, device="cpu")
+    longest = stage.truncation.longest
+    difference = write_onnx(model, checkpoint.local(), folder, longest, pairs)
+    say(
+        f"{folder / MODEL_FILE}: on {_TRIED} pairs onnxruntime gives the model's own scores, the "
+        f"largest difference is {difference:.1e}"
+    )
 
 
 def card_of(trial: Trial, plan: Plan, builder: Builder) -> ModelCard:
     """The card of a finished trial."""
+    return card(card_facts(trial, plan, builder))
+
+
+def card_facts(trial: Trial, plan: Plan, builder: Builder) -> CardFacts:
+    """What the card of a finished trial states."""
     experiment = trial.experiment
     backbone = Backbone(experiment.model.backbone)
     public = experiment.replace(storage=None, tracking=None)  # nobody else's business
@@ -42,24 +119,22 @@ def card_of(trial: Trial, plan: Plan, builder: Builder) -> ModelCard:
     metrics = {
         "validation": builder.get(plan.last(trial)).counts["best"],
         "test": builder.get(plan.metrics(trial)).counts["means"],
-        "test, first stage": builder.get(first_stage).counts["means"],
+        _FIRST: builder.get(first_stage).counts["means"],
     }
     roles = ("train", "validation", "test")
-    return card(
-        CardFacts(
-            name=f"{experiment.name}: {trial.name}",
-            backbone=backbone.name,
-            base_model=None if backbone.folder else backbone.source,
-            recipe=to_yaml(public),
-            stages=experiment.stage_names,
-            queries=[_query_facts(experiment, role, builder) for role in roles],
-            groups=_group_facts(experiment, builder),
-            metrics=metrics,
-            truncation=experiment.truncation.model_dump(mode="json"),
-            reads=experiment.truncation.reads,
-            versions=versions(),
-            head=experiment.model.resolved_head,
-        )
+    return CardFacts(
+        name=f"{experiment.name}: {trial.name}",
+        backbone=backbone.name,
+        base_model=None if backbone.folder else backbone.source,
+        recipe=to_yaml(public),
+        stages=experiment.stage_names,
+        queries=[_query_facts(experiment, role, builder) for role in roles],
+        groups=_group_facts(experiment, builder),
+        metrics=metrics,
+        truncation=experiment.truncation.model_dump(mode="json"),
+        reads=experiment.truncation.reads,
+        versions=versions(),
+        head=experiment.model.resolved_head,
     )
 
 

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from raypipe.commands.checks import check_held_out
 from raypipe.commands.listed_files import ListedIds, listed_ids
-from raypipe.commands.preview_tokens import token_line
+from raypipe.commands.preview_model import pooler_line, token_line
 from raypipe.commands.query_facts import Documents, missing_facts, own_facts
 from raypipe.commands.query_sets import NamedQueries, Read, all_queries, contents
 from raypipe.config import ConfigError
@@ -87,6 +87,7 @@ def preview(trials: Sequence[Trial], builder: Builder, *, model: bool) -> Iterat
     yield from looking.tried(partial(looking.steps, model))
     if model:
         yield from looking.tried(looking.tokens)
+        yield from looking.tried(looking.heads)
     if looking.problems:
         raise ConfigError("\n".join(dict.fromkeys(looking.problems)))
 
@@ -275,6 +276,13 @@ class _Looking:
                 docs = [known[0].text(row) for row in range(min(len(known[0]), TOKENISED))]
                 queries = self.read(named.queries).queries["text"][:TOKENISED].to_pylist()
                 yield token_line(experiment.model.backbone, experiment.truncation, queries, docs)
+
+    def heads(self) -> Iterator[str]:
+        """What each model's head reads through that was never trained."""
+        models = [trial.experiment.model for trial in self.trials]
+        for model in {model.model_dump_json(): model for model in models}.values():
+            if (line := pooler_line(model)) is not None:
+                yield line
 
 
 def _parts(choice: Any, name: str) -> list[Any]:

@@ -9,14 +9,17 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
+from raypipe.models.distillation import Distillation
 from raypipe.names import markdown_cell, markdown_code, markdown_text
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelCard, ModelCardData
 
 
+Form = Literal["transformers", "onnx"]
+"""What the folder holds: a Hugging Face directory, or model.onnx and tokenizer.json."""
 _NO_VALUE = "–"  # noqa: RUF001 - an en dash, as tables print it
 
 _PAIRS = """\
@@ -60,6 +63,25 @@ pairs = pd.DataFrame({"query": query, "text": documents})
 scores = model.predict(pairs)["score"].tolist()
 """
 
+_ONNX = """\
+import numpy as np
+import onnxruntime
+from tokenizers import Tokenizer
+
+tokenizer = Tokenizer.from_file(f"{folder}/tokenizer.json")  # cuts and pads
+tokenizer.encode_special_tokens = True  # "[SEP]" in a text is text
+session = onnxruntime.InferenceSession(f"{folder}/model.onnx", providers=["CPUExecutionProvider"])
+pairs = tokenizer.encode_batch([(query, document) for document in documents])
+inputs = {
+    "input_ids": [pair.ids for pair in pairs],
+    "attention_mask": [pair.attention_mask for pair in pairs],
+    "token_type_ids": [pair.type_ids for pair in pairs],
+}
+names = [entry.name for entry in session.get_inputs()]
+arrays = {name: np.array(inputs[name], dtype=np.int64) for name in names}
+scores = session.run(["score"], arrays)[0].tolist()
+"""
+
 _LOADERS = """\
 The score is `scale * cos(query, document)`, of the mean token states of both texts, read together.
 No library has this head of its own:
@@ -88,6 +110,17 @@ _CUTS = {
     ),
 }
 """Type of a truncation to a sentence: how each way to load treats pairs that are too long."""
+_ONNX_CUTS = {
+    "longest_first": "Of a longer pair tokenizer.json cuts the longer side first, as in training.",
+    "budgets": (
+        "What is beyond never counts. tokenizer.json cuts a pair only when both together are too "
+        "long: cut longer queries and documents before."
+    ),
+    "max_p": (
+        "A document scores as its best passage, and model.onnx reads one passage: score passages "
+        "one by one and keep the highest."
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -141,7 +174,10 @@ class CardFacts:
     versions: Mapping[str, str]
     """Versions of the libraries that results depend on."""
     head: str = "classifier"
-    """classifier or similarity: see `CrossEncoder.head`."""
+    """classifier or similarity, of the model that the folder holds: see `CrossEncoder.head`."""
+    form: Form = "transformers"
+    distillation: Distillation | None = None
+    """Of a classifier that approximates a similarity head."""
 
 
 def card(facts: CardFacts, folder: str = ".") -> ModelCard:
@@ -158,8 +194,8 @@ def card(facts: CardFacts, folder: str = ".") -> ModelCard:
         f"# {markdown_text(facts.name)}",
         _description(facts),
         "## How to load",
-        *(f"{title}\n\n{_fenced(code, 'python')}" for title, code in _examples(folder, facts.head)),
-        *([_LOADERS] if facts.head == "similarity" else []),
+        *(f"{title}\n\n{_fenced(code, 'python')}" for title, code in _examples(folder, facts)),
+        *([_LOADERS] if (facts.head, facts.form) == ("similarity", "transformers") else []),
         "## Data",
         _data(facts),
         "## Results",
@@ -187,27 +223,37 @@ def hub_dataset(dataset: str) -> str | None:
 def _metadata(facts: CardFacts) -> ModelCardData:
     from huggingface_hub import ModelCardData
 
+    libraries = {"onnx": ["onnx"], "transformers": ["sentence-transformers", "transformers"]}[
+        facts.form
+    ]
     trained_on = dict.fromkeys(q.dataset for q in facts.queries if q.role == "train")
     return ModelCardData(
-        library_name="sentence-transformers",
+        library_name=libraries[0],
         pipeline_tag="text-ranking",
         base_model=facts.base_model,
         datasets=[name for dataset in trained_on if (name := hub_dataset(dataset))] or None,
-        tags=["sentence-transformers", "transformers", "cross-encoder", "reranker", "raypipe"],
+        tags=[*libraries, "cross-encoder", "reranker", "raypipe"],
     )
 
 
-def _examples(folder: str, head: str) -> list[tuple[str, str]]:
+def _examples(folder: str, facts: CardFacts) -> list[tuple[str, str]]:
     """(sentence, Python code): first the lines that all ways share, then one block for each way.
 
     Each block leaves one score per document in `scores`.
     """
-    trust = ", trust_remote_code=True" if head == "similarity" else ""
+    pairs = _PAIRS.format(folder=json.dumps(folder))
+    if facts.form == "onnx":
+        return [
+            ("`folder` is this directory:", pairs),
+            (
+                "onnxruntime, with the library tokenizers (`pip install onnxruntime tokenizers`); "
+                "no torch is needed:",
+                _ONNX,
+            ),
+        ]
+    trust = ", trust_remote_code=True" if facts.head == "similarity" else ""
     return [
-        (
-            "For all of them (`folder`: this directory, or its name on the hub):",
-            _PAIRS.format(folder=json.dumps(folder)),
-        ),
+        ("For all of them (`folder`: this directory, or its name on the hub):", pairs),
         ("transformers:", _TRANSFORMERS.format(trust=trust)),
         ("sentence-transformers:", _SENTENCE_TRANSFORMERS.format(trust=trust)),
         (
@@ -220,12 +266,14 @@ def _examples(folder: str, head: str) -> list[tuple[str, str]]:
 def _description(facts: CardFacts) -> str:
     count = f"{len(facts.stages)} stage{'' if len(facts.stages) == 1 else 's'}"
     stages = " -> ".join(map(markdown_code, facts.stages))
+    approximation = "" if facts.distillation is None else f"\n\n{facts.distillation.sentence}"
     return (
         "A cross-encoder for re-ranking: it reads a query and a document together and returns one "
         "score, higher is better. Trained with raypipe from "
         f"{markdown_code(facts.backbone)} in {count}: {stages}.\n\n"
         "Scores order the documents of one query. They are no probabilities and are not comparable "
         "between queries."
+        f"{approximation}"
     )
 
 
@@ -265,8 +313,9 @@ def _results(metrics: Mapping[str, Mapping[str, float]]) -> str:
 
 
 def _limits(facts: CardFacts) -> str:
+    cuts = _ONNX_CUTS if facts.form == "onnx" else _CUTS
     lines = [
-        f"It reads {facts.reads}. {_CUTS[str(facts.truncation['type'])]}",
+        f"It reads {facts.reads}. {cuts[str(facts.truncation['type'])]}",
         "It was trained and judged on the data above only: languages and domains that are not "
         "there were never tested.",
         "Only the documents that a first stage found are re-ranked, and what people judged is "

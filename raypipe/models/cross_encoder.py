@@ -108,7 +108,7 @@ class CrossEncoder(Config):
                 shallower=self.keep_layers is not None,
             )
         if model.config.model_type != SIMILARITY:  # whose head is in float32 anyway
-            _score_in_float32(model)
+            score_in_float32(model)
         if label is not None:
             model = LabelOdds(model, label)
         return model.to(device).train(training)
@@ -334,7 +334,7 @@ def save(model: nn.Module, folder: Path, backbone_folder: Path, max_length: int)
     write_tokenizer(folder, max_length)
 
 
-def _score_in_float32(model: nn.Module) -> None:
+def score_in_float32(model: nn.Module) -> None:
     """Make the head compute in float32 under autocast too: bf16 scores have three digits and tie.
 
     The new forward is a bound method, which `copy.deepcopy` binds to the copy; a closure in a copy

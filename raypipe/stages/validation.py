@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import accumulate, pairwise
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch.distributed as dist
 from torch import nn
@@ -37,25 +39,67 @@ class Validation:
     positive_relevance: int
     depth: int
 
+    @classmethod
+    def of(
+        cls,
+        artifacts: Mapping[str, Artifact],
+        depth: int,
+        measures: Sequence[str],
+        positive_relevance: int,
+    ) -> Validation:
+        """What the artifacts of a `Reranking` hold.
+
+        Args:
+            artifacts: by the names of the `Reranking`'s fields.
+        """
+        reader = ListReader(artifacts, depth)
+        lists = reader.read(range(len(reader)))
+        return cls(
+            artifacts["candidates"].table(),
+            pq.read_table(artifacts["queries"].local() / QRELS_FILE),
+            [candidates.query_index for candidates in lists],
+            [candidates.doc_indices.tolist() for candidates in lists],
+            TokenReader(artifacts["query_tokens"].local()),
+            TokenReader(artifacts["doc_tokens"].local()),
+            measures,
+            positive_relevance,
+            depth,
+        )
+
+    def first(self, lists: int) -> Validation:
+        """The same with the first `lists` queries only."""
+        candidates = self.candidates.slice(0, lists)
+        judged = pc.is_in(self.qrels["query_id"], candidates["query_id"].combine_chunks())
+        return replace(
+            self,
+            candidates=candidates,
+            qrels=self.qrels.filter(judged),
+            query_rows=self.query_rows[:lists],
+            doc_rows=self.doc_rows[:lists],
+        )
+
     def run(self, model: nn.Module, scorer: Callable[[nn.Module], PairScorer]) -> dict[str, float]:
         """Means of the measures; workers share the queries and all get the same values."""
         rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-        share = range(rank, len(self.query_rows), world)  # this worker's rows
         model.eval()
-        score = scorer(model)
-        scores: dict[str, Any] = {}
-        ids = self.candidates.column("query_id").to_pylist()
-        sizes = [len(self.doc_rows[row]) for row in share]
-        flat = score([pair for row in share for pair in self._pairs(row)]) if sizes else []
-        start = 0
-        for row, size in zip(share, sizes, strict=True):
-            scores[ids[row]] = flat[start : start + size]
-            start += size
+        scores = self.scores(scorer(model), range(rank, len(self.query_rows), world))
         model.train()
         if world > 1:
             parts: list[Any] = [None] * world
             dist.all_gather_object(parts, scores)
             scores = {key: value for part in parts for key, value in part.items()}
+        return self.measured(scores)
+
+    def scores(self, score: PairScorer, rows: Sequence[int]) -> dict[str, Any]:
+        """Query id to the float32 scores of its documents, of some rows of the candidates."""
+        ids = self.candidates.column("query_id").to_pylist()
+        flat = score([pair for row in rows for pair in self._pairs(row)]) if rows else []
+        ends = list(accumulate((len(self.doc_rows[row]) for row in rows), initial=0))
+        parts = zip(rows, pairwise(ends), strict=True)
+        return {ids[row]: flat[start:stop] for row, (start, stop) in parts}
+
+    def measured(self, scores: Mapping[str, Any]) -> dict[str, float]:
+        """Means of the measures for the candidates in the order of these scores."""
         run = rerank(self.candidates, scores, self.depth)
         return means(evaluate(run, self.qrels, self.measures, self.positive_relevance))
 
@@ -66,8 +110,7 @@ class Validation:
             query: [-float(position) for position in range(len(docs))]
             for query, docs in zip(ids, self.doc_rows, strict=True)
         }
-        run = rerank(self.candidates, order, self.depth)
-        return means(evaluate(run, self.qrels, self.measures, self.positive_relevance))
+        return self.measured(order)
 
     def _pairs(self, row: int) -> list[Pair]:
         query = self.query_tokens[self.query_rows[row]]
@@ -81,16 +124,5 @@ def validation_of(stage: Any, inputs: Mapping[str, Artifact]) -> Validation:
         for name, artifact in inputs.items()
         if name.startswith("validation_")
     }
-    reader = ListReader(artifacts, stage.depth)
-    lists = reader.read(range(len(reader)))
-    return Validation(
-        artifacts["candidates"].table(),
-        pq.read_table(artifacts["queries"].local() / QRELS_FILE),
-        [candidates.query_index for candidates in lists],
-        [candidates.doc_indices.tolist() for candidates in lists],
-        TokenReader(artifacts["query_tokens"].local()),
-        TokenReader(artifacts["doc_tokens"].local()),
-        stage.measures,
-        stage.validation.queries.queries.positive_relevance,
-        stage.depth,
-    )
+    positive_relevance = stage.validation.queries.queries.positive_relevance
+    return Validation.of(artifacts, stage.depth, stage.measures, positive_relevance)

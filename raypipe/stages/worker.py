@@ -16,6 +16,7 @@ from raypipe.inference.scoring import PairScorer
 from raypipe.inference.token_reader import TokenReader
 from raypipe.losses.base import Loss
 from raypipe.models.freeze import compiled, enable_gradient_checkpointing, freeze
+from raypipe.models.pooler import untrained_pooler
 from raypipe.models.tokenizer import load_tokenizer
 from raypipe.stages.messages import Saver, Tell, reporter, speaker
 from raypipe.stages.output import documents_cut, write_checkpoint
@@ -48,6 +49,7 @@ def train_worker(config: Mapping[str, Any], tell: Tell) -> None:
     torch.manual_seed(stage.seed * 1000 + rank)  # dropout masks differ between workers
     model = stage.model.load(start, stage.seed, training=True, device=device)
     facts: dict[str, Any] = {"frozen": freeze(model, **stage.config.freeze.model_dump())}
+    pooler = untrained_pooler(model)
     wrapped = _prepared(model, stage.config, config["strategy"], device)
     before = copy_of_trainable(model)
     template = Template.of(load_tokenizer(start))
@@ -57,7 +59,7 @@ def train_worker(config: Mapping[str, Any], tell: Tell) -> None:
     groups = GroupReader(inputs["groups"].local())
     used = min(len(groups), stage.config.limit or len(groups))
     plateau, steps = _plateau(stage.config.loss, groups), stage.config.total_steps(used)
-    facts["spacing_share"] = alarms.on_start(model, stage.config.lr, plateau, steps)
+    facts["spacing_share"] = alarms.on_start(model, stage.config.lr, plateau, steps, pooler)
     batcher = _batcher(stage, inputs, groups, template, config["budget"])
     cut, documents = documents_cut(batcher, used)
     facts["documents_cut"] = cut / max(documents, 1)

@@ -68,19 +68,27 @@ class Alarms:
         self._best: tuple[int, float] | None = None
 
     def on_start(
-        self, model: nn.Module, lr: float, plateau: float | None = None, steps: int = 0
+        self,
+        model: nn.Module,
+        lr: float,
+        plateau: float | None = None,
+        steps: int = 0,
+        pooler: str | None = None,
     ) -> float:
         """Before the first step, with the schedule's highest rate; returns `spacing_share`.
 
         Args:
             plateau: the loss of a model that ranks nothing: `Loss.of_equal_scores`.
             steps: of the whole stage.
+            pooler: what `untrained_pooler` says of the model.
         """
         self._plateau, self._quarter = plateau, max(steps // 4, WINDOW)
         share = spacing_share(model, lr)
         sentence = rate_sentence(share, lr)
         if sentence:
             self._tell("rate", share, sentence)
+        if pooler is not None:
+            self._tell("pooler", 1.0, pooler)
         return share
 
     def on_scores(self, step: int, scores_QD: Tensor, mask_QD: Tensor) -> None:

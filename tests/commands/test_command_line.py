@@ -109,7 +109,10 @@ class Done:
 def test_export_follows_work_that_succeeded(recipe, tmp_path, result, code, written):
     """Not a failure, nor a dry run, whose work returns None."""
     calls: list[tuple] = []
-    target = (lambda experiment, folder: calls.append((experiment, folder)), tmp_path / "out")
+    target = (
+        lambda experiment: lambda folder: calls.append((experiment, folder)),
+        tmp_path / "out",
+    )
     try:
         _run(lambda experiment, dry: result, recipe, ["seed=4"], False, False, None, target)
         stopped = None
@@ -131,6 +134,21 @@ def test_export_is_of_one_model(command, recipe, tmp_path):
     assert done.returncode == 2 and "one model is written by jobs/train.py" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--form", "onnx"], "names the form of --export FOLDER"),
+        (["--form", "onxx", "--export", "out"], "error: --form onxx: expected transformers, "),
+        (["--form", "classifier", "--export", "out"], "error: --form classifier: distils a "),
+    ],
+)
+def test_a_form_is_refused_before_work(command, recipe, tmp_path, words, said, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = command("train.py", recipe, "reference=contrastive", *words)
+    assert done.returncode == 2 and said in done.stderr
+    assert not (tmp_path / "storage").exists() and not (tmp_path / "out").exists()
+
+
 def test_train_exports_its_last_stage_without_the_sweep(recipe, tmp_path, monkeypatch, capsys):
     spec = importlib.util.spec_from_file_location("train_job", ROOT / "jobs" / "train.py")
     assert spec is not None and spec.loader is not None
@@ -139,8 +157,11 @@ def test_train_exports_its_last_stage_without_the_sweep(recipe, tmp_path, monkey
     calls: list[tuple] = []
     monkeypatch.setattr("raypipe.commands.export.export", lambda *given: calls.append(given))
     experiment = load(Experiment, recipe, ["seed=4"])
-    train.export(experiment, tmp_path / "out")
-    ((trial, builder, folder),) = calls
+    write = train.export(experiment, "transformers")
+    assert calls == []
+    write(tmp_path / "out")
+    ((trial, builder, folder, form),) = calls
+    assert form == "transformers"
     assert trial.experiment == train.alone(experiment) and trial.name == "contrastive -> distil"
     assert trial.experiment.trained().digest == experiment.trained().digest
     assert builder.store == experiment.store() and folder == tmp_path / "out"

@@ -50,9 +50,12 @@ def test_a_line_for_each_thing(recipe):
         "data.test: 12 queries, 12 judgements",
         "groups of contrastive, distil: at most 36",
     ]
-    (tokens,) = said[4:]
+    tokens, pooler = said[4:]
     assert tokens.startswith("tokens of tiny-bert: queries 4 (95 % up to")
     assert "% of 120 pairs are cut (pairs of up to 48 tokens); 0.0% of the tokens" in tokens
+    assert ": The backbone's pooler was never trained (bias 0, " in pooler
+    similarity = lines(recipe, "model.head=similarity", model=True)
+    assert not [line for line in similarity if "pooler" in line]
 
 
 def test_drops_are_counted(own, tmp_path):

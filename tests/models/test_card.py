@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +11,15 @@ import numpy as np
 import pytest
 import torch
 from any_names import markdown_blocks
+from card_facts import FACTS, blocks
 from huggingface_hub import ModelCard
 
 from raypipe.inference.pairs import Template
 from raypipe.inference.scoring import PairScorer
 from raypipe.inference.truncation import Budgets, LongestFirst, MaxP
-from raypipe.models.card import CardFacts, GroupFacts, QueryFacts, card, hub_dataset
+from raypipe.models.card import GroupFacts, QueryFacts, card, hub_dataset
 from raypipe.models.cross_encoder import CrossEncoder, save
+from raypipe.models.distillation import Distillation, HeadComparison
 from raypipe.models.tokenizer import load_tokenizer
 
 GOLDEN = Path(__file__).parent / "golden" / "card.md"
@@ -27,35 +28,6 @@ TRUNCATIONS = [
     Budgets(query=4, doc=12),
     MaxP(query=4, length=8, stride=4, max_passages=3),
 ]
-
-FACTS = CardFacts(
-    name="scifact re-ranker",
-    backbone="MiniLM-L6-H384-uncased",
-    base_model="nreimers/MiniLM-L6-H384-uncased",
-    recipe="name: scifact\nstages:\n  contrastive:\n    loss: {type: infonce}\n    lr: 2e-05\n",
-    stages=("contrastive", "distil"),
-    queries=(
-        QueryFacts("train", "beir/scifact/train", None, 709, 5183),
-        QueryFacts("validation", "beir/scifact/train", None, 100, 5183),
-        QueryFacts("test", "beir:/home/someone/data/own|set/", "test", 300, 12345),
-    ),
-    groups=(
-        GroupFacts(("contrastive",), 709, 5672, "0123456789abcdef"),
-        GroupFacts(("distil",), 709, 35450, "fedcba9876543210"),
-    ),
-    metrics={
-        "validation": {"nDCG@10": 0.71239, "RR@10": 0.7},
-        "test": {"nDCG@10": 0.70006, "RR@10": 0.68, "Judged@10": 0.31},
-        "test, first stage": {"nDCG@10": 0.6863},
-    },
-    truncation={"type": "longest_first", "max_length": 256},
-    reads="pairs of up to 256 tokens",
-    versions={"raypipe": "0.1.0", "torch": "2.13.0"},
-)
-
-
-def blocks(text: str) -> list[str]:
-    return re.findall(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
 
 
 def section(text: str, name: str) -> str:
@@ -199,3 +171,39 @@ def test_names_in_a_card_are_text():
     assert blocks[0] == ("h1", shown, set())
     assert f"from {shown} in 2 stages: {shown} -> distil." in blocks[1][1]
     assert ("td", shown, set()) in blocks and not [tag for tag, *_ in blocks if tag == "h3"]
+
+
+# --- forms ---------------------------------------------------------------------------------------
+
+
+def test_a_distilled_classifier_says_what_it_lost():
+    sets = {
+        "validation": HeadComparison(100, {"nDCG@10": 0.75}, {"nDCG@10": 0.7388}, 0.913),
+        "test": HeadComparison(1300, {"nDCG@10": 0.7}, {"nDCG@10": 0.71}, 0.9),
+    }
+    distillation = Distillation(38_400, 12.34, "nDCG@10", sets)
+    assert distillation.metrics["test"] == {"nDCG@10": 0.71}
+    assert distillation.metrics["test, similarity head"] == {"nDCG@10": 0.7}
+    said = distillation.sentence
+    assert "scores of 38,400 pairs in 12.3 minutes, it loses in nDCG@10: 0.0112 on" in said
+    assert "validation (0.7500 to 0.7388, 100 queries, Kendall's tau of the orders 0.91)" in said
+    assert "-0.0100 on test (0.7000 to 0.7100, 1,300 queries" in said  # it may gain
+    text = str(card(dataclasses.replace(FACTS, distillation=distillation)))
+    assert said in text and said not in str(card(FACTS))
+    assert "trust_remote_code" not in text
+
+
+@pytest.mark.parametrize("truncation", TRUNCATIONS, ids=lambda one: one.type)
+def test_an_onnx_card_names_no_other_library(truncation):
+    facts = dataclasses.replace(
+        FACTS,
+        form="onnx",
+        head="similarity",
+        truncation=truncation.model_dump(mode="json"),
+        reads=truncation.reads,
+    )
+    text = str(card(facts))
+    assert card(facts).data.library_name == "onnx"
+    for name in ("transformers", "mlflow", "trust_remote_code", "pyfunc"):
+        assert name not in text.partition("## Versions")[0], name
+    assert truncation.reads in section(text, "Limits") and "encode_special_tokens" in text

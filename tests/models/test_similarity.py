@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
 from families import FAMILIES, folder_of, spread
+from side_by_side import printed, side_by_side
 
 from raypipe.config import ConfigError
 from raypipe.inference.tokens import load_tokenizer
@@ -93,52 +91,19 @@ def test_a_saved_head_scores_the_same_and_keeps_its_settings(checkpoint):
     assert "/" not in (again / "config.json").read_text()  # no path of this machine
 
 
-_OPEN = """
-import json, sys, torch
-from sentence_transformers import CrossEncoder
-from transformers import AutoModelForSequenceClassification as Auto, AutoTokenizer
-from transformers import BertForSequenceClassification as Plain
-
-folder, queries, docs = json.loads(sys.argv[1])
-refused = {}
-for name, opened in {
-    "transformers": lambda: Auto.from_pretrained(folder, trust_remote_code=False),
-    "sentence-transformers": lambda: CrossEncoder(folder, trust_remote_code=False),
-    "plain": lambda: Plain.from_pretrained(folder),
-}.items():
-    try:
-        opened()
-    except (ValueError, RuntimeError) as error:
-        refused[name] = type(error).__name__
-model = Auto.from_pretrained(folder, trust_remote_code=True).eval()
-inputs = AutoTokenizer.from_pretrained(folder)(queries, docs, padding=True, return_tensors="pt")
-with torch.no_grad():
-    here = model(**inputs).logits[:, 0].tolist()
-there = CrossEncoder(folder, trust_remote_code=True).predict(list(zip(queries, docs))).tolist()
-assert "raypipe" not in sys.modules
-print()
-print(json.dumps([refused, here, there]))
-"""
-
-
-def test_others_open_it_by_its_code_and_not_without(checkpoint, tmp_path):
-    asked = json.dumps([str(checkpoint), QUERIES, DOCS])
-    done = subprocess.run(
-        [sys.executable, "-c", _OPEN, asked],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=tmp_path,
-        env=os.environ | {"HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "1"},
-    )
-    refused, here, there = json.loads(done.stdout.splitlines()[-1])
-    assert refused.keys() == {"transformers", "sentence-transformers", "plain"}
+def test_every_way_to_open_it_gives_its_scores_and_a_plain_loader_fails(checkpoint, tmp_path):
+    """`python tests/helpers/side_by_side.py` prints the same for a real sentence encoder."""
+    found, refused = side_by_side(checkpoint, list(zip(QUERIES, DOCS, strict=True)), 24, tmp_path)
+    assert refused == {"transformers", "sentence-transformers", "plain"}
     expected = scores(load(checkpoint), checkpoint).tolist()
-    assert here == pytest.approx(expected, abs=1e-5) and there == pytest.approx(expected, abs=1e-5)
+    print(printed(found))
+    for way, values in found.items():
+        tolerance = 1e-4 if way == "onnxruntime" else 1e-5
+        assert values == pytest.approx(expected, abs=tolerance), way
+    assert len(found) == 5 and max(expected) - min(expected) > 0.1
 
 
-def test_its_pyfunc_scores_the_same_without_the_folders_code(checkpoint, tmp_path):
+def test_its_pyfunc_runs_no_code_of_the_folder(checkpoint, tmp_path):
     import mlflow
 
     from raypipe.tracking import save_pyfunc

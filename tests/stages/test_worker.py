@@ -188,7 +188,10 @@ def test_alarms_are_said_and_written_down(bench, capsys):
     """Validation stays below this first stage, which is said after the last step."""
     facts = bench.work(STAGE)
     (below,) = [text for text in facts["alarms"] if "below the first stage's" in text]
-    assert f"tiny-contrastive: {below}" in capsys.readouterr().out.splitlines()
+    (pooler,) = [text for text in facts["alarms"] if "pooler was never trained" in text]
+    printed = capsys.readouterr().out.splitlines()
+    assert f"tiny-contrastive: {below}" in printed
+    assert printed[0] == f"tiny-contrastive: {pooler}"  # at the start, before any step
 
 
 # --- switches ------------------------------------------------------------------------------------
@@ -215,7 +218,7 @@ def test_alarms_know_the_loss_of_a_model_that_ranks_nothing(bench, monkeypatch):
     begun = []
     monkeypatch.setattr(worker.Alarms, "on_start", lambda alarms, model, *rest: begun.append(rest))
     bench.work(STAGE.replace(steps=8))
-    ((lr, plateau, steps),) = begun
+    ((lr, plateau, steps, _),) = begun
     sizes = GroupReader(bench.data / "groups").sizes
     assert (lr, steps) == (STAGE.lr, 8) and plateau == pytest.approx(np.log(sizes).mean())
     assert len(set(sizes)) > 1

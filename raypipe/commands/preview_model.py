@@ -1,4 +1,4 @@
-"""A backbone's tokenizer on real texts: lengths, what is cut, what it does not know."""
+"""A backbone that is on this machine: its tokenizer on real texts, and an untrained pooler."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from raypipe.commands.probe import folder_of
 from raypipe.config import ConfigError
 from raypipe.inference.truncation import Truncation
 from raypipe.models.backbone import Backbone
+from raypipe.models.cross_encoder import CrossEncoder
+from raypipe.models.pooler import untrained_pooler
 
 
 def token_line(
@@ -34,6 +36,15 @@ def token_line(
             f"model.backbone {source}: its tokenizer fails on the texts of this data set "
             f"({words}); save the tokenizer again, or take another backbone"
         ) from None
+
+
+def pooler_line(model: CrossEncoder) -> str | None:
+    """That the head reads through an untrained pooler; None if not, or if the model is not here."""
+    folder = folder_of(Backbone(model.backbone)) if model.resolved_head == "classifier" else None
+    if folder is None:
+        return None
+    sentence = untrained_pooler(model.load(Path(folder), 0, training=False, device="cpu"))
+    return None if sentence is None else f"model.backbone {model.backbone}: {sentence}"
 
 
 def _figures(
