@@ -102,6 +102,7 @@ def _trained(
         report=reporter(stage.name, rank),
         save=saver(files, rank),
         resume=files.read(name) if name is not None else None,
+        offers_start=stage.offers_start,
         alarms=alarms,
         say=say,
     )

@@ -79,6 +79,7 @@ class Bench:
             selection="nDCG@10",
             teacher_kind="score",
             positive_relevance=1,
+            offers_start=False,
         )
         settings = {
             "stage": stage,

@@ -170,7 +170,7 @@ class Validations:
     """Rank 0's validation values, to Tune; lives in Train's controller.
 
     A trial that is run again counts from the first validation on: a resumed training reports its
-    whole history.
+    whole history. The start of a stage is none: not every trial's stage offers it.
     """
 
     callback: Any
@@ -179,7 +179,7 @@ class Validations:
 
     def __call__(self, metrics: dict[str, Any]) -> None:
         for row in metrics["rows"]:
-            if self.key in row:
+            if self.key in row and row["step"] > 0:
                 self.count += 1
                 report = {"validation": self.count, "value": float(row[self.key])}
                 self.callback.after_report(None, [report], None)
