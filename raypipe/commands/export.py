@@ -13,7 +13,8 @@ from raypipe.recipe.experiment import Experiment, Role
 from raypipe.recipe.trials import Trial
 from raypipe.storage.builder import Builder
 from raypipe.storage.manifest import versions
-from raypipe.sweep.plan import Plan
+from raypipe.sweep.best import Best, best_of_trial
+from raypipe.tracking.models import write_interpolation
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelCard
@@ -23,31 +24,39 @@ _TRAINER_STATE = {"trainer.json", "history.jsonl"}
 
 
 def export(trial: Trial, builder: Builder, folder: Path) -> None:
-    """Copy the checkpoint, without trainer state, and write its card."""
-    plan = Plan.of([trial])
+    """Copy the checkpoint, without trainer state, and write its card.
+
+    If validation queries found the model better where the recipe mixes it with its first stage,
+    its config.json says with what and how.
+    """
+    best = best_of_trial(trial, builder)
     folder.mkdir(parents=True, exist_ok=True)
-    checkpoint = builder.get(plan.last(trial))
+    checkpoint = builder.get(best.plan.last(trial))
     for name in checkpoint.files:
         if "/" not in name and name not in _TRAINER_STATE:
             shutil.copy(checkpoint.local() / name, folder / name)
-    card_of(trial, plan, builder).save(folder / "README.md")
+    if (interpolation := best.interpolation(builder)) is not None:
+        write_interpolation(folder / "config.json", interpolation)
+    card_of(best, builder).save(folder / "README.md")
 
 
-def card_of(trial: Trial, plan: Plan, builder: Builder) -> ModelCard:
-    """The card of a finished trial."""
+def card_of(best: Best, builder: Builder) -> ModelCard:
+    """The card of a finished trial's model, alone or mixed."""
+    trial, plan = best.trial, best.plan
     experiment = trial.experiment
     backbone = Backbone(experiment.model.backbone)
     public = experiment.replace(storage=None, tracking=None)  # nobody else's business
     first_stage = experiment.metrics(experiment.first_stage("test"))
-    metrics = {
-        "validation": builder.get(plan.last(trial)).counts["best"],
-        "test": builder.get(plan.metrics(trial)).counts["means"],
-        "test, first stage": builder.get(first_stage).counts["means"],
-    }
+    is_mixed = best.mix is not None
+    alone = {"test, model alone": plan.metrics(trial)} if is_mixed else {}
+    tested = {"test": best.metrics, **alone, "test, first stage": first_stage}
+    validation = "validation, model alone" if is_mixed else "validation"
+    metrics = {validation: builder.get(plan.last(trial)).counts["best"]}
+    metrics |= {name: builder.get(step).counts["means"] for name, step in tested.items()}
     roles = ("train", "validation", "test")
     return card(
         CardFacts(
-            name=f"{experiment.name}: {trial.name}",
+            name=f"{experiment.name}: {best.name}",
             backbone=backbone.name,
             base_model=None if backbone.folder else backbone.source,
             recipe=to_yaml(public),
@@ -59,6 +68,7 @@ def card_of(trial: Trial, plan: Plan, builder: Builder) -> ModelCard:
             reads=experiment.truncation.reads,
             versions=versions(),
             head=experiment.model.resolved_head,
+            interpolation=best.interpolation(builder),
         )
     )
 

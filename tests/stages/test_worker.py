@@ -19,6 +19,7 @@ import pytest
 import ray.train
 import torch
 from safetensors import SafetensorError
+from safetensors.torch import load_file
 from tiny_training import CUT, STAGE, batcher_of, write_data
 
 from raypipe.inference.truncation import Budgets, MaxP
@@ -45,11 +46,12 @@ class Bench:
     def __init__(self, data: Path, backbone: Path, folder: Path) -> None:
         self.data, self.backbone, self.folder = data, backbone, folder
         self.models: list[torch.nn.Module] = []
+        self.offers_start, self.rise = False, 1.0
 
     def validation(self, stage: Any, inputs: Any) -> Any:
         def run(model: torch.nn.Module, scorer: Any) -> dict[str, float]:
             self.models.append(model)
-            return {"nDCG@10": float(len(self.models))}
+            return {"nDCG@10": self.rise * len(self.models)}
 
         return types.SimpleNamespace(first_stage=lambda: {"nDCG@10": 99.0}, run=run)
 
@@ -79,7 +81,7 @@ class Bench:
             selection="nDCG@10",
             teacher_kind="score",
             positive_relevance=1,
-            offers_start=False,
+            offers_start=self.offers_start,
         )
         settings = {
             "stage": stage,
@@ -187,6 +189,18 @@ def test_alarms_are_said_and_written_down(bench, capsys):
     facts = bench.work(STAGE)
     (below,) = [text for text in facts["alarms"] if "below the first stage's" in text]
     assert f"tiny-contrastive: {below}" in capsys.readouterr().out.splitlines()
+
+
+def test_a_start_that_no_step_beats_is_written(bench, capsys):
+    bench.offers_start, bench.rise = True, -1.0
+    facts = bench.work(STAGE)
+    assert (facts["best_step"], facts["best"], facts["steps"]) == (0, {"nDCG@10": -1.0}, 8)
+    (said,) = [text for text in facts["alarms"] if text.startswith("No step was better than the")]
+    assert f"tiny-contrastive: {said}" in capsys.readouterr().out.splitlines()
+    written = load_file(bench.folder / "storage/checkpoint/tiny/attempt/model.safetensors")
+    model = CrossEncoder(backbone=str(bench.backbone), hidden_dropout=0.0)
+    start = model.load(bench.backbone, 1, training=False, device="cpu").state_dict()
+    assert all(torch.equal(start[name], weight) for name, weight in written.items())
 
 
 # --- switches ------------------------------------------------------------------------------------
