@@ -18,7 +18,7 @@ from raypipe.recipe.experiment import Experiment
 from raypipe.recipe.trials import expand
 from raypipe.storage.artifacts import Step
 from raypipe.storage.builder import Builder
-from raypipe.sweep.derived import DerivedRow, derived_rows, needed
+from raypipe.sweep.derived import DerivedRow, derived_rows, joined_seeds, needed, weights_of
 from raypipe.sweep.plan import Plan
 from raypipe.sweep.questions import Questions, answer, candidates_of, questions
 from raypipe.sweep.run_trial import Work, last_line
@@ -125,12 +125,12 @@ class Comparison(Study):
         failed |= runner.run(plan.without(failed).trials, work)
         stages = Plan.joined([candidates, plan])
         made = _made(stages, job)
-        rows = self._derived(job, plan, failed, made, roles)
+        derived, rows = self._derived(job, plan, failed, made, roles)
         if not plan.without(failed).trials:
             job.note(["every trial failed: no model was trained to its end, none is registered"])
         counts = {"stages": {"distinct": len(stages.stages), "trained": len(made)}}
         numbers = {"stages_trained": len(made), "trials_failed": len(failed)}
-        return StudyOutcome(plan, failed, made, counts, numbers, rows)
+        return StudyOutcome(plan, failed, made, counts, numbers, rows, derived=derived)
 
     def _answered(
         self, job: StudyJob, candidates: Plan, runner: Runner
@@ -154,19 +154,22 @@ class Comparison(Study):
         failed: Mapping[str, str],
         made: set[str],
         roles: Sequence[str],
-    ) -> list[Row]:
-        """The derived rows that can be made; a note for each that cannot."""
-        rows: list[Row] = []
+    ) -> tuple[list[DerivedRow], list[Row]]:
+        """The derived rows that can be made, and as the table shows them; a note for each that
+        cannot."""
+        made_rows: list[tuple[DerivedRow, Row]] = []
         for derived in self.derived(plan):
             if lost := [trial.name for trial in derived.plan.trials if trial.name in failed]:
-                job.note([f"no row {derived.name!r}: {lost[0]} failed"])
+                job.note([f"no row {derived.label!r}: {lost[0]} failed"])
                 continue
             try:
-                rows.append(derived.measured(job.builder, made, roles))
+                made_rows.append((derived, derived.measured(job.builder, made, roles)))
             except Exception as error:  # the rest of the table stands
-                job.note([f"no row {derived.name!r}: {last_line(error)}"])
-        job.track(rows, "derived")
-        return rows
+                job.note([f"no row {derived.label!r}: {last_line(error)}"])
+        rows = [row for _, row in made_rows]
+        job.track(rows, "derived", [derived.label for derived, _ in made_rows])
+        job.note(weights_of(made_rows, job.builder))
+        return [derived for derived, _ in made_rows], joined_seeds(rows)
 
 
 def _made(plan: Plan, job: StudyJob) -> set[str]:

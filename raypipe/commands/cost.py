@@ -97,10 +97,11 @@ def cost_of(stage: Stage, builder: Builder) -> StageCost | None:
         groups = queries["qrels" if per_positive else "queries"]
         per_group = float(group_size(stage))
     steps = config.total_steps(min(groups, config.limit or groups))
+    validations = len(config.validation_steps(steps)) + stage.offers_start
     judged = _counts(stage.validation.queries, builder) or {"queries": 0}
     return StageCost(
         pairs=int(steps * config.queries_per_step * per_group),
-        validation_pairs=judged["queries"] * stage.depth * len(config.validation_steps(steps)),
+        validation_pairs=judged["queries"] * stage.depth * validations,
     )
 
 

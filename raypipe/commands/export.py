@@ -20,8 +20,9 @@ from raypipe.stages.stage import Stage
 from raypipe.storage.artifacts import Artifact
 from raypipe.storage.builder import Builder
 from raypipe.storage.manifest import versions
-from raypipe.sweep.plan import Plan
+from raypipe.sweep.best import Best, best_of_trial
 from raypipe.tables.text_table import TextTable
+from raypipe.tracking.models import write_interpolation
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelCard
@@ -53,6 +54,9 @@ def export(
 ) -> None:
     """Write the trial's model with its card.
 
+    If validation queries found the model better where the recipe mixes it with its first stage,
+    its config.json, and the card, say with what and how.
+
     Args:
         folder: is made if it is not there.
         form: transformers: the checkpoint as it is, a Hugging Face directory without trainer state.
@@ -60,10 +64,10 @@ def export(
             onnx: model.onnx, which gives the score of tokenised pairs, and tokenizer.json.
         say: receives figures.
     """
-    plan = Plan.of([trial])
+    best = best_of_trial(trial, builder)
     folder.mkdir(parents=True, exist_ok=True)
-    stage = plan.last(trial)
-    facts = card_facts(trial, plan, builder)
+    stage = best.plan.last(trial)
+    facts = card_facts(best, builder)
     if form == "classifier":
         distilled = write_classifier(trial.experiment, stage, builder, folder, say)
         facts = replace(
@@ -79,6 +83,8 @@ def export(
         _copy(builder.get(stage), folder)
     for name in _TRAINER_STATE:
         (folder / name).unlink(missing_ok=True)
+    if facts.interpolation is not None and form != "onnx":  # which has no config.json
+        write_interpolation(folder / "config.json", facts.interpolation)
     card(facts).save(folder / "README.md")
 
 
@@ -105,25 +111,27 @@ def _write_onnx(stage: Stage, builder: Builder, folder: Path, say: Say) -> None:
     )
 
 
-def card_of(trial: Trial, plan: Plan, builder: Builder) -> ModelCard:
-    """The card of a finished trial."""
-    return card(card_facts(trial, plan, builder))
+def card_of(best: Best, builder: Builder) -> ModelCard:
+    """The card of a finished trial's model, alone or mixed."""
+    return card(card_facts(best, builder))
 
 
-def card_facts(trial: Trial, plan: Plan, builder: Builder) -> CardFacts:
-    """What the card of a finished trial states."""
+def card_facts(best: Best, builder: Builder) -> CardFacts:
+    """What the card of a finished trial's model states."""
+    trial, plan = best.trial, best.plan
     experiment = trial.experiment
     backbone = Backbone(experiment.model.backbone)
     public = experiment.replace(storage=None, tracking=None)  # nobody else's business
     first_stage = experiment.metrics(experiment.first_stage("test"))
-    metrics = {
-        "validation": builder.get(plan.last(trial)).counts["best"],
-        "test": builder.get(plan.metrics(trial)).counts["means"],
-        _FIRST: builder.get(first_stage).counts["means"],
-    }
+    is_mixed = best.mix is not None
+    alone = {"test, model alone": plan.metrics(trial)} if is_mixed else {}
+    tested = {"test": best.metrics, **alone, _FIRST: first_stage}
+    validation = "validation, model alone" if is_mixed else "validation"
+    metrics = {validation: builder.get(plan.last(trial)).counts["best"]}
+    metrics |= {name: builder.get(step).counts["means"] for name, step in tested.items()}
     roles = ("train", "validation", "test")
     return CardFacts(
-        name=f"{experiment.name}: {trial.name}",
+        name=f"{experiment.name}: {best.name}",
         backbone=backbone.name,
         base_model=None if backbone.folder else backbone.source,
         recipe=to_yaml(public),
@@ -135,6 +143,7 @@ def card_facts(trial: Trial, plan: Plan, builder: Builder) -> CardFacts:
         reads=experiment.truncation.reads,
         versions=versions(),
         head=experiment.model.resolved_head,
+        interpolation=best.interpolation(builder),
     )
 
 

@@ -13,7 +13,7 @@ from raypipe.commands.checks import available, check_held_out, missing_notes
 from raypipe.commands.mine import mine_shared, start_cluster
 from raypipe.commands.query_facts import query_facts
 from raypipe.commands.query_sets import all_queries, contents
-from raypipe.commands.result import Result, best_of, line_of, publish, record_best
+from raypipe.commands.result import Result, line_of, publish, record_best
 from raypipe.commands.teacher_quality import teacher_quality
 from raypipe.config import flatten, to_yaml
 from raypipe.evaluation.report.contents import Report, SearchedTrial
@@ -23,6 +23,8 @@ from raypipe.progress import Say
 from raypipe.recipe.experiment import Experiment
 from raypipe.recipe.trials import Trial
 from raypipe.storage.builder import Builder
+from raypipe.sweep.best import best_of
+from raypipe.sweep.derived import DerivedRow
 from raypipe.sweep.mining_notes import mining_notes
 from raypipe.sweep.plan import Plan, training_sets
 from raypipe.sweep.report_facts import alarms_of, curves_of, links_of, references_of, set_facts
@@ -51,6 +53,8 @@ class StudyOutcome:
     """Rows of the table that are no trial's."""
     searched: tuple[SearchedTrial, ...] = ()
     """Every draw of a search."""
+    derived: Sequence[DerivedRow] = ()
+    """What the further rows show; of a row of several seeds each."""
 
 
 @dataclass
@@ -149,10 +153,10 @@ class StudyJob:
         report = self._report(rows, outcome, finished, counts, roles)
         publish(report, self.relay, self.run_id)
         line: dict[str, str] = {}
-        if (best := best_of(finished, builder)) is not None:
-            for sentence in record_best(best, finished, builder, self.relay, self.run_id):
+        if (best := best_of(finished, outcome.derived, builder)) is not None:
+            for sentence in record_best(best, builder, self.relay, self.run_id):
                 self.say(sentence)
-            line = line_of(best, finished, builder)
+            line = line_of(best.metrics, builder)
         self.relay.send("log", self.run_id, dict(outcome.numbers))
         return Result("", report, line, counts, outcome.failed, qualities)
 
@@ -170,10 +174,10 @@ class StudyJob:
             self.say(sentence)
         self.notes += sentences
 
-    def track(self, rows: Sequence[Row], kind: Kind) -> None:
-        """Give each row that no trial made a tracked run of its own."""
-        for row in rows:
-            log_plain_row(self.relay, self.run_id, row, kind)
+    def track(self, rows: Sequence[Row], kind: Kind, labels: Sequence[str] = ()) -> None:
+        """Give each row that no trial made a tracked run of its own, by its name or its label."""
+        for row, label in zip(rows, labels or [row.name for row in rows], strict=True):
+            log_plain_row(self.relay, self.run_id, row, kind, label)
 
     def _report(
         self,

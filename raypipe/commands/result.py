@@ -14,10 +14,10 @@ from raypipe.evaluation.report.contents import Report
 from raypipe.evaluation.report.page import to_html
 from raypipe.evaluation.report.text import print_report, to_markdown
 from raypipe.evaluation.results import MAIN
-from raypipe.recipe.trials import Trial
+from raypipe.runs.metrics import Metrics
 from raypipe.storage.artifacts import Step
 from raypipe.storage.builder import Builder
-from raypipe.sweep.plan import Plan
+from raypipe.sweep.best import Best
 from raypipe.sweep.tracked_rows import COMPARISON, comparison_json
 from raypipe.tracking.relay import Relay
 
@@ -70,19 +70,8 @@ def publish(report: Report, relay: Relay, run: str) -> None:
         print_report(report)
 
 
-def best_of(plan: Plan, builder: Builder) -> Trial | None:
-    """The trial with the best validation value, of those whose checkpoint stands: test queries
-    select nothing."""
-    values: list[tuple[Trial, float]] = []
-    for trial in plan.trials:
-        if (checkpoint := builder.find(plan.last(trial))) is not None:
-            best: dict[str, float] = checkpoint.counts["best"]
-            values.append((trial, best[trial.experiment.evaluation.selection]))
-    return max(values, key=lambda pair: pair[1])[0] if values else None
-
-
-def record_best(best: Trial, plan: Plan, builder: Builder, relay: Relay, run: str) -> list[str]:
-    """Track the best trial's card and model.
+def record_best(best: Best, builder: Builder, relay: Relay, run: str) -> list[str]:
+    """Track the best model with its card; one that is mixed with its first stage, with the weight.
 
     The server registers the model under the recipe's name if it is new there; its alias `best` goes
     to no model that is worse than the first stage, or than the holder on the same test set.
@@ -90,18 +79,18 @@ def record_best(best: Trial, plan: Plan, builder: Builder, relay: Relay, run: st
     Returns:
         Why the model is not registered, in a sentence; empty if it may be.
     """
-    relay.send("log_text", run, str(card_of(best, plan, builder)), "README.md")
+    relay.send("log_text", run, str(card_of(best, builder)), "README.md")
     relay.send("tag", run, {"raypipe.best": best.name})
-    checkpoint = builder.get(plan.last(best))
-    experiment = best.experiment
-    means = builder.get(plan.metrics(best)).counts["means"]
+    checkpoint = builder.get(best.plan.last(best.trial))
+    experiment = best.trial.experiment
+    means = builder.get(best.metrics).counts["means"]
     first = builder.get(experiment.metrics(experiment.first_stage("test")))
     measure = experiment.measures()[0]
     reached, before = means.get(measure, 0.0), first.counts["means"].get(measure, 0.0)
     contest = {"test": f"{measure} {first.digest}", "value": reached}
     registered = experiment.name if reached >= before else None
-    weights = (str(checkpoint.local()), "reranker", registered, means, checkpoint.digest, contest)
-    relay.send("log_model", run, *weights)
+    weights = (str(checkpoint.local()), "reranker", registered, means, best.digest(), contest)
+    relay.send("log_model", run, *weights, best.interpolation(builder))
     if registered:
         return []
     return [
@@ -110,8 +99,8 @@ def record_best(best: Trial, plan: Plan, builder: Builder, relay: Relay, run: st
     ]
 
 
-def line_of(trial: Trial, plan: Plan, builder: Builder) -> dict[str, str]:
-    """Kind to URI of the standing artifacts on the trial's line from collection to metrics; of
+def line_of(metrics: Metrics, builder: Builder) -> dict[str, str]:
+    """Kind to URI of the standing artifacts on the line from collection to these metrics; of
     several of a kind the one nearest to the metrics."""
     uris: dict[str, str] = {}
 
@@ -121,5 +110,5 @@ def line_of(trial: Trial, plan: Plan, builder: Builder) -> dict[str, str]:
         if (artifact := builder.find(step)) is not None:
             uris[step.kind] = artifact.uri
 
-    visit(plan.metrics(trial))
+    visit(metrics)
     return dict(sorted(uris.items()))

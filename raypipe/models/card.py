@@ -59,7 +59,7 @@ from raypipe.tracking import save_pyfunc
 target = Path(tempfile.mkdtemp()) / "reranker"
 save_pyfunc(target, Path(folder))
 model = mlflow.pyfunc.load_model(str(target))  # needs no raypipe any more
-pairs = pd.DataFrame({"query": query, "text": documents})
+pairs = pd.DataFrame({{"query": query, "text": documents{columns}}})
 scores = model.predict(pairs)["score"].tolist()
 """
 
@@ -80,6 +80,19 @@ inputs = {
 names = [entry.name for entry in session.get_inputs()]
 arrays = {name: np.array(inputs[name], dtype=np.int64) for name in names}
 scores = session.run(["score"], arrays)[0].tolist()
+"""
+
+_MIXED = """\
+import numpy as np
+
+
+def z(values):
+    values = np.asarray(values, dtype=float)
+    return (values - values.mean()) / values.std() if np.ptp(values) else 0 * values
+
+
+mixed = {weight:g} * z(scores) + {rest:g} * z({others})
+best_first = np.argsort(-mixed, kind="stable")
 """
 
 _LOADERS = """\
@@ -178,6 +191,8 @@ class CardFacts:
     form: Form = "transformers"
     distillation: Distillation | None = None
     """Of a classifier that approximates a similarity head."""
+    interpolation: Mapping[str, Any] | None = None
+    """What the model's scores are mixed with: see `Best.interpolation`; None of a model alone."""
 
 
 def card(facts: CardFacts, folder: str = ".") -> ModelCard:
@@ -196,6 +211,7 @@ def card(facts: CardFacts, folder: str = ".") -> ModelCard:
         "## How to load",
         *(f"{title}\n\n{_fenced(code, 'python')}" for title, code in _examples(folder, facts)),
         *([_LOADERS] if (facts.head, facts.form) == ("similarity", "transformers") else []),
+        *([] if facts.interpolation is None else [_interpolation(facts.interpolation)]),
         "## Data",
         _data(facts),
         "## Results",
@@ -241,7 +257,9 @@ def _examples(folder: str, facts: CardFacts) -> list[tuple[str, str]]:
 
     Each block leaves one score per document in `scores`.
     """
-    pairs = _PAIRS.format(folder=json.dumps(folder))
+    columns = list((facts.interpolation or {}).get("columns", ()))
+    lines = "".join(f"{name} = [2.5, 1.0]  # one per document\n" for name in columns)
+    pairs = _PAIRS.format(folder=json.dumps(folder)) + lines
     if facts.form == "onnx":
         return [
             ("`folder` is this directory:", pairs),
@@ -252,15 +270,36 @@ def _examples(folder: str, facts: CardFacts) -> list[tuple[str, str]]:
             ),
         ]
     trust = ", trust_remote_code=True" if facts.head == "similarity" else ""
+    given = "".join(f', "{name}": {name}' for name in columns)
     return [
         ("For all of them (`folder`: this directory, or its name on the hub):", pairs),
         ("transformers:", _TRANSFORMERS.format(trust=trust)),
         ("sentence-transformers:", _SENTENCE_TRANSFORMERS.format(trust=trust)),
         (
             "mlflow.pyfunc, which cuts long pairs exactly as in training (`folder` must be local):",
-            _PYFUNC,
+            _PYFUNC.format(columns=given),
         ),
     ]
+
+
+def _interpolation(mix: Mapping[str, Any]) -> str:
+    """How the scores are mixed: in words, and as code that goes on from another library's."""
+    cosine = ""
+    if "encoder" in mix:
+        encoder = markdown_code(mix["encoder"])
+        cosine = f", `cosine` the cosine of the vectors of {encoder}, untrained"
+    words = (
+        "**The results below are of a mix**: the model's scores and those of its first stage, "
+        f"{markdown_code(mix['first_stage'])}, each as z-scores over the first {mix['depth']} "
+        "documents of a query; validation queries chose the weight. `first_stage_score` is what "
+        f"the first stage gave each document{cosine}. The pyfunc mixes them itself, if it gets all "
+        "documents of a query in one call; transformers and sentence-transformers give the model's "
+        "own `scores`, to be mixed so:"
+    )
+    shares = " + ".join(f"{share:g} * z({name})" for name, share in mix["columns"].items())
+    weight = mix["weight"]
+    code = _MIXED.format(weight=weight, rest=1 - weight, others=shares)
+    return f"{words}\n\n{_fenced(code, 'python')}"
 
 
 def _description(facts: CardFacts) -> str:

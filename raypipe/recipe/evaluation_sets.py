@@ -19,6 +19,7 @@ from raypipe.tracking.names import metric_name
 
 RESERVED = ("train", "validation", MAIN)
 Derivation = Literal["seeds", "average", "interpolation"]
+Untrained = Literal["cosine", "fusion"]
 
 
 class EvaluationSet(Config):
@@ -58,9 +59,13 @@ class Evaluation(Config):
     """Test sets that the field reports together; a set that cannot be had is listed, no error."""
     suite_candidates: Source = Bm25(depth=100)
     """The first stage of the suites' sets."""
+    untrained: tuple[Untrained, ...] = ()
+    """Rows of a sentence encoder before any training: the cosine of the backbone's vectors, and its
+    fusion, the mean of this cosine's z-scores and the first stage's. The collection is encoded."""
     ensembles: tuple[Derivation, ...] = ()
     """Rows that cost no training: the mean of the z-scores of all seeds, the mean of their weights,
-    and scores mixed with the first stage's by a weight chosen on validation queries."""
+    and scores mixed with the first stage's by a weight chosen on validation queries; where
+    `untrained` has the fusion, mixed with that too."""
     statistics: Statistics = Statistics()
     """How rows are told apart."""
 

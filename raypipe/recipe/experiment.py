@@ -27,9 +27,10 @@ from raypipe.inference.truncation import LongestFirst, Truncation
 from raypipe.models.backbone import Backbone
 from raypipe.models.cross_encoder import CrossEncoder
 from raypipe.names import Name
-from raypipe.recipe.evaluation_sets import Evaluation, EvaluationSet
+from raypipe.recipe.evaluation_sets import Evaluation, EvaluationSet, Untrained
 from raypipe.recipe.space import Sweep
 from raypipe.recipe.stage_checks import check_stage
+from raypipe.recipe.untrained import check_untrained, untrained_scorer
 from raypipe.resources import Resources, default_precision
 from raypipe.runs.baselines import OracleRun, TeacherRun
 from raypipe.runs.metrics import Metrics
@@ -276,6 +277,8 @@ class Experiment(Config):
                 for name in self.stage_names
             }
             self.model.check(lengths, frozen)
+            if self.evaluation.untrained:
+                check_untrained(self.model)
         with _blamed_on("MLFLOW_TRACKING_URI"):
             check_scheme(self.tracking_uri() or "")
         self.store().check_writable()
@@ -306,10 +309,16 @@ class Experiment(Config):
     def teacher_scores(self, role: Role, depth: int) -> Step:
         """The recipe's teacher on the candidates of an evaluation."""
         assert self.teacher is not None, "checked when the recipe was read"
-        lists = Lists(
-            self.first_stage(role), None, self.collection(role), self.queries(role), depth
-        )
-        return self.teacher.scores(lists, self.precision)
+        return self.teacher.scores(self._lists(role, depth), self.precision)
+
+    def _lists(self, role: Role, depth: int) -> Lists:
+        candidates, collection = self.first_stage(role), self.collection(role)
+        return Lists(candidates, None, collection, self.queries(role), depth)
+
+    def untrained_scores(self, how: Untrained, role: Role, depth: int) -> Step:
+        """The backbone's own vectors on the candidates of an evaluation."""
+        scorer = untrained_scorer(how, self.model, self.teacher)
+        return scorer.scores(self._lists(role, depth), self.precision)
 
     def reranking(self, role: Role) -> Reranking:
         """The role's candidate lists with the tokens of this backbone."""
@@ -367,10 +376,13 @@ class Experiment(Config):
     def teacher_run(self, role: Role = MAIN) -> TeacherRun:
         """Candidates in the teacher's order."""
         assert self.teacher is not None
-        return TeacherRun(
-            self.teacher_scores(role, self.depth(role)),
-            self.teacher.values,
-            self.first_stage(role),
-            self.queries(role),
-            self.depth(role),
-        )
+        scores = self.teacher_scores(role, self.depth(role))
+        return self._run_by(scores, self.teacher.values, role)
+
+    def untrained_run(self, how: Untrained, role: Role = MAIN) -> TeacherRun:
+        """Candidates in the order of the backbone's own vectors."""
+        return self._run_by(self.untrained_scores(how, role, self.depth(role)), "score", role)
+
+    def _run_by(self, scores: Step, values: str, role: Role) -> TeacherRun:
+        candidates, queries = self.first_stage(role), self.queries(role)
+        return TeacherRun(scores, values, candidates, queries, self.depth(role))

@@ -9,6 +9,7 @@ from typing import Any
 
 from raypipe.config import ConfigError, nearest
 from raypipe.models.backbone import Backbone
+from raypipe.recipe.evaluation_sets import Untrained
 from raypipe.recipe.experiment import ARROW, Experiment
 from raypipe.recipe.reading import override, validate
 from raypipe.recipe.space import SEED, WHOLE, Axis
@@ -67,7 +68,7 @@ def expand(experiment: Experiment) -> list[Trial]:
                 f"sweep.space: two trials share the row {row!r}; name the values in a mapping"
             )
     _check_apart(experiment, trials)
-    _check_rows(experiment, [*by_row(trials), *fixed_rows(experiment)])
+    _check_rows(experiment, [*by_row(trials), *_untrained_too(experiment)])
     return trials
 
 
@@ -87,7 +88,7 @@ def _check_rows(experiment: Experiment, rows: Sequence[str]) -> None:
 def _check_apart(experiment: Experiment, trials: Sequence[Trial]) -> None:
     """Refuse trials whose row has the name of a row that needs no training."""
     zero_shot = f"zero-shot: {Backbone(experiment.model.backbone).name}"
-    others = [*fixed_rows(experiment), zero_shot, ORACLE]
+    others = [*_untrained_too(experiment), zero_shot, ORACLE]
     for row, (first, *_) in by_row(trials).items():
         if row in others:
             where = "sweep.space" if first.values else "stages"
@@ -205,6 +206,18 @@ def fixed_rows(experiment: Experiment) -> list[str]:
     if experiment.teacher is not None:
         names.append(f"teacher: {experiment.teacher.title}")
     return names
+
+
+def untrained_rows(experiment: Experiment) -> dict[Untrained, str]:
+    """Names of the rows of the backbone as it comes, by what scores in them."""
+    backbone, (first, *_) = Backbone(experiment.model.backbone).name, fixed_rows(experiment)
+    scores: dict[Untrained, str] = {"cosine": "cosine", "fusion": f"cosine + {first}"}
+    wanted = experiment.evaluation.untrained
+    return {how: f"{backbone}, {scores[how]}, untrained" for how in wanted}
+
+
+def _untrained_too(experiment: Experiment) -> list[str]:
+    return [*fixed_rows(experiment), *untrained_rows(experiment).values()]
 
 
 def set_value(tree: dict[str, Any], key: str, value: Any) -> dict[str, Any]:

@@ -18,9 +18,10 @@ from raypipe.datasets.steps import QRELS_FILE
 from raypipe.evaluation.measures import evaluate, means
 from raypipe.evaluation.ranking import rerank
 from raypipe.runs.rerank import CrossEncoderRun, Reranking
-from raypipe.storage.artifacts import Attempt, Step
+from raypipe.storage.artifacts import Artifact, Attempt, Step
 from raypipe.tables.rows import Rows
 from raypipe.tables.scales import zscore
+from raypipe.teachers.values import TeacherValues
 
 BLOCK = 1024
 """Queries whose lists are Python objects at a time."""
@@ -142,12 +143,12 @@ def blocks(rows: Rows) -> Iterator[pa.Table]:
         yield rows.read(range(start, min(start + BLOCK, len(rows))))
 
 
-# --- interpolation with the first stage ----------------------------------------------------------
+# --- interpolation with the first stage, or with its fusion --------------------------------------
 
 
 @dataclass(frozen=True)
 class BestInterpolation(Step):
-    """The model's weight beside the first stage, chosen on validation queries.
+    """The model's weight beside the first stage or its fusion, chosen on validation queries.
 
     The weight with the highest mean of the measure is taken; of equally good weights the largest,
     so that the first stage counts only where it helps.
@@ -159,6 +160,9 @@ class BestInterpolation(Step):
     """The measure that decides; higher is better."""
     grid: tuple[float, ...] = GRID
     """Weights of the model to choose from, in [0, 1]."""
+    fusion: Step | None = None
+    """Values of the validation queries' candidates to the same depth, which take the place of the
+    first stage's scores."""
 
     kind: ClassVar[str] = "interpolation"
     version: ClassVar[int] = 2  # equal scores keep the first stage's order, no longer that of ids
@@ -179,13 +183,15 @@ class BestInterpolation(Step):
 
     def inputs(self) -> Mapping[str, Step]:
         lists = self.run_step.lists
-        return {"run": self.run_step, "candidates": lists.candidates, "queries": lists.queries}
+        inputs = {"run": self.run_step, "candidates": lists.candidates, "queries": lists.queries}
+        return inputs | _other(self.fusion)
 
     def run(self, attempt: Attempt, context: Any) -> Mapping[str, Any]:
         candidates: pa.Table = attempt.inputs["candidates"].table()
         qrels = pq.read_table(attempt.inputs["queries"].local() / QRELS_FILE)
         relevance = self.run_step.lists.queries.queries.positive_relevance
-        model, first = _pair(Rows(attempt.inputs["run"]), candidates, self.run_step.depth)
+        sides = _Sides(attempt.inputs, self.run_step.depth)
+        model, first = sides.model(candidates), sides.first(candidates)
         values = []
         for weight in self.grid:
             scores = {q: interpolate(model[q], first[q], weight) for q in model}
@@ -199,18 +205,21 @@ class BestInterpolation(Step):
 
 @dataclass(frozen=True)
 class InterpolatedRun(Step):
-    """weight * z(model) + (1 - weight) * z(first stage) over the re-ranked candidates."""
+    """weight * z(model) + (1 - weight) * z(first stage, or its fusion) of what was re-ranked."""
 
     run_step: CrossEncoderRun | SeedEnsembleRun
     """The model's run over test queries."""
     weight: BestInterpolation
-    """The weight chosen for the same model at the same depth."""
+    """The weight chosen for the same model at the same depth, beside the same scores."""
+    fusion: Step | None = None
+    """As of the weight, for the test queries."""
 
     kind: ClassVar[str] = "run"
     version: ClassVar[int] = 2  # equal scores keep the first stage's order, no longer that of ids
 
     def __post_init__(self) -> None:
         depth, chosen_at = self.run_step.depth, self.weight.run_step.depth
+        assert (self.fusion is None) == (self.weight.fusion is None), "one kind of sum"
         if depth != chosen_at:
             raise ValueError(
                 f"expected a weight chosen at depth {depth}, found one at {chosen_at}: z-scores "
@@ -231,15 +240,17 @@ class InterpolatedRun(Step):
 
     def inputs(self) -> Mapping[str, Step]:
         candidates = self.run_step.lists.candidates
-        return {"run": self.run_step, "candidates": candidates, "weight": self.weight}
+        inputs = {"run": self.run_step, "candidates": candidates, "weight": self.weight}
+        return inputs | _other(self.fusion)
 
     def run(self, attempt: Attempt, context: Any) -> Mapping[str, Any]:
         weight = float(attempt.inputs["weight"].counts["weight"])
-        rows, depth = Rows(attempt.inputs["run"]), self.run_step.depth
+        sides, depth = _Sides(attempt.inputs, self.run_step.depth), self.run_step.depth
         tables, unordered = [], 0
         for part in blocks(Rows(attempt.inputs["candidates"])):
-            model, first = _pair(rows, part, depth)
-            unordered += sum(bool((np.diff(head) > 0).any()) for head in first.values())
+            model, first = sides.model(part), sides.first(part)
+            if self.fusion is None:
+                unordered += sum(bool((np.diff(head) > 0).any()) for head in first.values())
             scores = {q: interpolate(model[q], first[q], weight) for q in model}
             tables.append(rerank(part, scores, depth))
         run = pa.concat_tables(tables)
@@ -256,14 +267,34 @@ def interpolate(model: Array, first: Array, weight: float) -> Array:
     return weight * zscore(model) + (1 - weight) * zscore(first)
 
 
-def _pair(run: Rows, candidates: pa.Table, depth: int) -> tuple[dict[str, Array], dict[str, Array]]:
-    """Scores of the model and of the first stage by query, both in candidate order."""
-    first = {}
-    for row in candidates.select(["query_id", "scores"]).to_pylist():
-        first[row["query_id"]] = np.array(row["scores"][:depth], dtype=np.float64)
-        if not np.isfinite(first[row["query_id"]]).all():
-            raise ValueError(
-                f"query {row['query_id']!r}: expected finite first-stage scores, found others; "
-                "leave out the interpolation, or take candidates that have scores"
-            )
-    return heads(run, candidates, depth), first
+def _other(fusion: Step | None) -> dict[str, Step]:
+    return {} if fusion is None else {"fusion": fusion}
+
+
+class _Sides:
+    """Both sides of a sum by query: float64 scores of the first `depth` candidates, in order."""
+
+    def __init__(self, inputs: Mapping[str, Artifact], depth: int) -> None:
+        self.run, self.depth = Rows(inputs["run"]), depth
+        self.fusion = TeacherValues(inputs["fusion"]) if "fusion" in inputs else None
+
+    def model(self, candidates: pa.Table) -> dict[str, Array]:
+        """Scores of the model."""
+        return heads(self.run, candidates, self.depth)
+
+    def first(self, candidates: pa.Table) -> dict[str, Array]:
+        """Scores of the first stage, or of its fusion."""
+        rows = candidates.select(["query_id", "doc_ids", "scores"]).to_pylist()
+        fused = {} if self.fusion is None else self.fusion.of_queries(r["query_id"] for r in rows)
+        first = {}
+        for row in rows:
+            query_id, scores = row["query_id"], row["scores"][: self.depth]
+            if self.fusion is not None:
+                scores = [fused[query_id][doc_id] for doc_id in row["doc_ids"][: self.depth]]
+            first[query_id] = np.array(scores, dtype=np.float64)
+            if not np.isfinite(first[query_id]).all():
+                raise ValueError(
+                    f"query {query_id!r}: expected finite first-stage scores, found others; leave "
+                    "out the interpolation, or take candidates that have scores"
+                )
+        return first

@@ -108,6 +108,12 @@ class Stage(Step):
         assert isinstance(backbone, Backbone), backbone
         return self.model.has_dropout(backbone.published_config())
 
+    @cached_property
+    def offers_start(self) -> bool:
+        """Whether the start ranks already, as a trained stage or a similarity head does, so that it
+        is a choice of selection: a stage that only harms changes nothing."""
+        return isinstance(self.start, Stage) or self.model.resolved_head == "similarity"
+
     def tokens_at_a_time(self, allowed: int) -> int:
         """Tokens whose activations are in memory at a time in training.
 
@@ -132,6 +138,7 @@ class Stage(Step):
             "seed": self.seed,
             "precision": self.precision,
             **({"dropout_tokens": self.config.dropout_tokens} if self.has_dropout else {}),
+            **({"offers_start": True} if self.offers_start else {}),
         }
 
     def inputs(self) -> Mapping[str, Step]:

@@ -107,6 +107,7 @@ def _trained(
             report=reporter(stage.name, rank, tell),
             save=save,
             resume=files.read(name) if name is not None else None,
+            offers_start=stage.offers_start,
             alarms=alarms,
             say=say,
         )

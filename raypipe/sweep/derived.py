@@ -1,12 +1,15 @@
-"""Rows that cost no training: seeds of a recipe together, and models mixed with first stages."""
+"""Rows that cost no training: seeds of a recipe together, and models mixed with first stages.
+
+A model that is mixed is a model of its own: it can be the best one, and be handed out.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from raypipe.config import ConfigError
-from raypipe.evaluation.results import Row
+from raypipe.evaluation.results import MAIN, Row
 from raypipe.models.averages import AveragedWeights
 from raypipe.recipe.evaluation_sets import Derivation
 from raypipe.recipe.experiment import Experiment, Role
@@ -27,13 +30,48 @@ DeepRunOf = Callable[[Role, int], CrossEncoderRun | SeedEnsembleRun]
 
 
 @dataclass(frozen=True)
+class Mix:
+    """A model whose scores are mixed with the first stage's, or with its fusion's."""
+
+    experiment: Experiment
+    deep_run: DeepRunOf
+    is_fused: bool
+    """Mixed with the mean of the first stage and the backbone's cosine, before any training."""
+
+    def run(self, role: Role) -> InterpolatedRun:
+        """The run of a role's queries, to the depth of its test set."""
+        depth = self.experiment.depth(role)
+        run = self.deep_run(role, depth)
+        return InterpolatedRun(run, self.weight(role), self._fusion(role, depth))
+
+    def weight(self, role: Role = MAIN) -> BestInterpolation:
+        """The step that chooses the weight: on validation queries, over the recipe's first stage,
+        to the depth of the test set; one over another first stage uses the same weight."""
+        depth, measure = self.experiment.depth(role), self.experiment.evaluation.selection
+        run, fusion = self.deep_run("validation", depth), self._fusion("validation", depth)
+        return BestInterpolation(run, measure, fusion=fusion)
+
+    def _fusion(self, role: Role, depth: int) -> Step | None:
+        return self.experiment.untrained_scores("fusion", role, depth) if self.is_fused else None
+
+
+@dataclass(frozen=True)
 class DerivedRow:
-    """A row made from models that other rows trained."""
+    """A row made from models that other rows trained, or one seed of such a row."""
 
     name: str
+    """Of the row, which its seeds share."""
     plan: Plan
     """The trials whose checkpoints the row combines."""
     run: RunOf
+    mix: Mix | None = None
+    """What makes the run, if that is a mix of scores."""
+
+    @property
+    def label(self) -> str:
+        """The row's name; of one of several seeds with the trial's name behind it."""
+        first, *others = self.plan.trials
+        return self.name if others or first.name == first.row else f"{self.name} ({first.name})"
 
     def metrics(self, role: Role) -> Metrics:
         """The step that measures the row on a test set."""
@@ -86,13 +124,22 @@ def derived_rows(plan: Plan, wanted: Sequence[Derivation]) -> list[DerivedRow]:
         if "average" in wanted:
             rows.append(DerivedRow(f"mean weights: {row}", seeds, _average(seeds)))
         if "seeds" in wanted and "interpolation" in wanted:
-            mixed = _mixed(trials[0].experiment, _deep_ensemble(seeds))
-            rows.append(DerivedRow(f"{len(trials)} seeds + first stage: {row}", seeds, mixed))
+            for others, mix in _mixes(trials[0].experiment, _deep_ensemble(seeds)):
+                name = f"{len(trials)} seeds + {others}: {row}"
+                rows.append(DerivedRow(name, seeds, mix.run, mix))
     if "interpolation" in wanted:
         for trial in plan.trials:
-            mixed = _mixed(trial.experiment, _deep_run(plan, trial))
-            rows.append(DerivedRow(f"{trial.name} + first stage", plan.only([trial]), mixed))
+            for others, mix in _mixes(trial.experiment, _deep_run(plan, trial)):
+                alone = plan.only([trial])
+                rows.append(DerivedRow(f"{trial.row} + {others}", alone, mix.run, mix))
     return rows
+
+
+def _mixes(experiment: Experiment, deep_run: DeepRunOf) -> Iterator[tuple[str, Mix]]:
+    """The mixes of a model, by what it is mixed with."""
+    yield "first stage", Mix(experiment, deep_run, False)
+    if "fusion" in experiment.evaluation.untrained:
+        yield "first stage + cosine", Mix(experiment, deep_run, True)
 
 
 def _deep_run(plan: Plan, trial: Trial) -> Callable[[Role, int], CrossEncoderRun]:
@@ -115,19 +162,42 @@ def _average(seeds: Plan) -> RunOf:
     return lambda role: seeds.trials[0].experiment.run_of(weights, role)
 
 
-def _mixed(experiment: Experiment, deep_run: DeepRunOf) -> RunOf:
-    """Runs whose scores are mixed with the first stage's.
+def weights_of(rows: Iterable[tuple[DerivedRow, Row]], builder: Builder) -> list[str]:
+    """A sentence per row of mixes: the weights that validation queries chose."""
+    by_name: dict[str, list[str]] = {}
+    for derived, row in rows:
+        tried = None if derived.mix is None else builder.find(derived.mix.weight())
+        if tried is not None:
+            by_name.setdefault(row.name, []).append(f"{tried.counts['weight']:g}")
+    return [
+        f"{name}: the model weighs {', '.join(weights)}, chosen on validation queries"
+        for name, weights in by_name.items()
+    ]
 
-    Validation queries choose the weight, over the recipe's first stage and to the depth of the test
-    set; a test set over another first stage uses the same weight.
-    """
 
-    def run(role: Role) -> Step:
-        depth, measure = experiment.depth(role), experiment.evaluation.selection
-        weight = BestInterpolation(deep_run("validation", depth), measure)
-        return InterpolatedRun(deep_run(role, depth), weight)
+def joined_seeds(rows: Iterable[Row]) -> list[Row]:
+    """The rows, those of one name as the seeds of one row, in the seeds' order."""
+    by_name: dict[str, list[Row]] = {}
+    for row in rows:
+        by_name.setdefault(row.name, []).append(row)
+    return [_joined(sorted(same, key=lambda row: row.seeds)) for same in by_name.values()]
 
-    return run
+
+def _joined(rows: Sequence[Row]) -> Row:
+    """One row of several seeds, as `trained_row` has them."""
+    seconds = [row.seconds for row in rows if row.seconds is not None]
+    roles = rows[0].results
+    runs = {role: [digest for row in rows for digest in row.runs.get(role, ())] for role in roles}
+    tied = {role: sum(row.tied.get(role, 0) for row in rows) for role in roles}
+    return replace(
+        rows[0],
+        results={role: [values for row in rows for values in row.results[role]] for role in roles},
+        seeds=tuple(seed for row in rows for seed in row.seeds),
+        seconds=sum(seconds) / len(seconds) if seconds else None,
+        reused=all(row.reused for row in rows),
+        runs={role: digests for role, digests in runs.items() if digests},
+        tied={role: lists for role, lists in tied.items() if lists},
+    )
 
 
 def needed(rows: Sequence[DerivedRow], builder: Builder, roles: Sequence[Role]) -> frozenset[str]:

@@ -12,7 +12,7 @@ from raypipe.evaluation.results import Kind, Row, StageFacts
 from raypipe.models.backbone import Backbone
 from raypipe.progress import Say
 from raypipe.recipe.experiment import Experiment
-from raypipe.recipe.trials import ORACLE, by_row, fixed_rows
+from raypipe.recipe.trials import ORACLE, by_row, fixed_rows, untrained_rows
 from raypipe.runs.metrics import TIED, Metrics
 from raypipe.stages.stage import Stage
 from raypipe.storage.artifacts import Artifact, Step
@@ -26,7 +26,8 @@ from raypipe.sweep.plan import Plan
 def baselines(
     experiment: Experiment, builder: Builder, roles: Sequence[str], say: Say
 ) -> list[Row]:
-    """First stage, teacher, oracle, and zero-shot where the backbone ships a trained scorer.
+    """First stage, teacher, oracle; zero-shot where the backbone ships a trained scorer; the
+    backbone's own vectors where the recipe asks for them.
 
     A teacher that knows none of some set's queries (a file of training queries) has no row.
     """
@@ -50,6 +51,8 @@ def baseline_runs(experiment: Experiment) -> Iterator[tuple[str, Kind, Callable[
         yield f"zero-shot: {backbone.name}", "zero_shot", partial(experiment.run_of, backbone)
     for name in teacher:
         yield name, "teacher", experiment.teacher_run
+    for how, name in untrained_rows(experiment).items():
+        yield name, "zero_shot", partial(experiment.untrained_run, how)
     yield ORACLE, "oracle", experiment.oracle
 
 

@@ -67,14 +67,15 @@ def log_row(relay: Relay, run: str, row: Row, metrics: Mapping[str, Artifact]) -
             relay.send("log_text", run, f"too large to copy; it is in {artifact.uri}\n", name)
 
 
-def log_plain_row(relay: Relay, parent: str, row: Row, kind: Kind) -> None:
+def log_plain_row(relay: Relay, parent: str, row: Row, kind: Kind, label: str) -> None:
     """A run of its own for a row that no trial made.
 
     Args:
         parent: the relay's id of the job's tracked run.
+        label: the run's name: of one seed of a row another than the row's.
     """
     tags = {ROW_TAG: row.name, "raypipe.row_kind": row.kind}
-    run = relay.start(row.name, kind, parent, {}, tags)
+    run = relay.start(label, kind, parent, {}, tags)
     means = {
         (measure if role == MAIN else f"{role}/{measure}"): _mean(values)
         for role, seeds in row.results.items()

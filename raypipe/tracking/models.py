@@ -7,6 +7,7 @@ import os
 import shutil
 import tempfile
 import warnings
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,21 +15,28 @@ from typing import Any
 _WEIGHTLESS = {".json", ".txt", ".model", ".jinja"}  # tokenizer and config files
 
 
-def save_pyfunc(target: Path, checkpoint: Path, run_id: str = "", logged: Any = None) -> None:
+def save_pyfunc(
+    target: Path,
+    checkpoint: Path,
+    run_id: str = "",
+    logged: Any = None,
+    interpolation: Mapping[str, Any] | None = None,
+) -> None:
     """Write a checkpoint as an MLflow model: code, requirements, Hugging Face files.
+
+    A model that is mixed with its first stage takes the first stage's scores as a column.
 
     Args:
         target: the folder to make; `mlflow.pyfunc.load_model` opens it.
         checkpoint: a Hugging Face directory; trainer state in it is left out.
         run_id: the id of the tracked run that the checkpoint came from.
         logged: the logged model that the checkpoint becomes; None outside a run.
+        interpolation: what the model is mixed with; None is what its config.json says.
     """
     import mlflow.pyfunc
     from mlflow.models import Model, ModelSignature
     from mlflow.types import ColSpec, Schema
 
-    inputs = [ColSpec("string", "query"), ColSpec("string", "text")]
-    inputs.append(ColSpec("string", "doc_id", required=False))
     packages = ["mlflow", "pandas", "safetensors", "torch", "transformers"]
     ids: dict[str, Any] = {}
     if logged is not None:
@@ -45,6 +53,10 @@ def save_pyfunc(target: Path, checkpoint: Path, run_id: str = "", logged: Any = 
         for file in checkpoint.iterdir():
             if file.suffix == ".safetensors" or file.suffix in _WEIGHTLESS:
                 _link(file, kept / file.name)
+        columns = _columns(kept / "config.json", interpolation)
+        inputs = [ColSpec("string", "query"), ColSpec("string", "text")]
+        inputs += [ColSpec("double", name) for name in columns]
+        inputs.append(ColSpec("string", "doc_id", required=False))
         code = Path(scratch) / "pyfunc.py"  # MLflow copies it with its mode, which may be open
         shutil.copyfile(Path(__file__).with_name("pyfunc.py"), code)
         mlflow.pyfunc.save_model(
@@ -56,6 +68,22 @@ def save_pyfunc(target: Path, checkpoint: Path, run_id: str = "", logged: Any = 
             signature=ModelSignature(Schema(inputs), Schema([ColSpec("float", "score")])),
             pip_requirements=[f"{p}=={version(p).partition('+')[0]}" for p in packages],
         )
+
+
+def write_interpolation(path: Path, interpolation: Mapping[str, Any]) -> None:
+    """Say in a config.json what the model is mixed with; the file is replaced, links to it stay."""
+    config = json.loads(path.read_text("utf-8"))
+    config["raypipe"] = {**(config.get("raypipe") or {}), "interpolation": dict(interpolation)}
+    path.unlink()
+    path.write_text(json.dumps(config, indent=2) + "\n", "utf-8")
+
+
+def _columns(path: Path, interpolation: Mapping[str, Any] | None) -> list[str]:
+    """The columns of scores that the model of this config.json needs, after it is told."""
+    if interpolation is not None:
+        write_interpolation(path, interpolation)
+    said = (json.loads(path.read_text("utf-8")).get("raypipe") or {}).get("interpolation") or {}
+    return list(said.get("columns", ()))
 
 
 def _code(checkpoint: Path, scratch: Path) -> list[str] | None:

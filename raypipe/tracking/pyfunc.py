@@ -4,6 +4,7 @@ MLflow copies this one file into the logged model and runs it there ("models fro
 file imports nothing of raypipe: the model opens wherever its pinned requirements are installed. A
 pair is cut by the recipe's truncation if the checkpoint's config.json names that as
 `{"raypipe": {"truncation": {...}}}`; otherwise the longer side is cut to the tokenizer's limit.
+Where it names an `interpolation` beside it, scores are mixed with those of further columns.
 """
 
 from __future__ import annotations
@@ -50,17 +51,42 @@ class Reranker(PythonModel):
         self.model = model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
         positions = getattr(model.config, "max_position_embeddings", None)
         self.max_length = min(self.tokenizer.model_max_length, positions or 512)
-        self.windows = _windows((getattr(model.config, "raypipe", None) or {}).get("truncation"))
+        recipe = getattr(model.config, "raypipe", None) or {}
+        self.windows = _windows(recipe.get("truncation"))
+        self.mix = recipe.get("interpolation")
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: Any = None) -> pd.DataFrame:
-        """Column `score`, float32, one row per input row in the same order; higher is better."""
+        """Column `score`, float32, one row per input row in the same order; higher is better.
+
+        A model that is mixed with its first stage needs all documents of a query in one call, the
+        first stage's best of which it was told the number: scores are scaled over them.
+        """
         queries, texts = list(model_input["query"]), list(model_input["text"])
         scores = pd.Series(0.0, index=range(len(texts)), dtype="float32")
         by_length = sorted(range(len(texts)), key=lambda i: len(queries[i]) + len(texts[i]))
         for start in range(0, len(by_length), _BATCH):  # similar lengths need little padding
             rows = by_length[start : start + _BATCH]
             scores[rows] = self._score([queries[i] for i in rows], [texts[i] for i in rows])
-        return pd.DataFrame({"score": scores.to_numpy()}, index=model_input.index)
+        values = scores.to_numpy() if self.mix is None else self._mixed(scores, model_input)
+        return pd.DataFrame({"score": values}, index=model_input.index)
+
+    def _mixed(self, scores: pd.Series, model_input: pd.DataFrame) -> Any:
+        """weight * z(model) + (1 - weight) * z(others), query by query, as raypipe's own jobs."""
+        weight, shares = self.mix["weight"], self.mix["columns"]
+        columns = {name: model_input[name].to_numpy(dtype=np.float64) for name in shares}
+        for name, values in columns.items():
+            if not np.isfinite(values).all():
+                raise ValueError(
+                    f"column {name}: expected finite numbers, found others; give every document "
+                    "its score"
+                )
+        model = scores.to_numpy(dtype=np.float64)
+        mixed = np.zeros(len(model), dtype=np.float32)
+        rows = pd.Series(range(len(model)))
+        for places in rows.groupby(model_input["query"].to_numpy()).indices.values():
+            parts = [share * _z(columns[name][places]) for name, share in shares.items()]
+            mixed[places] = weight * _z(model[places]) + (1 - weight) * _z(np.sum(parts, axis=0))
+        return mixed
 
     def _score(self, queries: list[str], texts: list[str]) -> Any:
         if self.windows is not None:
@@ -109,6 +135,13 @@ class Reranker(PythonModel):
 
         with torch.inference_mode():
             return self.model(**inputs.to(self.model.device)).logits[:, 0].float().cpu().numpy()
+
+
+def _z(values: Any) -> Any:
+    """Zero mean, unit variance; equal values become zeros."""
+    if np.ptp(values) == 0:
+        return np.zeros_like(values)
+    return (values - values.mean()) / values.std()
 
 
 def _windows(truncation: dict[str, Any] | None) -> dict[str, Any] | None:

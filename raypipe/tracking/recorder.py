@@ -122,19 +122,23 @@ class Recorder:
         metrics: Mapping[str, float] | None = None,
         digest: str = "",
         contest: Mapping[str, Any] | None = None,
+        interpolation: Mapping[str, Any] | None = None,
     ) -> None:
         """Log a cross-encoder checkpoint as a pyfunc that re-ranks.
 
         Args:
             registered: a name in the model registry: the checkpoint becomes the newest version
                 there, with the alias `best`.
-            digest: the checkpoint's; nothing is copied if the best version has the same.
+            digest: of what decides the scores; nothing is copied if the best version has the same.
             contest: `test`, what names the test set, and `value`, what the model reached there: the
                 alias stays with a version that reached more, or that was judged elsewhere.
+            interpolation: what the model's scores are mixed with, see `save_pyfunc`.
         """
         points = [(k, float(v), now(), 0) for k, v in (metrics or {}).items()]
         content = {"name": name, "registered": registered, "points": points, "digest": digest}
         content["contest"] = dict(contest or {})
+        if interpolation is not None:
+            content["interpolation"] = dict(interpolation)
         self._say("model", run, content, {"checkpoint": Path(checkpoint)})
 
     def finish(self, run: str, status: Status = "FINISHED") -> None:

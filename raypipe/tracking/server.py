@@ -201,6 +201,7 @@ class Server:
         points: Sequence[Sequence[Any]],
         digest: str = "",
         contest: Mapping[str, Any] | None = None,
+        interpolation: Mapping[str, Any] | None = None,
     ) -> None:
         """Log a checkpoint as a pyfunc; under a registered name it gets the alias `best`."""
         self.connect()
@@ -209,7 +210,7 @@ class Server:
         if best is not None and digest and best.tags.get(DIGEST) == digest:
             self._points(run_id, points)
             return  # the same weights would only be copied once more
-        logged = self._logged(run_id, name, files[0])
+        logged = self._logged(run_id, name, files[0], interpolation)
         self._points(run_id, points, logged.model_id)
         if registered:
             tags = {DIGEST: digest} if digest else {}
@@ -227,7 +228,13 @@ class Server:
             else:
                 self.client.set_registered_model_alias(registered, "best", version)
 
-    def _logged(self, run_id: str, name: str, checkpoint: Path) -> Any:
+    def _logged(
+        self,
+        run_id: str,
+        name: str,
+        checkpoint: Path,
+        interpolation: Mapping[str, Any] | None,
+    ) -> Any:
         """The run's model of that name; a second try finds the model that the first one made."""
         from mlflow.entities import LoggedModelOutput
 
@@ -240,7 +247,7 @@ class Server:
         self.client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
         with tempfile.TemporaryDirectory() as folder:
             target = Path(folder) / "model"
-            save_pyfunc(target, checkpoint, run_id, logged)
+            save_pyfunc(target, checkpoint, run_id, logged, interpolation)
             with uploading([target]):
                 self.client.log_model_artifacts(logged.model_id, str(target))
         return self.client.finalize_logged_model(logged.model_id, "READY")

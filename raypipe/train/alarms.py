@@ -133,8 +133,18 @@ class Alarms:
         below = self._below_first_stage()
         if below:
             self._tell("below", 1.0, below)
-        if moved and moved["drift_unchanged_layers"] > 0.5:
+        if self._best is not None and self._best[0] == 0:
+            self._tell("start", 1.0, self._no_better_than_the_start(self._best[1]))
+        elif moved and moved["drift_unchanged_layers"] > 0.5:
             self._tell("unmoved", 1.0, f"{drift_sentence(moved)} Raise lr or unfreeze layers.")
+
+    def _no_better_than_the_start(self, start: float) -> str:
+        assert self._last is not None, "there was a validation"
+        return (
+            f"No step was better than the start: validation {self._selection} was {start:.4f} "
+            f"before the first step and {self._last[1]:.4f} after the last. The checkpoint has the "
+            "start's weights; lower lr, train longer, or leave the stage out."
+        )
 
     def _below_first_stage(self) -> str | None:
         first = self._first.get(self._selection)

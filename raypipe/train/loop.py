@@ -43,6 +43,7 @@ def train(
     report: Report,
     save: Save | None = None,
     resume: Snapshot | None = None,
+    offers_start: bool = False,
     alarms: Alarms | None = None,
     say: Say = lambda sentence: None,
 ) -> TrainingOutcome:
@@ -60,6 +61,8 @@ def train(
         report: called about 20 times with the new rows of the history, after a resume with all.
         save: called on every worker with the step and a snapshot (None on others than rank 0).
         resume: the snapshot to go on from; the same on every worker.
+        offers_start: the weights that the model has now are validated too, as step 0, and stay if
+            no later validation is better.
         say: receives, on rank 0, the filter's sentences: when it begins, and at the end.
 
     Raises:
@@ -71,7 +74,8 @@ def train(
     steps = OptimizerSteps(
         model, batcher, stage, groups, seed=seed, precision=precision, alarms=alarms, say=heard
     )
-    training = Training(steps, Selection(selection, stage.early_stopping), validate, report, save)
+    chosen = Selection(selection, stage.early_stopping)
+    training = Training(steps, chosen, validate, report, save, offers_start)
     if resume is not None:
         training.restore(resume, seed)
     return training.run()
@@ -101,8 +105,9 @@ class Training:
         validate: Validate,
         report: Report,
         save: Save | None,
+        offers_start: bool,
     ) -> None:
-        self.steps, self.selection = steps, selection
+        self.steps, self.selection, self.offers_start = steps, selection, offers_start
         self.model, self.stage, self.total = steps.model, steps.stage, steps.total
         self.validate, self.report, self.save, self.alarms = validate, report, save, steps.alarms
         self.validation_steps = self.stage.validation_steps(self.total)
@@ -115,6 +120,8 @@ class Training:
         self.begun = self.saved = time.monotonic()
         outcome, selection = self.outcome, self.selection
         self.seconds_before, self.pairs_before = outcome.seconds, outcome.pairs
+        if self.offers_start and outcome.steps == 0:
+            self._validate(0)
         if outcome.steps < self.total:
             self.steps.settle_reduction()
         while outcome.steps < self.total and not selection.exhausted:

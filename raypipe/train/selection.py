@@ -30,11 +30,16 @@ class Selection:
     """Validations since that improvement."""
 
     def offer(self, step: int, values: Mapping[str, float], model: nn.Module) -> None:
-        """Take one more validation; of equal values the first is kept."""
+        """Take one more validation; of equal values the first is kept.
+
+        Step 0, the start, uses up no patience: a stage may fall below its start before it rises.
+        """
         value = values[self.key]
         if self.best is None or value > self.best[self.key]:
             self.best_step, self.best = step, dict(values)
             self.weights = copy_of(model)
+        if step == 0:
+            return
         delta = 0.0 if self.stopping is None else self.stopping.min_delta
         if value > self.mark + delta:
             self.mark, self.stale = value, 0
@@ -48,7 +53,7 @@ class Selection:
 
     def state(self) -> dict[str, Any]:
         """Everything but the weights, as JSON values."""
-        mark = None if self.best is None else self.mark
+        mark = None if math.isinf(self.mark) else self.mark
         return {"best_step": self.best_step, "best": self.best, "mark": mark, "stale": self.stale}
 
     def load(self, state: Mapping[str, Any]) -> None:
@@ -71,6 +76,7 @@ class TrainingOutcome:
     queries trained on; with fp16 overflow 1 instead of grad_norm, where the step was left out. Rows
     of validations hold step and val/MEASURE."""
     best_step: int = 0
+    """0: no validation was better than that of the start."""
     best: dict[str, float] = field(default_factory=dict)
     steps: int = 0
     """Fewer than planned if early stopping ended the stage."""

@@ -18,7 +18,10 @@ from raypipe.config import ConfigError
 from raypipe.recipe.experiment import Experiment
 from raypipe.recipe.reading import load
 from raypipe.recipe.trials import expand
+from raypipe.runs.combined import InterpolatedRun
 from raypipe.storage.artifacts import Artifact, Store
+from raypipe.sweep.best import Best
+from raypipe.sweep.derived import derived_rows
 from raypipe.sweep.plan import Plan
 from raypipe.sweep.run_trial import Work, run_trial
 from raypipe.tracking import stored_runs as stores
@@ -130,7 +133,7 @@ def test_a_run_whose_recipe_cannot_be_recorded_ends_as_failed(recipe, relay, tmp
 
 def test_no_summary_holds_a_password(recipe):
     (trial, *_) = expand(load(Experiment, recipe, [f"storage={STORAGE}"]))
-    line = line_of(trial, Plan.of([trial]), Standing())
+    line = line_of(Plan.of([trial]).metrics(trial), Standing())
     assert line["checkpoint"].startswith(f"{SHOWN}/checkpoint/")
     mined = Mined({"queries": Standing().get(trial.experiment.queries("test"))}, [])
     assert "hush" not in f"{line} {mined.summary()}"
@@ -177,13 +180,44 @@ def test_the_best_model_is_always_sent_with_its_digest(recipe, relay, tmp_path, 
     monkeypatch.setattr(results, "card_of", lambda *_: "# Card")
     monkeypatch.setattr(Artifact, "local", lambda artifact: tmp_path)
     run = relay.start("tiny", "job", None, {}, RUNS)
-    assert record_best(trial, Plan.of([trial]), builder, relay, run) == []
+    assert record_best(Best(trial, Plan.of([trial])), builder, relay, run) == []
     experiment = trial.experiment
     first = experiment.metrics(experiment.first_stage("test")).digest
     contest = {"test": f"nDCG@10 {first}", "value": 0.0}
     digest = experiment.trained().digest
-    expected = ("log_model", run, str(tmp_path), "reranker", "tiny", {}, digest, contest)
+    expected = ("log_model", run, str(tmp_path), "reranker", "tiny", {}, digest, contest, None)
     assert relay.sent[-1] == expected
+    relay.close()
+
+
+@pytest.mark.parametrize(("alone", "mixed"), [(0.2, 0.4), (0.2, 0.5), (0.6, 0.7)])
+def test_a_smoke_run_below_its_first_stage_is_no_version(
+    recipe, relay, tmp_path, monkeypatch, alone, mixed
+):
+    """Of a model alone as of one that is mixed: what is handed out counts."""
+
+    class Judged(Standing):
+        def get(self, step: Any) -> Artifact:
+            measured = getattr(step, "run_step", step)
+            value = alone if measured.kind == "run" else 0.5
+            means = {"nDCG@10": mixed if isinstance(measured, InterpolatedRun) else value}
+            counts = {"means": means, "weight": 0.6}
+            return Artifact(self.store, step.path, {"digest": step.digest, "counts": counts})
+
+    monkeypatch.setattr(results, "card_of", lambda *_: "# Card")
+    monkeypatch.setattr(Artifact, "local", lambda artifact: tmp_path)
+    given = ["evaluation.ensembles=[interpolation]"]
+    plan = Plan.of(expand(load(Experiment, recipe, given))[:1])
+    run = relay.start("tiny", "job", None, {}, RUNS)
+    for row, value in ((None, alone), (derived_rows(plan, ("interpolation",))[0], mixed)):
+        best = Best(plan.trials[0], plan, row)
+        said = record_best(best, Judged(), relay, run)
+        *_, registered, means, digest, contest, interpolation = relay.sent[-1]
+        assert registered == ("tiny" if value >= 0.5 else None) and contest["value"] == value
+        assert (means, digest) == ({"nDCG@10": value}, best.digest())
+        assert (interpolation or {}).get("weight") == (None if row is None else 0.6)
+        assert len(said) == (value < 0.5)
+        assert not said or f"{best.name} is not registered as the best model of tiny" in said[0]
     relay.close()
 
 

@@ -21,6 +21,7 @@ from raypipe.models.card import GroupFacts, QueryFacts, card, hub_dataset
 from raypipe.models.cross_encoder import CrossEncoder, save
 from raypipe.models.distillation import Distillation, HeadComparison
 from raypipe.models.tokenizer import load_tokenizer
+from raypipe.tracking.models import write_interpolation
 
 GOLDEN = Path(__file__).parent / "golden" / "card.md"
 TRUNCATIONS = [
@@ -155,6 +156,38 @@ def test_the_code_runs_where_the_card_is(checkpoint, texts, monkeypatch):
         assert np.ptp(ours) > 0.01
         np.testing.assert_allclose(space["scores"], ours, rtol=0, atol=1e-5)
     assert {path.name for path in folder.iterdir()} == files
+
+
+def test_the_code_of_a_mixed_model_runs(tiny_backbone, texts, tmp_path, monkeypatch):
+    """The pyfunc mixes itself, other libraries' scores are mixed by the card's lines."""
+    model = CrossEncoder(backbone=str(tiny_backbone)).load(
+        tiny_backbone, 1, training=False, device="cpu"
+    )
+    save(model, tmp_path, tiny_backbone, 24)
+    mix: dict[str, Any] = {
+        **{"weight": 0.3, "scaling": "z", "first_stage": "BM25", "depth": 20, "encoder": "MiniLM"},
+        "columns": {"first_stage_score": 0.5, "cosine": 0.5},
+    }
+    write_interpolation(tmp_path / "config.json", mix)
+    facts = dataclasses.replace(FACTS, interpolation=mix)
+    card(facts).save(tmp_path / "README.md")
+    monkeypatch.chdir(tmp_path)
+    text = (tmp_path / "README.md").read_text("utf-8")
+    assert "z-scores over the first 20 documents" in text and "`BM25`" in text
+    assert "cosine of the vectors of `MiniLM`, untrained" in text
+    example, transformers, _, pyfunc, mixed = blocks(text)
+    space: dict[str, Any] = {}
+    exec(example, space)
+    given = {"first_stage_score": [4.0, 3.0, 2.0, 1.0], "cosine": [0.1, 0.5, 0.2, 0.7]}
+    space |= {"documents": texts[:4], **given}
+    exec(transformers, space)
+    exec(mixed, space)
+    expected = space["mixed"].tolist()
+    exec(pyfunc, space)
+    assert space["scores"] == pytest.approx(expected, abs=1e-5) and np.ptp(expected) > 0.1
+    assert space["best_first"][0] == int(np.argmax(expected))
+    del mix["encoder"], mix["columns"]["cosine"]
+    assert "cosine" not in section(card(facts).text, "How to load")
 
 
 def test_names_in_a_card_are_text():

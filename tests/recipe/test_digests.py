@@ -93,9 +93,12 @@ def steps_of(recipe: Path) -> dict[str, Step]:
     for role in first.test_sets():
         runs = [first.run_of(plan.last(trials[0]), role), first.oracle(role)]
         runs += [first.teacher_run(role)] if first.teacher is not None else []
+        runs += [first.untrained_run(how, role) for how in first.evaluation.untrained]
         for run in runs:
             _add(first.metrics(run, role), steps)
-    for row in derived_rows(plan.only(trials), experiment.evaluation.ensembles)[:4]:
+    derived = derived_rows(plan.only(trials), experiment.evaluation.ensembles)
+    of_first_seed = [row for row in derived if row.plan.trials[0].experiment.seed == first.seed]
+    for row in of_first_seed[:4]:
         _add(row.metrics(MAIN), steps)
     return steps
 

@@ -20,7 +20,7 @@ from raypipe.evaluation.ranking import rerank
 from raypipe.models.averages import AveragedWeights
 from raypipe.recipe.experiment import Experiment
 from raypipe.recipe.reading import load
-from raypipe.records import CANDIDATES, QRELS, RUN
+from raypipe.records import CANDIDATES, QRELS, RUN, TEACHER
 from raypipe.runs import combined as ensembles
 from raypipe.runs.combined import (
     BestInterpolation,
@@ -41,7 +41,11 @@ class Given(Step):
 
     kind: str  # type: ignore[misc]
     rows: str
-    schema: ClassVar[Mapping[str, pa.Schema]] = {"candidates": CANDIDATES, "run": RUN}
+    schema: ClassVar[Mapping[str, pa.Schema]] = {
+        "candidates": CANDIDATES,
+        "run": RUN,
+        "teacher": TEACHER,
+    }
 
     @property
     def name(self) -> str:
@@ -332,6 +336,33 @@ def test_the_chosen_weight_is_applied_to_other_queries(builder):
     }
     counts = {"rows": 2, "weight": 0.3, "queries_with_scores_against_ranks": 1}
     assert found.counts == counts
+
+
+def fused(values: Lists) -> Given:
+    """Values of candidates by query, in any order of the documents."""
+    rows = [
+        {"query_id": q, "doc_ids": list(v), "values": list(v.values())} for q, v in values.items()
+    ]
+    return Given("teacher", json.dumps(rows))
+
+
+def test_a_fusion_takes_the_place_of_the_first_stage(builder):
+    """The candidates' own scores say nothing then, and its documents are found by their ids."""
+    first: Lists = {"q": {"a": 1.0, "b": 1.0, "c": 1.0}}
+    run = model_run(first, {"q": [1.0, 3.0, 2.0]}, 3, queries(q="a"))
+    weight = BestInterpolation(run, "RR@10", fusion=fused({"q": {"c": 10.0, "a": 30.0, "b": 20.0}}))
+    assert builder.get(weight).counts == {"weight": 0.3, "value": 1.0, "queries": 1}
+    alone = BestInterpolation(run, "RR@10")
+    assert builder.get(alone).counts["weight"] == 0.0  # equal scores leave the order as it was
+    assert alone.digest != weight.digest
+    test: Lists = {"p": {"x": 3.0, "y": 2.0, "z": 1.0, "t": 7.0}}
+    run = model_run(test, {"p": [0.0, 20.0, 10.0]}, 3)
+    values = fused({"p": {"z": 9.0, "y": 8.0, "x": 7.0, "t": 99.0}})
+    found = builder.get(InterpolatedRun(run, weight, values))
+    # .3 (-Z, Z, 0) + .7 (-Z, 0, Z)
+    expected = [("z", 0.7 * Z), ("y", 0.3 * Z), ("x", -Z)]
+    assert lists_of(found)["p"][:3] == approx(expected)
+    assert found.counts["queries_with_scores_against_ranks"] == 0
 
 
 @pytest.mark.parametrize(("weight", "order"), [(0.0, "abc"), (1.0, "bca")])

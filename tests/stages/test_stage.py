@@ -277,6 +277,16 @@ def test_what_changes_no_result_is_not_in_the_digest(path):
         assert stage_of(path, f"stages.contrastive.{key}")[0].digest != plain.digest
 
 
+def test_a_start_that_ranks_is_offered_to_selection(path):
+    """It is in the digest of the stages to which it applies, and in no other."""
+    fresh, _ = stage_of(path)
+    second, _ = stage_of(path, "order=contrastive -> distil")
+    similar, _ = stage_of(path, "model.head=similarity")
+    assert [stage.offers_start for stage in (fresh, second, similar)] == [False, True, True]
+    assert "offers_start" not in fresh.spec() and second.chain()[0].digest == fresh.digest
+    assert second.spec()["offers_start"] is similar.spec()["offers_start"] is True
+
+
 # --- dropout draws per padded batch ---------------------------------------------------------------
 
 

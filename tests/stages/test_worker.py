@@ -19,6 +19,7 @@ import pytest
 import ray.train
 import torch
 from safetensors import SafetensorError
+from safetensors.torch import load_file
 from tiny_training import CUT, STAGE, batcher_of, write_data
 
 from raypipe.inference.truncation import Budgets, MaxP
@@ -49,6 +50,7 @@ class Bench:
         self.reports: list[dict[str, Any]] = []
         self.wanted = 10**6
         """So many reports are asked for."""
+        self.offers_start, self.rise = False, 1.0
 
     def tell(self, report: dict[str, Any]) -> bool:
         self.reports.append(report)
@@ -57,7 +59,7 @@ class Bench:
     def validation(self, stage: Any, inputs: Any) -> Any:
         def run(model: torch.nn.Module, scorer: Any) -> dict[str, float]:
             self.models.append(model)
-            return {"nDCG@10": float(len(self.models))}
+            return {"nDCG@10": self.rise * len(self.models)}
 
         return types.SimpleNamespace(first_stage=lambda: {"nDCG@10": 99.0}, run=run)
 
@@ -87,6 +89,7 @@ class Bench:
             selection="nDCG@10",
             teacher_kind="score",
             positive_relevance=1,
+            offers_start=self.offers_start,
         )
         settings = {
             "stage": stage,
@@ -192,6 +195,18 @@ def test_alarms_are_said_and_written_down(bench, capsys):
     printed = capsys.readouterr().out.splitlines()
     assert f"tiny-contrastive: {below}" in printed
     assert printed[0] == f"tiny-contrastive: {pooler}"  # at the start, before any step
+
+
+def test_a_start_that_no_step_beats_is_written(bench, capsys):
+    bench.offers_start, bench.rise = True, -1.0
+    facts = bench.work(STAGE)
+    assert (facts["best_step"], facts["best"], facts["steps"]) == (0, {"nDCG@10": -1.0}, 8)
+    (said,) = [text for text in facts["alarms"] if text.startswith("No step was better than the")]
+    assert f"tiny-contrastive: {said}" in capsys.readouterr().out.splitlines()
+    written = load_file(bench.folder / "storage/checkpoint/tiny/attempt/model.safetensors")
+    model = CrossEncoder(backbone=str(bench.backbone), hidden_dropout=0.0)
+    start = model.load(bench.backbone, 1, training=False, device="cpu").state_dict()
+    assert all(torch.equal(start[name], weight) for name, weight in written.items())
 
 
 # --- switches ------------------------------------------------------------------------------------

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
 from raypipe.commands.compare import plan_of, run
 from raypipe.commands.export import export
 from raypipe.config import ConfigError
+from raypipe.evaluation.results import Row
 from raypipe.recipe.experiment import Experiment
 from raypipe.recipe.reading import load
 from raypipe.recipe.trials import by_row, expand
 from raypipe.storage.builder import Builder
-from raypipe.sweep.derived import derived_rows
+from raypipe.sweep.derived import derived_rows, joined_seeds
 from raypipe.sweep.plan import Plan
 from raypipe.sweep.tracked_rows import read_report
 from raypipe.tracking.stored_runs import TrackingStore
@@ -33,11 +35,49 @@ def test_rows_are_named_after_what_they_combine(recipe):
         ("2 seeds: contrastive", 2),
         ("mean weights: contrastive", 2),
         ("2 seeds + first stage: contrastive", 2),
-        ("one + first stage", 1),
-        ("two + first stage", 1),
+        ("contrastive + first stage", 1),  # one row of two seeds
+        ("contrastive + first stage", 1),
     ]
+    labels = [row.label for row in rows]
+    assert labels[0] == "2 seeds: contrastive"
+    assert labels[-2:] == ["contrastive + first stage (one)", "contrastive + first stage (two)"]
     assert [row.name for row in derived_rows(plan, ("average",))] == ["mean weights: contrastive"]
     assert derived_rows(plan, ()) == []
+
+
+def test_with_the_fusion_every_mix_stands_twice(recipe):
+    given = ["evaluation.untrained=[cosine, fusion]", ALL]
+    plan = Plan.of(expand(load(Experiment, recipe, [*SEEDS, *given])))
+    rows = derived_rows(plan, ("seeds", "interpolation"))
+    assert [row.name for row in rows[1:]] == [
+        "2 seeds + first stage: contrastive",
+        "2 seeds + first stage + cosine: contrastive",
+        *["contrastive + first stage", "contrastive + first stage + cosine"] * 2,
+    ]
+    plain, fused = rows[-2:]
+    assert plain.mix.weight().fusion is None and not plain.mix.is_fused
+    experiment = plan.trials[-1].experiment
+    depth = experiment.evaluation.depth
+    scores = [experiment.untrained_scores("fusion", role, depth) for role in ("validation", "test")]
+    run = fused.run("test")
+    assert [run.weight.fusion.digest, run.fusion.digest] == [step.digest for step in scores]
+    assert scores[0].teacher.weight_of_first_stage == 0.5
+    assert scores[0].teacher.backbone == experiment.model.backbone
+
+
+def test_seeds_of_a_mix_are_seeds_of_one_row():
+    def row(seed: int, value: float, **more) -> Row:
+        results = {"test": [{"nDCG@10": {"q": value}}]}
+        runs = {"test": [f"run {seed}"]}
+        given = {"seconds": 2.0 * seed, "runs": runs, "reused": seed == 1, "tied": {"test": 1}}
+        return Row("x + first stage", "derived", results, (seed,), **{**given, **more})
+
+    other = Row("2 seeds: x", "derived", {"test": [{}]}, (1, 2))
+    both, alone = joined_seeds([row(2, 0.4), row(1, 0.3), other])
+    assert both.seeds == (1, 2) and both.runs == {"test": ["run 1", "run 2"]}
+    assert [seed["nDCG@10"]["q"] for seed in both.results["test"]] == [0.3, 0.4]
+    assert (both.seconds, both.reused, both.tied) == (3.0, False, {"test": 2})
+    assert alone.name == "2 seeds: x" and alone.seeds == (1, 2)
 
 
 def test_sets_differ_in_their_seed_only(recipe):
@@ -70,7 +110,11 @@ def test_a_sweep_with_derived_rows_and_its_export(swept_recipe, unprobed, tmp_pa
     assert seeds.means["nDCG@10"] == pytest.approx(sum(seeds.seed_means["nDCG@10"]) / 2)
     assert lines["mean weights: contrastive"].means.keys() == seeds.means.keys()
     # the mixture can choose the model alone, and test queries do not choose: only bounds hold
-    assert 0 < lines["one + first stage"].means["nDCG@10"] <= lines["oracle"].means["nDCG@10"]
+    mixed = lines["contrastive + first stage"]
+    assert mixed.row.seeds == (1, 2) and len(mixed.seed_means["nDCG@10"]) == 2
+    assert 0 < mixed.means["nDCG@10"] <= lines["oracle"].means["nDCG@10"]
+    (weights,) = [line for line in said if line.startswith("contrastive + first stage: the model")]
+    assert re.search(r"weighs [\d.]+, [\d.]+, chosen on validation queries$", weights)
     # a further set: the same queries at another depth
     deep = {line.row.name: line for line in result.report.lines["deep"]}
     assert deep.keys() == lines.keys()

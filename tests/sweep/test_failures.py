@@ -10,7 +10,6 @@ import pytest
 from raypipe.commands import job as jobs
 from raypipe.commands.compare import Comparison, _made, plan_of
 from raypipe.commands.job import StudyJob
-from raypipe.commands.result import best_of
 from raypipe.config import ConfigError
 from raypipe.evaluation.results import Row
 from raypipe.recipe.experiment import Experiment
@@ -24,6 +23,7 @@ from raypipe.storage.copies import CopyError
 from raypipe.sweep import run_trial as trial
 from raypipe.sweep import runner
 from raypipe.sweep import table_rows as rows
+from raypipe.sweep.best import best_of
 from raypipe.sweep.derived import DerivedRow, derived_rows, needed
 from raypipe.sweep.plan import Plan
 from raypipe.sweep.report_facts import alarms_of, curves_of
@@ -137,7 +137,8 @@ def test_a_derived_row_that_fails_is_a_note(recipe, monkeypatch):
 
     monkeypatch.setattr(DerivedRow, "measured", row)
     monkeypatch.setattr(jobs, "log_plain_row", lambda *_: None)
-    assert one.study._derived(one, one.study.plan, {}, set(), ("test",)) == [made]
+    (derived,), shown = one.study._derived(one, one.study.plan, {}, set(), ("test",))
+    assert derived.name == made.name and shown == [made]
     assert one.notes == ["no row 'contrastive + first stage': OSError: disk full"]
 
 
@@ -187,8 +188,8 @@ def test_the_report_says_what_is_gone_and_the_best_is_one_that_stands(recipe):
         "was trained again"
     ]
     assert curves_of(first, Deleted()) == {"contrastive": []}
-    assert best_of(plan, Deleted()) is None
-    assert best_of(plan, Deleted("contrastive")) == plan.trials[0]
+    assert best_of(plan, [], Deleted()) is None
+    assert best_of(plan, [], Deleted("contrastive")).trial == plan.trials[0]
 
 
 def test_who_needs_a_deleted_checkpoint(recipe):

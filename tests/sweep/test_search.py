@@ -350,7 +350,7 @@ def test_a_trial_that_is_run_again_tells_its_validations_from_the_first_on(recip
 
 
 class Trains:
-    """A builder whose stages report one validation each."""
+    """A builder whose stages report one validation each, and that of their start."""
 
     def __init__(self, folder: Path, values: dict[str, float]) -> None:
         self.context = Context(Resources())
@@ -367,8 +367,9 @@ class Trains:
         if name not in self.trained:
             self.trained.append(name)
             self.made.add(stage.digest)
+            start = {"step": 0, "val/nDCG@10": 0.1}
             row = {"step": 1, "val/nDCG@10": self.values[name]}
-            self.context.on_report(stage.digest, {"rows": [{"step": 1, "loss": 0.1}, row]})
+            self.context.on_report(stage.digest, {"rows": [start, {"step": 1, "loss": 0.1}, row]})
         best = {"nDCG@10": self.values[name]}
         return SimpleNamespace(counts={"best": best}, local=lambda: self.folder)
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from raypipe.tracking.models import save_pyfunc
+from raypipe.runs.combined import interpolate
+from raypipe.tables.scales import zscore
+from raypipe.tracking.models import save_pyfunc, write_interpolation
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +123,60 @@ def test_the_newest_registered_model_is_the_best(tracker, client, checkpoint):
     mlflow.set_tracking_uri(tracker.uri)
     model = mlflow.pyfunc.load_model("models:/mine@best")
     assert len(model.predict(pd.DataFrame({"query": ["a"], "text": ["b"]}))) == 1
+
+
+MIX = {"weight": 0.25, "scaling": "z", "columns": {"first_stage_score": 0.5, "cosine": 0.5}}
+
+
+def test_a_mixed_model_takes_the_scores_of_its_first_stage(tracker, client, checkpoint, tmp_path):
+    """As raypipe's own jobs mix them: z-scores over the documents of one query."""
+    import mlflow
+
+    config = (checkpoint / "config.json").read_text()
+    run = tracker.start("model", "job")
+    means = {"nDCG@10": 0.5}
+    tracker.log_model(
+        run, checkpoint, "reranker", "mixed", means, digest="m", interpolation=dict(MIX)
+    )
+    assert client.get_run(tracker.id(run)).outputs.model_outputs
+    assert client.get_model_version_by_alias("mixed", "best").run_id == tracker.id(run)
+    mlflow.set_tracking_uri(tracker.uri)
+    model = mlflow.pyfunc.load_model("models:/mixed@best")
+    assert (checkpoint / "config.json").read_text() == config  # which others link to
+    pairs = pd.DataFrame(
+        {
+            "query": ["how to ray", "a", "how to ray", "a", "how to ray", "b"],
+            "text": ["ray data", "b c", "to train a ray", "d", "train", "f"],
+            "first_stage_score": [9.0, 1.5, 7.0, 4.0, 2.0, 3.0],
+            "cosine": [0.2, 0.9, 0.4, 0.9, 0.9, 0.1],
+        },
+        index=range(10, 16),
+    )
+    found = model.predict(pairs)
+    save_pyfunc(tmp_path / "alone", checkpoint)
+    alone = mlflow.pyfunc.load_model(str(tmp_path / "alone")).predict(pairs[["query", "text"]])
+    for query in ("how to ray", "a", "b"):
+        rows = pairs["query"] == query
+        first, cosine = (pairs[rows][name].to_numpy() for name in MIX["columns"])
+        fused = 0.5 * zscore(first) + 0.5 * zscore(cosine)
+        expected = interpolate(alone[rows]["score"].to_numpy(dtype="float64"), fused, 0.25)
+        assert found[rows]["score"].tolist() == pytest.approx(expected.tolist(), abs=1e-5)
+    assert found["score"].dtype == "float32" and list(found.index) == list(pairs.index)
+    with pytest.raises(Exception, match="cosine"):
+        model.predict(pairs.drop(columns="cosine"))
+    with pytest.raises(ValueError, match="column cosine: expected finite numbers"):
+        model.predict(pairs.assign(cosine=float("nan")))
+
+
+def test_a_folder_says_what_its_model_is_mixed_with(checkpoint, tmp_path):
+    import mlflow
+
+    folder = shutil.copytree(checkpoint, tmp_path / "export")
+    write_interpolation(folder / "config.json", {**MIX, "columns": {"first_stage_score": 1.0}})
+    save_pyfunc(tmp_path / "model", folder)
+    model = mlflow.pyfunc.load_model(str(tmp_path / "model"))
+    names = model.metadata.get_input_schema().required_input_names()
+    assert names == ["query", "text", "first_stage_score"]
 
 
 def test_a_checkpoint_becomes_a_model_without_a_server(checkpoint, tmp_path):

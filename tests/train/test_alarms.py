@@ -246,6 +246,25 @@ def test_validation_below_the_first_stage_counts_at_the_end_only():
         assert sentences == []
 
 
+def test_a_stage_that_only_harmed_says_that_its_start_is_kept():
+    """Weights that did not move are then no matter of a rate that is too low."""
+    still = {"drift": 0.0, "drift_unchanged": 1.0, "drift_unchanged_layers": 1.0}
+    alarms, sentences = new()
+    for step, value in enumerate((0.62, 0.58, 0.55)):
+        alarms.on_validation(step, {"nDCG@10": value})
+    alarms.on_end(still)
+    assert sentences == [
+        "No step was better than the start: validation nDCG@10 was 0.6200 before the first step "
+        "and 0.5500 after the last. The checkpoint has the start's weights; lower lr, train "
+        "longer, or leave the stage out."
+    ]
+    alarms, sentences = new()
+    for step, value in enumerate((0.62, 0.63)):
+        alarms.on_validation(step, {"nDCG@10": value})
+    alarms.on_end()
+    assert sentences == []
+
+
 def test_not_finite_names_the_step_the_figure_and_the_remedy():
     assert not_finite(3, 0.5, 1.0, 1e-5) is None
     assert not_finite(3, math.nan, 1.0, 1e-5).startswith("Step 3: the loss is nan at lr 1e-05: ")

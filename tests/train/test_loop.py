@@ -19,10 +19,11 @@ from raypipe.inference.scoring import PairScorer
 from raypipe.inference.token_reader import TokenReader
 from raypipe.losses.listwise import InfoNCE
 from raypipe.losses.preference import MarginMSE
-from raypipe.models.cross_encoder import CrossEncoder
+from raypipe.models.cross_encoder import CrossEncoder, save
 from raypipe.models.tokenizer import load_tokenizer
 from raypipe.records import CANDIDATES, QRELS
 from raypipe.stages.validation import Validation
+from raypipe.train.alarms import Alarms
 from raypipe.train.filtering import Filtering
 from raypipe.train.selection import TrainingOutcome
 from raypipe.train.settings import Freeze
@@ -214,6 +215,42 @@ def test_training_ranks_better(data, tiny_backbone, precision):
     assert validate(model)["nDCG@10"] == after == max(column(outcome, "val/nDCG@10"))
     losses = column(outcome, "loss")
     assert np.mean(losses[-6:]) < 0.8 * np.mean(losses[:6])
+
+
+def test_a_harmful_second_stage_does_not_ship(data, tiny_backbone, tmp_path):
+    """The start of a stage is a choice of selection where it ranks already."""
+    validation = validation_of(data, tiny_backbone)
+    template = Template.of(load_tokenizer(tiny_backbone))
+
+    def validate(model):
+        return validation.run(model, lambda m: PairScorer(m, template, CUT, 1024, "fp32", "cpu"))
+
+    good = STAGE.replace(steps=40, validations=2)
+    first, model, _ = fit(data, tiny_backbone, good, validate=validate)
+    save(model, tmp_path, tiny_backbone, CUT.max_length)
+    harmful, saved = STAGE.replace(lr=0.5, weight_decay=0.0), weights(model)
+    outcomes = {}
+    for offers_start in (True, False):
+        sentences: list[str] = []
+        alarms = Alarms(sentences.append, "nDCG@10", None)
+        outcome, second, _ = fit(
+            *(data, tmp_path, harmful),
+            validate=validate,
+            offers_start=offers_start,
+            alarms=alarms,
+        )
+        alarms.on_end({"drift": 0.0, "drift_unchanged": 1.0, "drift_unchanged_layers": 1.0})
+        said = [text for text in sentences if "No step was better than the start" in text]
+        outcomes[offers_start] = outcome, same(weights(second), saved), said
+    shipped, is_the_start, said = outcomes[True]
+    assert (shipped.best_step, shipped.best, is_the_start) == (0, first.best, True)
+    assert shipped.history[0] == {"step": 0, "val/nDCG@10": first.best["nDCG@10"]}
+    assert len(said) == 1
+    without, is_the_start, said = outcomes[False]
+    assert without.best["nDCG@10"] < first.best["nDCG@10"] - 0.1
+    assert without.best_step > 0 and not is_the_start and said == []
+    # else nothing differs: validation draws no random number
+    assert column(without, "loss") == column(shipped, "loss")
 
 
 def test_a_worker_without_validation_queries(data, tiny_backbone, monkeypatch):

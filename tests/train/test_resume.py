@@ -105,6 +105,22 @@ STAGES = {
 }
 
 
+def test_a_start_that_nothing_beats_comes_through_a_restart(data, tiny_backbone, tmp_path):
+    start, seen = {}, []
+
+    def validate(model) -> dict[str, float]:
+        start.setdefault("weights", weights(model))
+        seen.append(model)
+        return {"nDCG@10": -float(len(seen))}
+
+    files, chosen = checkpoints(tmp_path), {"validate": validate, "offers_start": True}
+    with pytest.raises(Killed):
+        run(data, tiny_backbone, LONG, files, kill_at=5, **chosen)
+    outcome, model, _ = run(data, tiny_backbone, LONG, files, **chosen)
+    assert (outcome.best_step, outcome.best, outcome.resumed_from) == (0, {"nDCG@10": -1.0}, [5])
+    assert len(seen) == 1 + 12 and same(weights(model), start["weights"])
+
+
 @pytest.mark.parametrize("name", STAGES)
 def test_a_restart_after_any_step_changes_no_bit(data, tiny_backbone, tmp_path, name):
     stage = STAGES[name]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 
@@ -51,6 +52,21 @@ def test_patience(values, patience, delta, ended, best):
 def test_without_early_stopping_nothing_is_exhausted():
     selection, count = offers([0.5] + [0.1] * 20, None)
     assert count == 21 and selection.best_step == 1
+
+
+def test_the_start_uses_up_no_patience():
+    """A stage may fall below its start before it rises."""
+    selection, model = Selection("m", EarlyStopping(patience=2)), torch.nn.Linear(1, 1)
+    selection.offer(0, {"m": 0.5}, model)
+    again = Selection("m", EarlyStopping(patience=2))
+    again.load(json.loads(json.dumps(selection.state(), allow_nan=False)))
+    for chosen in (selection, again):
+        for step, value in enumerate((0.1, 0.2, 0.2), 1):
+            chosen.offer(step, {"m": value}, model)
+            assert not chosen.exhausted
+        assert (chosen.best_step, chosen.best) == (0, {"m": 0.5})
+        chosen.offer(4, {"m": 0.1}, model)
+        assert chosen.exhausted
 
 
 def test_a_selection_goes_on_from_its_state():

@@ -172,7 +172,7 @@ class Validations:
     """Tells Tune rank 0's validation values; Tune may end the trial's thread in answer.
 
     A trial that is run again counts from the first validation on: a resumed training reports its
-    whole history.
+    whole history. The start of a stage is none: not every trial's stage offers it.
     """
 
     tell: Callable[[dict[str, Any]], None]
@@ -181,7 +181,7 @@ class Validations:
 
     def __call__(self, metrics: dict[str, Any]) -> None:
         for row in metrics["rows"]:
-            if self.key in row:
+            if self.key in row and row["step"] > 0:
                 self.count += 1
                 self.tell({"validation": self.count, "value": float(row[self.key])})
 
