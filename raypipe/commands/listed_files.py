@@ -6,7 +6,6 @@ ids are those of the data set.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from raypipe.candidates.rankgpt import read_lists
+from raypipe.candidates.scored_docs import check_score
 from raypipe.config import ConfigError
 from raypipe.datasets.dataset import Dataset
 from raypipe.groups.triples import SCORES, TRIPLES
@@ -42,7 +42,7 @@ class Ids(NamedTuple):
     doc_ids: Iterable[str]
     lines: int
     values: int = 0
-    """Numbers of wanted queries."""
+    """A teacher's values of wanted queries."""
     not_finite: int = 0
     """Of these NaN and infinity."""
 
@@ -85,19 +85,20 @@ def listed_ids(choice: Any, wanted: Wanted) -> ListedIds | None:
     return listed
 
 
-def shipped_ids(dataset: Dataset) -> ListedIds | None:
+def shipped_ids(dataset: Dataset, wanted: Wanted) -> ListedIds | None:
     """The ids in the beginning of the lists that a data set ships; None where they would have to be
     fetched.
 
     Raises:
-        ConfigError: it ships none.
+        ConfigError: it ships none, or a score of a wanted query is NaN or infinite.
     """
     if (rows := dataset.first_scoreddocs(LISTS)) is None:
         return None
-    query_ids, doc_ids, scores = zip(*rows, strict=True) if rows else ((), (), ())
-    wrong = sum(not math.isfinite(score) for score in scores)
+    for query_id, doc_id, score in rows:
+        if query_id in wanted:
+            check_score(dataset, query_id, doc_id, score)
     listed = ListedIds(complete=len(rows) < LISTS)
-    listed.add(Ids(query_ids, doc_ids, len(rows), len(rows), wrong))
+    listed.add(Ids({q for q, *_ in rows}, {d for _, d, _ in rows}, len(rows)))
     return listed
 
 
@@ -164,13 +165,15 @@ def _spaced(
 
 def _pairs(path: Path, columns: Columns, wanted: Wanted) -> Iterator[Ids]:
     for block in blocks(path, columns):
-        if columns is DUO:
-            check_logs(path, block["log_p"].to_numpy())
         mine = np.fromiter((q in wanted for q in block["query_id"].to_pylist()), bool, len(block))
         numbers = np.stack([block[name].to_numpy()[mine] for name in columns.numbers])
-        wrong = int((~np.isfinite(numbers)).any(0).sum())
+        if columns is DUO:
+            check_logs(path, numbers[0])
+        finite = np.isfinite(numbers)
+        if columns is MONO:  # two logits are one value
+            finite = finite.all(0)
         ids = _distinct(block, ["query_id"]), _distinct(block, columns.docs)
-        yield Ids(*ids, block.num_rows, int(mine.sum()), wrong)
+        yield Ids(*ids, block.num_rows, finite.size, int((~finite).sum()))
 
 
 def _mono(path: Path, wanted: Wanted) -> Iterator[Ids]:

@@ -190,7 +190,8 @@ class _Looking:
         """What the files of a choice name, which of a data set's own lists are this one's."""
         if choice.type == "scored_docs":
             own = choice.dataset
-            return shipped_ids((QuerySet(dataset=own) if own else named.queries.queries).open())
+            queries = QuerySet(dataset=own) if own else named.queries.queries
+            return shipped_ids(queries.open(), self.query_ids)
         key = choice.model_dump_json()
         if key not in self._listed:
             self._listed[key] = listed_ids(choice, self.query_ids)

@@ -140,8 +140,9 @@ class BiEncoder(Config):
 
     def _tell_products(self, read: Read, modules: SentenceModules, where: str) -> None:
         """Warn where sentence-transformers would rank these vectors in another order."""
-        named = (read("config_sentence_transformers.json") or {}).get("similarity_fn_name")
-        if named == "cosine" and self.normalize == "auto" and not modules.normalizes:
+        settings = read("config_sentence_transformers.json")
+        cosine = isinstance(settings, dict) and settings.get("similarity_fn_name") == "cosine"
+        if cosine and self.normalize == "auto" and not modules.normalizes:
             warnings.warn(
                 f"{where}: sentence-transformers compares these vectors by cosine, raypipe by "
                 "product, and they are no unit vectors; normalize=true gives the order of cosines",

@@ -34,21 +34,22 @@ def check_fits(
     Raises:
         ConfigError: see `expect_whole`.
     """
-    whole = [path for path in (folder / "model.safetensors",) if path.is_file()]
-    paths = whole or sorted(folder.glob("model-*-of-*.safetensors"))
+    whole, shards = folder / "model.safetensors", folder.glob("model-*-of-*.safetensors")
+    paths = [whole] if whole.is_file() else sorted(shards)
     if not paths or config.model_type == SIMILARITY:
         return
     model = without_weights(config, where, headless=headless)
-    base = "" if headless else f"{model.base_model_prefix}."
+    base = f"{model.base_model_prefix}."
     wanted = {
         name.removeprefix(base): tuple(weight.shape)
         for name, weight in model.state_dict().items()
-        if name.startswith(base)
+        if headless or name.startswith(base)
     }
-    found: dict[str, Shape] = {}
-    for path in paths:
-        for name, entry in header(path, where).items():
-            found[name.removeprefix(f"{model.base_model_prefix}.")] = tuple(entry["shape"])
+    found: dict[str, Shape] = {
+        name.removeprefix(base): tuple(entry["shape"])
+        for path in paths
+        for name, entry in header(path, where).items()
+    }
     info = {
         "mismatched_keys": [
             (f"{base}{name}", found[name], shape)
@@ -58,19 +59,18 @@ def check_fits(
         "missing_keys": [f"{base}{name}" for name in _layers_of(wanted, found)],
         "unexpected_keys": [f"{base}{name}" for name in _layers_of(found, wanted)],
     }
-    prefix = model.base_model_prefix
-    expect_whole(info, prefix, where, trained=has_head(config), shallower=shallower)
+    trained = not headless and has_head(config)
+    expect_whole(info, base.removesuffix("."), where, trained=trained, shallower=shallower)
 
 
 def _layers_of(names: Mapping[str, Shape], others: Mapping[str, Shape]) -> list[str]:
     """Weights of layers that the others lack, though they have such a weight in their first one;
-    all weights where the others are of another family."""
-    if not names.keys() & others.keys():
-        return [*names]
+    those of all layers where the others are of another family."""
+    strangers = not names.keys() & others.keys()
     return [
         name
         for name in names
         if name not in others
         and (layer := LAYER.search(name))
-        and f"{name[: layer.start(1)]}0{name[layer.end(1) :]}" in others
+        and (strangers or f"{name[: layer.start(1)]}0{name[layer.end(1) :]}" in others)
     ]

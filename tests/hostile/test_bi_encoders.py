@@ -177,6 +177,9 @@ OTHERS: dict[str, tuple[str, Change, str]] = {
         "mean", edited("config.json", quantization_config={"quant_method": "gptq", "bits": 4}),
         "found quantised ones (gptq, quantization_config in its config.json)",
     ),
+    "config.json of more layers than there are weights": (
+        "mean", edited("config.json", num_hidden_layers=3), "16 are missing and would be random",
+    ),
     "weights of more layers than config.json has": (
         "mean", edited("config.json", num_hidden_layers=1), "the file has layers that config.json",
     ),

@@ -106,7 +106,7 @@ def test_lists_that_the_data_set_ships(recipe, monkeypatch):
     assert "has 0 of 12 queries of data.test: it has 'x'" in refused(recipe, source)
     nan = [(q, d, float("nan")) for q, d, _ in rows]
     monkeypatch.setattr(BeirFolder, "scoreddocs", lambda self: iter(nan))
-    assert "60 of 60 values are NaN or infinite" in refused(recipe, source)
+    assert "document d000: expected a finite score, found nan" in refused(recipe, source)
     monkeypatch.setattr(BeirFolder, "first_scoreddocs", lambda self, count: None)
     assert "data.test: scored_docs scoreddocs: not read, they are to be fetched" in lines(
         recipe, source
@@ -131,7 +131,10 @@ TEACHERS = {
     ),
     "one of two scores is infinite": (
         "ensemble_scores", "1\t1e999\t{q}\t{d}\td001\n1\t2\t{q}\t{d}\td002\n",
-        "36 of 72 values are NaN or infinite",
+        "36 of 144 values are NaN or infinite",
+    ),
+    "every second score is NaN": (
+        "ensemble_scores", "1\tnan\t{q}\t{d}\td001\n", "36 of 72 values are NaN or infinite",
     ),
 }  # fmt: skip
 TEACHERS_REFUSED = {
