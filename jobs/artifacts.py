@@ -9,10 +9,13 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
+from raypipe.interrupts import one_sentence
 
-from raypipe.commands.command_line import errors
-from raypipe.progress import any_character
+with one_sentence():
+    import typer
+
+    from raypipe.commands.command_line import errors
+    from raypipe.progress import any_character
 
 Storage = Annotated[
     str | None,

@@ -5,7 +5,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from raypipe.commands.command_line import main
+from raypipe.interrupts import one_sentence
+
+with one_sentence():
+    from raypipe.commands.command_line import main
 
 
 def work(experiment: Any, dry_run: bool) -> Any:

@@ -6,10 +6,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from raypipe.interrupts import one_sentence
 
-from raypipe.commands.command_line import errors
-from raypipe.progress import any_character
+with one_sentence():
+    import typer
+
+    from raypipe.commands.command_line import errors
+    from raypipe.progress import any_character
 
 HELP = f"""{__doc__}
 

@@ -7,7 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from raypipe.commands.command_line import main
+from raypipe.interrupts import one_sentence
+
+with one_sentence():
+    from raypipe.commands.command_line import main
 
 
 def work(experiment: Any, dry_run: bool) -> Any:

@@ -54,6 +54,19 @@ class ScoredDocs(DepthOptions):
             QuerySet(dataset=self.dataset).open().scoreddocs()
 
 
+def check_score(dataset: Dataset, query_id: str, doc_id: str, score: float) -> None:
+    """Refuse a score that no float32 holds.
+
+    Raises:
+        ConfigError: it is NaN, infinite or too large.
+    """
+    if not abs(score) < FLOAT32_LIMIT:  # NaN compares false
+        raise ConfigError(
+            f"scoreddocs of {dataset.name}: query {query_id}, document {doc_id}: expected a finite "
+            f"score, found {score}; use another source of candidates"
+        )
+
+
 BATCH = 1 << 17  # scored documents held as Python objects
 _ORDERED = FLAT.set(FLAT.get_field_index("order"), pa.field("order", pa.float32()))
 
@@ -116,11 +129,7 @@ class ScoredDocsCandidates(Step):
             wanted = [(row_of[q], d, score) for q, d, score in batch if q in row_of]
             counts.update(scored_docs=len(batch), other_queries=len(batch) - len(wanted))
             for row, doc_id, score in wanted:
-                if not abs(score) < FLOAT32_LIMIT:  # NaN compares false
-                    raise ConfigError(
-                        f"scoreddocs of {dataset.name}: query {queries[row]}, document {doc_id}: "
-                        f"expected a finite score, found {score}; use another source of candidates"
-                    )
+                check_score(dataset, queries[row], doc_id, score)
             if wanted:
                 query, doc_ids, values = zip(*wanted, strict=True)
                 score = np.array(values, np.float32)

@@ -22,7 +22,7 @@ from raypipe.storage.artifacts import Attempt, Step
 from raypipe.storage.files import check_files, checksums, full_paths
 from raypipe.tables.spill import Spill, spill, write_candidates
 from raypipe.tables.text_table import TextTable
-from raypipe.tables.trec_run import ranks_tie, read_lines
+from raypipe.tables.trec_run import RANKED, ranks_tie, read_lines
 
 
 class TrecRun(DepthOptions):
@@ -140,6 +140,24 @@ def tell_order(paths: Sequence[str], counts: Mapping[str, int]) -> None:
         )
 
 
+def tell_scores(paths: Sequence[str], queries: int, counts: Mapping[str, int]) -> None:
+    """Warn of scores that are read though most lists rank against them.
+
+    Args:
+        paths: of the files.
+        queries: how many the data set has.
+        counts: as `write_lists` returns them.
+    """
+    against = counts["queries_with_scores_against_ranks"]
+    if 2 * against > (listed := queries - counts["queries_without_candidates"]):
+        warnings.warn(
+            f"run file {', '.join(paths)}: {against} of {listed} lists rank a document above one "
+            "of a higher score; where lower scores are better, or are those of a list that was "
+            "re-ranked, set column=rank",
+            stacklevel=2,
+        )
+
+
 @dataclass(frozen=True)
 class RunFileCandidates(Step):
     """One row per query of the set; a query that the files do not have has no candidates.
@@ -172,7 +190,7 @@ class RunFileCandidates(Step):
         docs = TextTable(attempt.inputs["collection"].local() / DOCS_FILE)
         queries = TextTable(attempt.inputs["queries"].local() / QUERIES_FILE).ids().to_pylist()
         depth, source = self.source.retrieved, self.source.name
-        with spill() as rows:
+        with spill(RANKED) as rows:
             counts = spill_runs(self.source.paths, rows, queries)
             counts.update(
                 write_candidates(rows, attempt, queries, docs, depth, source, as_listed=True)

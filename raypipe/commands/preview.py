@@ -17,12 +17,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raypipe.commands.checks import check_held_out
-from raypipe.commands.listed_files import ListedIds, listed_ids
+from raypipe.commands.listed_files import ListedIds, listed_ids, shipped_ids
 from raypipe.commands.preview_model import pooler_line, token_line
 from raypipe.commands.query_facts import Documents, missing_facts, own_facts
 from raypipe.commands.query_sets import NamedQueries, Read, all_queries, contents
 from raypipe.config import ConfigError
-from raypipe.datasets.steps import DOCS_FILE, Collection
+from raypipe.datasets.steps import DOCS_FILE, Collection, QuerySet
+from raypipe.evaluation.results import MAIN
 from raypipe.groups.training_set import TrainingData
 from raypipe.names import quoted
 from raypipe.recipe.trials import Trial
@@ -82,6 +83,7 @@ def preview(trials: Sequence[Trial], builder: Builder, *, model: bool) -> Iterat
         yield from looking.tried(partial(looking.queries, named))
     for named in looking.sets:
         yield from looking.tried(partial(looking.first_stage, named))
+    yield from looking.suites()
     for stages, data in training_sets(trials).items():
         yield from looking.tried(partial(looking.groups, stages, data))
     yield from looking.tried(partial(looking.steps, model))
@@ -105,7 +107,27 @@ class _Looking:
 
     @cached_property
     def sets(self) -> list[NamedQueries]:
-        return all_queries([trial.experiment for trial in self.trials])
+        """Those that the recipe names, and those of its suites that stand in the store."""
+        first = self.trials[0].experiment
+        roles = [
+            MAIN,
+            *first.evaluation.sets,
+            *(r for r in first.evaluation.suite_sets() if r not in self.unread),
+        ]
+        return all_queries([trial.experiment for trial in self.trials], roles)
+
+    @cached_property
+    def unread(self) -> list[str]:
+        """The suites' test sets that would have to be fetched."""
+        first = self.trials[0].experiment
+        suites = first.evaluation.suite_sets()
+        return [role for role in suites if self.builder.find(first.queries(role)) is None]
+
+    def suites(self) -> Iterator[str]:
+        """What is not looked at."""
+        if self.unread:
+            names = ", ".join(self.unread)
+            yield f"evaluation.suites: not read, they are to be fetched: {names}"
 
     def tried(self, look: Callable[[], Iterable[str]]) -> Iterator[str]:
         """The lines of a look; what it refuses is kept for the end."""
@@ -159,14 +181,28 @@ class _Looking:
     def first_stage(self, named: NamedQueries) -> Iterator[str]:
         """Of the run files behind a set."""
         for source in _parts(named.source, "sources"):
-            if (listed := self.listed(source)) is not None:
-                yield self.match(f"{named.field}: {source.type} {source.label}", listed, named)
+            what = f"{named.field}: {source.type} {source.label}"
+            if (listed := self.listed(source, named)) is not None:
+                yield self.match(what, listed, named)
+            elif source.type == "scored_docs":
+                yield f"{what}: not read, they are to be fetched"
 
-    def listed(self, choice: Any) -> ListedIds | None:
+    def listed(self, choice: Any, named: NamedQueries) -> ListedIds | None:
+        """What the files of a choice name, which of a data set's own lists are this one's."""
+        if choice.type == "scored_docs":
+            own = choice.dataset
+            queries = QuerySet(dataset=own) if own else named.queries.queries
+            return shipped_ids(queries.open(), self.query_ids)
         key = choice.model_dump_json()
         if key not in self._listed:
-            self._listed[key] = listed_ids(choice)
+            self._listed[key] = listed_ids(choice, self.query_ids)
         return self._listed[key]
+
+    @cached_property
+    def query_ids(self) -> frozenset[str]:
+        """Of all sets."""
+        ids = (self.read(named.queries).queries["query_id"].to_pylist() for named in self.sets)
+        return frozenset(query_id for of_set in ids for query_id in of_set)
 
     def match(self, what: str, listed: ListedIds, named: NamedQueries) -> str:
         """How the files' ids fit the data set.
@@ -184,6 +220,10 @@ class _Looking:
                 f"{line}: it has {quoted(theirs)}, the set {quoted(ids[0])}; the file's query ids "
                 "must be those of the data set"
             )
+        if listed.not_finite:
+            line += f", {listed.not_finite:,} of {listed.values:,} values are NaN or infinite"
+            if listed.not_finite == listed.values and listed.complete:
+                raise ConfigError(f"{line}: the model that wrote them has diverged, score again")
         known = self.documents(named.collection)
         if known is None or not known[1]:
             return line
@@ -205,7 +245,7 @@ class _Looking:
         named = NamedQueries(f"groups of {stages}", data.queries(), data.source)
         wanted: set[str] | None = None
         for teacher in _parts(data.teacher, "teachers") if data.teacher else ():
-            if (listed := self.listed(teacher)) is not None:
+            if (listed := self.listed(teacher, named)) is not None:
                 yield self.match(f"teacher {teacher.type} of {stages}", listed, named)
                 if listed.complete:
                     wanted = listed.query_ids if wanted is None else wanted & listed.query_ids
@@ -216,7 +256,7 @@ class _Looking:
                 yield f"groups of {stages}: {words} {self._most[groups.digest]:,}"
                 return
         if (triples := data.training_set.triples) is not None:
-            if (listed := self.listed(triples)) is not None:
+            if (listed := self.listed(triples, named)) is not None:
                 yield self.match(f"triples of {stages}", listed, named)
             if listed is None or not listed.complete:
                 yield f"groups of {stages}: known when the triples are read"

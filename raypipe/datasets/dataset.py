@@ -69,6 +69,14 @@ class Dataset(ABC):
             f"dataset {self.name} has no scoreddocs; name an ir_datasets id with them"
         )
 
+    def first_scoreddocs(self, count: int) -> list[tuple[str, str, float]] | None:
+        """The first of the lists' documents; None where they would have to be fetched.
+
+        Raises:
+            ConfigError: the data set ships no lists.
+        """
+        return list(islice(self.scoreddocs(), count))
+
     def docpairs(self) -> Iterator[tuple[str, str, str]]:
         """(query_id, positive doc_id, negative doc_id) of the training triples that it ships.
 

@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +136,15 @@ class IrDataset(Dataset):
         """Lists in the library's order; those without scores (MS MARCO's top 1000) have 0s."""
         self._check_shipped("scoreddocs", ("query_id", "doc_id", "score"))
         return ((d.query_id, d.doc_id, float(d.score)) for d in self._data.scoreddocs_iter())
+
+    def first_scoreddocs(self, count: int) -> list[tuple[str, str, float]] | None:
+        """As of any data set, if the library has the lists in its cache."""
+        rows = self.scoreddocs()  # whether there are any
+        try:
+            path = Path(self._data.scoreddocs_handler().scoreddocs_path(force=False))
+        except Exception:  # handlers differ in what they have and take
+            return None
+        return list(islice(rows, count)) if path.exists() else None
 
     def docpairs(self) -> Iterator[tuple[str, str, str]]:
         """Training triples in the library's order; document a is the relevant document."""

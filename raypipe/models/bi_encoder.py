@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +14,7 @@ from raypipe.config import Config, ConfigError
 from raypipe.models.backbone import Backbone
 from raypipe.models.checks import check_length
 from raypipe.models.cross_encoder import attention_kernel
+from raypipe.models.fits import check_fits
 from raypipe.models.sentence_modules import (
     UNIT_VECTORS,
     Read,
@@ -103,7 +105,8 @@ class BiEncoder(Config):
 
         Raises:
             ConfigError: there is no such model, its files cannot be used, it is no encoder, has
-                fewer positions than `max_length`, or a module that is not known.
+                fewer positions than `max_length`, a module that is not known, or a tokenizer that
+                cuts texts at their beginning.
         """
         backbone = Backbone(self.backbone)
         backbone.check()
@@ -111,10 +114,17 @@ class BiEncoder(Config):
         folder = backbone.weightless()
         modules = self.modules(backbone.published)
         config = encoder_config(folder, where)
+        check_fits(folder, config, where, headless=True)
         longest = self.longest(backbone.published)
         check_length(config, f"{field}.max_length", longest, where, what="texts", headless=True)
         tokenizer = load_tokenizer(folder)
         check_texts(tokenizer, where)
+        if tokenizer.truncation_side != "right":
+            raise ConfigError(
+                f"{where}: the tokenizer keeps the end of a long text (truncation_side "
+                f"{tokenizer.truncation_side} in tokenizer_config.json), raypipe keeps its "
+                "beginning; give a model that does so too"
+            )
         for prefix in self.prefixes(backbone.published):
             _check_room(tokenizer, prefix, longest, where)
         if modules.lowers and tokenizer.tokenize("Ab") != tokenizer.tokenize("ab"):
@@ -123,9 +133,21 @@ class BiEncoder(Config):
                 "(do_lower_case in sentence_bert_config.json), raypipe does not; give a model "
                 "whose tokenizer.json has that in its normalizer"
             )
+        self._tell_products(backbone.published, modules, where)
         if backbone.folder is not None:
             width = int(config.hidden_size)
             vector_head(backbone.folder, modules.pooling, modules.layers, width, where)
+
+    def _tell_products(self, read: Read, modules: SentenceModules, where: str) -> None:
+        """Warn where sentence-transformers would rank these vectors in another order."""
+        settings = read("config_sentence_transformers.json")
+        cosine = isinstance(settings, dict) and settings.get("similarity_fn_name") == "cosine"
+        if cosine and self.normalize == "auto" and not modules.normalizes:
+            warnings.warn(
+                f"{where}: sentence-transformers compares these vectors by cosine, raypipe by "
+                "product, and they are no unit vectors; normalize=true gives the order of cosines",
+                stacklevel=2,
+            )
 
 
 def _check_room(tokenizer: Any, prefix: str, longest: int, where: str) -> None:

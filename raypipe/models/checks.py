@@ -46,7 +46,7 @@ def check_length(
         return  # importing the model's code takes seconds
     sizes = [
         table.num_embeddings - (0 if table.padding_idx is None else table.padding_idx + 1)
-        for table in position_tables(_without_weights(config, headless=headless))
+        for table in position_tables(without_weights(config, where, headless=headless))
     ]
     if sizes and longest > min(sizes):
         raise ConfigError(
@@ -55,20 +55,21 @@ def check_length(
         )
 
 
-def check_layers(config: Any, field: str, layers: int) -> None:
+def check_layers(config: Any, field: str, layers: int, where: str) -> None:
     """Refuse to freeze layers that the model does not have.
 
     Args:
         config: as `sequence_config` gives it.
         field: the recipe's field that sets `layers`; the error names it.
         layers: how many first layers are to be frozen.
+        where: the model, such as "model.backbone X".
 
     Raises:
         ConfigError: the model has fewer layers, or its layers share their weights (ALBERT).
     """
     if not layers:
         return
-    model = _without_weights(config)
+    model = without_weights(config, where)
     try:
         freeze(model, embeddings=False, position_embeddings=False, layers=layers)
     except ConfigError as error:
@@ -180,10 +181,26 @@ def reads_last_token(config: Any) -> bool:
     return config.model_type not in ENCODERS
 
 
-def _without_weights(config: Any, *, headless: bool = False) -> nn.Module:
+def without_weights(config: Any, where: str, *, headless: bool = False) -> nn.Module:
+    """The model that a configuration describes, of shapes alone.
+
+    Args:
+        where: the model, such as "model.backbone X".
+        headless: the model has no head of transformers' own.
+
+    Raises:
+        ConfigError: there is no such model.
+    """
     from transformers import AutoModel, AutoModelForSequenceClassification
 
     kind = AutoModel if headless else AutoModelForSequenceClassification
-    with torch.device("meta"):
-        model: nn.Module = kind.from_config(config)
+    try:
+        with torch.device("meta"):
+            model: nn.Module = kind.from_config(config)
+    except Exception as error:  # models raise what they like
+        words = " ".join((str(error) or "no more words").split())
+        raise ConfigError(
+            f"{where}: transformers cannot build the model of its config.json "
+            f"({type(error).__name__}: {words}); correct the file, or give another model"
+        ) from None
     return model

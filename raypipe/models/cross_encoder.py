@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from raypipe.config import Config, ConfigError
 from raypipe.models.backbone import Backbone
 from raypipe.models.checks import check_layers, check_length, check_one_output, check_padding
+from raypipe.models.fits import check_fits
 from raypipe.models.sentence_modules import (
     SentenceModules,
     averages_tokens,
@@ -213,7 +214,7 @@ class CrossEncoder(Config):
         if modules is not None:
             self._check_untrained(modules, where, training=True)
         check_one_output(published, where)
-        config = check_pair_model(backbone, where)
+        config = check_pair_model(backbone, where, shallower=self.keep_layers is not None)
         own = "similarity" if config.model_type == SIMILARITY else "classifier"
         if self.head not in ("auto", own) and has_head(config):
             raise ConfigError(
@@ -226,23 +227,28 @@ class CrossEncoder(Config):
         for field, longest in (lengths or {}).items():
             check_length(config, field, longest, where)
         for field, layers in (frozen or {}).items():
-            check_layers(config, field, layers)
+            check_layers(config, field, layers, where)
 
 
-def check_pair_model(backbone: Backbone, where: str, *, headless: bool = False) -> Any:
+def check_pair_model(
+    backbone: Backbone, where: str, *, headless: bool = False, shallower: bool = False
+) -> Any:
     """The configuration of a model whose configuration and tokenizer can serve pairs.
 
     Args:
         backbone: its files are known to be whole.
         where: the model, such as "model.backbone X".
         headless: the score is made by modules after the transformer.
+        shallower: the recipe leaves out layers on purpose.
 
     Raises:
-        ConfigError: another architecture, or a tokenizer that glues query and document, finds
-            special tokens in texts, or pads as the head does not expect.
+        ConfigError: another architecture, or a configuration of other weights, or a tokenizer that
+            glues query and document, finds special tokens in texts, or pads as the head does not
+            expect.
     """
     folder = backbone.weightless()
     config = (encoder_config if headless else sequence_config)(folder, where)
+    check_fits(folder, config, where, headless=headless, shallower=shallower)
     tokenizer = load_tokenizer(folder)
     check_texts(tokenizer, where)
     check_pairs(tokenizer, where)

@@ -6,7 +6,9 @@ vector and are known here become a `torch` module; a model with any other is ref
 
 from __future__ import annotations
 
+import contextlib
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +18,7 @@ from torch import nn
 
 from raypipe.config import ConfigError
 from raypipe.models.pooling import Mode
+from raypipe.names import quoted
 
 _FLAGS = {
     "pooling_mode_cls_token": "cls",
@@ -26,6 +29,9 @@ _FLAGS = {
     "pooling_mode_lasttoken": "lasttoken",
 }
 """Keys of files of sentence-transformers 2 to 5, in the order in which vectors are joined."""
+_POOLING = "1_Pooling"
+_FOLDER = re.compile(r"\d_(Dense|LayerNorm)")
+"""Folders of weights as sentence-transformers names them: these alone go into the store."""
 _VECTOR = "sentence_embedding"
 _ACTIVATIONS = "torch.nn.modules."
 Read = Callable[[str], Any]
@@ -85,7 +91,7 @@ def read_modules(read: Read, where: str) -> SentenceModules:
     """
     listed = read("modules.json")
     if listed is None:
-        pooling = _pooling(_settings(read("1_Pooling/config.json")), "1_Pooling", where)
+        pooling = _pooling(_settings(read(f"{_POOLING}/config.json")), _POOLING, where)
         return SentenceModules(pooling, (UNIT_VECTORS,), {})
     try:
         modules = [(str(entry["type"]), str(entry["path"])) for entry in listed]
@@ -95,10 +101,13 @@ def read_modules(read: Read, where: str) -> SentenceModules:
     if kinds[:1] != ["Transformer"] or modules[0][1]:
         raise refusal(where, "modules.json", f"{kinds[0] if kinds else 'nothing'} at its start")
     transformer = _settings(read("sentence_bert_config.json"))
-    prompts = _settings(read("config_sentence_transformers.json")).get("prompts") or {}
+    prompts = _prompts(_settings(read("config_sentence_transformers.json")), where)
     if kinds[1:2] != ["Pooling"]:
         raise refusal(where, modules[1][1] if len(modules) > 1 else "", "no pooling of tokens")
     _check_transformer(transformer, where)
+    pooling = read(f"{modules[1][1]}/config.json")
+    if modules[1][1] != _POOLING or not isinstance(pooling, dict):
+        raise refusal(where, modules[1][1], f"a Pooling without {_POOLING}/config.json")
     layers = []
     for kind, (_, path) in zip(kinds[2:], modules[2:], strict=True):
         settings = _settings(read(f"{path}/config.json"))
@@ -106,11 +115,30 @@ def read_modules(read: Read, where: str) -> SentenceModules:
         if kind != "Dropout":  # nothing is dropped where nothing is trained
             layers.append(Layer(kind, path, settings))
     return SentenceModules(
-        _pooling(_settings(read(f"{modules[1][1]}/config.json")), modules[1][1], where),
+        _pooling(pooling, _POOLING, where),
         tuple(layers),
-        {str(name): str(text) for name, text in prompts.items() if text},
+        prompts,
         bool(transformer.get("do_lower_case")),
     )
+
+
+def _prompts(settings: Mapping[str, Any], where: str) -> Mapping[str, str]:
+    """The prompts by name, without empty ones.
+
+    Raises:
+        ConfigError: they are none, or the model's vectors are not compared whole, by their product.
+    """
+    name = "config_sentence_transformers.json"
+    if settings.get("truncate_dim"):
+        raise refusal(where, name, f"vectors cut to truncate_dim={settings['truncate_dim']}")
+    if settings.get("similarity_fn_name") in ("euclidean", "manhattan"):
+        raise refusal(where, name, f"vectors compared by {settings['similarity_fn_name']} distance")
+    prompts = settings.get("prompts") or {}
+    if not isinstance(prompts, dict) or not all(
+        text is None or isinstance(text, str) for text in prompts.values()
+    ):
+        raise refusal(where, name, f"{quoted(prompts, 40)} as prompts, which are texts by name,")
+    return {name: text for name, text in prompts.items() if text}
 
 
 def averages_tokens(read: Read) -> bool:
@@ -207,6 +235,8 @@ def _check_transformer(settings: Mapping[str, Any], where: str) -> None:
 def _check_layer(kind: str, path: str, settings: Mapping[str, Any], where: str) -> None:
     if kind in ("Transformer", "Pooling"):
         raise refusal(where, path, f"a second {kind}")
+    if kind in ("Dense", "LayerNorm") and not _FOLDER.fullmatch(path):
+        raise refusal(where, path, f"a {kind} in a folder that is not named N_{kind},")
     outputs = (None, _VECTOR, "scores") if kind == "Dense" else (None, _VECTOR)
     if settings.get("module_input_name") not in (None, _VECTOR):
         raise refusal(where, path, f"{kind} of {settings['module_input_name']}")
@@ -223,6 +253,8 @@ def _pooling(settings: Mapping[str, Any], path: str, where: str) -> tuple[Mode, 
     if modes is None:
         modes = [mode for flag, mode in _FLAGS.items() if settings.get(flag)] or ["mean"]
     modes = [modes] if isinstance(modes, str) else modes
+    if not isinstance(modes, list) or not modes:
+        raise refusal(where, path, "pooling of no kind")
     if unknown := [mode for mode in modes if mode not in get_args(Mode)]:
         raise refusal(where, path, f"pooling {unknown[0]}")
     if settings.get("include_prompt") is False:
@@ -231,17 +263,17 @@ def _pooling(settings: Mapping[str, Any], path: str, where: str) -> tuple[Mode, 
 
 
 def activation(settings: Mapping[str, Any], path: str, where: str) -> nn.Module:
-    """The activation of a Dense module: a class of torch's own, without arguments."""
+    """The activation of a Dense module: a class of torch's own, without arguments and weights."""
     name = settings.get("activation_function")
     name = "torch.nn.modules.activation.Tanh" if name is None else str(name)
     module, _, kind = name.removeprefix(_ACTIVATIONS).partition(".")
     if name.startswith(_ACTIVATIONS) and module in ("activation", "linear"):
         found = getattr(getattr(nn.modules, module), kind, None)
         if isinstance(found, type) and issubclass(found, nn.Module):
-            try:
-                return found()
-            except TypeError:
-                pass
+            with contextlib.suppress(TypeError):
+                made = found()
+                if not any(True for _ in made.parameters()):
+                    return made
     raise refusal(where, path, f"the activation {name}")
 
 

@@ -38,18 +38,22 @@ def check_sound(folder: Path, names: Collection[str], where: str) -> None:
         where: the model, such as "backbone X"; errors begin with it.
 
     Raises:
-        ConfigError: a file is a Git LFS pointer, is cut off or damaged; weights are missing, NaN or
-            infinite; there is no tokenizer, or it has ids that the embedding does not have.
+        ConfigError: a file is a Git LFS pointer, is cut off or damaged; weights are missing,
+            integers, NaN or infinite; there is no tokenizer, or it has ids that the embedding does
+            not have.
     """
     for name in names:
         check_no_pointer(folder / name, where)
     read = {name: _json(folder / name, where) for name in names if name.endswith(".json")}
     paths = [folder / name for name in names if name.endswith(".safetensors")]
-    headers = [_header(path, where) for path in paths]
+    headers = [header(path, where) for path in paths]
     check_no_adapter(names, str(folder), where)
     _check_shards(folder, read, names, where)
     check_has_tokenizer(names, str(folder), where)
     _check_ids(folder, read, headers, where)
+    if not read["config.json"].get("quantization_config"):
+        for path, names_of in zip(paths, headers, strict=True):
+            _check_floating(path, names_of, where)
     for path in paths:
         _check_finite(path, where)
 
@@ -162,7 +166,7 @@ def _json(path: Path, where: str) -> Any:
         return json.loads(path.read_bytes())
 
 
-def _header(path: Path, where: str) -> Mapping[str, Any]:
+def header(path: Path, where: str) -> Mapping[str, Any]:
     """By weight: dtype, shape and data_offsets.
 
     Raises:
@@ -248,6 +252,18 @@ def _ids(folder: Path, read: Mapping[str, Any], where: str) -> list[int]:
         return list(opened_tokenizer(folder).get_vocab().values())
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from None
+
+
+def _check_floating(path: Path, entries: Mapping[str, Any], where: str) -> None:
+    """Refuse weights in integers, which transformers takes for numbers of their own."""
+    for name, entry in entries.items():
+        kind = str(entry.get("dtype"))
+        if name.endswith("weight") and kind[:1] in "IU":
+            raise ConfigError(
+                f"{where}: expected weights in floating point, found {kind} in {path}: {name}: "
+                "they are quantised, and config.json does not say how; give the model that they "
+                "were made from"
+            )
 
 
 def _check_finite(path: Path, where: str) -> None:

@@ -17,7 +17,7 @@ from torch import nn
 from raypipe.config import ConfigError
 from raypipe.models.tokenizer import load_tokenizer
 
-_LAYER = re.compile(r"(?:^|\.)layers?\.(\d+)\.")
+LAYER = re.compile(r"(?:^|\.)layers?\.(\d+)\.")
 _SHOWN = 6
 _ENCODER_PARTS = {"t5": "T5EncoderModel", "mt5": "MT5EncoderModel", "umt5": "UMT5EncoderModel"}
 """Encoder-decoders whose encoder gives vectors (GTR, sentence-t5)."""
@@ -112,23 +112,37 @@ def encoder_config(folder: Path, where: str) -> Any:
 
 
 def _read_config(folder: Path, where: str, **fields: Any) -> Any:
-    from transformers import AutoConfig, PretrainedConfig
+    from transformers import AutoConfig
 
     _register_similarity()
     try:
-        return AutoConfig.from_pretrained(folder, trust_remote_code=False, **fields)
-    except (ValueError, KeyError, OSError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False, **fields)
+    except Exception as error:  # configurations raise what they like
+        raise _unreadable(folder, where, error) from None
+    if quantised := getattr(config, "quantization_config", None):
+        kind = quantised.get("quant_method") if isinstance(quantised, dict) else quantised
+        raise ConfigError(
+            f"{where}: expected weights in floating point, found quantised ones ({kind}, "
+            "quantization_config in its config.json), which raypipe neither trains nor scores "
+            "with; give the model that they were made from"
+        )
+    return config
+
+
+def _unreadable(folder: Path, where: str, error: Exception) -> ConfigError:
+    from transformers import PretrainedConfig
+
+    reason = " ".join((str(error) or type(error).__name__).split())
     code: Any = {}
     with contextlib.suppress(Exception):  # of a file that is none, the reason tells
         code = PretrainedConfig.get_config_dict(folder)[0].get("auto_map") or {}
     if code:
-        raise ConfigError(
+        return ConfigError(
             f"{where}: the model has code of its own ({', '.join(map(str, code.values()))}, "
             f"auto_map in its config.json), which raypipe never runs, and transformers does not "
             f"know it: {reason}; give a model that transformers knows"
         )
-    raise ConfigError(
+    return ConfigError(
         f"{where}: transformers cannot read its config.json: {reason}; correct the file, or "
         "give another model"
     )
@@ -198,7 +212,7 @@ def read_encoder(folder: Path, where: str, kernel: Callable[[str], str]) -> nn.M
     model, info = _quietly(loader, folder, config=config, attn_implementation=kind)
     lacking = [key for key in info["missing_keys"] if not key.startswith("pooler.")]
     differing = [key for key, *_ in info["mismatched_keys"]]
-    extra = [key for key in info["unexpected_keys"] if _LAYER.search(key)]
+    extra = [key for key in info["unexpected_keys"] if LAYER.search(key)]
     part = model.config.model_type in _ENCODER_PARTS  # the decoder stays in the file
     if lacking or differing or (extra and not part):
         raise ConfigError(
@@ -334,7 +348,7 @@ def expect_whole(
             f"{where}: expected all weights of a {kind}, {len(lacking)} are missing and would be "
             f"random: {_listed(lacking)}; save the model again, or correct config.json"
         )
-    extra = [key for key in info["unexpected_keys"] if _LAYER.search(key)]
+    extra = [key for key in info["unexpected_keys"] if LAYER.search(key)]
     if extra and not shallower:
         raise ConfigError(
             f"{where}: the file has layers that config.json does not have, {len(extra)} weights: "

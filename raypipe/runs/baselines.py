@@ -91,6 +91,9 @@ class TeacherRun(Step):
 
 
 def _unknown_last(values: list[float]) -> list[float]:
-    """NaNs become values below every known one, descending in the order given."""
-    floor = np.nanmin(values) if np.isfinite(values).any() else 0.0
-    return [floor - 1 - rank if np.isnan(value) else value for rank, value in enumerate(values)]
+    """NaNs become values below every known one, descending in the order given, in float32 too."""
+    floor = float(np.nanmin(values)) if np.isfinite(values).any() else 0.0
+    step = max(1.0, abs(floor) * 2.0**-22)  # a float32 has 24 bits
+    return [
+        floor - step * (1 + rank) if np.isnan(value) else value for rank, value in enumerate(values)
+    ]

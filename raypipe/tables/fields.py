@@ -31,7 +31,9 @@ _CONTROL = re.compile("[\0-\x1f\x7f\x85\u2028\u2029]")
 _HALF = re.compile("[\ud800-\udfff]")
 _UNSEEN = ("Cc", "Cf", "Zl", "Zp")
 """Categories of characters that nobody sees: control, marks of format and direction, ends."""
-_UNUSUAL = r"[\x00-\x1f\x7f-\x{9f}\p{Cf}\p{Zl}\p{Zp}]"
+_SPACES = "\xa0\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f"
+"""Spaces that look like the usual one, which parts columns."""
+_UNUSUAL = r"[\x00-\x1f\x7f-\x{a0}\x{2000}-\x{200a}\x{202f}\x{205f}\p{Cf}\p{Zl}\p{Zp}]"
 """The same for Arrow's RE2."""
 _PIECE = 1 << 17
 """Bytes looked at together: they stay in a processor's cache."""
@@ -79,7 +81,7 @@ class SeenIds:
             raise ConfigError(
                 f"{place_of(text)}: expected an id {wrong}, found {quoted(text, 80)}; rename it"
             )
-        unseen = (c for c in text if unicodedata.category(c) in _UNSEEN)
+        unseen = (c for c in text if unicodedata.category(c) in _UNSEEN or c in _SPACES)
         if (mark := next(unseen, None)) is None:
             return
         self.counts[INVISIBLE] += 1

@@ -37,7 +37,7 @@ def settle(
     Rows of one order stand by score, the highest first; those of one score by doc_id.
 
     Args:
-        flat: FLAT, perhaps with more columns.
+        flat: FLAT, perhaps with more columns, or with scores of another type.
         depth: rows per query; None keeps all.
         as_listed: leave rows of one order and one score as they stand in `flat`.
 
@@ -105,7 +105,7 @@ def nest(flat: pa.Table, query_ids: Sequence[str], sources: pa.Array) -> pa.Tabl
         values = [
             array(part, "doc_id").cast(pa.string()),
             pa.array(positions(offsets) + 1, pa.int32()),
-            array(part, "score"),
+            array(part, "score").cast(pa.float32()),
             sources.slice(bounds[start], part.num_rows),
         ]
         lists = [pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), v) for v in values]

@@ -20,13 +20,19 @@ _IDEOGRAPHS = (
 UNSPACED = re.compile(f"[{_IDEOGRAPHS}]+|[{_SYLLABLES}]+")
 """A run of letters of a script that puts no space between words. Korean puts them."""
 _WORD = re.compile(r"\w+")
+_UNSEEN = re.compile(
+    "[\0-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f"
+    "\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff\ufff0-\ufffb\U000e0000-\U000e0fff]"
+)
+"""What has no width: control characters, joiners, marks of direction, variants of a character."""
 
 
 def normalised(text: str) -> str:
-    """The text as people compare it: lower case, single spaces, one form of every character (NFKC:
-    full width letters and accents written as two characters are no difference)."""
+    """The text as people compare it: lower case, single spaces, nothing that has no width, one form
+    of every character (NFKC: full width letters and accents written as two characters are no
+    difference)."""
     plain = text.lower() if text.isascii() else unicodedata.normalize("NFKC", text).casefold()
-    return " ".join(plain.split())
+    return " ".join(_UNSEEN.sub("", plain).split())
 
 
 def text_hash(text: str) -> int:

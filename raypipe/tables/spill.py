@@ -36,7 +36,7 @@ class Spill:
 
     folder: Path
     schema: pa.Schema
-    """FLAT, perhaps with another type of `order`."""
+    """FLAT, perhaps with another type of `order` or `score`."""
     _pending: list[pa.Table] = field(default_factory=list)
     _bytes: int = 0
 
@@ -173,7 +173,7 @@ def write_lists(
 
 def _count(flat: pa.Table, queries: int) -> dict[str, int]:
     """Counters of a chunk's queries, from its settled rows with known documents."""
-    query, score = flat["query"].to_numpy(), flat["score"].to_numpy()
+    query, score = flat["query"].to_numpy(), flat["score"].to_numpy().astype(np.float32)
     sizes = np.bincount(query, minlength=queries)
     differs = (query[1:] == query[:-1]) & (score[1:] != score[:-1])
     varied = np.bincount(query[1:][differs], minlength=queries) > 0

@@ -277,6 +277,6 @@ def test_a_gguf_file_that_is_none(tmp_path, monkeypatch):
 def test_the_embedding_is_found_in_every_family():
     for family in ("bert", "roberta", "electra", "deberta_v3", "modernbert"):
         folder = folder_of(family)
-        header = soundness._header(folder / "model.safetensors", family)
+        header = soundness.header(folder / "model.safetensors", family)
         rows = json.loads((folder / "config.json").read_text())["vocab_size"]
         assert soundness._rows({"config.json": {}}, [header]) == rows, family

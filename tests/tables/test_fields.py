@@ -14,7 +14,20 @@ from raypipe.config import ConfigError
 from raypipe.tables import fields
 from raypipe.tables.fields import INVISIBLE, LONGEST_ID, SeenIds, are_plain, is_plain, real, whole
 
-ODD = ["\0", "\x1b[31m", "\x7f", "\x85", "\x9b", "\u200b", "\u200e", "\u2028", "\u2066", "\ufeff"]
+ODD = [
+    "\0",
+    "\x1b[31m",
+    "\x7f",
+    "\x85",
+    "\x9b",
+    "\u200b",
+    "\u200e",
+    "\u2028",
+    "\u2066",
+    "\ufeff",
+    "\xa0",
+    "\u2009",
+]
 
 
 def place_of(text: str) -> str:

@@ -177,7 +177,8 @@ def _plain(token: str) -> str:
 
 
 def _log_sum(values: list[float]) -> float:
-    high = max(values)
+    if (high := max(values)) == -math.inf:
+        return high
     return high + math.log(sum(math.exp(value - high) for value in values))
 
 

@@ -112,6 +112,20 @@ def aggregate(
     return means if aggregation == "mean" else np.where(times > 0, wins, np.nan)
 
 
+def check_logs(path: Path, log_p: Array) -> None:
+    """Refuse numbers of a file that are the log of no probability.
+
+    Raises:
+        ConfigError: one is above 0; the message names the file's first such line.
+    """
+    if (log_p > ROUNDING).any():
+        line = find_line(path, DUO, lambda numbers: numbers[0] > ROUNDING)
+        raise ConfigError(
+            f"{path}, line {line}: expected the log of a probability, at most 0, found a "
+            f"positive number; write log P(doc1 is more relevant than doc2)"
+        )
+
+
 def _read(join: Join, path: Path) -> list[tuple[Array, Array, Array]]:
     """Per block of the file, the comparisons of two wanted documents.
 
@@ -120,12 +134,7 @@ def _read(join: Join, path: Path) -> list[tuple[Array, Array, Array]]:
     """
     comparisons = []
     for (first, second), (log_p,) in join.read(path, DUO):
-        if (log_p > ROUNDING).any():
-            line = find_line(path, DUO, lambda numbers: numbers[0] > ROUNDING)
-            raise ConfigError(
-                f"{path}, line {line}: expected the log of a probability, at most 0, found a "
-                f"positive number; write log P(doc1 is more relevant than doc2)"
-            )
+        check_logs(path, log_p)
         wanted = (first >= 0) & (second >= 0)
         itself = wanted & (first == second)
         join.counts["pairs_with_itself"] += int(itself.sum())

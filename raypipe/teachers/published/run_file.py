@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 import pyarrow as pa
 from pydantic import Field
 
-from raypipe.candidates.trec_run import check_match, order_spec, spill_runs, tell_order
+from raypipe.candidates.trec_run import check_match, order_spec, spill_runs, tell_order, tell_scores
 from raypipe.config import Config
 from raypipe.datasets.steps import DOCS_FILE, QUERIES_FILE
 from raypipe.inference.lists import Lists
@@ -19,6 +19,7 @@ from raypipe.storage.files import check_files, checksums, full_paths
 from raypipe.tables.flat import nest
 from raypipe.tables.spill import spill, write_lists
 from raypipe.tables.text_table import TextTable
+from raypipe.tables.trec_run import RANKED
 
 
 class RunFile(Config):
@@ -79,7 +80,7 @@ class RunFileValues(Step):
     def run(self, attempt: Attempt, context: Any) -> Mapping[str, Any]:
         docs = TextTable(attempt.inputs["collection"].local() / DOCS_FILE)
         queries = TextTable(attempt.inputs["queries"].local() / QUERIES_FILE).ids().to_pylist()
-        with spill() as rows:
+        with spill(RANKED) as rows:
             counts = spill_runs(self.teacher.paths, rows, queries)
             counts.update(
                 write_lists(rows, attempt, queries, docs, None, self._table, as_listed=True)
@@ -87,6 +88,8 @@ class RunFileValues(Step):
         check_match(self.teacher.paths, len(queries), counts)
         if self.teacher.column == "rank":
             tell_order(self.teacher.paths, counts)
+        else:
+            tell_scores(self.teacher.paths, len(queries), counts)
         counts["queries_without_list"] = counts.pop("queries_without_candidates")
         return dict(counts)
 
