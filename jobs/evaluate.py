@@ -5,7 +5,10 @@ python jobs/evaluate.py --qrels qrels.txt --runs bm25.run mine.run --reference b
 python jobs/evaluate.py --dataset beir:data/scifact --split test --runs BM25=a.run.gz ours=b.run
 """
 
-from raypipe.program import run
+from raypipe.interrupts import one_sentence
+
+with one_sentence():
+    from raypipe.program import run
 
 if __name__ == "__main__":
     run("evaluate")

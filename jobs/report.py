@@ -1,61 +1,10 @@
 #!/usr/bin/env python
 """Report what tracked jobs found: terminal table, Markdown, and one HTML page with plots."""
 
-from __future__ import annotations
-
-from pathlib import Path
-from typing import Annotated
-
 from raypipe.interrupts import one_sentence
 
 with one_sentence():
-    import typer
-
-    from raypipe.commands.command_line import errors
-    from raypipe.progress import any_character
-
-HELP = f"""{__doc__}
-
-Reads MLflow, so it works for jobs of another day, of another machine, and for those that were
-killed, as far as they got. Without a name: the latest job.
-"""
-
-
-def main(
-    jobs: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[JOB ...]",
-            help="names of experiments (their latest job) or run ids; several stand side by side",
-            show_default=False,
-        ),
-    ] = None,
-    html: Annotated[Path | None, typer.Option(help="write the page to this file")] = None,
-    markdown: Annotated[Path | None, typer.Option(help="write the tables to this file")] = None,
-    reference: Annotated[
-        list[str] | None,
-        typer.Option(help="row to test against, instead of the recipe's; once for each row"),
-    ] = None,
-    margin: Annotated[
-        float | None, typer.Option(help="margin of the equivalence tests, such as 0.02")
-    ] = None,
-    tracking: Annotated[
-        str | None, typer.Option(help="MLflow address [default: MLFLOW_TRACKING_URI, or a file]")
-    ] = None,
-) -> None:
-    with errors():
-        from raypipe.commands.report import report_of
-        from raypipe.config import ConfigError
-        from raypipe.evaluation.report.writing import write
-
-        try:
-            write(report_of(jobs or [], tracking, reference or [], margin), html, markdown)
-        except ValueError as error:
-            raise ConfigError(str(error)) from None
-
+    from raypipe.program import run
 
 if __name__ == "__main__":
-    any_character()
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command(help=HELP, context_settings={"help_option_names": ["-h", "--help"]})(main)
-    app()
+    run("report")

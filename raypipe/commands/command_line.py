@@ -16,7 +16,8 @@ from raypipe.interrupts import one_sentence
 from raypipe.progress import any_character
 
 Export = Callable[[Any, str], Callable[[Path], None]]
-RECIPES = Path(__file__).resolve().parents[2] / "jobs" / "recipes"
+RECIPES = Path(__file__).resolve().parents[1] / "recipes"
+"""A link to jobs/recipes; the wheel has the files themselves."""
 
 
 def main(
@@ -83,7 +84,7 @@ def main(
     ) -> None:
         words = arguments or []
         named = bool(words) and (Path(words[0]).is_file() or "=" not in words[0])
-        recipe = Path(words[0]) if named else RECIPES / default
+        recipe = recipe_path(words[0]) if named else RECIPES / default
         if folder is not None and export is None:
             raise typer.BadParameter("one model is written by jobs/train.py", param_hint="--export")
         if form is not None and folder is None:
@@ -94,6 +95,16 @@ def main(
         _run(work, recipe, words[named:], print_config, dry_run, summary, target)
 
     app()
+
+
+def recipe_path(word: str) -> Path:
+    """The file that is named; `jobs/recipes/X.yaml`, or `X`, is shipped with raypipe."""
+    path = Path(word)
+    if path.is_file():
+        return path
+    name = word.removeprefix("jobs/recipes/").removesuffix(".yaml")
+    shipped = RECIPES / f"{name}.yaml"
+    return shipped if shipped.is_file() else path
 
 
 @contextlib.contextmanager

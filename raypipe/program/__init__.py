@@ -12,11 +12,15 @@ import typer
 from raypipe.progress import any_character
 
 OPTIONS = {"help_option_names": ["-h", "--help"]}
-COMMANDS = ("rerank", "retrieve", "evaluate", "explain", "doctor")
+COMMANDS = (
+    *("rerank", "retrieve", "evaluate", "report", "artifacts", "ui"),
+    *("explain", "doctor"),
+)
 """In the order of --help; each is a module with `add`."""
 
 
-def _app(text: str | None, **given: bool) -> typer.Typer:
+def app_of(text: str | None, **given: bool) -> typer.Typer:
+    """A program, or the part of one, with this help."""
     return typer.Typer(
         add_completion=False,
         pretty_exceptions_enable=False,
@@ -29,7 +33,7 @@ def _app(text: str | None, **given: bool) -> typer.Typer:
 def program() -> None:
     """Run `raypipe COMMAND ...` and exit."""
     any_character()
-    app = _app(
+    app = app_of(
         "From a document collection to trained, evaluated neural rankers, as batch jobs on Ray.",
         no_args_is_help=True,
     )
@@ -41,6 +45,9 @@ def program() -> None:
 def run(name: str) -> None:
     """Run one command alone, as a script of jobs/ does, and exit."""
     any_character()
-    app = _app(None)
-    importlib.import_module(f"raypipe.program.{name}").add(app)
+    module = importlib.import_module(f"raypipe.program.{name}")
+    if hasattr(module, "below"):  # a command with commands of its own
+        module.below()()
+    app = app_of(None)
+    module.add(app)
     app()

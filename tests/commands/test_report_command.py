@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from tracked_jobs import BASE, QUERIES, report, row, track
 
-from raypipe.commands import report as reports
 from raypipe.commands.report import beside, report_of
 from raypipe.config import ConfigError
+from raypipe.evaluation.report import writing
 from raypipe.evaluation.report.contents import Report, SetFacts
 from raypipe.evaluation.report.page import to_html
 from raypipe.evaluation.report.text import to_markdown
@@ -192,7 +192,7 @@ def test_files_are_written_before_the_report_is_printed(tmp_path, monkeypatch):
     page, text = tmp_path / "page.html", tmp_path / "text.md"
     there = []
     monkeypatch.setattr(
-        reports, "print_report", lambda report: there.append((page.exists(), text.exists()))
+        writing, "print_report", lambda report: there.append((page.exists(), text.exists()))
     )
-    reports.write(report("a", BASE), page, text)
+    writing.write(report("a", BASE), page, text)
     assert there == [(True, True)]

@@ -65,8 +65,8 @@ def test_the_schema_beside_the_recipes_is_current():
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_editors_find_nothing_wrong_in_a_shipped_recipe(path):
-    first = path.read_text().splitlines()[0]
-    named = first.removeprefix("# yaml-language-server: $schema=")
+    line = path.read_text().splitlines()[1]
+    named = line.removeprefix("# yaml-language-server: $schema=")
     assert (path.parent / named).resolve() == ROOT / "jobs/recipes/schema.json"
     validator = Draft202012Validator(json_schema())
     assert [e.message for e in validator.iter_errors(yaml.safe_load(path.read_text()))] == []
