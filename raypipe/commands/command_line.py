@@ -13,36 +13,25 @@ from typing import Annotated, Any
 import typer
 
 from raypipe.interrupts import one_sentence
-from raypipe.progress import any_character
 
 Export = Callable[[Any, str], Callable[[Path], None]]
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"
 """A link to jobs/recipes; the wheel has the files themselves."""
 
 
-def main(
-    work: Callable[[Any, bool], Any],
-    description: str,
-    default: str,
-    export: Export | None = None,
-) -> None:
-    """Run a job's command line and exit.
+def recipe_command(
+    work: Callable[[Any, bool], Any], default: str, export: Export | None = None
+) -> Callable[..., None]:
+    """A job's command line: a function for typer.
 
     Args:
         work: called with the Experiment and whether to stop after the plan; returns a result with
             `summary()` and `failed`, or None after a plan.
-        description: the first lines of --help.
         default: recipe in jobs/recipes that runs when none is named.
         export: called before work with the Experiment and the form's name; what it returns is
             called after work with a folder, and writes the trained model there.
     """
-    any_character()
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
-    @app.command(
-        help=f"{description}\n\nWithout a recipe: jobs/recipes/{default}.",
-        context_settings={"help_option_names": ["-h", "--help"]},
-    )
     def command(
         arguments: Annotated[
             list[str] | None,
@@ -94,7 +83,7 @@ def main(
             target = (partial(export, form=form or "transformers"), folder)
         _run(work, recipe, words[named:], print_config, dry_run, summary, target)
 
-    app()
+    return command
 
 
 def recipe_path(word: str) -> Path:

@@ -13,6 +13,7 @@ from raypipe.progress import any_character
 
 OPTIONS = {"help_option_names": ["-h", "--help"]}
 COMMANDS = (
+    *("mine", "train", "sweep"),
     *("rerank", "retrieve", "evaluate", "report", "artifacts", "ui"),
     *("explain", "doctor"),
 )

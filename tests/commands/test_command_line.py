@@ -211,12 +211,13 @@ INTERRUPTED = """
 import os, signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background
 from pathlib import Path
-from raypipe.commands.command_line import main
+from raypipe.program import run, sweep
 
 def work(experiment, dry_run):
     os.kill(os.getpid(), int(os.environ["SIGNAL"]))
 
-main(work, "", "default.yaml")
+sweep.work = work
+run("sweep")
 """
 
 
