@@ -113,7 +113,7 @@ def check_match(paths: Sequence[str], queries: int, counts: Counter[str]) -> Non
 
 def order_spec(paths: Sequence[str]) -> dict[str, Any]:
     """What the digest says of the order of these files, beside their checksums."""
-    return {"ties": "score"} if any(map(_tied, paths, checksums(paths))) else {}
+    return {"ties": "score as written"} if any(map(_tied, paths, checksums(paths))) else {}
 
 
 @lru_cache(maxsize=256)

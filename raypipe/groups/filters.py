@@ -113,6 +113,8 @@ class NearDuplicate(_Filter):
     (Chinese, Japanese, Thai, ...) every character is a word.
     """
 
+    version: ClassVar[int] = 2  # characters that nobody sees are no letters
+
     type: Literal["near_duplicate"] = "near_duplicate"
     similarity: float = Field(0.8, gt=0, le=1)
     """Jaccard similarity from which a document counts as a copy."""

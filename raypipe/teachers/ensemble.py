@@ -122,6 +122,7 @@ class CombinedScores(Step):
     """Values by teacher's name."""
 
     kind: ClassVar[str] = "teacher"
+    version: ClassVar[int] = 2  # z-scores and min-max of values as large or small as doubles go
 
     @property
     def name(self) -> str:
