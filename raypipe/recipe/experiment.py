@@ -235,6 +235,11 @@ class Experiment(Config):
         names = self._judged(role).measures or self.evaluation.measures
         return tuple(dict.fromkeys(bounded(name, self.source(role).depth) for name in names))
 
+    @property
+    def selection(self) -> str:
+        """The measure that chooses checkpoints, by the depth of the validation lists."""
+        return bounded(self.evaluation.selection, self.source("validation").depth)
+
     def store(self) -> Store:
         return Store(self.storage or str(home() / "storage"))
 
@@ -348,8 +353,8 @@ class Experiment(Config):
             doc_tokens=Tokens(data.collection(), backbone),
             validation=self.reranking("validation"),
             teacher_kind="score" if data.teacher is None else data.teacher.values,
-            measures=self.evaluation.measures,
-            selection=self.evaluation.selection,
+            measures=self.measures("validation"),
+            selection=self.selection,
             depth=self.evaluation.validation_depth,
             seed=self.seed,
             precision=self.precision,

@@ -371,3 +371,12 @@ def test_groups_depend_on_candidates_sampling_and_teacher(plain):
 def test_a_name_that_cannot_be_made_safe_is_refused(override, expected):
     more = ["candidates={type: trec_run, paths: [x]}"] if "candidates" in override else []
     assert expected in refused(*more, override)
+
+
+def test_ap_of_validation_lists_is_called_by_their_depth(recipe):
+    """As that of test lists: AP of lists of 20 is AP@20, also where it chooses the checkpoint."""
+    given = ["evaluation.measures=[AP, nDCG@10]", "evaluation.selection=AP"]
+    experiment = load(Experiment, recipe, given)
+    stage = experiment.trained()
+    assert stage.measures == experiment.measures("test") == ("AP@20", "nDCG@10")
+    assert stage.selection == experiment.selection == "AP@20"

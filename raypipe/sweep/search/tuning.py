@@ -198,7 +198,7 @@ def _trainable(
 
     choices = [(key, label, value) for key, label, value in config["choices"]]
     trial = trial_of_draw(experiment, config["number"], choices)
-    measure = experiment.evaluation.selection
+    measure = experiment.selection
     tell = Validations(tune.report, f"val/{measure}") if config["prunable"] else None
     builder = Builder(store, context, say_at_once, Claims(say_at_once))
     work = Work(Plan.of([trial]), (), {PHASE_TAG: "search"})
