@@ -36,6 +36,7 @@ from raypipe.stages.stage import Stage
 from raypipe.stages.validation import Validation
 from raypipe.storage.artifacts import Artifact
 from raypipe.storage.builder import Builder
+from raypipe.storage.parts import part_name
 from raypipe.train.batches import Batcher, Targets
 from raypipe.train.group_reader import GroupReader
 from raypipe.train.loop import train
@@ -153,7 +154,7 @@ def _score_groups(
     table = groups.table.select(GROUPS.names).take(order[: len(values)])
     column = GROUPS.get_field_index("teacher_values")
     table = table.set_column(column, GROUPS.field(column), pa.array(values, GROUPS.types[column]))
-    with pa.ipc.new_file(str(folder / "part-00000.arrow"), table.schema) as writer:
+    with pa.ipc.new_file(str(folder / part_name(0, "arrow")), table.schema) as writer:
         writer.write_table(table.combine_chunks())
     return seconds
 

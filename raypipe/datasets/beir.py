@@ -232,6 +232,5 @@ def _encodable(record: dict[str, Any]) -> bool:
 def _relevance(path: Path, number: int, text: str) -> int:
     try:
         return grade(text)
-    except ValueError:
-        expected = "a whole number within 32 bits as relevance"
-        raise ConfigError(wrong(path, number, expected, text)) from None
+    except ValueError as error:
+        raise ConfigError(wrong(path, number, str(error), text)) from None

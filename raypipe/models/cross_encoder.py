@@ -321,6 +321,8 @@ def save(model: nn.Module, folder: Path, backbone_folder: Path, max_length: int)
         backbone_folder: the directory that the tokenizer's files are copied from.
         max_length: tokens per pair, at which the saved tokenizer cuts.
     """
+    from transformers.utils.logging import disable_progress_bar
+
     folder.mkdir(parents=True, exist_ok=True)
     if code := head_code(str(model.config.model_type)):  # type: ignore
         shutil.copy(code, folder / f"{SIMILARITY}.py")
@@ -328,6 +330,7 @@ def save(model: nn.Module, folder: Path, backbone_folder: Path, max_length: int)
         auto_map = {"AutoConfig": f"{SIMILARITY}.SimilarityConfig"}
         model.config.auto_map = auto_map | {"AutoModelForSequenceClassification": of_head}  # type: ignore
     model.config.sentence_transformers = {"activation_fn": "torch.nn.modules.linear.Identity"}  # type: ignore
+    disable_progress_bar()  # of a file or two
     model.save_pretrained(folder, safe_serialization=True)  # type: ignore
     for path in backbone_folder.glob("*"):
         is_model = path.suffix in (".safetensors", ".py") or path.name.endswith("index.json")

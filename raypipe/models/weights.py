@@ -285,6 +285,7 @@ def _quietly(loader: Any, folder: Path, **options: Any) -> tuple[Any, dict[str, 
 
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()  # `expect_whole` reports missing weights
+    logging.disable_progress_bar()
     try:
         model, info = loader.from_pretrained(
             folder,

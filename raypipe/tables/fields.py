@@ -158,14 +158,16 @@ def grade(text: str) -> int:
     """The relevance that a field holds; 1.0, as pandas writes 1, is whole.
 
     Raises:
-        ValueError: it holds no whole number, or one beyond 32 bits.
+        ValueError: it holds none; the text says what was expected.
     """
     try:
         value = whole(text) if "." not in text else int(real(text))
-    except OverflowError:  # of an infinite number
-        raise ValueError(f"expected a whole number, found {quoted(text)}") from None
-    if value != real(text) or not -(2**31) <= value < 2**31:
-        raise ValueError(f"expected a whole number within 32 bits, found {quoted(text)}")
+        if value != real(text):
+            raise ValueError
+    except (ValueError, OverflowError):
+        raise ValueError("a whole number as relevance") from None
+    if not -(2**31) <= value < 2**31:
+        raise ValueError("a relevance within 32 bits")
     return value
 
 

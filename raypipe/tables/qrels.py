@@ -56,9 +56,8 @@ def _read(path: Path) -> tuple[pa.Table, dict[str, int]]:
             query_id, doc_id, value = fields[0].decode(), fields[-2].decode(), fields[-1].decode()
             try:
                 relevance = grade(value)
-            except ValueError:
-                expected = "a whole number within 32 bits as relevance"
-                raise block.wrong(number, expected, quoted(value, 30), line) from None
+            except ValueError as error:
+                raise block.wrong(number, str(error), quoted(value, 30), line) from None
             docs = judged.setdefault(query_id, {})
             if doc_id in docs:
                 counts["duplicates"] += 1

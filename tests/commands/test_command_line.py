@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import signal
 import stat
@@ -16,6 +15,7 @@ import typer
 from raypipe.commands.command_line import _run
 from raypipe.commands.compare import run
 from raypipe.interrupts import SENTENCE
+from raypipe.program import train
 from raypipe.recipe.experiment import Experiment
 from raypipe.recipe.reading import load, validate
 
@@ -150,10 +150,6 @@ def test_a_form_is_refused_before_work(command, recipe, tmp_path, words, said, m
 
 
 def test_train_exports_its_last_stage_without_the_sweep(recipe, tmp_path, monkeypatch, capsys):
-    spec = importlib.util.spec_from_file_location("train_job", ROOT / "jobs" / "train.py")
-    assert spec is not None and spec.loader is not None
-    train = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(train)
     calls: list[tuple] = []
     monkeypatch.setattr("raypipe.commands.export.export", lambda *given: calls.append(given))
     experiment = load(Experiment, recipe, ["seed=4"])

@@ -43,9 +43,10 @@ def test_a_dry_run_prints_the_plan_and_leaves_nothing(command, recipe, tmp_path,
     assert read[0] == "data.train: 36 queries, 36 judgements"  # what is read stands before
     lines = read[read.index(plan[0]) :]
     assert lines[: len(plan)] == plan
-    # 36 training queries in groups of 4; 16 steps of 6; 12 validation and test queries, depth 10
+    # 36 training queries in groups of 4; 16 steps of 6; 12 validation and test queries, depth 10;
+    # the second stage validates its start, too
     to_do = lines[len(plan)]
-    assert to_do.startswith("to do: 384 pairs to train on, 360 to validate on, ")
+    assert to_do.startswith("to do: 384 pairs to train on, 480 to validate on, ")
     assert re.fullmatch(
         r"a probe of 1 kind of stage says: at most \d+ minutes .* \d\.\d GB per .*",
         lines[len(plan) + 1],

@@ -15,4 +15,8 @@ def as_sentence_encoder(backbone: Path, folder: Path) -> Path:
         for i, kind in enumerate(("Transformer", "Pooling", "Normalize"))
     ]
     (folder / "modules.json").write_text(json.dumps(modules))
+    width = json.loads((folder / "config.json").read_text())["hidden_size"]
+    (folder / "1_Pooling").mkdir()
+    pooling = {"word_embedding_dimension": width, "pooling_mode_mean_tokens": True}
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps(pooling))
     return folder

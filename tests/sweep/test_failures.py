@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from types import SimpleNamespace
 
@@ -85,6 +86,7 @@ def test_one_trial_alone_fails_as_two_do(recipe, monkeypatch, errors, said):
     found = expand(load(Experiment, recipe))[:1]
     monkeypatch.setattr(runner, "run_trial", broken(errors))
     monkeypatch.setattr(Runner, "settle", lambda self, count: 1)
+    monkeypatch.setattr(Runner, "slots", lambda self, shared: contextlib.nullcontext())
     builder = Builder(found[0].experiment.store())
     failed = Runner(builder, RELAY, "job", retries=1).run(found, Work(Plan.of(found)))
     assert failed.keys() == {"contrastive"} and failed["contrastive"].endswith(said)
@@ -95,6 +97,7 @@ def test_a_trial_that_stands_but_cannot_be_read_is_a_failed_row(recipe, monkeypa
     monkeypatch.setattr(runner, "run_trial", broken(OSError("unreadable") for _ in range(2)))
     monkeypatch.setattr(Work, "done", lambda *_: True)
     monkeypatch.setattr(Runner, "settle", lambda self, count: 1)
+    monkeypatch.setattr(Runner, "slots", lambda self, shared: contextlib.nullcontext())
     builder = Builder(found[0].experiment.store())
     failed = Runner(builder, RELAY, "job", retries=0).run(found, Work(Plan.of(found)))
     assert failed == {"contrastive": "OSError: unreadable"}
