@@ -64,6 +64,7 @@ SAME_NAME = {
     "doctor": "what the command does, and its command line",
     "evaluate": "what the command does, and its command line",
     "explain": "what the command does, and its command line",
+    "export": "what the command does, and its command line",
     "mine": "what the command does, and its command line",
     "listwise": "losses over lists, and what a language model is asked about lists",
     "names": "made safe for any place, and what MLflow accepts",

@@ -14,8 +14,8 @@ from raypipe.progress import any_character
 OPTIONS = {"help_option_names": ["-h", "--help"]}
 COMMANDS = (
     *("mine", "train", "sweep"),
-    *("rerank", "retrieve", "evaluate", "report", "artifacts", "ui"),
-    *("explain", "doctor"),
+    *("rerank", "retrieve", "evaluate", "report", "export"),
+    *("data", "artifacts", "ui", "explain", "doctor"),
 )
 """In the order of --help; each is a module with `add`."""
 

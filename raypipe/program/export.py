@@ -1,0 +1,56 @@
+"""Write a trained model with its card to a folder: transformers, a plain classifier, or ONNX.
+
+raypipe export FOLDER RECIPE [key=value ...]
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from raypipe.commands.command_line import RECIPES, errors, recipe_path
+from raypipe.program import OPTIONS
+from raypipe.program.train import DEFAULT, alone
+from raypipe.program.train import export as writer_of
+
+
+def export(
+    folder: Annotated[Path, typer.Argument(help="a new or empty folder")],
+    recipe: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[RECIPE] [key=value ...]", help="as it was trained", show_default=False
+        ),
+    ] = None,
+    form: Annotated[
+        str,
+        typer.Option(help="transformers, classifier (distilled from a similarity head), or onnx"),
+    ] = "transformers",
+) -> None:
+    with errors():
+        from raypipe.config import ConfigError
+        from raypipe.recipe.experiment import Experiment
+        from raypipe.recipe.reading import load
+        from raypipe.storage.builder import Builder
+
+        words = recipe or []
+        named = bool(words) and (Path(words[0]).is_file() or "=" not in words[0])
+        path = recipe_path(words[0]) if named else RECIPES / DEFAULT
+        experiment = load(Experiment, path, words[named:])
+        if folder.is_dir() and any(folder.iterdir()):
+            raise ConfigError(f"{folder}: the folder is not empty; name a new one")
+        write = writer_of(experiment, form)
+        last = alone(experiment).trained()
+        if Builder(experiment.store()).find(last) is None:
+            raise ConfigError(
+                f"{last.name} of {path} is not in {experiment.store().shown_path('')} yet; train "
+                "it first: raypipe train, with the same words"
+            )
+        write(folder)
+
+
+def add(app: typer.Typer) -> None:
+    """Add the command to a program."""
+    app.command("export", help=__doc__, context_settings=OPTIONS)(export)
