@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from raypipe.config import Config, ConfigError
 from raypipe.interrupts import sigterm_kept
@@ -20,6 +20,9 @@ from raypipe.interrupts import sigterm_kept
 NO_FP16 = (
     "precision: fp16 needs a GPU (on CPU it is 10 times slower than bf16 or fp32); use bf16 or fp32"
 )
+
+_ROUNDING = 1e-9
+"""1 / .1 is a little below 10."""
 
 
 class Resources(Config):
@@ -38,6 +41,9 @@ class Resources(Config):
     gpu: bool | None = None
     """Train and score on GPUs. None does so if the cluster has GPUs now; true makes an autoscaling
     cluster start some."""
+    gpus_per_worker: float = Field(1.0, gt=0, le=1)
+    """Share of a GPU per training worker and per scoring actor: at 0.25 four small trials train on
+    one card at once. Workers of one stage cannot share a card."""
     actors: int | None = Field(None, ge=1)
     """The most actors of a data job; None takes as many as the cluster holds."""
     micro_batch_tokens: int | None = Field(None, ge=64)
@@ -49,6 +55,16 @@ class Resources(Config):
     worker_failures: int = Field(1, ge=0)
     """How often a stage's workers are started again after the death of one. They go on from the
     stage's last checkpoint, as the same command does after the death of the driver."""
+
+    @model_validator(mode="after")
+    def _own_cards(self) -> Resources:
+        if self.workers > 1 and self.gpus_per_worker < 1:
+            raise ValueError(
+                f"gpus_per_worker: {self.gpus_per_worker:g} of a card for each of "
+                f"{self.workers} workers, but NCCL joins no two of one card; use workers=1, or "
+                "whole cards"
+            )
+        return self
 
     def use_gpu(self) -> bool:
         """Whether models run on GPUs in this cluster."""
@@ -87,14 +103,14 @@ class Resources(Config):
 
         assert self.cpus_per_worker is not None, "settled by for_trials"
         total = ray.cluster_resources()
-        per_stage = self.workers * self.cpus_per_worker
+        per_stage, gpus = self.workers * self.cpus_per_worker, self.workers * self.gpus_per_worker
         fit = int(total.get("CPU", 1) / per_stage)
         if self.use_gpu() and "GPU" in total:  # else the autoscaler has not started GPUs yet
-            fit = min(fit, int(total["GPU"] / self.workers))
+            fit = min(fit, int(total["GPU"] / self.gpus_per_worker / self.workers + _ROUNDING))
         if fit < 1:
             raise ConfigError(
                 f"resources: one stage needs {per_stage:g} CPUs"
-                f"{f' and {self.workers} GPUs' if self.use_gpu() else ''}, the cluster has "
+                f"{f' and {gpus:g} GPUs' if self.use_gpu() else ''}, the cluster has "
                 f"{total.get('CPU', 0):g} CPUs and {total.get('GPU', 0):g} GPUs; lower "
                 "resources.workers or resources.cpus_per_worker"
             )
@@ -106,9 +122,10 @@ class Resources(Config):
 
         gpu = model and self.use_gpu()
         total = ray.cluster_resources()
-        fit = int(total.get("GPU", 1)) if gpu else int(total.get("CPU", 1))
+        share = self.gpus_per_worker
+        fit = int(total.get("GPU", 1) / share + _ROUNDING) if gpu else int(total.get("CPU", 1))
         most = max(min(chunks, self.actors or fit), 1)
-        ask = {"num_gpus": 1.0} if gpu else {"num_cpus": 1.0}
+        ask = {"num_gpus": share} if gpu else {"num_cpus": 1.0}
         return ray.data.ActorPoolStrategy(min_size=1, max_size=most), ask
 
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from pydantic import ValidationError
 
 from raypipe.config import ConfigError
 from raypipe.resources import Resources, _dashboard_port, _init, _listen_on_loopback, connect
+from raypipe.stages.slots import Shape
 
 
 @pytest.mark.ray
@@ -187,3 +190,30 @@ def test_a_commands_handler_of_sigterm_outlives_the_start_of_ray(monkeypatch):
     finally:
         signal.signal(signal.SIGTERM, before)
     assert heard == [signal.SIGTERM]
+
+
+class OneCard:
+    """A Ray with 16 CPUs and one GPU."""
+
+    class data:  # noqa: N801 - as ray names it
+        ActorPoolStrategy = dict
+
+    @staticmethod
+    def cluster_resources() -> dict[str, float]:
+        return {"CPU": 16.0, "GPU": 1.0}
+
+
+@pytest.mark.parametrize(("share", "fit"), [(1.0, 1), (0.5, 2), (0.25, 4), (0.1, 10)])
+def test_small_trials_and_actors_share_a_card(monkeypatch, share, fit):
+    monkeypatch.setitem(sys.modules, "ray", OneCard)
+    resources = Resources(cpus_per_worker=1, gpus_per_worker=share)
+    assert resources.slots() == fit
+    pool, ask = resources.pool(100, model=True)
+    assert (pool["max_size"], ask) == (fit, {"num_gpus": share})
+    assert resources.pool(100, model=False)[1] == {"num_cpus": 1.0}
+    assert Shape.of(resources) == Shape(1, 1, share)
+
+
+def test_workers_of_one_stage_have_a_card_each():
+    with pytest.raises(ValidationError, match="NCCL joins no two of one card"):
+        Resources(workers=2, gpus_per_worker=0.5)

@@ -39,13 +39,15 @@ class Shape:
 
     workers: int
     cpus: float
-    gpu: bool
+    gpus: float
+    """Of a worker; 0 where it trains on CPUs."""
 
     @classmethod
     def of(cls, resources: Resources) -> Shape:
         """The shape for resources that `for_trials` has settled."""
         assert resources.cpus_per_worker is not None, "settled by for_trials"
-        return cls(resources.workers, resources.cpus_per_worker, resources.use_gpu())
+        gpus = resources.gpus_per_worker if resources.use_gpu() else 0.0
+        return cls(resources.workers, resources.cpus_per_worker, gpus)
 
 
 @dataclass
@@ -293,8 +295,9 @@ def _trainer(shape: Shape, config: Mapping[str, Any], folder: str, fs: Any) -> T
         train_loop_config=dict(config),
         scaling_config=ScalingConfig(
             num_workers=shape.workers,
-            use_gpu=shape.gpu,
-            resources_per_worker={"CPU": shape.cpus} | ({"GPU": 1} if shape.gpu else {}),
+            use_gpu=shape.gpus > 0,
+            resources_per_worker={"CPU": shape.cpus}
+            | ({"GPU": shape.gpus} if shape.gpus > 0 else {}),
         ),
         run_config=RunConfig(
             name=f"slot-{config['slot']}",

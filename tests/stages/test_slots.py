@@ -16,8 +16,8 @@ from raypipe.resources import CancelledWorkError, Resources
 from raypipe.stages.slots import FailedWorkError, Manager, Outcome, Shape, _Slot, open_slots
 from raypipe.storage.artifacts import Store
 
-ONE = Shape(1, 1.0, False)
-TWO = Shape(2, 1.0, False)
+ONE = Shape(1, 1.0, 0.0)
+TWO = Shape(2, 1.0, 0.0)
 
 
 class Scripted(Manager):
