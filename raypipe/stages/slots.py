@@ -83,6 +83,8 @@ class _Slot:
     work: _Work | None
     ending: bool = False
     over: asyncio.Event = field(default_factory=asyncio.Event)
+    run: asyncio.Task[None] | None = None
+    """Kept, or it would be collected while it waits."""
 
     @property
     def idle(self) -> bool:
@@ -258,7 +260,7 @@ class Manager:
                 slot.over.set()
                 self._assign()
 
-        slot.task = asyncio.create_task(run())  # type: ignore[attr-defined]  # kept from collection
+        slot.run = asyncio.create_task(run())
 
 
 def _error_of(fit: Callable[[], Any]) -> str:
