@@ -129,6 +129,11 @@ def _storage(address: str | None) -> Finding:
 
     try:
         store = Store(Address(address) if address else str(home() / "storage"))
+        if store.is_local and not Path(store.root).exists():
+            there = next(p for p in Path(store.root).parents if p.exists())
+            if there.is_dir() and os.access(there, os.W_OK):
+                return Finding("storage", "ok", f"{store.root} will be made by the first job")
+            return Finding("storage", "wrong", f"{store.root} cannot be made: {there} is not ours")
         store.check_writable()
     except (ConfigError, OSError, ValueError) as error:
         return Finding("storage", "wrong", str(error))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 
 from raypipe.config import ConfigError, nearest
@@ -13,7 +14,7 @@ from raypipe.evaluation.report.contents import Report, SetFacts
 from raypipe.evaluation.results import MAIN, PerQuery, Row, Statistics
 from raypipe.names import quoted
 from raypipe.tables.qrels import read_qrels
-from raypipe.tables.trec_run import read_trec_run
+from raypipe.tables.trec_run import ranks_tie, read_trec_run
 
 MEASURES = ("nDCG@10", "RR@10", "Judged@10")
 
@@ -45,7 +46,16 @@ def report_of(
         ConfigError: a file or data set that cannot be read, a measure that is unknown, two rows of
             one name, a reference that is none of them, or a run without any judged query.
     """
+    if not measures:
+        raise ConfigError("--measures: name at least one, such as nDCG@10")
+    if split is not None and dataset is None:
+        raise ConfigError("--split belongs to --dataset")
     judgements, source = _judgements(qrels, dataset, split)
+    if (highest := max(judgements["relevance"].to_pylist())) < positive_relevance:
+        raise ConfigError(
+            f"--relevance {positive_relevance}: no judgement of {source} reaches it, the highest "
+            f"is {highest}"
+        )
     files = _named(runs)
     judged = set(judgements["query_id"].to_pylist())
     tables = {name: _read(path, judged) for name, path in files.items()}
@@ -59,7 +69,10 @@ def report_of(
             raise ConfigError(str(error)) from None
         rows.append(Row(name, "run", {MAIN: [_per_query(values)]}))
         notes += [f"{name}: {sentence}" for sentence in said]
-    title = (f"{len(judged)} judged queries of {source}", f"{len(files)} runs, first {depth}")
+    title = (
+        f"{len(judged)} judged queries of {source}",
+        f"{len(files)} run{'s' * (len(files) > 1)}, first {depth}",
+    )
     facts = SetFacts(MAIN, title, names)
     chosen = tuple(_row(reference, files) for reference in references)
     return Report("runs", tuple(rows), (facts,), chosen, statistics, notes=tuple(notes))
@@ -123,8 +136,14 @@ def _row(reference: str, files: dict[str, str]) -> str:
 
 def _read(path: str, judged: set[str]) -> tuple[pa.Table, list[str]]:
     """The lists of the judged queries, and what a reader should know of the file."""
-    if not Path(path).expanduser().is_file():
-        raise ConfigError(f"--runs {path}: no file there; name a run file")
+    file = Path(path).expanduser()
+    if not file.is_file():
+        what = "is a folder" if file.is_dir() else "no file there"
+        raise ConfigError(f"--runs {path}: {what}; name a run file")
+    if file.suffix == ".parquet":
+        raise ConfigError(f"--runs {path}: expected a TREC run, found a table; write --out x.run")
+    if not file.stat().st_size:
+        raise ConfigError(f"--runs {path}: the file is empty; name a run file")
     try:
         table, counts = read_trec_run(Path(path).expanduser(), judged)
     except ConfigError:
@@ -138,10 +157,14 @@ def _read(path: str, judged: set[str]) -> tuple[pa.Table, list[str]]:
     said = []
     if missing := len(judged) - len(table):
         said.append(f"{missing} of {len(judged)} judged queries are not in {path}, they count as 0")
+    if ranks_tie(file):
+        said.append("documents share a rank or have none; these are ordered by score")
+    elif rising := sum(bool((np.diff(row) > 0).any()) for row in table["scores"].to_pylist()):
+        said.append(f"scores contradict the ranks in {rising} lists; the rank column is the order")
     if counts["other_queries"]:
-        said.append(f"{counts['other_queries']} lines are of queries that nobody judged")
+        said.append(f"lines of queries that nobody judged: {counts['other_queries']}")
     if counts["duplicates"]:
-        said.append(f"{counts['duplicates']} lines name a document of the same list again")
+        said.append(f"lines that name a document of the same list again: {counts['duplicates']}")
     return table, said
 
 

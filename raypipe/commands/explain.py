@@ -40,6 +40,8 @@ def explain(key: str | None, recipes: Path) -> list[str]:
         ends.setdefault(entry.key.rpartition(".")[2], []).append(entry.key)
     if (ours := OWN_NAMES.get(plain_letters(key))) is not None:
         return [f"{key}: here it is called {ours}", *explain(ours, recipes)]
+    if key in ends and len(set(ends[key])) == 1:
+        return explain(ends[key][0], recipes)
     if key in ends:
         listed = ", ".join(list(dict.fromkeys(ends[key]))[:8])
         raise ConfigError(f"{key}: name the whole key, such as {listed}")
@@ -96,7 +98,8 @@ def _choice(cls: type[Config]) -> Iterator[str]:
     yield f"{name}  (at {places})" if places else name
     yield from textwrap.wrap(about(cls), WIDTH, initial_indent="  ", subsequent_indent="  ")
     for entry in own_entries(cls):
-        text = f"{entry.key}: {entry.kind}; default {entry.default or 'none'}. {entry.meaning}"
+        default = f"default {entry.default}" if entry.default else "required"
+        text = f"{entry.key}: {entry.kind}; {default}. {entry.meaning}"
         yield from textwrap.wrap(text, WIDTH, initial_indent="  - ", subsequent_indent="    ")
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -73,15 +73,21 @@ class Ranked:
     values: Mapping[str, float]
     """Means by measure over the judged queries; empty where nothing is judged."""
     judged: int
+    notes: Sequence[str] = ()
+    """What a reader of the lists should know."""
 
     def write(self, path: Path) -> int:
-        """Write a TREC run (gzipped for .gz) or, for .parquet, a table; the number of lists."""
+        """Write a TREC run (gzipped for .gz) or, for .parquet, a table.
+
+        Returns:
+            How many lists have a document.
+        """
         table: pa.Table = self.artifact.table()
         if path.suffix == ".parquet":
             pq.write_table(table, path)
         else:
             write_trec_run(path, table, self.tag, depth=self.depth)
-        return int(table.num_rows)
+        return sum(map(bool, table["doc_ids"].to_pylist()))
 
     def lines(self) -> list[str]:
         """What was done, in sentences."""
@@ -94,7 +100,7 @@ class Ranked:
         if self.values:
             figures = ", ".join(f"{name} {value:.3f}" for name, value in self.values.items())
             said.append(f"{figures} ({self.judged} judged queries)")
-        return said
+        return [*said, *self.notes]
 
 
 def query_set(
@@ -107,11 +113,20 @@ def query_set(
     """The data set of a command line: an id, or files.
 
     Raises:
-        ConfigError: both, or neither.
+        ConfigError: both, neither, or a part of one with the other.
     """
-    if dataset is not None and corpus is None and queries is None and qrels is None:
+    if dataset is not None and (corpus is not None or queries is not None):
+        raise ConfigError("--dataset, and --corpus or --queries, too: name one kind of data")
+    if dataset is not None and qrels is not None:
+        raise ConfigError("--qrels belongs to --corpus; a data set has its own judgements")
+    if dataset is None and split is not None:
+        raise ConfigError("--split belongs to --dataset")
+    if dataset is None and (corpus is None) != (queries is None):
+        missing = "--corpus" if corpus is None else "--queries"
+        raise ConfigError(f"{missing} FILE is missing: documents and queries go together")
+    if dataset is not None:
         return QuerySet(dataset=dataset, split=split)
-    if dataset is None and corpus is not None and queries is not None:
+    if corpus is not None and queries is not None:
         named = {"corpus": corpus, "queries": queries, "qrels": qrels}
         paths = {k: Path(v).expanduser().absolute() for k, v in named.items() if v is not None}
         return QuerySet(dataset=files_id(**paths))
@@ -142,6 +157,8 @@ def rerank(
     Raises:
         ConfigError: model, data or run cannot be used; nothing was scored then.
     """
+    if model == "bm25":
+        raise ConfigError("--model bm25 is for retrieve; rerank needs a model")
     scorer = _scorer(model, max_length, label)
     scorer.check()
     source: Source = Bm25(depth=max(depth, 100)) if run is None else _run(run)
@@ -150,8 +167,9 @@ def rerank(
     first = source.candidates(collection, queries, precision)
     listed = Listed(collection, first, depth)  # no other document is tokenised
     scores = scorer.scores(Lists(first, None, listed, queries, depth), precision)
-    builder.get(first)
-    return _ranked(
+    lists = builder.get(first)
+    notes = [] if run is None else _notes_on(run, lists)
+    ranked = _ranked(
         TeacherRun(scores, scorer.values, first, queries, depth),
         queries,
         builder,
@@ -161,6 +179,7 @@ def rerank(
         source,
         scores,
     )
+    return replace(ranked, notes=notes)
 
 
 def retrieve(
@@ -192,6 +211,19 @@ def retrieve(
     step = source.candidates(collection, queries, precision)
     tag = trec_token("bm25" if model == "bm25" else Backbone(model).name)
     return _ranked(step, queries, builder, tag, None, measures, source)
+
+
+def _notes_on(run: str, lists: Artifact) -> list[str]:
+    """What a run file lacks of the data set's queries, and has that its corpus lacks."""
+    found: list[list[str]] = lists.table()["doc_ids"].to_pylist()
+    notes = []
+    if empty := sum(not docs for docs in found):
+        notes.append(f"{empty} of {len(found)} queries have no list in {run}; they count as 0")
+    if unknown := lists.counts.get("unknown_documents"):
+        notes.append(f"lines of {run} that name documents which the corpus lacks: {unknown}")
+    if tied := lists.counts.get("queries_ordered_by_score"):
+        notes.append(f"lists of {run} whose ranks tell no order, ordered by score: {tied}")
+    return notes
 
 
 def _scorer(

@@ -16,7 +16,7 @@ from raypipe.tables.qrels import read_qrels
 
 HEAD = "files:"
 PARTS = ("corpus", "queries", "qrels")
-IDS = ("_id", "id", "docid", "doc_id", "pid", "qid", "query_id")
+IDS = ("_id", "id", "docid", "docno", "doc_id", "pid", "qid", "query_id")
 TEXTS = ("text", "contents", "body", "passage", "query", "question")
 """Names of fields in JSON lines, the first that a record has."""
 PEEK = 200
@@ -42,7 +42,8 @@ class OwnFiles(Dataset):
 
     A corpus or queries file holds JSON lines (`.jsonl`; id and text under the usual names, a title
     before the text), or lines of tab-separated columns: id and text; id, title and text; or id,
-    address, title and text, as MS MARCO's documents. Any of them may be gzipped.
+    address, title and text, as MS MARCO's documents; a first line of usual names is no text. Any of
+    them may be gzipped.
 
     Raises:
         ConfigError: the id has another part, lacks corpus or queries, or a path is not absolute.
@@ -128,11 +129,19 @@ def _texts(path: Path) -> Iterator[Texts]:
 def _columns(path: Path) -> Iterator[Texts]:
     for number, line in numbered(path):
         fields = [field.strip() for field in line.rstrip("\r\n").split("\t")]
+        if number == 1 and _is_header(fields):
+            continue
         if not 2 <= len(fields) <= 4:
             expected = "2 to 4 tab-separated columns (id, [address,] [title,] text)"
             raise ConfigError(wrong(path, number, expected, line))
         texts = fields[1:] if len(fields) < 4 else fields[2:]
         yield number, fields[0], " ".join(filter(None, texts))
+
+
+def _is_header(fields: list[str]) -> bool:
+    """Whether a first line names its columns: an id's usual name, then only such names."""
+    names = [field.casefold() for field in fields]
+    return names[0] in IDS and len(names) > 1 and set(names[1:]) <= {*TEXTS, "title", "url"}
 
 
 def _json_lines(path: Path) -> Iterator[Texts]:

@@ -65,7 +65,7 @@ def evaluate(
 
         from raypipe.commands.evaluate import report_of
         from raypipe.config import ConfigError
-        from raypipe.evaluation.report.writing import write
+        from raypipe.evaluation.report.writing import check_files, write
         from raypipe.evaluation.results import Statistics
 
         try:
@@ -73,6 +73,7 @@ def evaluate(
         except ValidationError as error:
             (first, *_) = error.errors()
             raise ConfigError(f"--{first['loc'][0]}: {first['msg']}") from None
+        check_files(html, markdown)
         given = [*(runs or []), *(more or [])]
         names = measures.split()
         report = report_of(

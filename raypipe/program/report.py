@@ -40,8 +40,9 @@ def report(
     with errors():
         from raypipe.commands.report import report_of
         from raypipe.config import ConfigError
-        from raypipe.evaluation.report.writing import write
+        from raypipe.evaluation.report.writing import check_files, write
 
+        check_files(html, markdown)
         try:
             write(report_of(jobs or [], tracking, reference or [], margin), html, markdown)
         except ValueError as error:

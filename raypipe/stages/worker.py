@@ -68,7 +68,8 @@ def train_worker(config: Mapping[str, Any], tell: Tell) -> None:
     outcome = _trained(wrapped, batcher, config, used, rank, validate, alarms, say, tell)
     moved = drift(before, model)
     alarms.on_end(moved)
-    say(drift_sentence(moved))
+    if outcome.best_step:  # else the start was kept, which an alarm says
+        say(drift_sentence(moved))
     _write(model, start, config, outcome, {**facts, **moved}, rank)
 
 

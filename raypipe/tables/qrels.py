@@ -33,7 +33,8 @@ def read_qrels(path: str | Path) -> tuple[pa.Table, dict[str, int]]:
     """
     file = Path(path).expanduser()
     if not file.is_file():
-        raise ConfigError(f"qrels {path}: no file there; name a file with judgements")
+        what = "is a folder" if file.is_dir() else "no file there"
+        raise ConfigError(f"qrels {path}: {what}; name a file with judgements")
     try:
         return _read(file)
     except ConfigError:

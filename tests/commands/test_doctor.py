@@ -17,7 +17,11 @@ def test_on_this_machine_nothing_is_wrong(tmp_path):
     assert {"Python", "torch", "ray", "processor", "GPU", "disk", "storage"} <= found.keys()
     assert "will be made by the first job" in found["tracking"].text
     assert not (tmp_path / "mlflow.db").exists()
-    assert list((tmp_path / "s").iterdir()) == []  # nothing is left
+    assert "will be made by the first job" in found["storage"].text
+    assert list(tmp_path.iterdir()) == []  # nothing is made
+    (tmp_path / "s").mkdir()
+    assert "can be written to" in by_name(storage=str(tmp_path / "s"))["storage"].text
+    assert list((tmp_path / "s").iterdir()) == []
 
 
 def test_what_is_missing_is_named(monkeypatch, tmp_path):

@@ -67,7 +67,25 @@ def test_a_query_that_a_run_lacks_counts_as_nothing_and_is_said(files, tmp_path)
     one = whole.row.results["test"][0]["RR@10"]["q1"]
     assert less.means["RR@10"] == pytest.approx(whole.means["RR@10"] - one / QUERIES)
     assert any(note.startswith("short: 1 of 40 judged queries are not in") for note in made.notes)
-    assert "short: 1 lines are of queries that nobody judged" in made.notes
+    assert "short: lines of queries that nobody judged: 1" in made.notes
+
+
+def test_what_tells_the_order_of_a_run_is_said(files, tmp_path):
+    """Ranks that contradict scores stay the order; ranks that tell none leave it to scores."""
+    lines = [line.split() for line in (files / "good.run").read_text().splitlines()]
+    text = {
+        "rising": "".join(f"{q} Q0 {d} {r} {r} t\n" for q, _, d, r, _, _ in lines),
+        "zero": "".join(f"{q} Q0 {d} 0 {s} t\n" for q, _, d, _, s, _ in lines),
+    }
+    for name, content in text.items():
+        (tmp_path / f"{name}.run").write_text(content)
+    runs = ["good.run", *(str(tmp_path / f"{name}.run") for name in text)]
+    made = report(files, *runs, measures=("RR@10",))
+    assert len({line.means["RR@10"] for line in made.lines["test"]}) == 1
+    assert made.notes == (
+        "rising: scores contradict the ranks in 40 lists; the rank column is the order",
+        "zero: documents share a rank or have none; these are ordered by score",
+    )
 
 
 def test_rows_have_the_names_that_are_given(files):
@@ -83,6 +101,9 @@ def test_rows_have_the_names_that_are_given(files):
         (("good.run", "good.run"), {}, "both called 'good'"),
         (("good.run",), {"references": ["god"]}, "no run 'god'; did you mean 'good'"),
         (("good.run",), {"measures": ("ndgc@10",)}, "there is no 'ndgc'"),
+        (("good.run",), {"measures": ()}, "name at least one"),
+        (("good.run",), {"positive_relevance": 2}, "no judgement of .* reaches it"),
+        (("good.run",), {"split": "test"}, "--split belongs to --dataset"),
     ],
 )
 def test_what_cannot_be_compared(files, runs, other, words):
@@ -134,6 +155,26 @@ def test_the_job_loads_no_heavy_library(files, tmp_path):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "better" in done.stdout and done.stdout.endswith("LOADED []\n")
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("", "is a folder"), ("run.parquet", "found a table"), ("empty.run", "the file is empty")],
+)
+def test_files_that_are_no_runs(files, tmp_path, name, words):
+    if name:
+        (tmp_path / name).write_text("x" * name.endswith("parquet"))
+    with pytest.raises(ConfigError, match=words):
+        report(files, str(tmp_path / name))
+
+
+@pytest.mark.parametrize("option", ["--html", "--markdown"])
+def test_a_file_that_cannot_be_written_is_refused_before_work(command, files, tmp_path, option):
+    job = ("evaluate.py", "--qrels", files / "qrels.txt", "--runs", files / "poor.run")
+    done = command(*job, option, tmp_path / "none" / "x")
+    assert done.returncode == 2 and "no directory" in done.stderr and done.stdout == ""
+    done = command(*job, option, tmp_path)
+    assert done.returncode == 2 and "is a folder" in done.stderr and done.stdout == ""
 
 
 def test_a_page_and_markdown(command, files, tmp_path):

@@ -32,6 +32,10 @@ def test_a_field_lists_its_choices():
     assert "- listnet: " in told("stages.x.loss")
 
 
+def test_the_end_of_one_key_alone_is_that_key():
+    assert told("warmup_steps") == told("stages.NAME.warmup_steps")
+
+
 def test_what_changes_no_result_is_said():
     assert "changes no result" in told("resources.workers")
     assert "changes no result" not in told("seed")
@@ -54,7 +58,7 @@ def test_without_a_key_all_at_the_top():
     ("key", "words"),
     [
         ("lrr", "did you mean 'lr'"),
-        ("lr", "name the whole key, such as stages.NAME.lr"),
+        ("depth", "name the whole key, such as candidates.depth"),
         ("infonse", "did you mean 'infonce'"),
         ("qqqq", "without a key"),
     ],

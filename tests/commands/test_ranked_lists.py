@@ -99,11 +99,27 @@ def test_a_cross_encoder_re_ranks_own_files_as_sentence_transformers_does(
 
 
 @pytest.mark.ray
+def test_what_a_run_lacks_is_said(own, tiny_backbone, place, tmp_path):
+    lines = own["run"].read_text().splitlines()
+    queries = list(texts(own["queries"]))
+    partial = [f"{line}\n" for line in lines if not line.startswith(f"{queries[0]} ")]
+    alien = [f"{queries[1]} Q0 nowhere{r} {r} {-r} t\n" for r in (8, 9)]
+    (tmp_path / "part.run").write_text("".join([*partial, *alien]))
+    run = str(tmp_path / "part.run")
+    ranked = rerank(str(tiny_backbone), of_files(own), run, 3, place, say=silent)
+    assert ranked.write(tmp_path / "out.run") == 6
+    assert ranked.lines()[-2:] == [
+        f"1 of 7 queries have no list in {run}; they count as 0",
+        f"lines of {run} that name documents which the corpus lacks: 2",
+    ]
+
+
+@pytest.mark.ray
 def test_a_bi_encoder_re_ranks_and_is_judged(beir_folder, tiny_backbone, place, tmp_path):
     data = QuerySet(dataset=f"beir:{beir_folder}", split="test")
     ranked = rerank(str(tiny_backbone), data, None, 5, place, say=silent)  # of BM25's lists
     assert ranked.judged == 12 and 0 <= ranked.values["nDCG@10"] <= 1
-    assert ranked.write(tmp_path / "out.parquet") == 12
+    assert ranked.write(tmp_path / "out.parquet") == 11  # q59 has no word of the collection
     assert pq.read_table(tmp_path / "out.parquet").num_rows == 12
 
 
@@ -132,8 +148,10 @@ def test_retrieval_with_a_bi_encoder_and_with_bm25(beir_folder, tiny_backbone, p
     ("given", "words"),
     [
         ((None, None, None, None, None), "either --dataset ID, or --corpus FILE and --queries"),
-        (("pydoc", None, "c.tsv", None, None), "either --dataset ID, or --corpus FILE"),
-        ((None, None, "c.tsv", None, None), "either --dataset ID, or --corpus FILE"),
+        (("pydoc", None, "c.tsv", None, None), "name one kind of data"),
+        (("pydoc", None, None, None, "q.txt"), "--qrels belongs to --corpus"),
+        ((None, None, "c.tsv", None, None), "--queries FILE is missing"),
+        ((None, "test", "c.tsv", "q.tsv", None), "--split belongs to --dataset"),
     ],
 )
 def test_data_has_one_source(given, words):
@@ -147,6 +165,8 @@ def test_what_cannot_rank_is_refused_before_work(own, tiny_backbone, tmp_path):
         rerank(str(tmp_path / "no-model"), data, None, 3, Workplace(str(tmp_path)))
     with pytest.raises(ConfigError, match="is a bi-encoder and has no labels"):
         rerank(str(tiny_backbone), data, None, 3, Workplace(str(tmp_path)), label=1)
+    with pytest.raises(ConfigError, match="bm25 is for retrieve"):
+        rerank("bm25", data, None, 3, Workplace(str(tmp_path)))
     assert list(tmp_path.iterdir()) == []
 
 

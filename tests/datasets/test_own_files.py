@@ -55,6 +55,16 @@ def test_what_people_have(tmp_path, name, text):
     assert list(dataset.qrels()) == []
 
 
+def test_a_line_of_names_is_no_text(tmp_path):
+    corpus = write(tmp_path / "c.tsv", "docid\ttitle\tText\nd1\tone\ttwo\n")
+    queries = write(tmp_path / "q.tsv", "qid\tquery\nq1\twhat\n")
+    dataset = opened(tmp_path, corpus, queries=queries)
+    assert list(dataset.docs()) == [("d1", "one two")]
+    assert list(dataset.queries()) == [("q1", "what")]
+    data = write(tmp_path / "d.tsv", "id\tsome words that are none\n")
+    assert list(opened(tmp_path, data).docs()) == [("id", "some words that are none")]
+
+
 def test_judgements_choose_the_queries(tmp_path):
     corpus = write(tmp_path / "c.tsv", "d1\tone\n")
     qrels = write(tmp_path / "qrels.txt", "q2 0 d1 1\n")
