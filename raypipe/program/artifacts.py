@@ -12,11 +12,8 @@ import typer
 
 from raypipe.commands.command_line import errors
 from raypipe.program import OPTIONS, app_of
+from raypipe.program.options import Storage, Tracking
 
-Storage = Annotated[
-    str | None,
-    typer.Option(help="directory or URI of the artifacts [default: $RAYPIPE_HOME/storage]"),
-]
 ARTIFACT = "its path, name-digest, address, or the first digits of its digest"
 
 
@@ -76,9 +73,7 @@ def prune(
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="remove; without it: only show")] = False,
     storage: Storage = None,
-    tracking: Annotated[
-        str | None, typer.Option(help="MLflow address [default: MLFLOW_TRACKING_URI, or a file]")
-    ] = None,
+    tracking: Tracking = None,
 ) -> None:
     """Show, and with --yes remove, what nobody needs any more.
 

@@ -12,7 +12,7 @@ import typer
 
 from raypipe.commands.command_line import errors
 from raypipe.program import OPTIONS
-from raypipe.program.rerank import Corpus, Qrels, Queries, Split
+from raypipe.program.options import Corpus, Qrels, Queries, Split
 
 
 def data(

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import typer
 
 from raypipe.commands.command_line import errors
 from raypipe.program import OPTIONS
+from raypipe.program.options import Storage, Tracking
 
 
 def doctor(
-    storage: Annotated[
-        str | None, typer.Option(help="directory or URI [default: $RAYPIPE_HOME/storage]")
-    ] = None,
-    tracking: Annotated[
-        str | None, typer.Option(help="MLflow address [default: MLFLOW_TRACKING_URI, or a file]")
-    ] = None,
+    storage: Storage = None,
+    tracking: Tracking = None,
 ) -> None:
     with errors():
         from raypipe.commands.doctor import findings

@@ -13,6 +13,7 @@ import typer
 
 from raypipe.commands.command_line import errors
 from raypipe.program import OPTIONS
+from raypipe.program.options import Tracking
 
 
 def report(
@@ -33,9 +34,7 @@ def report(
     margin: Annotated[
         float | None, typer.Option(help="margin of the equivalence tests, such as 0.02")
     ] = None,
-    tracking: Annotated[
-        str | None, typer.Option(help="MLflow address [default: MLFLOW_TRACKING_URI, or a file]")
-    ] = None,
+    tracking: Tracking = None,
 ) -> None:
     with errors():
         from raypipe.commands.report import report_of

@@ -12,7 +12,7 @@ import typer
 
 from raypipe.commands.command_line import errors
 from raypipe.program import OPTIONS
-from raypipe.program.rerank import (
+from raypipe.program.options import (
     Corpus,
     Dataset,
     Length,
