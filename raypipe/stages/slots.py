@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import traceback
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -95,6 +96,8 @@ class Manager:
     """Who works on what; lives in an actor, all of whose methods run on one event loop."""
 
     def __init__(self, storage: StorageRoot, folder: str) -> None:
+        # `fit` waits in threads of its own, which Ray takes for the event loop
+        os.environ.setdefault("RAY_WARN_BLOCKING_GET_INSIDE_ASYNC", "0")
         self._storage = storage
         self._folder = folder
         self._slots: dict[int, _Slot] = {}
