@@ -71,9 +71,7 @@ def recipe_command(
             ),
         ] = None,
     ) -> None:
-        words = arguments or []
-        named = bool(words) and (Path(words[0]).is_file() or "=" not in words[0])
-        recipe = recipe_path(words[0]) if named else RECIPES / default
+        recipe, overrides = recipe_and_overrides(arguments or [], default)
         if folder is not None and export is None:
             raise typer.BadParameter("one model is written by jobs/train.py", param_hint="--export")
         if form is not None and folder is None:
@@ -81,9 +79,34 @@ def recipe_command(
         target = None
         if export is not None and folder is not None:
             target = (partial(export, form=form or "transformers"), folder)
-        _run(work, recipe, words[named:], print_config, dry_run, summary, target)
+        _run(work, recipe, overrides, print_config, dry_run, summary, target)
 
     return command
+
+
+def recipe_and_overrides(words: list[str], default: str) -> tuple[Path, list[str]]:
+    """The file of `[RECIPE] [key=value ...]`, and the fields to change.
+
+    Args:
+        default: the recipe in jobs/recipes that is meant when none is named.
+    """
+    named = bool(words) and (Path(words[0]).is_file() or "=" not in words[0])
+    return (recipe_path(words[0]) if named else RECIPES / default), words[named:]
+
+
+def check_new_folder(folder: Path, what: str) -> None:
+    """Refuse a folder that holds something.
+
+    Args:
+        what: the beginning of the error.
+
+    Raises:
+        ConfigError: it does.
+    """
+    from raypipe.config import ConfigError
+
+    if folder.is_dir() and any(folder.iterdir()):
+        raise ConfigError(f"{what}: the folder is not empty; name a new one")
 
 
 def recipe_path(word: str) -> Path:
@@ -143,8 +166,7 @@ def _run(
         write = None
         if target is not None:
             export, folder = target
-            if folder.is_dir() and any(folder.iterdir()):
-                raise ConfigError(f"--export {folder}: the folder is not empty; name a new one")
+            check_new_folder(folder, f"--export {folder}")
             write = partial(export(experiment), folder)
         result = work(experiment, dry_run)
         if write is not None and result is not None and not result.failed:

@@ -15,7 +15,7 @@ from raypipe.commands.teacher_quality import TeacherQuality, teacher_quality
 from raypipe.progress import Say, any_character
 from raypipe.recipe.experiment import Experiment, Role
 from raypipe.recipe.trials import expand
-from raypipe.resources import Context, connect
+from raypipe.resources import Context, Resources, connect
 from raypipe.storage.address import addresses
 from raypipe.storage.artifacts import Artifact, Step
 from raypipe.storage.builder import Builder
@@ -30,21 +30,34 @@ EVALUATED: tuple[Role, ...] = ("validation", "test")
 
 
 def start_cluster(experiment: Experiment, builder: Builder, say: Say) -> None:
-    """Join or start Ray, and give the builder what it needs there."""
+    """Join or start Ray for a recipe, and give the builder what it needs there."""
+    named = [experiment, builder.store.uri, experiment.tracking_uri()]
+    shared = experiment.storage_shared
+    join_cluster(builder, experiment.resources, experiment.precision, say, named, shared=shared)
+
+
+def join_cluster(
+    builder: Builder,
+    resources: Resources,
+    precision: str,
+    say: Say,
+    named: Sequence[Any],
+    *,
+    shared: bool = False,
+) -> None:
+    """Join or start Ray, and give the builder what it needs there.
+
+    Args:
+        named: where addresses with keys may stand, which other processes of the job may ask for.
+        shared: whether every node sees a storage that is a directory.
+    """
     any_character()  # a line that a terminal cannot show must not end a job
-    connect(experiment.resources, builder.store.is_local, experiment.storage_shared)
-    builder.keys = share(_typed(experiment, builder))
+    connect(resources, builder.store.is_local, shared)
+    keyed = [address for address in addresses(named) if address.handle is not None]
+    builder.keys = share({str(address.handle): address.reveal() for address in keyed})
     builder.announce = say
     builder.claim = Claims(say)
-    builder.context = Context(
-        experiment.resources, experiment.precision, progress_bars=sys.stderr.isatty()
-    )
-
-
-def _typed(experiment: Experiment, builder: Builder) -> dict[str, str]:
-    """By handle, the addresses with keys, which other processes of the job may ask for."""
-    named = addresses([experiment, builder.store.uri, experiment.tracking_uri()])
-    return {address.handle: address.reveal() for address in named if address.handle is not None}
+    builder.context = Context(resources, precision, progress_bars=sys.stderr.isatty())
 
 
 # --- the mining job -------------------------------------------------------------------------------

@@ -6,7 +6,6 @@ used again.
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,6 +20,7 @@ from raypipe.candidates import Source
 from raypipe.candidates.bm25.source import Bm25
 from raypipe.candidates.dense.source import Dense
 from raypipe.candidates.trec_run import TrecRun
+from raypipe.commands.mine import join_cluster
 from raypipe.config import ConfigError
 from raypipe.datasets.own_files import files_id
 from raypipe.datasets.steps import QRELS_FILE, Collection, Listed, Queries, QuerySet
@@ -32,15 +32,12 @@ from raypipe.models.backbone import Backbone
 from raypipe.models.checks import has_scorer
 from raypipe.models.sentence_modules import read_score_modules
 from raypipe.names import trec_token
-from raypipe.progress import Say, any_character
-from raypipe.resources import Context, Resources, connect, default_precision
+from raypipe.progress import Say
+from raypipe.resources import Resources, default_precision
 from raypipe.runs.baselines import TeacherRun
-from raypipe.storage.address import addresses
 from raypipe.storage.artifacts import Artifact, Step, Store
 from raypipe.storage.builder import Builder
-from raypipe.storage.claims import Claims
 from raypipe.storage.files import home
-from raypipe.storage.keys import share
 from raypipe.teachers.bi_encoder import BiEncoderTeacher
 from raypipe.teachers.cross_encoder import CrossEncoderTeacher
 
@@ -273,13 +270,8 @@ def _start(data: QuerySet, source: Source, place: Workplace, say: Say) -> tuple[
     store.check_writable()
     precision = default_precision() if place.precision == "auto" else place.precision
     place.resources.check_precision(precision)
-    any_character()
-    connect(place.resources, store.is_local, False)
-    builder = Builder(store, announce=say, claim=Claims(say))
-    named = addresses([store.uri])
-    builder.keys = share({a.handle: a.reveal() for a in named if a.handle is not None})
-    bars = sys.stderr.isatty()
-    builder.context = Context(place.resources, precision, progress_bars=bars)
+    builder = Builder(store)
+    join_cluster(builder, place.resources, precision, say, [store.uri])
     return builder, precision
 
 

@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from raypipe.config import ConfigError, nearest
-from raypipe.datasets.dataset import Beginning, Dataset, file_safe
+from raypipe.datasets.dataset import Beginning, Dataset, begins_unspaced, file_safe
 from raypipe.datasets.lines import numbered, wrong
 from raypipe.names import quoted
 from raypipe.storage.files import file_checksum, near_names
 from raypipe.tables.fields import grade
 from raypipe.tables.json_text import parse_json
-from raypipe.tables.plain_text import mostly_unspaced
 
-PEEK = 200
-"""Documents that tell the script of a corpus."""
 SMALL = 16 << 20
 """Bytes of a corpus that is read in a second."""
 END = 1 << 20
@@ -64,12 +60,8 @@ class BeirFolder(Dataset):
 
     @property
     def unspaced(self) -> bool:
-        """Whether most letters of the first documents are of scripts without spaces."""
-        try:
-            texts = [text for _, text in islice(self.docs(), PEEK)]
-        except (ConfigError, OSError):  # the step that reads the file says what is wrong
-            return False
-        return mostly_unspaced(texts)
+        """By the first documents."""
+        return begins_unspaced(self)
 
     def beginning(self, count: int) -> Beginning | None:
         """As of any data set; a small corpus is read whole, and of a large one that is not gzipped

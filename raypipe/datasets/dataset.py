@@ -9,6 +9,10 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from raypipe.config import ConfigError
+from raypipe.tables.plain_text import mostly_unspaced
+
+PEEK = 200
+"""Documents that tell the script of a corpus."""
 
 
 class Beginning(NamedTuple):
@@ -119,6 +123,15 @@ class Dataset(ABC):
     def counts(self) -> Mapping[str, int]:
         """Counters of what reading dropped or merged; complete once `docs()` is used up."""
         return {}
+
+
+def begins_unspaced(dataset: Dataset) -> bool:
+    """Whether most letters of the first documents are of scripts without spaces."""
+    try:
+        texts = [text for _, text in islice(dataset.docs(), PEEK)]
+    except (ConfigError, OSError):  # the step that reads the file says what is wrong
+        return False
+    return mostly_unspaced(texts)
 
 
 def file_safe(text: str, length: int = 60) -> str:

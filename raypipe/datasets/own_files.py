@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from raypipe.config import ConfigError, nearest
-from raypipe.datasets.dataset import Dataset, file_safe
+from raypipe.datasets.dataset import Dataset, begins_unspaced, file_safe
 from raypipe.datasets.lines import numbered, wrong
 from raypipe.storage.files import file_checksum, near_names
 from raypipe.tables.json_text import parse_json
-from raypipe.tables.plain_text import mostly_unspaced
 from raypipe.tables.qrels import read_qrels
 
 HEAD = "files:"
@@ -19,7 +18,6 @@ PARTS = ("corpus", "queries", "qrels")
 IDS = ("_id", "id", "docid", "docno", "doc_id", "pid", "qid", "query_id")
 TEXTS = ("text", "contents", "body", "passage", "query", "question")
 """Names of fields in JSON lines, the first that a record has."""
-PEEK = 200
 Texts = tuple[int, str, str]
 """Line number, id, text."""
 
@@ -77,12 +75,8 @@ class OwnFiles(Dataset):
 
     @property
     def unspaced(self) -> bool:
-        """Whether most letters of the first documents are of scripts without spaces."""
-        try:
-            texts = [text for _, (_, text) in zip(range(PEEK), self.docs(), strict=False)]
-        except (ConfigError, OSError):  # the step that reads the file says what is wrong
-            return False
-        return mostly_unspaced(texts)
+        """By the first documents."""
+        return begins_unspaced(self)
 
     def docs_identity(self) -> dict[str, Any]:
         """The corpus file's checksum."""

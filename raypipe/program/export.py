@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from raypipe.commands.command_line import RECIPES, errors, recipe_path
+from raypipe.commands.command_line import check_new_folder, errors, recipe_and_overrides
 from raypipe.program import OPTIONS
 from raypipe.program.train import DEFAULT, alone
 from raypipe.program.train import export as writer_of
@@ -35,12 +35,9 @@ def export(
         from raypipe.recipe.reading import load
         from raypipe.storage.builder import Builder
 
-        words = recipe or []
-        named = bool(words) and (Path(words[0]).is_file() or "=" not in words[0])
-        path = recipe_path(words[0]) if named else RECIPES / DEFAULT
-        experiment = load(Experiment, path, words[named:])
-        if folder.is_dir() and any(folder.iterdir()):
-            raise ConfigError(f"{folder}: the folder is not empty; name a new one")
+        path, overrides = recipe_and_overrides(recipe or [], DEFAULT)
+        experiment = load(Experiment, path, overrides)
+        check_new_folder(folder, str(folder))
         write = writer_of(experiment, form)
         last = alone(experiment).trained()
         if Builder(experiment.store()).find(last) is None:
