@@ -12,7 +12,7 @@ import typer
 
 from raypipe.commands.command_line import errors
 from raypipe.program import OPTIONS, app_of
-from raypipe.program.options import Storage, Tracking
+from raypipe.program.options import StorageOption, TrackingOption
 
 ARTIFACT = "its path, name-digest, address, or the first digits of its digest"
 
@@ -24,7 +24,7 @@ def _print(line: str) -> None:
     print(printable(line))
 
 
-def list_(storage: Storage = None) -> None:
+def list_(storage: StorageOption = None) -> None:
     """Kind, name, size, rows and time of every artifact, with sums."""
     from raypipe.commands.artifacts import list_lines, store_of
 
@@ -33,7 +33,9 @@ def list_(storage: Storage = None) -> None:
             _print(line)
 
 
-def show(artifact: Annotated[str, typer.Argument(help=ARTIFACT)], storage: Storage = None) -> None:
+def show(
+    artifact: Annotated[str, typer.Argument(help=ARTIFACT)], storage: StorageOption = None
+) -> None:
     """What decided an artifact, its counts, versions and machine, and all that it was made from."""
     from raypipe.commands.artifacts import show_lines, store_of
 
@@ -47,7 +49,7 @@ def verify(
         list[str] | None,
         typer.Argument(metavar="[ARTIFACT ...]", help=f"{ARTIFACT}; without any: all"),
     ] = None,
-    storage: Storage = None,
+    storage: StorageOption = None,
 ) -> None:
     """Read every file and compare size and sha256; exit 1 if something is damaged."""
     from raypipe.commands.artifacts import store_of
@@ -72,8 +74,8 @@ def prune(
         ),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="remove; without it: only show")] = False,
-    storage: Storage = None,
-    tracking: Tracking = None,
+    storage: StorageOption = None,
+    tracking: TrackingOption = None,
 ) -> None:
     """Show, and with --yes remove, what nobody needs any more.
 

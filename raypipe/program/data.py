@@ -12,17 +12,17 @@ import typer
 
 from raypipe.commands.command_line import errors
 from raypipe.program import OPTIONS
-from raypipe.program.options import Corpus, Qrels, Queries, Split
+from raypipe.program.options import CorpusOption, QrelsOption, QueriesOption, SplitOption
 
 
 def data(
     dataset: Annotated[
         str | None, typer.Argument(help="an ir_datasets id, beir:FOLDER, pydoc; or name files")
     ] = None,
-    split: Split = None,
-    corpus: Corpus = None,
-    queries: Queries = None,
-    qrels: Qrels = None,
+    split: SplitOption = None,
+    corpus: CorpusOption = None,
+    queries: QueriesOption = None,
+    qrels: QrelsOption = None,
 ) -> None:
     with errors():
         from raypipe.commands.look import look

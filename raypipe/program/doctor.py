@@ -6,12 +6,12 @@ import typer
 
 from raypipe.commands.command_line import errors
 from raypipe.program import OPTIONS
-from raypipe.program.options import Storage, Tracking
+from raypipe.program.options import StorageOption, TrackingOption
 
 
 def doctor(
-    storage: Storage = None,
-    tracking: Tracking = None,
+    storage: StorageOption = None,
+    tracking: TrackingOption = None,
 ) -> None:
     with errors():
         from raypipe.commands.doctor import findings

@@ -13,7 +13,7 @@ import typer
 
 from raypipe.commands.command_line import errors
 from raypipe.program import OPTIONS
-from raypipe.program.options import Tracking
+from raypipe.program.options import TrackingOption
 
 
 def report(
@@ -34,7 +34,7 @@ def report(
     margin: Annotated[
         float | None, typer.Option(help="margin of the equivalence tests, such as 0.02")
     ] = None,
-    tracking: Tracking = None,
+    tracking: TrackingOption = None,
 ) -> None:
     with errors():
         from raypipe.commands.report import report_of

@@ -13,41 +13,41 @@ import typer
 from raypipe.commands.command_line import errors
 from raypipe.program import OPTIONS
 from raypipe.program.options import (
-    Corpus,
-    Dataset,
-    Length,
-    Measures,
-    Model,
-    Out,
-    PrecisionName,
-    Qrels,
-    Queries,
-    Split,
-    Storage,
-    Tracking,
+    CorpusOption,
+    DatasetOption,
+    LengthOption,
+    MeasuresOption,
+    ModelOption,
+    OutOption,
+    PrecisionOption,
+    QrelsOption,
+    QueriesOption,
+    SplitOption,
+    StorageOption,
+    TrackingOption,
 )
 
 
 def rerank(
-    model: Model,
+    model: ModelOption,
     run: Annotated[
         str | None, typer.Option(metavar="FILE", help="a TREC run; without one, BM25's first 100")
     ] = None,
-    dataset: Dataset = None,
-    split: Split = None,
-    corpus: Corpus = None,
-    queries: Queries = None,
-    qrels: Qrels = None,
+    dataset: DatasetOption = None,
+    split: SplitOption = None,
+    corpus: CorpusOption = None,
+    queries: QueriesOption = None,
+    qrels: QrelsOption = None,
     depth: Annotated[int, typer.Option(min=1, help="documents of each list to re-rank")] = 100,
-    out: Out = None,
+    out: OutOption = None,
     label: Annotated[
         int | None, typer.Option(min=0, help="of a head with several labels, the relevant one")
     ] = None,
-    max_length: Length = None,
-    measures: Measures = "nDCG@10 RR@10 Judged@10",
-    precision: PrecisionName = "auto",
-    storage: Storage = None,
-    tracking: Tracking = None,
+    max_length: LengthOption = None,
+    measures: MeasuresOption = "nDCG@10 RR@10 Judged@10",
+    precision: PrecisionOption = "auto",
+    storage: StorageOption = None,
+    tracking: TrackingOption = None,
 ) -> None:
     with errors():
         from raypipe.commands import ranked_lists as work

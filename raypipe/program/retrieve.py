@@ -13,16 +13,16 @@ import typer
 from raypipe.commands.command_line import errors
 from raypipe.program import OPTIONS
 from raypipe.program.options import (
-    Corpus,
-    Dataset,
-    Length,
-    Measures,
-    Out,
-    PrecisionName,
-    Qrels,
-    Queries,
-    Split,
-    Storage,
+    CorpusOption,
+    DatasetOption,
+    LengthOption,
+    MeasuresOption,
+    OutOption,
+    PrecisionOption,
+    QrelsOption,
+    QueriesOption,
+    SplitOption,
+    StorageOption,
 )
 
 
@@ -30,17 +30,17 @@ def retrieve(
     model: Annotated[
         str, typer.Option(help="hub name, folder or package:NAME/FOLDER of a bi-encoder, or bm25")
     ],
-    dataset: Dataset = None,
-    split: Split = None,
-    corpus: Corpus = None,
-    queries: Queries = None,
-    qrels: Qrels = None,
+    dataset: DatasetOption = None,
+    split: SplitOption = None,
+    corpus: CorpusOption = None,
+    queries: QueriesOption = None,
+    qrels: QrelsOption = None,
     depth: Annotated[int, typer.Option(min=1, help="documents per query")] = 100,
-    out: Out = None,
-    max_length: Length = None,
-    measures: Measures = "nDCG@10 RR@10 Judged@10",
-    precision: PrecisionName = "auto",
-    storage: Storage = None,
+    out: OutOption = None,
+    max_length: LengthOption = None,
+    measures: MeasuresOption = "nDCG@10 RR@10 Judged@10",
+    precision: PrecisionOption = "auto",
+    storage: StorageOption = None,
 ) -> None:
     with errors():
         from raypipe.commands import ranked_lists as work
