@@ -14,7 +14,7 @@ BENCH := $(VENV)/.installed-bench-$(KEY)
 SERVICES := $(VENV)/.installed-services-$(KEY)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-services chaos lint format bench ui clean
+.PHONY: help demo test test-services chaos gpu lint format resolve bench ui clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-15s %s\n", $$1, $$2}' Makefile
@@ -29,7 +29,10 @@ test-services: $(SERVICES) ## tests that need a language model, a browser, Postg
 	$(VENV)/bin/python -m pytest -m services $(ARGS)
 
 chaos: $(TEST) ## tests that end processes on purpose
-	$(VENV)/bin/python -m pytest -m chaos $(ARGS)
+	$(VENV)/bin/python tests/tiers.py --chaos $(ARGS)
+
+gpu: $(TEST) ## tests that need a GPU; without one they say so
+	$(VENV)/bin/python -m pytest -m gpu $(ARGS)
 
 lint: $(TEST) ## ruff and mypy, changing nothing
 	$(VENV)/bin/ruff check .
@@ -39,6 +42,14 @@ lint: $(TEST) ## ruff and mypy, changing nothing
 format: $(TEST) ## sort imports, fix what ruff can fix, format
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
+
+resolve: $(TEST) ## find the lowest and the newest versions that pyproject.toml allows; installs none
+	@for way in lowest-direct highest; do \
+	  rm -f "$(VENV)/$$way.txt"; \
+	  "$(VENV)/bin/uv" pip compile --quiet --no-header --no-annotate --python-version 3.11 \
+	    --all-extras --resolution $$way --output-file "$(VENV)/$$way.txt" pyproject.toml || exit 1; \
+	  echo "$$way: `wc -l < "$(VENV)/$$way.txt"` packages, $(VENV)/$$way.txt"; \
+	done
 
 bench: $(BENCH) ## the benchmark job
 	$(VENV)/bin/python jobs/benchmark.py $(ARGS)

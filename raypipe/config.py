@@ -7,6 +7,7 @@ never its result, and so stays out of digests.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import functools
 import hashlib
@@ -23,6 +24,10 @@ from raypipe.names import quoted
 
 NOT_SEMANTIC = "not semantic"
 """Marker for `Annotated[T, NOT_SEMANTIC]`: the field never enters a digest."""
+
+UNLESS_DEFAULT = "unless default"
+"""Marker for `Annotated[T, UNLESS_DEFAULT]`: the field enters digests only where it is set, because
+it came later and artifacts made before keep their digests."""
 
 LARGEST_INTEGER = 2**32 - 1
 """The most of a whole number in a recipe: numpy takes no larger seeds, the product of two such
@@ -69,6 +74,7 @@ class Config(BaseModel):
             name: _plain(getattr(self, name))
             for name, field in type(self).model_fields.items()
             if NOT_SEMANTIC not in field.metadata
+            and not (UNLESS_DEFAULT in field.metadata and getattr(self, name) == field.default)
         }
         return {"class": type(self).__name__, "version": self.version, **fields}
 
@@ -79,6 +85,15 @@ class Config(BaseModel):
     def replace(self, **changes: Any) -> Self:
         """A validated copy with some fields changed."""
         return type(self).model_validate({**dict(self), **changes})
+
+
+@contextlib.contextmanager
+def blamed_on(path: str) -> Iterator[None]:
+    """Errors of the body begin with the dotted path of the field that named what is wrong."""
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
 
 
 def _plain(value: Any) -> Any:

@@ -175,3 +175,11 @@ def markdown_code(text: str) -> str:
     fence = "`" * (max((len(ticks) for ticks in re.findall("`+", line)), default=0) + 1)
     space = " " if line.startswith("`") or line.endswith("`") else ""
     return f"{fence}{space}{line}{space}{fence}"
+
+
+def counted(count: int, noun: str) -> str:
+    """A number of things: 1 query, 1,200 queries, 2 folders of Ray Tune."""
+    head, _, rest = noun.partition(" of ")
+    if count != 1:
+        head = f"{head.removesuffix('y')}ies" if head.endswith("ry") else f"{head}s"
+    return f"{count:,} {head}" + (f" of {rest}" if rest else "")

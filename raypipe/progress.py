@@ -1,4 +1,6 @@
-"""Bars for long serial reads on the driver, such as a run file of 251 million lines.
+"""What people see of work: lines of a job's processes, times, and bars for long serial reads.
+
+A read that has a bar is, for example, that of a run file of 251 million lines.
 
 The caller that starts the work decides whether bars are drawn (`shown`); the reader tells how far
 the work is (`reading`, `counting`). A context variable joins the two, because a dozen functions
@@ -27,10 +29,32 @@ if TYPE_CHECKING:
 
 Say = Callable[[str], None]
 """Shows people one line of what a job does, such as `print`."""
+OWN = "raypipe: "
+"""Begins the lines that other processes of a job print for its terminal, which leaves it out."""
 DELAY_S = 2.0
 """A read that ends within this time draws nothing."""
+_UNITS = (("hour", 3600), ("minute", 60), ("second", 1))
 _BUFFER = 1 << 18  # bytes read at a time: readers of lines would move the bar once a line
 _TITLE: ContextVar[str | None] = ContextVar("title", default=None)
+
+
+def say_from_afar(line: str) -> None:
+    """Print a line in another process of the job, for the job's terminal; Ray carries it there."""
+    print(f"{OWN}{line}", flush=True)
+
+
+def duration(seconds: float) -> str:
+    """The two largest units that are not 0.
+
+    >>> duration(3725.4)
+    '1 hour 2 minutes'
+    """
+    rest, words = round(seconds), []
+    for name, size in _UNITS:
+        count, rest = divmod(rest, size)
+        if count:
+            words.append(f"{count} {name}{'s' * (count > 1)}")
+    return " ".join(words[:2]) or "less than a second"
 
 
 @contextlib.contextmanager

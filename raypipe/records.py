@@ -6,6 +6,9 @@ stand in candidates, negatives, teacher values, runs and metrics.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import pyarrow as pa
 
 _IDS = pa.list_(pa.string())
@@ -18,6 +21,10 @@ QUERIES = pa.schema([("query_id", pa.string()), ("text", pa.string())])
 
 QRELS = pa.schema([("query_id", pa.string()), ("doc_id", pa.string()), ("relevance", pa.int32())])
 """One row per judgement; relevance may be negative in some collections (spam)."""
+
+WEIGHTS = pa.schema([("query_id", pa.string()), ("doc_id", pa.string()), ("weight", pa.float64())])
+"""One row per relevant document that counts more or less than 1 in training, such as a click that
+was unlikely where it stood."""
 
 CANDIDATES = pa.schema(
     [
@@ -71,6 +78,10 @@ GROUPS = pa.schema(
 """One row per group; `teacher_values` is null without a teacher, NaN for documents that the teacher
 has no value for."""
 
+WEIGHT = pa.field("weight", pa.float64())
+"""A further column of groups where documents have weights: the mean of the group's positives, 1
+where none has one. The group's loss is multiplied by it."""
+
 PAIRWISE_GROUPS = pa.schema([*GROUPS, *_COMPARISONS])
 """GROUPS, and a pairwise teacher's comparisons of two documents of the group. They are as in
 PAIRWISE, with positions in `doc_indices`; the lists may be empty."""
@@ -87,3 +98,20 @@ re-ranked ones keep first-stage scores."""
 
 METRICS = pa.schema([("query_id", pa.string()), ("measure", pa.string()), ("value", pa.float64())])
 """One row per query and measure; means are computed from these, never stored alone."""
+
+
+def candidate_row(
+    query_id: str, doc_ids: Sequence[str], scores: Sequence[float], sources: str | Sequence[str]
+) -> dict[str, Any]:
+    """A row of CANDIDATES whose ranks are the order of the documents.
+
+    Args:
+        sources: of every document, or one for all.
+    """
+    return {
+        "query_id": query_id,
+        "doc_ids": doc_ids,
+        "ranks": range(1, len(doc_ids) + 1),
+        "scores": scores,
+        "sources": [sources] * len(doc_ids) if isinstance(sources, str) else sources,
+    }

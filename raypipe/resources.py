@@ -7,6 +7,7 @@ import os
 import socket
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +16,27 @@ from typing import Any, Literal, Protocol
 from pydantic import Field, model_validator
 
 from raypipe.config import Config, ConfigError
+from raypipe.forks import end_server, forked_workers, import_ahead
 from raypipe.interrupts import sigterm_kept
 
 NO_FP16 = (
     "precision: fp16 needs a GPU (on CPU it is 10 times slower than bf16 or fp32); use bf16 or fp32"
 )
+NO_GPU_YET = (
+    "resources.gpu is not set and no GPU of this cluster is alive: models run on CPUs, and every "
+    "step that begins looks again; resources.gpu=true waits for GPUs, which an autoscaling cluster "
+    "then starts; resources.gpu=false stays on CPUs"
+)
 
+_TABLES = ("pyarrow.parquet", "pandas", "aiohttp", "grpc")
+"""What every process of Ray imports."""
+_MODELS = (
+    *(*_TABLES, "torch", "safetensors.torch", "transformers.models.bert.modeling_bert"),
+    *("raypipe.recipe.experiment", "raypipe.stages.worker"),
+)
+"""What runs a model; other families share most of BERT's. Nothing that imports Ray."""
+GPU_TOKENS = 32_768
+"""Tokens at a time on a GPU where nothing is measured: scoring is no faster with more."""
 _ROUNDING = 1e-9
 """1 / .1 is a little below 10."""
 
@@ -39,8 +55,8 @@ class Resources(Config):
     """CPUs per training worker, and its threads where it trains on CPU. None shares the cluster's
     CPUs among the trials: two workers of one thread do more than one worker of two threads."""
     gpu: bool | None = None
-    """Train and score on GPUs. None does so if the cluster has GPUs now; true makes an autoscaling
-    cluster start some."""
+    """Train and score on GPUs. None does so if the cluster has GPUs when a step begins, and a job
+    says so where none is alive yet; true waits for GPUs, which an autoscaling cluster starts."""
     gpus_per_worker: float = Field(1.0, gt=0, le=1)
     """Share of a GPU per training worker and per scoring actor: at 0.25 four small trials train on
     one card at once. Workers of one stage cannot share a card."""
@@ -48,8 +64,9 @@ class Resources(Config):
     """The most actors of a data job; None takes as many as the cluster holds."""
     micro_batch_tokens: int | None = Field(None, ge=64)
     """Tokens whose activations are in memory at a time, in training and scoring. None is 4,096 on
-    CPU (two MiniLM trainings in 8 GB) and 32,768 on GPU. A stage whose model has dropout is trained
-    with its own `dropout_tokens` instead."""
+    CPU (two MiniLM trainings in 8 GB); on a GPU 32,768 in scoring, and in training what its free
+    memory holds, up to 131,072. Where a GPU is out of memory, the number is halved and the step
+    done again. A stage whose model has dropout is trained with its own `dropout_tokens` instead."""
     price_per_device_hour: float | None = Field(None, ge=0)
     """The price of a GPU, or of a CPU worker without GPUs: device seconds become a tracked cost."""
     worker_failures: int = Field(1, ge=0)
@@ -143,8 +160,38 @@ def default_precision() -> Literal["bf16", "fp32"]:
     return "bf16" if any(getattr(torch.cpu, name, bool)() for name in bf16_products) else "fp32"
 
 
-def connect(resources: Resources, storage_is_local: bool, shared: bool) -> None:
+def expect_ray(*, models: bool) -> None:
+    """Import what processes of a Ray that will start here need, while the job is being checked.
+
+    Args:
+        models: whether they will run models.
+    """
+    ray = sys.modules.get("ray")
+    started = ray is not None and ray.is_initialized()
+    if not started and os.environ.get("RAY_ADDRESS", "") in ("", "local"):
+        import_ahead(_MODELS if models else _TABLES)
+
+
+def may_start_late(resources: Resources) -> bool:
+    """Whether Ray runs nowhere yet and would start on this machine, where nothing asks for a GPU:
+    then a job may begin without it."""
+    ray = sys.modules.get("ray")
+    started = ray is not None and ray.is_initialized()
+    return not started and resources.gpu is not True and _starts_here()
+
+
+def connect(
+    resources: Resources,
+    storage_is_local: bool,
+    shared: bool,
+    say: Callable[[str], None] = lambda sentence: None,
+) -> None:
     """Join the cluster of RAY_ADDRESS or of this machine, or start one here.
+
+    Args:
+        storage_is_local: whether the storage is a directory.
+        shared: whether every node sees that directory.
+        say: told that the cluster has no GPU yet, where that decides what models run on.
 
     Raises:
         ConfigError: several nodes, but a storage that only this node sees; or GPUs wanted on one
@@ -158,14 +205,17 @@ def connect(resources: Resources, storage_is_local: bool, shared: bool) -> None:
     # a process that has imported torch waits a minute for more work: the next costs five seconds
     os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "60000")
     os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # Ctrl-C ends the job, at once
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # of verbose=0 it prints a box all the same
     import ray
 
     if not ray.is_initialized():
         _listen_on_loopback()
+        _leave_out_token_note()
         os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")  # it prints every line twice
         variables = {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
         for name in (
             *("RAYPIPE_HOME", "RAYPIPE_CACHE_GB", "RAYPIPE_ALLOW_ENV"),
+            "RAYPIPE_ALLOW_PLUGINS",
             *("IR_DATASETS_HOME", "HF_HOME"),
         ):  # nothing with a key: Ray's agents log these variables where everybody reads
             if name in os.environ:
@@ -178,6 +228,8 @@ def connect(resources: Resources, storage_is_local: bool, shared: bool) -> None:
         raise ConfigError(
             "resources.gpu: true, but this machine has no GPU that Ray sees; leave that field out"
         )
+    if resources.gpu is None and not alone and ray.cluster_resources().get("GPU", 0) == 0:
+        say(NO_GPU_YET)
     if len(nodes) > 1 and storage_is_local and not shared:
         raise ConfigError(
             f"the cluster has {len(nodes)} nodes, but storage is a directory of one machine; set "
@@ -200,10 +252,33 @@ def _listen_on_loopback() -> None:
 
 def _starts_here() -> bool:
     """Whether a job starts a Ray of its own on this machine."""
-    from ray._common.utils import get_ray_address_file
-
     address = os.environ.get("RAY_ADDRESS", "")
-    return address == "local" or (not address and not os.path.exists(get_ray_address_file(None)))
+    return address == "local" or (not address and not _address_file().exists())
+
+
+def _address_file() -> Path:
+    """Where `ray start` leaves the address of its cluster: Ray's `get_ray_address_file`, for whose
+    import a job would wait a second."""
+    folder = os.environ.get("RAY_TMPDIR")
+    if folder is None and sys.platform.startswith("linux"):
+        folder = os.environ.get("TMPDIR")
+    usual = "/tmp" if sys.platform.startswith(("linux", "darwin")) else tempfile.gettempdir()
+    return Path(usual if folder is None else folder, "ray", "ray_current_cluster")
+
+
+def _leave_out_token_note() -> None:
+    """Let Ray not warn in every job that its doors ask for a token; nobody has to do anything.
+
+    Its warning of a cluster without token stays.
+    """
+    import logging
+
+    setup = "ray._private.authentication.authentication_token_setup"
+    logging.getLogger(setup).addFilter(_is_no_token_note)
+
+
+def _is_no_token_note(record: Any) -> bool:
+    return not record.getMessage().startswith("Token authentication is enabled")
 
 
 def _close_token() -> None:
@@ -231,9 +306,10 @@ def _init(variables: Mapping[str, str]) -> None:
             )
 
     if os.environ.get("RAY_ADDRESS", "") not in ("", "local"):
+        end_server()
         start(variables, None)
         return
-    with _one_start_at_a_time():
+    with _one_start_at_a_time(), forked_workers(_MODELS), _late_start_said():
         _start_here(start, variables)
 
 
@@ -256,14 +332,46 @@ def _start_here(start: Callable[..., Any], variables: Mapping[str, str]) -> None
 
 
 @contextlib.contextmanager
-def _one_start_at_a_time() -> Iterator[None]:
-    """Two jobs that start at once would give both dashboards the port that they find free."""
+def _late_start_said() -> Iterator[None]:
+    """A sentence where Ray gives up starting, instead of a traceback through Ray.
+
+    Raises:
+        ConfigError: it gave up.
+    """
+    try:
+        yield
+    except Exception as error:  # Ray raises no other class
+        if "timed out during startup" not in str(error):
+            raise
+        raise ConfigError(
+            "Ray did not start in time: other programs leave it too little processor or memory; "
+            "run the same command again when they are done. Ray's logs are in "
+            "/tmp/ray/session_latest/logs"
+        ) from error
+
+
+@contextlib.contextmanager
+def _one_start_at_a_time(patience: float = 60.0) -> Iterator[None]:
+    """Two jobs that start at once would give both dashboards the port that they find free.
+
+    A start that hangs must not hold up every later job of this machine, so that after `patience`
+    seconds this one starts all the same.
+    """
     import fcntl
 
     with contextlib.ExitStack() as opened:
         with contextlib.suppress(OSError):  # a disk without locks only risks that
             path = Path(tempfile.gettempdir(), f"raypipe-start-{os.getuid()}.lock")
-            fcntl.flock(opened.enter_context(path.open("w")), fcntl.LOCK_EX)
+            lock = opened.enter_context(path.open("w"))
+            until = time.monotonic() + patience
+            while True:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() > until:
+                        break
+                    time.sleep(0.1)
         yield
 
 
@@ -318,6 +426,22 @@ class TrainingSlots(Protocol):
         ...
 
 
+class RayOnDemand:
+    """Starts Ray when work first needs it; a small job ends without."""
+
+    def __init__(self, start: Callable[[], None]) -> None:
+        self._start: Callable[[], None] | None = start
+
+    @property
+    def started(self) -> bool:
+        return self._start is None
+
+    def __call__(self) -> None:
+        start, self._start = self._start, None
+        if start is not None:
+            start()
+
+
 @dataclass(frozen=True)
 class Context:
     """What a step's work may use beside its inputs; see `Resources` for what changes no result."""
@@ -330,8 +454,23 @@ class Context:
     """Called with a stage's digest and each report of the stage's rank 0."""
     slots: TrainingSlots | None = None
     """Where stages are trained; None: each in processes of its own."""
+    trial: str = ""
+    """The trial that is run, whose name tells its lines from those of other trials; empty outside
+    of one."""
     job: str = ""
     """The job's id; a manifest with this id is of an artifact that the job made itself."""
+    late: RayOnDemand | None = None
+    """None: Ray runs."""
+
+    @property
+    def has_ray(self) -> bool:
+        """Whether Ray runs. Until then work without a model is begun in this process."""
+        return self.late is None or self.late.started
+
+    def need_ray(self) -> None:
+        """Start Ray unless it runs."""
+        if self.late is not None:
+            self.late()
 
     def facts(self) -> dict[str, Any]:
         """What manifests say of job and resources; the device only if a cluster is there."""
@@ -339,18 +478,19 @@ class Context:
         facts = {name: getattr(self.resources, name) for name in names}
         facts |= {"precision": self.precision} | ({"job": self.job} if self.job else {})
         ray = sys.modules.get("ray")
-        if ray is not None and ray.is_initialized():
+        if self.has_ray and ray is not None and ray.is_initialized():
             facts |= {"device": self.device(), "micro_batch_tokens": self.micro_batch_tokens()}
         return facts
 
     def device(self) -> str:
-        """ "cuda" where models run on GPUs, "cpu" otherwise."""
+        """ "cuda" where models run on GPUs, "cpu" otherwise; only a cluster knows."""
+        self.need_ray()
         return "cuda" if self.resources.use_gpu() else "cpu"
 
     def micro_batch_tokens(self) -> int:
         """Tokens whose activations are in memory at a time."""
         gpu = self.device() == "cuda"
-        return self.resources.micro_batch_tokens or (32_768 if gpu else 4_096)
+        return self.resources.micro_batch_tokens or (GPU_TOKENS if gpu else 4_096)
 
     def batch_tokens(self) -> int:
         """Padded tokens per forward pass of scoring: what fits on a GPU, or in a CPU's cache."""

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 from tiny_llm import CHAT_TEMPLATE, LLM_TEXT
 
 # Libraries read these when they are imported, so they are set before any test module is.
@@ -32,6 +33,8 @@ os.environ |= {
 }
 os.environ.pop("MLFLOW_TRACKING_URI", None)
 
+settings.register_profile("raypipe", deadline=None)  # no test depends on a machine's speed
+settings.load_profile("raypipe")
 JOBS = Path(__file__).resolve().parents[1] / "jobs"
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 SPLITS = {"train": range(0, 36), "validation": range(36, 48), "test": range(48, 60)}
@@ -71,6 +74,12 @@ sweep:
 storage: {folder}/storage
 tracking: sqlite:///{folder}/mlflow.db
 """
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """`-m gpu` imports the tests of tests/gpu only: a GPU machine may lack Ray and the rest."""
+    alone = config.getoption("markexpr") == "gpu" and collection_path.name.startswith("test_")
+    return True if alone and collection_path.parent.name != "gpu" else None
 
 
 def pytest_collection_finish() -> None:

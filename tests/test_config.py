@@ -12,7 +12,7 @@ from raypipe.config import NOT_SEMANTIC, Config, digest, flatten, nearest
 from raypipe.recipe.experiment import Experiment
 from raypipe.recipe.reading import load
 
-DEFAULT = Path(__file__).parents[1] / "jobs" / "recipes" / "default.yaml"
+DEFAULT = Path(__file__).parents[1] / "jobs" / "recipes" / "pydoc.yaml"
 
 
 def read(*overrides: str) -> Experiment:

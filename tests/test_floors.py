@@ -20,13 +20,15 @@ ROOT = Path(__file__).resolve().parent.parent
 
 FLOORS = (
     ("names",),
-    ("config", "records", "progress", "interrupts"),
-    ("losses", "resources", "storage"),
+    ("config", "records", "progress", "interrupts", "forks", "public_files"),
+    ("plugins",),
+    ("extras", "losses", "resources", "storage"),
     ("tables", "tracking"),
     ("datasets", "models"),
     ("evaluation", "inference"),
     ("candidates", "train"),
     ("teachers",),
+    ("synthesis",),
     ("groups", "runs"),
     ("stages",),
     ("recipe",),
@@ -43,7 +45,7 @@ FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS, start=1) for room 
 ONLY_IN = {
     "ray": [
         *("raypipe/resources.py", "raypipe/storage/claims.py", "raypipe/tables/chunks.py"),
-        "raypipe/storage/keys.py",
+        *("raypipe/forks/*", "raypipe/storage/keys.py"),
         *("raypipe/tracking/relay.py", "raypipe/inference/*", "raypipe/candidates/*"),
         *("raypipe/teachers/*", "raypipe/groups/*", "raypipe/runs/*", "raypipe/stages/*"),
         *("raypipe/sweep/*", "raypipe/commands/*", "jobs/benchmark.py"),
@@ -67,6 +69,7 @@ SAME_NAME = {
     "export": "what the command does, and its command line",
     "mine": "what the command does, and its command line",
     "listwise": "losses over lists, and what a language model is asked about lists",
+    "paper": "what the command does, and its command line",
     "names": "made safe for any place, and what MLflow accepts",
     "pairwise": "losses over pairs, and what a language model is asked about pairs",
     "pointwise": "losses over documents, and what a language model is asked about documents",
@@ -75,6 +78,7 @@ SAME_NAME = {
     "report": "the command that reports tracked jobs; the other is the package of the report",
     "search": "of an index, and the command that searches settings",
     "source": "what a recipe names, of each index",
+    "synthesize": "what the command does, and its command line",
     "trec_run": "the file format, and the source of candidates that reads it",
 }
 """Modules of one name: why their folders say the difference."""

@@ -139,3 +139,9 @@ def test_in_a_plot_a_name_is_text(name):
 def test_a_long_name_shows_its_ends():
     assert made.shortened("a" * 50 + "b" * 50, 9) == "aaaa…bbbb"
     assert made.shortened("a" * 80) == "a" * 80
+
+
+def test_numbers_of_things():
+    assert made.counted(1, "query") == "1 query" and made.counted(1200, "query") == "1,200 queries"
+    assert made.counted(0, "distinct stage") == "0 distinct stages"
+    assert made.counted(2, "folder of Ray Tune") == "2 folders of Ray Tune"

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import logging
 import os
 import signal
 import socket
+import subprocess
 import sys
+import tempfile
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,7 +19,20 @@ import pytest
 from pydantic import ValidationError
 
 from raypipe.config import ConfigError
-from raypipe.resources import Resources, _dashboard_port, _init, _listen_on_loopback, connect
+from raypipe.resources import (
+    Context,
+    RayOnDemand,
+    Resources,
+    _address_file,
+    _dashboard_port,
+    _init,
+    _late_start_said,
+    _leave_out_token_note,
+    _listen_on_loopback,
+    _one_start_at_a_time,
+    connect,
+    may_start_late,
+)
 from raypipe.stages.slots import Shape
 
 
@@ -48,10 +67,13 @@ def test_a_local_ray_listens_on_loopback_alone(cluster):
     assert ray.get(idle.there.remote())
     me = psutil.Process()
     processes = [me, *me.children(recursive=True)]
+    connections = []
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):  # ended since it was listed
+            connections.extend(process.net_connections("inet"))
     listening = [
         (each.laddr.ip.removeprefix("::ffff:"), each.laddr.port)
-        for process in processes
-        for each in process.net_connections("inet")
+        for each in connections
         if each.status == psutil.CONN_LISTEN
     ]
     assert len(listening) > 8
@@ -65,6 +87,30 @@ def test_the_token_of_rays_doors_is_its_owners(cluster):
     if os.environ.get("RAY_AUTH_MODE") != "token" or not token.exists():
         pytest.skip("this Ray has no token")
     assert token.stat().st_mode & 0o077 == 0
+
+
+def test_a_ray_that_gives_up_starting_is_one_sentence():
+    late = Exception("The current node timed out during startup. This could happen")
+    with pytest.raises(ConfigError, match="Ray did not start in time: other"), _late_start_said():
+        raise late
+    with pytest.raises(OSError, match="no port is free"), _late_start_said():
+        raise OSError("no port is free")
+
+
+def test_rays_note_of_a_token_is_left_out_and_its_warning_of_none_stays():
+    from ray._private.authentication import authentication_token_setup as setup
+
+    heard: list[str] = []
+    listener = logging.Handler()
+    listener.emit = lambda record: heard.append(record.getMessage())
+    setup.logger.addHandler(listener)
+    try:
+        _leave_out_token_note()
+        setup._warn_token_auth_enabled()
+        setup._warn_token_auth_disabled()
+    finally:
+        setup.logger.removeHandler(listener)
+    assert [line.split(" for ")[0] for line in heard] == ["Token authentication is disabled"]
 
 
 @pytest.mark.parametrize(
@@ -96,12 +142,14 @@ def test_no_key_travels_in_rays_runtime_environment(monkeypatch):
     for name in ("MLFLOW_TRACKING_URI", "AWS_SECRET_ACCESS_KEY", "HF_TOKEN", "OPENAI_API_KEY"):
         monkeypatch.setenv(name, "hush")
     monkeypatch.setenv("RAYPIPE_ALLOW_ENV", "MY_KEY")
+    monkeypatch.setenv("RAYPIPE_ALLOW_PLUGINS", "my_package")
     monkeypatch.setattr("ray.is_initialized", lambda: False)
     monkeypatch.setattr("ray.nodes", lambda: nodes)
     monkeypatch.setattr("raypipe.resources._init", sent.update)
     monkeypatch.setattr("raypipe.resources._listen_on_loopback", lambda: None)
     connect(Resources(), storage_is_local=True, shared=False)
     assert "hush" not in sent.values() and sent["RAYPIPE_ALLOW_ENV"] == "MY_KEY"
+    assert sent["RAYPIPE_ALLOW_PLUGINS"] == "my_package"
 
 
 def test_a_taken_port_is_not_chosen():
@@ -217,3 +265,92 @@ def test_small_trials_and_actors_share_a_card(monkeypatch, share, fit):
 def test_workers_of_one_stage_have_a_card_each():
     with pytest.raises(ValidationError, match="NCCL joins no two of one card"):
         Resources(workers=2, gpus_per_worker=0.5)
+
+
+@pytest.mark.parametrize(
+    ("address", "gpu", "alive", "told"),
+    [
+        ("10.0.0.1:6379", None, 0, True),
+        ("10.0.0.1:6379", None, 2, False),
+        ("10.0.0.1:6379", True, 0, False),
+        ("10.0.0.1:6379", False, 0, False),
+        ("local", None, 0, False),
+    ],
+)
+def test_a_cluster_whose_gpus_are_not_alive_yet_is_told(monkeypatch, address, gpu, alive, told):
+    said: list[str] = []
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    monkeypatch.setattr("ray.is_initialized", lambda: True)
+    monkeypatch.setattr("ray.nodes", lambda: [{"Alive": True, "Resources": {"CPU": 2}}])
+    monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 2.0, "GPU": float(alive)})
+    connect(Resources(gpu=gpu), storage_is_local=False, shared=False, say=said.append)
+    assert [("every step that begins looks again" in line) for line in said] == [True] * told
+
+
+def test_what_is_imported_before_a_fork_leaves_ray_out():
+    """Ray's core reads the variables of its process once, when it is imported."""
+    code = (
+        "import importlib, sys; from raypipe import resources\n"
+        "for name in resources._MODELS: importlib.import_module(name)\n"
+        "print('ray' in sys.modules, 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "False True\n", done.stderr
+
+
+def test_a_start_that_hangs_holds_up_no_other_for_long(monkeypatch, tmp_path):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with _one_start_at_a_time():
+        (lock,) = tmp_path.iterdir()
+        started = time.monotonic()
+        with _one_start_at_a_time(patience=0.3):
+            assert time.monotonic() - started >= 0.3
+    with lock.open("w") as again:
+        fcntl.flock(again, fcntl.LOCK_EX | fcntl.LOCK_NB)  # nobody holds it any more
+
+
+@pytest.mark.parametrize("variables", [{}, {"TMPDIR": "/a"}, {"RAY_TMPDIR": "/b", "TMPDIR": "/a"}])
+def test_the_address_that_ray_start_left_is_where_ray_looks(monkeypatch, variables):
+    from ray._common.utils import get_ray_address_file
+
+    for name in ("RAY_TMPDIR", "TMPDIR"):
+        monkeypatch.delenv(name, raising=False)
+    for name, folder in variables.items():
+        monkeypatch.setenv(name, folder)
+    assert str(_address_file()) == get_ray_address_file(None)
+
+
+@pytest.mark.parametrize(
+    ("address", "left", "gpu", "runs", "late"),
+    [
+        *(("local", False, None, False, True), ("", False, None, False, True)),
+        ("local", False, True, False, False),  # whether there is a GPU is said before work
+        ("", True, None, False, False),  # a cluster of this machine is joined
+        ("10.0.0.1:6379", False, None, False, False),
+        ("local", False, None, True, False),
+    ],
+)
+def test_a_ray_that_would_start_here_may_start_late(
+    monkeypatch, tmp_path, address, left, gpu, runs, late
+):
+    import ray
+
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    monkeypatch.setattr(ray, "is_initialized", lambda: runs)
+    (tmp_path / "ray").mkdir()
+    if left:
+        (tmp_path / "ray" / "ray_current_cluster").write_text("10.0.0.1:6379")
+    assert may_start_late(Resources(gpu=gpu)) is late
+
+
+def test_ray_starts_once_when_it_is_needed(monkeypatch):
+    import ray
+
+    monkeypatch.setattr(ray, "cluster_resources", dict)
+    starts: list[str] = []
+    context = Context(Resources(gpu=False), late=RayOnDemand(lambda: starts.append("start")))
+    assert not context.has_ray and not starts
+    assert context.device() == "cpu"  # a cluster could have GPUs
+    context.need_ray()
+    assert context.has_ray and starts == ["start"]

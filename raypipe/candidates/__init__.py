@@ -8,7 +8,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from raypipe.candidates.fused import Fused, Plain
+from raypipe.candidates.fused import OWN, Fused, PlainSource
 
-Source = Annotated[Plain | Fused, Field(discriminator="type")]
-"""Adding a source: one class with these four, and its name in `fused.Plain`."""
+Source = Annotated[PlainSource | Fused, Field(discriminator="type"), OWN]
+"""Adding a source: one class with these four, and its name in `fused.PlainSource`."""

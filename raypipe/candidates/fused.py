@@ -13,15 +13,18 @@ from pydantic import Field, model_validator
 
 from raypipe.candidates.bm25.source import Bm25
 from raypipe.candidates.dense.source import Dense
+from raypipe.candidates.own_search import OwnSearch
 from raypipe.candidates.rank_fusion import FusedList, MemberList, Method, ReciprocalRank, fuse
 from raypipe.candidates.rankgpt import RankGptLists
 from raypipe.candidates.scored_docs import ScoredDocs
+from raypipe.candidates.search_engine.source import SearchEngine
 from raypipe.candidates.trec_run import TrecRun
 from raypipe.candidates.without_self import DepthOptions
-from raypipe.config import ConfigError, nearest
+from raypipe.config import blamed_on, nearest
 from raypipe.datasets.steps import QUERIES_FILE, Collection, Queries
 from raypipe.names import Name
-from raypipe.records import CANDIDATES
+from raypipe.plugins.choice import OrPlugIn
+from raypipe.records import CANDIDATES, candidate_row
 from raypipe.resources import Context
 from raypipe.storage.artifacts import Artifact, Attempt, Step
 from raypipe.tables.chunks import Counts, Work, run_chunks
@@ -31,8 +34,10 @@ from raypipe.tables.text_table import TextTable
 CHUNK = 4096
 COLUMNS = ("query_id", "doc_ids", "scores", "ranks")
 
-Plain = Annotated[Bm25 | Dense | RankGptLists | ScoredDocs | TrecRun, Field(discriminator="type")]
+PlainSource = Bm25 | Dense | RankGptLists | ScoredDocs | SearchEngine | TrecRun
 """What can be fused: the name of a new source goes here."""
+OWN = OrPlugIn("source of candidates", OwnSearch)
+Plain = Annotated[PlainSource, Field(discriminator="type"), OWN]
 
 Weight = Annotated[float, Field(gt=0, le=1e9)]
 
@@ -72,6 +77,10 @@ class Fused(DepthOptions):
             name: source.candidates(collection, queries, precision)
             for name, source in self.sources.items()
         }
+        return self.joined(members, queries)
+
+    def joined(self, members: Mapping[str, Step], queries: Queries) -> Step:
+        """The step that fuses the candidates of the sources, which are given by name."""
         return self.cut(FusedCandidates(self, members, queries))
 
     @property
@@ -86,10 +95,8 @@ class Fused(DepthOptions):
             ConfigError: something is missing; the message begins with the source's name.
         """
         for name, source in self.sources.items():
-            try:
+            with blamed_on(f"sources.{name}"):
                 source.check()
-            except ConfigError as error:
-                raise ConfigError(f"sources.{name}: {error}") from None
 
 
 @dataclass(frozen=True)
@@ -168,13 +175,8 @@ class _Fuse:
                 )
 
     def _row(self, query_id: str, fused: FusedList) -> dict[str, Any]:
-        return {
-            "query_id": query_id,
-            "doc_ids": fused.doc_ids,
-            "ranks": range(1, len(fused.doc_ids) + 1),
-            "scores": fused.scores,
-            "sources": ["+".join(self.names[m] for m in have) for have in fused.members],
-        }
+        sources = ["+".join(self.names[m] for m in have) for have in fused.members]
+        return candidate_row(query_id, fused.doc_ids, fused.scores, sources)
 
 
 def lists_of(member: Rows, query_ids: Sequence[str]) -> list[MemberList]:

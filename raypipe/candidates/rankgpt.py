@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -15,12 +14,11 @@ from pydantic import Field
 from raypipe.config import Config, ConfigError
 from raypipe.datasets.dataset import file_safe
 from raypipe.datasets.steps import DOCS_FILE, QUERIES_FILE, Collection, Queries
-from raypipe.names import Name, quoted
-from raypipe.records import CANDIDATES
+from raypipe.names import Name
+from raypipe.records import CANDIDATES, candidate_row
 from raypipe.storage.artifacts import Attempt, Step
 from raypipe.storage.files import check_files, checksums, full_paths
-from raypipe.tables.fields import SeenIds, are_plain
-from raypipe.tables.json_text import json_lines
+from raypipe.tables.json_lists import read_json_lists
 from raypipe.tables.text_table import TextTable
 
 
@@ -29,7 +27,7 @@ class RankGptLists(Config):
 
     type: Literal["rankgpt_lists"] = "rankgpt_lists"
     path: str
-    """JSON lines: query_id, and retrieved_passages with docid and rank."""
+    """JSON lines: query_id, and retrieved_passages with docid and rank; or results of rank_llm."""
     depth: int = Field(100, ge=1)
     """Candidates per query."""
     name: Name = "RankGPT's lists"
@@ -51,67 +49,9 @@ class RankGptLists(Config):
 def read_lists(
     path: Path, counts: Counter[str] | None = None
 ) -> Iterator[tuple[int, str, list[str]]]:
-    """(line number, query id, documents by rank) of every line.
-
-    The query id may be `qid`, or stand in the passages; the passages may be `hits` or plain ids.
-    Without ranks they stand in order.
-
-    Args:
-        counts: where ids with characters that nobody sees are counted.
-
-    Raises:
-        ConfigError: a line is not JSON, has no query id or no ids of documents, or an id or a rank
-            that is none.
-    """
-    seen = SeenIds(Counter() if counts is None else counts)
-    for number, line in json_lines(path):
-        try:
-            query_id, doc_ids = _read_list(line)
-        except ValueError as error:
-            raise ConfigError(f"{path}, line {number}: {error}; correct it") from None
-        if not are_plain([query_id, *doc_ids]):
-            place = f"{path}, line {number}"
-            for text in (query_id, *doc_ids):
-                seen.look(text, lambda text, place=place: place)
-        yield number, query_id, doc_ids
-
-
-def _read_list(line: Any) -> tuple[str, list[str]]:
-    if not isinstance(line, dict):
-        raise ValueError(f"expected an object, found {quoted(line, 60)}")
-    passages = _value(line, "retrieved_passages", "hits")
-    if not isinstance(passages, list):
-        raise ValueError(f"expected a list retrieved_passages, found {quoted(sorted(line))}")
-    named = passages
-    if not set(map(type, passages)) <= {dict}:
-        named = [p if isinstance(p, dict) else {"docid": p} for p in passages]
-    query_id = _value({**(named[0] if named else {}), **line}, "query_id", "qid")
-    doc_ids = [p.get("docid") for p in named]
-    if None in doc_ids:
-        doc_ids = [_value(p, "docid", "doc_id") for p in named]
-    if query_id is None or None in doc_ids:
-        what = "a query_id" if query_id is None else "a docid in every passage"
-        raise ValueError(f"expected {what}, found {quoted(line, 60)}")
-    if not {type(query_id), *map(type, doc_ids)} <= {str, int}:
-        wrong = next(i for i in (query_id, *doc_ids) if type(i) not in (str, int))
-        raise ValueError(f"expected text or a whole number as every id, found {quoted(wrong)}")
-    texts, ranks = list(map(str, doc_ids)), [p.get("rank") for p in named]
-    if any(rank is not None for rank in ranks):
-        if not set(map(type, ranks)) <= {int}:
-            _check_ranks(ranks)
-        texts = [texts[i] for i in sorted(range(len(ranks)), key=ranks.__getitem__)]
-    return str(query_id), texts
-
-
-def _check_ranks(ranks: Sequence[Any]) -> None:
-    """Refuse what is no finite number; to Python, true is one."""
-    for rank in ranks:
-        if type(rank) is not int and not (type(rank) is float and math.isfinite(rank)):
-            raise ValueError(f"expected a number as every rank, found {quoted(rank)}")
-
-
-def _value(line: Mapping[str, Any], *names: str) -> Any:
-    return next((line[name] for name in names if line.get(name) is not None), None)
+    """(line number, query id, documents by rank) of every list: see `read_json_lists`."""
+    for found in read_json_lists(path, counts):
+        yield found.number, found.query_id, found.doc_ids
 
 
 @dataclass(frozen=True)
@@ -176,11 +116,5 @@ class RankGptCandidates(Step):
         return lists
 
     def _row(self, query_id: str, doc_ids: list[str]) -> dict[str, Any]:
-        ranks = range(1, len(doc_ids) + 1)
-        return {
-            "query_id": query_id,
-            "doc_ids": doc_ids,
-            "ranks": ranks,
-            "scores": [-float(rank) for rank in ranks],  # the file has an order only
-            "sources": [self.source.name] * len(doc_ids),
-        }
+        scores = [-float(rank) for rank in range(1, len(doc_ids) + 1)]  # the file has an order only
+        return candidate_row(query_id, doc_ids, scores, self.source.name)

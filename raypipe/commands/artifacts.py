@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from raypipe.names import counted
 from raypipe.progress import Say
 from raypipe.storage.artifacts import Artifact, Store
 from raypipe.storage.files import home
@@ -68,20 +69,15 @@ def _sums(contents: Inventory) -> Iterator[str]:
     for kind, size in sizes.most_common():
         yield f"{kind}: {numbers[kind]}, {size_text(size)}"
     total, shown = size_text(sizes.total()), contents.store.shown
-    yield f"total: {_number(numbers.total(), 'artifact')}, {total} in {shown}"
+    yield f"total: {counted(numbers.total(), 'artifact')}, {total} in {shown}"
     folders = [folder for place in contents.places.values() for folder in place.unnamed.values()]
     tune = list(contents.tune.values())
     for what, others in (("attempt", folders), ("folder of Ray Tune", tune)):
         if others:
             size = size_text(sum(folder.size for folder in others))
-            yield f"beside them: {_number(len(others), what)}, {size}; see prune"
+            yield f"beside them: {counted(len(others), what)}, {size}; see prune"
     if contents.unreadable:
-        yield f"{_number(len(contents.unreadable), 'manifest')} cannot be read; see verify"
-
-
-def _number(count: int, noun: str) -> str:
-    head, _, rest = noun.partition(" ")
-    return f"{count:,} {head}{'' if count == 1 else 's'} {rest}".rstrip()
+        yield f"{counted(len(contents.unreadable), 'manifest')} cannot be read; see verify"
 
 
 # --- show -----------------------------------------------------------------------------------------
@@ -105,7 +101,7 @@ def show_lines(store: Store, named: str) -> Iterator[str]:
     manifest = place.artifact.manifest
     yield f"{place.artifact.uri}"
     yield f"  made by {manifest.get('step', '?')}, {_made(place.artifact)}"
-    yield f"  {_number(len(place.artifact.files), 'file')}, {size_text(place.size)}"
+    yield f"  {counted(len(place.artifact.files), 'file')}, {size_text(place.size)}"
     for title in ("spec", "counts", "facts", "used", "versions"):
         if fields := manifest.get(title):
             yield f"  {title}:"
@@ -119,7 +115,7 @@ def _why_none(place: Place) -> str:
     if place.problem:
         return f"its manifest cannot be read: {place.problem}"
     size = size_text(sum(folder.size for folder in place.attempts.values()))
-    return f"not finished: {_number(len(place.attempts), 'attempt')}, {size}"
+    return f"not finished: {counted(len(place.attempts), 'attempt')}, {size}"
 
 
 def _made(artifact: Artifact) -> str:
@@ -182,7 +178,7 @@ def verify(store: Store, named: Sequence[str], say: Say) -> bool:
             whole.append(place)
     files = sum(len(place.artifact.files) for place in whole if place.artifact is not None)
     say(
-        f"{_number(len(whole), 'artifact')} whole, {_number(files, 'file')}, "
+        f"{counted(len(whole), 'artifact')} whole, {counted(files, 'file')}, "
         f"{size_text(sum(place.size for place in whole))}; {len(damaged)} damaged"
     )
     if damaged:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow.compute as pc
 
+from raypipe.candidates.trained import stages_of
 from raypipe.commands.query_sets import NamedQueries, Read, evaluated_queries, training_queries
 from raypipe.config import ConfigError, flatten
 from raypipe.names import quoted
@@ -166,18 +167,24 @@ def _shown_once(experiment: Experiment) -> Mapping[str, Any]:
     """What titles and the rows without training depend on, by dotted key."""
     evaluation = experiment.evaluation
     values: dict[str, Any] = {
-        "candidates": experiment.candidates,
+        "candidates": (experiment.candidates, _made_by(experiment)),
         "teacher": experiment.teacher,
-        "truncation": experiment.truncation,
+        "truncation": experiment.reading,
         "precision": experiment.precision,
         "data.validation": experiment.data.validation,
         "evaluation.depth": evaluation.depth,
         "evaluation.suite_candidates": evaluation.suite_candidates if evaluation.suites else None,
+        "evaluation.rows": evaluation.rows,
     }
     for name, test_set in evaluation.sets.items():
         values[f"evaluation.sets.{name}.candidates"] = test_set.candidates
         values[f"evaluation.sets.{name}.depth"] = test_set.depth
     return values
+
+
+def _made_by(experiment: Experiment) -> list[str]:
+    """The digests of the stages whose models make the first stage's lists."""
+    return [experiment.encoder(name)[1].digest for name in stages_of(experiment.candidates)]
 
 
 # --- test sets of suites --------------------------------------------------------------------------
@@ -193,7 +200,7 @@ def available(experiment: Experiment, builder: Builder) -> tuple[tuple[str, ...]
     missing: dict[str, str] = {}
     for name in experiment.evaluation.suite_sets():
         try:
-            experiment.query_set(name).open().check()
+            experiment.query_set(name).check()
             builder.get(experiment.queries(name))
             builder.get(experiment.collection(name))
         except Exception as error:  # whatever a download or a parser of many formats raises

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,16 +20,23 @@ RECIPES = Path(__file__).resolve().parents[1] / "recipes"
 
 
 def recipe_command(
-    work: Callable[[Any, bool], Any], default: str, export: Export | None = None
+    name: str,
+    work: Callable[[Any, bool], Any],
+    default: str,
+    export: Export | None = None,
+    *,
+    trains: bool = True,
 ) -> Callable[..., None]:
     """A job's command line: a function for typer.
 
     Args:
+        name: of the command, see `extras.NEEDS`.
         work: called with the Experiment and whether to stop after the plan; returns a result with
             `summary()` and `failed`, or None after a plan.
         default: recipe in jobs/recipes that runs when none is named.
         export: called before work with the Experiment and the form's name; what it returns is
             called after work with a folder, and writes the trained model there.
+        trains: whether the work runs models for certain; their libraries are imported beside.
     """
 
     def command(
@@ -71,7 +78,8 @@ def recipe_command(
             ),
         ] = None,
     ) -> None:
-        recipe, overrides = recipe_and_overrides(arguments or [], default)
+        with errors(name, ("torch",) if print_config else ()):
+            recipe, overrides = recipe_and_overrides(arguments or [], default)
         if folder is not None and export is None:
             raise typer.BadParameter("one model is written by jobs/train.py", param_hint="--export")
         if form is not None and folder is None:
@@ -79,7 +87,7 @@ def recipe_command(
         target = None
         if export is not None and folder is not None:
             target = (partial(export, form=form or "transformers"), folder)
-        _run(work, recipe, overrides, print_config, dry_run, summary, target)
+        _run(work, recipe, overrides, print_config, dry_run, summary, target, trains)
 
     return command
 
@@ -120,17 +128,29 @@ def recipe_path(word: str) -> Path:
 
 
 @contextlib.contextmanager
-def errors() -> Iterator[None]:
-    """A wrong input ends the command with one line and code 2, a disk or bucket with code 1, a
-    signal with one line and the code that shells expect."""
+def errors(command: str = "", modules: Sequence[str] = ()) -> Iterator[None]:
+    """A wrong input, or what is not installed, ends the command with one line and code 2, a disk or
+    bucket with code 1, a signal with one line and the code that shells expect.
+
+    Args:
+        command: it is refused where it cannot begin, see `extras.check_installed`; so is a missing
+            one of the modules.
+    """
     with one_sentence():
         from raypipe.config import ConfigError
+        from raypipe.extras import check_installed, sentence_on
         from raypipe.storage.faults import of_the_storage
 
         try:
+            check_installed(command, modules)
             yield
         except ConfigError as error:
             print(f"error: {error}", file=sys.stderr)
+            raise typer.Exit(2) from None
+        except ModuleNotFoundError as error:
+            if (sentence := sentence_on(error)) is None:
+                raise
+            print(f"error: {sentence}", file=sys.stderr)
             raise typer.Exit(2) from None
         except Exception as error:
             if (sentence := of_the_storage(error)) is None:
@@ -147,16 +167,20 @@ def _run(
     dry_run: bool,
     summary: Path | None,
     target: tuple[Callable[[Any], Callable[[Path], None]], Path] | None = None,
+    trains: bool = False,
 ) -> None:
     with errors():
         from raypipe.config import ConfigError
         from raypipe.recipe.experiment import Experiment
         from raypipe.recipe.reading import load
+        from raypipe.resources import expect_ray
 
         if summary is not None and not summary.absolute().parent.is_dir():
             raise ConfigError(
                 f"--summary {summary}: no directory {summary.absolute().parent}; make it first"
             )
+        if trains and not (print_config or dry_run):
+            expect_ray(models=True)
         experiment = load(Experiment, recipe, overrides)
         if print_config:
             from raypipe.recipe.schema import commented_yaml

@@ -18,11 +18,20 @@ from raypipe.recipe.experiment import Experiment
 from raypipe.recipe.trials import expand
 from raypipe.storage.artifacts import Step
 from raypipe.storage.builder import Builder
-from raypipe.sweep.derived import DerivedRow, derived_rows, joined_seeds, needed, weights_of
+from raypipe.sweep.derived import (
+    DerivedRow,
+    derived_rows,
+    joined_seeds,
+    needed,
+    retrieved_rows,
+    weights_of,
+)
+from raypipe.sweep.encoders import encoders_of
 from raypipe.sweep.plan import Plan
 from raypipe.sweep.questions import Questions, answer, candidates_of, questions
 from raypipe.sweep.run_trial import Work, last_line
 from raypipe.sweep.runner import Runner
+from raypipe.sweep.table_rows import standing
 from raypipe.sweep.tracked_rows import PHASE_TAG
 
 
@@ -55,7 +64,8 @@ def plan_of(experiment: Experiment) -> tuple[Comparison, Builder]:
     check_judged(trials)
     comparison = Comparison(experiment, trials, questions(experiment, trials))
     comparison.derived(comparison.plan.only(trials))  # an error now, not after training
-    for trial in comparison.plan.trials:
+    before = [trial for plan in comparison.encoders for trial in plan.trials]
+    for trial in (*comparison.plan.trials, *before):
         trial.experiment.check()
     return comparison, Builder(experiment.store())
 
@@ -68,12 +78,21 @@ class Comparison(Study):
 
     @cached_property
     def plan(self) -> Plan:
-        """Every stage that may be trained, those that only choose values first."""
+        """Every stage that may be trained, those that only choose values first; those of `encoders`
+        aside."""
         return Plan.joined([candidates_of(self.asked), Plan.of(self.trials)])
+
+    @cached_property
+    def encoders(self) -> list[Plan]:
+        """Those of the trials and of the candidates that choose values."""
+        return encoders_of([*self.trials, *candidates_of(self.asked).trials])
 
     def derived(self, plan: Plan) -> list[DerivedRow]:
         """The rows of these trials that cost no training."""
-        return derived_rows(plan, self.experiment.evaluation.ensembles)
+        return [
+            *derived_rows(plan, self.experiment.evaluation.ensembles),
+            *retrieved_rows(plan),
+        ]
 
     def shown_once(self) -> list[str]:
         """What the table shows of the first trial though others differ in it, in a sentence."""
@@ -99,23 +118,28 @@ class Comparison(Study):
         """The plan without trials that are measured."""
         if self.first.evaluation.suites:  # which of their sets can be had is not known yet
             return self.plan
-        work = self.work(self.plan.only(self.trials), builder, tuple(self.first.test_sets()))
+        roles = tuple(self.first.test_sets())
+        work = self.work(self.plan.only(self.trials), builder, roles)
         return self.plan.without(trial.name for trial in self.trials if work.done(trial, builder))
 
     def plan_lines(self, builder: Builder) -> list[str]:
         """Trials, distinct stages, and what they would cost."""
         to_run = self.to_run(builder)
+        encoders = self.encoders_needed(builder, tuple(self.first.test_sets()))
 
         def settled(step: Step) -> bool:
             return builder.find(step) is not None or step.digest not in to_run.stages
 
         lines = self.plan.only(self.trials).summary(settled)
+        for plan in encoders:
+            names = ", ".join(trial.name for trial in plan.trials)
+            lines.append(f"before, as lists are made of them: {names}")
         if self.asked:
             lines.append(
                 f"before: {len(candidates_of(self.asked).trials)} short comparisons on validation "
                 f"queries choose {', '.join(self.experiment.sweep.select)}"
             )
-        return [*lines, *estimate(to_run, builder)]
+        return [*lines, *estimate(Plan.joined([*encoders, to_run]), builder)]
 
     def train(self, job: StudyJob, runner: Runner, roles: tuple[str, ...]) -> StudyOutcome:
         """Choose values, run every trial, and make the derived rows."""
@@ -123,7 +147,7 @@ class Comparison(Study):
         plan, failed = self._answered(job, candidates, runner)
         work = self.work(plan, job.builder, roles)
         failed |= runner.run(plan.without(failed).trials, work)
-        stages = Plan.joined([candidates, plan])
+        stages = Plan.joined([*self.encoders, candidates, plan])
         made = _made(stages, job)
         derived, rows = self._derived(job, plan, failed, made, roles)
         if not plan.without(failed).trials:
@@ -167,7 +191,11 @@ class Comparison(Study):
             except Exception as error:  # the rest of the table stands
                 job.note([f"no row {derived.label!r}: {last_line(error)}"])
         rows = [row for _, row in made_rows]
-        job.track(rows, "derived", [derived.label for derived, _ in made_rows])
+        found = [
+            standing({role: one.run(role) for role in roles}, self.first, job.builder)
+            for one, _ in made_rows
+        ]
+        job.track(rows, "derived", found, [derived.label for derived, _ in made_rows])
         job.note(weights_of(made_rows, job.builder))
         return [derived for derived, _ in made_rows], joined_seeds(rows)
 

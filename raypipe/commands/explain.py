@@ -10,6 +10,8 @@ from typing import Any
 import yaml
 
 from raypipe.config import Config, ConfigError, near, plain_letters
+from raypipe.plugins.choice import FORM
+from raypipe.plugins.loading import is_plugin_name, plugin_class
 from raypipe.recipe.foreign_names import OWN_NAMES, elsewhere
 from raypipe.recipe.schema import NAME, RecipeField, about, classes, entries, own_entries, type_of
 
@@ -35,6 +37,8 @@ def explain(key: str | None, recipes: Path) -> list[str]:
         return [line for group in _alike(found) for line in _told(group, examples)]
     if chosen := [cls for cls in classes() if key in (type_of(cls), cls.__name__)]:
         return [line for cls in chosen for line in _choice(cls)]
+    if is_plugin_name(key):
+        return list(_own(plugin_class(key, Config, "choice"), known))
     ends: dict[str, list[str]] = {}
     for entry in known:
         ends.setdefault(entry.key.rpartition(".")[2], []).append(entry.key)
@@ -43,7 +47,8 @@ def explain(key: str | None, recipes: Path) -> list[str]:
     if key in ends and len(set(ends[key])) == 1:
         return explain(ends[key][0], recipes)
     if key in ends:
-        listed = ", ".join(list(dict.fromkeys(ends[key]))[:8])
+        plain = sorted(dict.fromkeys(ends[key]), key=lambda name: name.count("."))
+        listed = ", ".join(plain[:8])
         raise ConfigError(f"{key}: name the whole key, such as {listed}")
     names = near(key, [*ends, *filter(None, map(type_of, classes())), *(e.key for e in known)])
     remedy = f"did you mean {names[0]!r}?" if names else "without a key all at the top are listed"
@@ -88,13 +93,25 @@ def _told(group: Sequence[RecipeField], examples: Sequence[str]) -> Iterator[str
         yield from textwrap.wrap(
             f"{type_of(cls)}: {about(cls)}", WIDTH, initial_indent="  - ", subsequent_indent="    "
         )
+    if FORM in entry.kind:
+        yield f"  - {FORM}: one of your own, see docs/plug-ins.md"
     if entry.choices:
         yield f"  `explain {type_of(entry.choices[0])}` lists the fields of a choice"
 
 
-def _choice(cls: type[Config]) -> Iterator[str]:
+def _own(cls: type[Config], known: Sequence[RecipeField]) -> Iterator[str]:
+    """A class of the user's, and where it may stand."""
+    fits = {
+        entry.key
+        for entry in known
+        if any(issubclass(cls, plugin.base) for plugin in entry.plugins)
+    }
+    yield from _choice(cls, [entry.key for entry in known if entry.key in fits][:8])
+
+
+def _choice(cls: type[Config], keys: Sequence[str] | None = None) -> Iterator[str]:
     name = type_of(cls) or cls.__name__
-    places = ", ".join(place for place in classes()[cls] if place)
+    places = ", ".join(filter(None, classes()[cls] if keys is None else dict.fromkeys(keys)))
     yield f"{name}  (at {places})" if places else name
     yield from textwrap.wrap(about(cls), WIDTH, initial_indent="  ", subsequent_indent="  ")
     for entry in own_entries(cls):

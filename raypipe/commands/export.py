@@ -7,20 +7,27 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from raypipe.commands.group_forms import GROUP_FORMS
 from raypipe.commands.plain_form import check_similarity, write_classifier
 from raypipe.config import ConfigError, nearest, to_yaml
 from raypipe.datasets.steps import DOCS_FILE, QUERIES_FILE
 from raypipe.models.backbone import Backbone
 from raypipe.models.card import CardFacts, GroupFacts, QueryFacts, card
+from raypipe.models.cross_encoder import CrossEncoder
 from raypipe.models.onnx_form import MODEL_FILE, check_packages, write_onnx
+from raypipe.models.retriever_card import VectorFacts
+from raypipe.models.trained_bi_encoder import TrainedBiEncoder
 from raypipe.progress import Say
 from raypipe.recipe.experiment import Experiment, Role
 from raypipe.recipe.trials import Trial
+from raypipe.runs.metrics import Metrics
 from raypipe.stages.stage import Stage
 from raypipe.storage.artifacts import Artifact
 from raypipe.storage.builder import Builder
 from raypipe.storage.manifest import versions
 from raypipe.sweep.best import Best, best_of_trial
+from raypipe.sweep.derived import retrieved_rows
+from raypipe.sweep.plan import Plan
 from raypipe.tables.text_table import TextTable
 from raypipe.tracking.models import write_interpolation
 
@@ -42,7 +49,13 @@ def check_form(experiment: Experiment, form: str) -> None:
         ConfigError: no such form, what it needs is not installed, or the model has that form.
     """
     if form not in FORMS:
-        raise ConfigError(f"--form {form}: expected {', '.join(FORMS)}{nearest(form, FORMS)}")
+        every = (*FORMS, *GROUP_FORMS)
+        raise ConfigError(f"--form {form}: expected {', '.join(every)}{nearest(form, every)}")
+    if isinstance(experiment.last_model, TrainedBiEncoder) and form != "transformers":
+        raise ConfigError(
+            f"--form {form}: is made for re-rankers of pairs, and this recipe trains a bi-encoder; "
+            "leave --form out: the folder then opens in sentence-transformers"
+        )
     if form == "onnx":
         check_packages()
     if form == "classifier":
@@ -89,9 +102,10 @@ def export(
 
 
 def _copy(checkpoint: Artifact, folder: Path) -> None:
+    """All files, those of a bi-encoder's modules in their folders."""
     for name in checkpoint.files:
-        if "/" not in name:
-            shutil.copy(checkpoint.local() / name, folder / name)
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(checkpoint.local() / name, folder / name)
 
 
 def _write_onnx(stage: Stage, builder: Builder, folder: Path, say: Say) -> None:
@@ -120,12 +134,18 @@ def card_facts(best: Best, builder: Builder) -> CardFacts:
     """What the card of a finished trial's model states."""
     trial, plan = best.trial, best.plan
     experiment = trial.experiment
-    backbone = Backbone(experiment.model.backbone)
+    backbone, model = Backbone(experiment.backbone), experiment.last_model
+    folder = builder.get(plan.last(trial)).local()
     public = experiment.replace(storage=None, tracking=None)  # nobody else's business
     first_stage = experiment.metrics(experiment.first_stage("test"))
     is_mixed = best.mix is not None
     alone = {"test, model alone": plan.metrics(trial)} if is_mixed else {}
-    tested = {"test": best.metrics, **alone, _FIRST: first_stage}
+    tested = {
+        "test": best.metrics,
+        **alone,
+        **_retrieved(trial, plan, builder),
+        _FIRST: first_stage,
+    }
     validation = "validation, model alone" if is_mixed else "validation"
     metrics = {validation: builder.get(plan.last(trial)).counts["best"]}
     metrics |= {name: builder.get(step).counts["means"] for name, step in tested.items()}
@@ -139,12 +159,23 @@ def card_facts(best: Best, builder: Builder) -> CardFacts:
         queries=[_query_facts(experiment, role, builder) for role in roles],
         groups=_group_facts(experiment, builder),
         metrics=metrics,
-        truncation=experiment.truncation.model_dump(mode="json"),
-        reads=experiment.truncation.reads,
+        truncation=experiment.reading.model_dump(mode="json"),
+        reads=experiment.reading.reads,
         versions=versions(),
-        head=experiment.model.resolved_head,
+        head=model.resolved_head if isinstance(model, CrossEncoder) else "",
+        text=plan.last(trial).text_template,
         interpolation=best.interpolation(builder),
+        vectors=VectorFacts.of(folder) if isinstance(model, TrainedBiEncoder) else None,
     )
+
+
+def _retrieved(trial: Trial, plan: Plan, builder: Builder) -> dict[str, Metrics]:
+    """The metrics of a bi-encoder over the whole corpus, where they stand."""
+    found: dict[str, Metrics] = {}
+    for row in retrieved_rows(plan.only([trial])):  # one, or none
+        if builder.find(step := row.metrics("test")) is not None:
+            found["test, retrieving"] = step
+    return found
 
 
 def _query_facts(experiment: Experiment, role: Role, builder: Builder) -> QueryFacts:
@@ -157,7 +188,7 @@ def _query_facts(experiment: Experiment, role: Role, builder: Builder) -> QueryF
 def _group_facts(experiment: Experiment, builder: Builder) -> list[GroupFacts]:
     facts = []
     for stages, data in experiment.training_sets().items():
-        groups = builder.get(data.groups())
+        groups = builder.get(data.joined_groups())
         counts = groups.counts
         facts.append(GroupFacts(stages, counts["groups"], counts["pairs"], groups.digest))
     return facts

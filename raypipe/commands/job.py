@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -10,7 +11,11 @@ from functools import cached_property
 from typing import Any
 
 from raypipe.commands.checks import available, check_held_out, missing_notes
-from raypipe.commands.mine import mine_shared, start_cluster
+from raypipe.commands.closing import closing_lines, places_of
+from raypipe.commands.existing_rows import look_at_run_rows
+from raypipe.commands.lock import LOCK, lock_text
+from raypipe.commands.mine import mine_encoders, mine_shared, start_cluster
+from raypipe.commands.origin import origin
 from raypipe.commands.query_facts import query_facts
 from raypipe.commands.query_sets import all_queries, contents
 from raypipe.commands.result import Result, line_of, publish, record_best
@@ -22,15 +27,28 @@ from raypipe.evaluation.same_run import one_row_per_run
 from raypipe.progress import Say
 from raypipe.recipe.experiment import Experiment
 from raypipe.recipe.trials import Trial
+from raypipe.storage.artifacts import Artifact, Step
 from raypipe.storage.builder import Builder
 from raypipe.sweep.best import best_of
 from raypipe.sweep.derived import DerivedRow
+from raypipe.sweep.encoders import encoders_of, still_needed, trained_experiments
 from raypipe.sweep.mining_notes import mining_notes
 from raypipe.sweep.plan import Plan, training_sets
-from raypipe.sweep.report_facts import alarms_of, curves_of, links_of, references_of, set_facts
+from raypipe.sweep.report_facts import (
+    alarms_of,
+    curves_of,
+    judged_on,
+    links_of,
+    references_of,
+    set_facts,
+    with_slices,
+    without_queries,
+)
+from raypipe.sweep.run_trial import Work
 from raypipe.sweep.runner import Runner, tune_over
-from raypipe.sweep.table_rows import baselines, trained_rows
-from raypipe.sweep.tracked_rows import REFERENCES_TAG, log_plain_row
+from raypipe.sweep.table_rows import baseline_rankings, baselines, trained_rows
+from raypipe.sweep.tracked_rows import PHASE_TAG, REFERENCES_TAG, log_plain_row
+from raypipe.synthesis.known_items import synthetic_sets
 from raypipe.tracking.recorder import Kind
 from raypipe.tracking.relay import Relay
 
@@ -67,8 +85,23 @@ class Study(ABC):
 
     @cached_property
     def plan(self) -> Plan:
-        """Every stage that may be trained."""
+        """Every stage that may be trained, those of `encoders` aside."""
         return Plan.of(self.trials)
+
+    @cached_property
+    def encoders(self) -> list[Plan]:
+        """The stages whose models retrieve lists, trained before all else, plan after plan."""
+        return encoders_of(self.trials)
+
+    def encoders_needed(self, builder: Builder, roles: Sequence[str]) -> list[Plan]:
+        """The encoders without those that nothing has to be made of any more."""
+        if not self.encoders:
+            return []
+        plan = Plan.of(self.trials)
+        results: list[Step] = [plan.metrics(t, role) for t in plan.trials for role in roles]
+        results += [self.first.first_stage(role) for role in roles]
+        plans = [still_needed(plan, results, builder) for plan in self.encoders]
+        return [plan for plan in plans if plan.trials]
 
     @property
     def first(self) -> Experiment:
@@ -95,8 +128,15 @@ def run_study(study: Study, builder: Builder, say: Say) -> Result:
         ConfigError: training, validation and test queries are not disjoint, or what was mined
             cannot carry a stage.
     """
-    experiments = [trial.experiment for trial in study.trials]
-    notes = check_held_out(experiments, contents(builder, make=True))
+    started = time.monotonic()
+    builder.announce = say
+    experiments = trained_experiments(study.trials)
+    if any(synthetic_sets(one.query_sets().values()) for one in experiments):
+        start_cluster(study.experiment, builder, say)  # queries are written there
+    read = contents(builder, make=True)
+    notes = check_held_out(experiments, read)
+    for line in look_at_run_rows(study.first, read):
+        say(line)
     start_cluster(study.experiment, builder, say)
     for line in study.plan_lines(builder):
         say(line)
@@ -109,7 +149,10 @@ def run_study(study: Study, builder: Builder, say: Say) -> Result:
         finally:
             tune_over(run_id, builder.store, study.experiment.name)
 
-    return tracked(study.experiment, say, work)
+    result = tracked(study.experiment, say, work)
+    for line in closing_lines(result, time.monotonic() - started):
+        say(line)
+    return result
 
 
 @dataclass
@@ -133,40 +176,69 @@ class StudyJob:
         roles, missing = available(first, builder)
         self.note([*missing_notes(first, missing), *study.shown_once()])
         facts = self._query_facts(roles)
+        runner = Runner(builder, self.relay, self.run_id, study.experiment.sweep.retries)
+        of_encoders = self._train_encoders(runner, roles)
         # early, so that a bad teacher is known before it scores all training lists, which costs
         sets = training_sets(study.trials)
         qualities = teacher_quality(first, sets, builder, self.say)
         self.notes += [line for quality in qualities for line in quality.lines()]
-        counts = mine_shared(study.plan, roles, builder, self.say) | facts
+        counts = of_encoders | mine_shared(study.plan, roles, builder, self.say) | facts
         self.note(mining_notes(first, ["validation", *roles], sets, builder))
         log_inputs(first, roles, builder, self.relay, self.run_id)
+        self.relay.send("log_text", self.run_id, lock_text(self._last_steps(roles)), LOCK)
         rows = baselines(first, builder, roles, self.say)
-        self.track(rows, "baseline")
-        runner = Runner(builder, self.relay, self.run_id, study.experiment.sweep.retries)
+        tracked_rankings = baseline_rankings(first, builder, roles)
+        self.track(rows, "baseline", [tracked_rankings.get(row.name, {}) for row in rows])
         outcome = study.train(self, runner, roles)
         rows += trained_rows(outcome.plan, outcome.failed, builder, outcome.made, roles)
         rows += outcome.further_rows
         finished = outcome.plan.without(outcome.failed)
-        self.note(alarms_of(finished, builder))
-        self.notes += builder.alarms
+        for sentence in alarms_of(finished, builder, heard=outcome.made):
+            self.say(sentence)
+        self.notes += [*alarms_of(finished, builder), *builder.alarms]
         counts |= outcome.counts
-        report = self._report(rows, outcome, finished, counts, roles)
+        report, standing = self._report(rows, outcome, finished, counts, roles)
         publish(report, self.relay, self.run_id)
         line: dict[str, str] = {}
+        best_row = ""
         if (best := best_of(finished, outcome.derived, builder)) is not None:
+            best_row = standing.get(best.row, best.row)
             for sentence in record_best(best, builder, self.relay, self.run_id):
                 self.say(sentence)
             line = line_of(best.metrics, builder)
         self.relay.send("log", self.run_id, dict(outcome.numbers))
-        return Result("", report, line, counts, outcome.failed, qualities)
+        return Result("", report, line, counts, outcome.failed, qualities, best_row)
+
+    def _train_encoders(self, runner: Runner, roles: Sequence[str]) -> dict[str, Any]:
+        """Train the stages whose models retrieve lists; the counts of what they train on.
+
+        Raises:
+            RuntimeError: one failed, so that lists are missing.
+        """
+        counts: dict[str, Any] = {}
+        for plan in self.study.encoders_needed(self.builder, roles):
+            counts |= mine_encoders(plan, self.builder, self.say)
+            failed = runner.run(plan.trials, Work(plan, (), {PHASE_TAG: "encoder"}))
+            for name, error in failed.items():
+                raise RuntimeError(f"{name} failed, which lists of the recipe are made by: {error}")
+        return counts
 
     def _query_facts(self, roles: Sequence[str]) -> dict[str, Any]:
         """Counts for the summary, by the field that names the queries; says what is worth it."""
-        named_sets = all_queries([trial.experiment for trial in self.study.trials], roles)
+        named_sets = all_queries(trained_experiments(self.study.trials), roles)
         facts = query_facts(named_sets, self.builder, contents(self.builder, make=True))
         for fact in facts.values():
             self.note(fact.notes)
         return {f"facts of {name}": dict(fact.counts) for name, fact in facts.items()}
+
+    def _last_steps(self, roles: Sequence[str]) -> dict[str, Step]:
+        """The metrics of every trial, whose inputs are all that the job makes of it."""
+        plan = self.study.plan
+        return {
+            f"{trial.name} on {role}": plan.metrics(trial, role)
+            for trial in plan.trials
+            for role in roles
+        }
 
     def note(self, sentences: Sequence[str]) -> None:
         """Say the sentences now, and again in the report."""
@@ -174,10 +246,21 @@ class StudyJob:
             self.say(sentence)
         self.notes += sentences
 
-    def track(self, rows: Sequence[Row], kind: Kind, labels: Sequence[str] = ()) -> None:
-        """Give each row that no trial made a tracked run of its own, by its name or its label."""
-        for row, label in zip(rows, labels or [row.name for row in rows], strict=True):
-            log_plain_row(self.relay, self.run_id, row, kind, label)
+    def track(
+        self,
+        rows: Sequence[Row],
+        kind: Kind,
+        metrics: Sequence[Mapping[str, Artifact]],
+        labels: Sequence[str] = (),
+    ) -> None:
+        """Give each row that no trial made a tracked run of its own, by its name or its label.
+
+        Args:
+            metrics: of each row, by test set, the artifacts that hold its rankings.
+        """
+        names = labels or [row.name for row in rows]
+        for row, label, artifacts in zip(rows, names, metrics, strict=True):
+            log_plain_row(self.relay, self.run_id, row, kind, label, artifacts)
 
     def _report(
         self,
@@ -186,16 +269,20 @@ class StudyJob:
         finished: Plan,
         counts: Mapping[str, Any],
         roles: Sequence[str],
-    ) -> Report:
+    ) -> tuple[Report, Mapping[str, str]]:
+        """The report, and the row that stands for each row that is the same run."""
         experiment = self.study.experiment
         references, notes = references_of(experiment, rows)
         rows, standing = one_row_per_run(rows)
         self.note([*notes, *(f"{row!r} is the run of {twin!r}" for row, twin in standing.items())])
         shown = outcome.plan.trials[0].experiment if outcome.plan.trials else self.study.first
-        return Report(
+        slices = experiment.evaluation.slices
+        sets = with_slices(judged_on(set_facts(shown, counts, roles), rows), rows, slices)
+        self.note(without_queries(sets, slices))
+        report = Report(
             name=experiment.name,
             rows=tuple(rows),
-            sets=set_facts(shown, counts, roles),
+            sets=sets,
             references=tuple(dict.fromkeys(standing.get(name, name) for name in references)),
             statistics=experiment.evaluation.statistics,
             mode=experiment.sweep.mode,
@@ -203,7 +290,10 @@ class StudyJob:
             links=links_of(rows, self.relay),
             curves=curves_of(finished, self.builder),
             searched=outcome.searched,
+            origin=origin(),
+            recipes={experiment.name: to_yaml(experiment)},
         )
+        return report, standing
 
 
 def tracked(experiment: Experiment, say: Say, work: Callable[[Relay, str], Result]) -> Result:
@@ -223,7 +313,9 @@ def tracked(experiment: Experiment, say: Say, work: Callable[[Relay, str], Resul
         raise
     relay.send("finish_below", run_id)  # trials that Tune stopped early
     relay.send("finish", run_id, result.status)
-    result.tracked_run = relay.drain(say)["runs"].get(run_id, "")
+    sent = relay.drain(say)
+    result.tracked_run = sent["runs"].get(run_id, "")
+    result.places = places_of(sent, result.tracked_run)
     relay.close()
     return result
 

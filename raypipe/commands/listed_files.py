@@ -6,7 +6,7 @@ ids are those of the data set.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -20,6 +20,7 @@ from raypipe.candidates.rankgpt import read_lists
 from raypipe.candidates.scored_docs import check_score
 from raypipe.config import ConfigError
 from raypipe.datasets.dataset import Dataset
+from raypipe.datasets.training_reader import form_of, read_groups
 from raypipe.groups.triples import SCORES, TRIPLES
 from raypipe.tables.text_columns import BLOCK, Columns, blocks, count_columns, read_blocks
 from raypipe.tables.trec_run import read_lines
@@ -76,6 +77,8 @@ def listed_ids(choice: Any, wanted: Wanted) -> ListedIds | None:
     """
     if choice.type not in _READERS or not _paths(choice):
         return None
+    if choice.type in ("triples", "training_file") and _has_texts(_paths(choice)):
+        return None  # found by their texts, when the collection is there
     listed = ListedIds()
     for path in _paths(choice):
         parts = _READERS[choice.type](Path(path).expanduser(), wanted)
@@ -131,10 +134,40 @@ def _run(path: Path, wanted: Wanted) -> Iterator[Ids]:
 
 
 def _triples(path: Path, wanted: Wanted) -> Iterator[Ids]:
+    if form_of(path) is not None:
+        return _training(path, wanted)
     with_scores = (*SCORES, *TRIPLES.names)
     return _spaced(
         path, lambda first: with_scores if first == 5 else tuple(TRIPLES.names), TRIPLES.names[1:]
     )
+
+
+def _has_texts(paths: Sequence[str]) -> bool:
+    """Whether training files have texts; the first lines of each are read.
+
+    Raises:
+        ConfigError: one of these is malformed.
+    """
+    forms = [form_of(path) for path in paths]
+    for path, form in zip(paths, forms, strict=True):
+        if form is not None and form.has_texts:
+            deque(islice(read_groups(path), LISTS // 10), 0)
+    return any(form is not None and form.has_texts for form in forms)
+
+
+def _training(path: Path, wanted: Wanted) -> Iterator[Ids]:
+    """Of a training file's ids; a line counts once per positive."""
+    lines, share = read_groups(path), LISTS * BLOCK // MOST
+    while part := list(islice(lines, share)):
+        docs = {str(entry.text_id) for group in part for entry in group.docs}
+        scores = [s for g in part if str(g.query.text_id) in wanted for s in g.scores or ()]
+        yield Ids(
+            {str(group.query.text_id) for group in part},
+            docs,
+            sum(group.positives for group in part),
+            len(scores),
+            int((~np.isfinite(scores)).sum()) if scores else 0,
+        )
 
 
 def _spaced(
@@ -200,5 +233,6 @@ _READERS: Mapping[str, Any] = {
     "rankgpt": _rankgpt,
     "rankgpt_lists": _rankgpt,
     "triples": _triples,
+    "training_file": _training,
 }
 """By `type` of a source, a teacher or triples."""

@@ -50,8 +50,13 @@ def look(data: QuerySet) -> Iterator[str]:
         known = {doc_id for doc_id, _ in docs}
         missing = sum(doc_id not in known for doc_id in chosen.qrels["doc_id"].to_pylist())
         yield f"judged documents that the collection lacks: {missing:,}"
-    drops = {name: n for name, n in chosen.counts.items() if n and name not in ("queries", "qrels")}
+    drops = dict(dataset.judgement_counts())
+    drops |= {
+        name: n for name, n in chosen.counts.items() if n and name not in ("queries", "qrels")
+    }
     drops.pop("usable_queries", None)
+    if complete:
+        drops |= {name: n for name, n in dataset.counts().items() if n}
     if drops:
         yield "counted: " + ", ".join(f"{name} {count:,}" for name, count in drops.items())
     query = chosen.queries.slice(0, 1).to_pylist()[0]

@@ -20,7 +20,7 @@ from raypipe.recipe.trials import expand
 from raypipe.storage.address import masks_allowed
 from raypipe.storage.artifacts import Step, Store
 from raypipe.storage.builder import Builder
-from raypipe.sweep.derived import derived_rows
+from raypipe.sweep.derived import derived_rows, retrieved_rows
 from raypipe.sweep.plan import Plan, training_sets
 from raypipe.sweep.questions import answer, candidates_of, questions
 from raypipe.sweep.search.journal import Journal
@@ -91,7 +91,8 @@ def _steps(recipe: Experiment, builder: Builder) -> Iterator[Step]:
         trials = expand(experiment)
         first = trials[0].experiment
         for role in first.test_sets():
-            yield from (first.metrics(run(role), role) for _, _, run in baseline_runs(first))
+            made = (run(role) for _, _, run in baseline_runs(first))
+            yield from (first.metrics(step, role) for step in made if step is not None)
         yield from quality_steps(first, training_sets(trials), builder)
         if experiment.sweep.mode == "search":
             plan = Plan.joined([Plan.of(trials), _drawn(experiment, builder.store)])
@@ -99,7 +100,8 @@ def _steps(recipe: Experiment, builder: Builder) -> Iterator[Step]:
             asked = questions(experiment, trials)
             yield from candidates_of(asked).stages.values()
             plan = Plan.of(answer(trials, asked, builder, {}).trials)
-            for row in derived_rows(plan, experiment.evaluation.ensembles):
+            derived = derived_rows(plan, experiment.evaluation.ensembles)
+            for row in [*derived, *retrieved_rows(plan)]:
                 yield from (row.metrics(role) for role in first.test_sets())
         yield from plan.stages.values()
         for trial in plan.trials:

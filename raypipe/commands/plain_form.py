@@ -22,9 +22,9 @@ from torch import nn
 from raypipe.config import ConfigError
 from raypipe.inference.pairs import Template
 from raypipe.inference.scoring import PairScorer
-from raypipe.inference.token_reader import TokenReader
+from raypipe.inference.token_reader import joined_reader
 from raypipe.losses.pointwise import MSE
-from raypipe.models.cross_encoder import save
+from raypipe.models.cross_encoder import CrossEncoder, save
 from raypipe.models.distillation import Distillation, HeadComparison
 from raypipe.models.plain_head import plain_classifier
 from raypipe.models.tokenizer import load_tokenizer
@@ -61,7 +61,9 @@ def check_similarity(experiment: Experiment) -> None:
     Raises:
         ConfigError: the model's head is the classifier.
     """
-    if experiment.model.resolved_head != "similarity":
+    model = experiment.last_model
+    assert isinstance(model, CrossEncoder), "checked before: a bi-encoder has no head"
+    if model.resolved_head != "similarity":
         raise ConfigError(
             "--form classifier: distils a similarity head into a plain classifier, and this "
             "recipe's model has a classifier already; export the form transformers, the default"
@@ -136,8 +138,7 @@ def _score_groups(
         Seconds per group.
     """
     groups = GroupReader(inputs["groups"].local())
-    queries = TokenReader(inputs["query_tokens"].local())
-    docs = TokenReader(inputs["doc_tokens"].local())
+    queries, docs = (joined_reader(inputs, kind) for kind in ("query_tokens", "doc_tokens"))
     order = np.random.default_rng(stage.seed).permutation(len(groups))
     values: list[Any] = []
     started = time.monotonic()
@@ -195,8 +196,8 @@ def _fit(
     """Train the classifier on the head's scores; the weights after the last step stay."""
     batcher = Batcher(
         groups,
-        TokenReader(inputs["query_tokens"].local()),
-        TokenReader(inputs["doc_tokens"].local()),
+        joined_reader(inputs, "query_tokens"),
+        joined_reader(inputs, "doc_tokens"),
         template,
         stage.truncation,
         Targets("teacher", "score", stage.positive_relevance),

@@ -17,22 +17,27 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raypipe.commands.checks import check_held_out
+from raypipe.commands.existing_rows import look_at_run_rows
 from raypipe.commands.listed_files import ListedIds, listed_ids, shipped_ids
 from raypipe.commands.preview_model import pooler_line, token_line
 from raypipe.commands.query_facts import Documents, missing_facts, own_facts
 from raypipe.commands.query_sets import NamedQueries, Read, all_queries, contents
 from raypipe.config import ConfigError
-from raypipe.datasets.steps import DOCS_FILE, Collection, QuerySet
+from raypipe.datasets.steps import DOCS_FILE, Collection, Queries, QuerySet
 from raypipe.evaluation.results import MAIN
+from raypipe.groups.form import Groups
 from raypipe.groups.training_set import TrainingData
 from raypipe.names import quoted
 from raypipe.recipe.trials import Trial
 from raypipe.storage.builder import Builder
+from raypipe.sweep.encoders import trained_experiments
+from raypipe.sweep.mining_notes import each_positive_line
 from raypipe.sweep.plan import training_sets
+from raypipe.synthesis.known_items import SyntheticQueries
 from raypipe.tables.plain_text import mostly_unspaced
 from raypipe.tables.text_table import TextTable
 from raypipe.train.group_reader import GroupReader
-from raypipe.train.settings import too_few
+from raypipe.train.settings import too_few, too_short
 
 FIRST = 1000
 """Documents that are read of a large collection."""
@@ -83,6 +88,7 @@ def preview(trials: Sequence[Trial], builder: Builder, *, model: bool) -> Iterat
         yield from looking.tried(partial(looking.queries, named))
     for named in looking.sets:
         yield from looking.tried(partial(looking.first_stage, named))
+    yield from looking.tried(looking.run_rows)
     yield from looking.suites()
     for stages, data in training_sets(trials).items():
         yield from looking.tried(partial(looking.groups, stages, data))
@@ -114,7 +120,7 @@ class _Looking:
             *first.evaluation.sets,
             *(r for r in first.evaluation.suite_sets() if r not in self.unread),
         ]
-        return all_queries([trial.experiment for trial in self.trials], roles)
+        return all_queries(trained_experiments(self.trials), roles)
 
     @cached_property
     def unread(self) -> list[str]:
@@ -137,12 +143,19 @@ class _Looking:
             self.problems.append(str(error))
 
     def held_out(self) -> list[str]:
-        return check_held_out([trial.experiment for trial in self.trials], self.read)
+        return check_held_out(trained_experiments(self.trials), self.read)
+
+    def run_rows(self) -> Iterator[str]:
+        """Of the runs that are rows."""
+        return look_at_run_rows(self.trials[0].experiment, self.read)
 
     # --- queries, judgements, documents --------------------------------------------------------
 
     def queries(self, named: NamedQueries) -> Iterator[str]:
         """What is in a set, in its collection, and how they fit."""
+        if self.unwritten(named.queries):
+            yield f"{named.field}: {named.queries.queries.title}; not written yet"
+            return
         counts = self.read(named.queries).counts
         drops = ", ".join(f"{key.replace('_', ' ')} {counts[key]:,}" for key in _DROPS
                           if counts.get(key))  # fmt: skip
@@ -162,6 +175,10 @@ class _Looking:
         if complete:
             yield from missing_facts(named, content, docs).notes
         yield from own_facts(named, content, docs).notes
+
+    def unwritten(self, queries: Queries) -> bool:
+        """Whether a set is synthetic, and a job has to write it first."""
+        return isinstance(queries, SyntheticQueries) and self.builder.find(queries) is None
 
     def documents(self, collection: Collection) -> tuple[Documents, bool] | None:
         """What can be read of a collection, and whether that is all."""
@@ -210,6 +227,8 @@ class _Looking:
         Raises:
             ConfigError: the files, read whole, have no query or no document of it.
         """
+        if self.unwritten(named.queries):
+            return f"{what}: not compared, the queries are not written yet"
         ids = self.read(named.queries).queries["query_id"].to_pylist()
         shared = sum(query_id in listed.query_ids for query_id in ids)
         size = "" if listed.complete else ", of what was read of them"
@@ -243,6 +262,9 @@ class _Looking:
     def groups(self, stages: str, data: TrainingData) -> Iterator[str]:
         """How many groups there are, at most."""
         named = NamedQueries(f"groups of {stages}", data.queries(), data.source)
+        if self.unwritten(named.queries):
+            yield f"groups of {stages}: known when the queries are written"
+            return
         wanted: set[str] | None = None
         for teacher in _parts(data.teacher, "teachers") if data.teacher else ():
             if (listed := self.listed(teacher, named)) is not None:
@@ -263,11 +285,20 @@ class _Looking:
                 return
             most = min(listed.lines, triples.limit or listed.lines)
         else:
-            most = self._bound(data, named, wanted)
+            settled = data.training_set.plain().settled(*self._positives(named))
+            if settled.groups_per_query != data.training_set.groups_per_query:
+                yield from each_positive_line(stages, settled, *self._positives(named))
+            most = self._bound(settled, named, wanted)
         self._most[groups.digest] = most
         yield f"groups of {stages}: at most {self._most[groups.digest]:,}"
 
-    def _bound(self, data: TrainingData, named: NamedQueries, wanted: set[str] | None) -> int:
+    def _positives(self, named: NamedQueries) -> tuple[int, int]:
+        """(judged positives, queries that have one)."""
+        qrels, least = self.read(named.queries).qrels, named.queries.queries.positive_relevance
+        asked = qrels.filter(pc.greater_equal(qrels["relevance"], least))["query_id"]
+        return len(asked), len(asked.unique())
+
+    def _bound(self, groups: Groups, named: NamedQueries, wanted: set[str] | None) -> int:
         """Queries, or positives, that can have a group.
 
         Args:
@@ -275,7 +306,7 @@ class _Looking:
         """
         content = self.read(named.queries)
         ids = content.queries["query_id"]
-        if data.training_set.groups_per_query == "each_positive":
+        if groups.groups_per_query == "each_positive":
             least = named.queries.queries.positive_relevance
             ids = content.qrels.filter(pc.greater_equal(content.qrels["relevance"], least))[
                 "query_id"
@@ -283,23 +314,26 @@ class _Looking:
         return sum(wanted is None or query_id in wanted for query_id in ids.to_pylist())
 
     def steps(self, model: bool) -> Iterator[str]:
-        """Whether every stage has groups for a step, and, of groups that stand, values to fit.
+        """Whether every stage has groups for a step, and, of groups that stand, values to fit; and
+        which stages have so few steps that nothing moves.
 
         Args:
             model: whether backbones are there, which tell how a stage is cut.
         """
-        for trial in self.trials:
-            for stage in trial.experiment.trained().chain():
+        said: dict[str, None] = {}
+        for experiment in trained_experiments(self.trials):
+            for stage in experiment.trained().chain():
                 artifact = self.builder.find(stage.groups)
                 if artifact is not None and model:
                     stage.check(GroupReader(artifact.local()), sys.maxsize, use_gpu=True)
-                    continue
                 most = self._most.get(stage.groups.digest, sys.maxsize)
                 used = min(most, stage.config.limit or most)
                 if used < (per_step := stage.config.queries_per_step):
                     where = f"stages.{stage.stage_name}.queries_per_step"
                     raise ConfigError(f"{where}: at most {too_few(used, per_step)}")
-        yield from ()
+                if line := too_short(stage.stage_name, stage.config, used):
+                    said.setdefault(line)
+        yield from said
 
     # --- tokens --------------------------------------------------------------------------------
 
@@ -308,18 +342,20 @@ class _Looking:
         seen: set[str] = set()
         named = self.sets[0]
         known = self.documents(named.collection)
-        for trial in self.trials if known is not None else ():
-            experiment = trial.experiment
-            key = f"{experiment.model.backbone} {experiment.truncation.model_dump_json()}"
-            if known is not None and key not in seen:
-                seen.add(key)
-                docs = [known[0].text(row) for row in range(min(len(known[0]), TOKENISED))]
-                queries = self.read(named.queries).queries["text"][:TOKENISED].to_pylist()
-                yield token_line(experiment.model.backbone, experiment.truncation, queries, docs)
+        readable = known is not None and not self.unwritten(named.queries)
+        for trial in self.trials if readable else ():
+            for stage in trial.experiment.trained().chain():
+                source, reading = stage.model.backbone, stage.truncation
+                key = f"{source} {reading.model_dump_json()}"
+                if known is not None and key not in seen:
+                    seen.add(key)
+                    docs = [known[0].text(row) for row in range(min(len(known[0]), TOKENISED))]
+                    queries = self.read(named.queries).queries["text"][:TOKENISED].to_pylist()
+                    yield token_line(source, reading, queries, docs)
 
     def heads(self) -> Iterator[str]:
         """What each model's head reads through that was never trained."""
-        models = [trial.experiment.model for trial in self.trials]
+        models = [model for trial in self.trials for model in trial.experiment.models.values()]
         for model in {model.model_dump_json(): model for model in models}.values():
             if (line := pooler_line(model)) is not None:
                 yield line

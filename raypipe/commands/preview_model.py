@@ -10,14 +10,15 @@ import numpy as np
 
 from raypipe.commands.probe import folder_of
 from raypipe.config import ConfigError
-from raypipe.inference.truncation import Truncation
+from raypipe.inference.truncation import Reading, TextLengths
+from raypipe.models.any_model import AnyModel
 from raypipe.models.backbone import Backbone
 from raypipe.models.cross_encoder import CrossEncoder
 from raypipe.models.pooler import untrained_pooler
 
 
 def token_line(
-    source: str, truncation: Truncation, queries: Sequence[str], docs: Sequence[str]
+    source: str, truncation: Reading, queries: Sequence[str], docs: Sequence[str]
 ) -> str:
     """Lengths in tokens, the share of pairs that are cut, the share of unknown tokens.
 
@@ -38,18 +39,18 @@ def token_line(
         ) from None
 
 
-def pooler_line(model: CrossEncoder) -> str | None:
+def pooler_line(model: AnyModel) -> str | None:
     """That the head reads through an untrained pooler; None if not, or if the model is not here."""
-    folder = folder_of(Backbone(model.backbone)) if model.resolved_head == "classifier" else None
+    if not isinstance(model, CrossEncoder) or model.resolved_head != "classifier":
+        return None
+    folder = folder_of(Backbone(model.backbone))
     if folder is None:
         return None
     sentence = untrained_pooler(model.load(Path(folder), 0, training=False, device="cpu"))
     return None if sentence is None else f"model.backbone {model.backbone}: {sentence}"
 
 
-def _figures(
-    folder: str, truncation: Truncation, queries: Sequence[str], docs: Sequence[str]
-) -> str:
+def _figures(folder: str, truncation: Reading, queries: Sequence[str], docs: Sequence[str]) -> str:
     from raypipe.inference.tokens import load_tokenizer
 
     tokenizer = load_tokenizer(Path(folder))
@@ -57,7 +58,7 @@ def _figures(
         tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
         for texts in (queries, docs)
     )
-    special = tokenizer.num_special_tokens_to_add(pair=True)
+    special = tokenizer.num_special_tokens_to_add(pair=not isinstance(truncation, TextLengths))
     pairs = [(len(ids_of_queries[n % len(queries)]), len(doc)) for n, doc in enumerate(ids_of_docs)]
     cut = sum(_is_cut(truncation, query, doc, special) for query, doc in pairs)
     every = np.concatenate([np.asarray(ids, np.int64) for ids in [*ids_of_queries, *ids_of_docs]])
@@ -75,6 +76,6 @@ def _lengths(ids: Sequence[Any]) -> str:
     return f"{middle:.0f} (95 % up to {high:.0f})"
 
 
-def _is_cut(truncation: Truncation, query: int, doc: int, special: int) -> bool:
+def _is_cut(truncation: Reading, query: int, doc: int, special: int) -> bool:
     passages = truncation.passages(query, doc, special)
     return passages[0][0] < query or max(stop for *_, stop in passages) < doc

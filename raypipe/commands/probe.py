@@ -1,13 +1,16 @@
 """A short measurement of one kind of training: what a pair and a worker's memory cost here.
 
-    python -m raypipe.commands.probe < question.json
-
-The measurement runs in a process of its own, so that its peak memory is a training worker's.
+The measurement runs in a process of its own, so that its peak memory is a training worker's. What
+it found counts for a day on this machine: the same question is not measured again.
 """
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
+import os
+import socket
 import subprocess
 import sys
 import time
@@ -16,8 +19,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-_TRAIN_S, _SCORE_S = 2.0, 1.0  # measured for at least this long, after one warm-up
+from pydantic import TypeAdapter
+
+from raypipe.forks import forked
+from raypipe.storage.files import home, make_folder, open_own
+
 _WAIT_S = 300.0
+_REMEMBERED_S = 86_400.0
 
 
 @dataclass(frozen=True)
@@ -48,19 +56,46 @@ def probe(stage: Any, threads: int, budget: int, batch_tokens: int) -> Cost | No
         "budget": budget,
         "batch_tokens": batch_tokens,
     }
-    command = [sys.executable, "-m", "raypipe.commands.probe"]
+    if (known := _remembered(file := _file_of(question))) is not None:
+        return known
+    command, environment = forked("raypipe.commands.probe")
     try:
         process = subprocess.run(
             command,
             input=json.dumps(question),
+            env=environment,
             capture_output=True,
             text=True,
             timeout=_WAIT_S,
             check=True,
         )
-        return Cost(**json.loads(process.stdout.splitlines()[-1]))
+        cost = Cost(**json.loads(process.stdout.splitlines()[-1]))
     except (OSError, subprocess.SubprocessError, ValueError, IndexError):
         return None
+    with contextlib.suppress(OSError):  # a full disk only costs the next job a measurement
+        make_folder(file.parent)
+        with open_own(file, "w") as memo:
+            memo.write(json.dumps(vars(cost)))
+    return cost
+
+
+def _file_of(question: dict[str, Any]) -> Path:
+    """Where the answer is kept: it depends on the machine, torch, and the folder's model."""
+    import importlib.metadata
+
+    machine = [socket.gethostname(), os.cpu_count(), importlib.metadata.version("torch")]
+    changed = [p.stat().st_mtime_ns for p in Path(question["folder"]).glob("config.json")]
+    text = json.dumps([question, machine, changed], sort_keys=True)
+    return home() / "probes" / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.json"
+
+
+def _remembered(file: Path) -> Cost | None:
+    try:
+        if time.time() - file.stat().st_mtime < _REMEMBERED_S:
+            return Cost(**json.loads(file.read_text()))
+    except (OSError, ValueError, TypeError):
+        pass
+    return None
 
 
 def stage_folder(stage: Any) -> str | None:
@@ -92,20 +127,25 @@ def group_size(stage: Any) -> int:
     return 2 if form is None else 1 + int(form.negatives.count)
 
 
-def measure(question: dict[str, Any]) -> Cost:
-    """What `probe` asks for, in this process."""
+def measure(question: dict[str, Any], train_s: float = 2.0, score_s: float = 1.0) -> Cost:
+    """What `probe` asks for, in this process.
+
+    Args:
+        train_s: seconds that training is measured for at least, after one warm-up.
+        score_s: the same of scoring.
+    """
     import resource
 
     import torch
 
-    from raypipe.inference.scoring import autocast
-    from raypipe.models.cross_encoder import CrossEncoder
+    from raypipe.inference.scoring import autocast, mixed, ready_to_score
+    from raypipe.models.any_model import AnyModel
     from raypipe.models.freeze import enable_gradient_checkpointing
+    from raypipe.train.token_budget import token_types
 
     torch.set_num_threads(question["threads"])
-    model = CrossEncoder(**question["model"]).load(
-        Path(question["folder"]), 1, training=True, device="cpu"
-    )
+    config: Any = TypeAdapter(AnyModel).validate_python(question["model"])
+    model = config.load(Path(question["folder"]), 1, training=True, device="cpu")
     if question["gradient_checkpointing"]:
         enable_gradient_checkpointing(model)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-9, fused=True)
@@ -114,7 +154,8 @@ def measure(question: dict[str, Any]) -> Cost:
     def batch(tokens: int) -> dict[str, Any]:
         rows = max(min(tokens // length, 64), 1)
         ids = torch.randint(5, model.config.vocab_size, (rows, length))
-        return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        mask = torch.ones_like(ids)
+        return {"input_ids": ids, "attention_mask": mask, **token_types(model, ids)}
 
     # a block of the token budget in batches of a quarter, as training computes it
     quarter, blocks = batch(question["budget"] // 4), 4
@@ -122,7 +163,9 @@ def measure(question: dict[str, Any]) -> Cost:
     def train() -> int:
         optimizer.zero_grad(set_to_none=True)
         with autocast("cpu", question["precision"]):
-            scores = [model(**quarter).logits.float().sum() for _ in range(blocks)]
+            outputs = [model(**quarter) for _ in range(blocks)]
+            given = [o if isinstance(o, torch.Tensor) else o.logits for o in outputs]
+            scores = [values.float().sum() for values in given]
         torch.stack(scores).sum().backward()
         optimizer.step()
         return blocks * len(quarter["input_ids"])
@@ -130,15 +173,15 @@ def measure(question: dict[str, Any]) -> Cost:
     few = batch(question["batch_tokens"])
 
     def score() -> int:
-        with torch.inference_mode(), autocast("cpu", question["precision"]):
+        with torch.inference_mode(), mixed(model, "cpu", question["precision"]):
             model(**few)
         return len(few["input_ids"])
 
     model.train()
-    train_s = _seconds_per_pair(train, _TRAIN_S)
-    model.eval()
-    score_s = _seconds_per_pair(score, _SCORE_S)
-    return Cost(train_s, score_s, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+    train_cost = _seconds_per_pair(train, train_s)
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    ready_to_score(model.eval(), "cpu", question["precision"])
+    return Cost(train_cost, _seconds_per_pair(score, score_s), memory)
 
 
 def _seconds_per_pair(work: Any, seconds: float) -> float:

@@ -64,9 +64,11 @@ def training_queries(experiment: Experiment) -> list[NamedQueries]:
         own = "groups" if experiment.stages[stage].groups is None else f"stages.{stage}.groups"
         data = experiment.training(stage)
         path = "data.train" if data.training_set.queries is None else f"{own}.queries"
-        queries = data.queries()
-        named = NamedQueries(path, queries, data.source)
-        distinct.setdefault((path, queries.digest), named)
+        further = {f"{own}.further.{name}.queries": other for name, other in data.further.items()}
+        for field_path, member in {path: data, **further}.items():
+            queries = member.queries()
+            named = NamedQueries(field_path, queries, member.source)
+            distinct.setdefault((field_path, queries.digest), named)
     return list(distinct.values())
 
 

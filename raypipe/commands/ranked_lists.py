@@ -22,7 +22,7 @@ from raypipe.candidates.dense.source import Dense
 from raypipe.candidates.trec_run import TrecRun
 from raypipe.commands.mine import join_cluster
 from raypipe.config import ConfigError
-from raypipe.datasets.own_files import files_id
+from raypipe.datasets.own_files import is_own
 from raypipe.datasets.steps import QRELS_FILE, Collection, Listed, Queries, QuerySet
 from raypipe.evaluation.measures import bounded, evaluate, means
 from raypipe.evaluation.ranking import write_trec_run
@@ -33,7 +33,7 @@ from raypipe.models.checks import has_scorer
 from raypipe.models.sentence_modules import read_score_modules
 from raypipe.names import trec_token
 from raypipe.progress import Say
-from raypipe.resources import Resources, default_precision
+from raypipe.resources import Resources, default_precision, expect_ray, may_start_late
 from raypipe.runs.baselines import TeacherRun
 from raypipe.storage.artifacts import Artifact, Step, Store
 from raypipe.storage.builder import Builder
@@ -57,6 +57,15 @@ class Workplace:
 
 
 @dataclass(frozen=True)
+class Before:
+    """What a re-ranked first stage was worth."""
+
+    label: str
+    values: Mapping[str, float]
+    """As those of `Ranked`."""
+
+
+@dataclass(frozen=True)
 class Ranked:
     """Ranked lists, and what they cost."""
 
@@ -70,6 +79,8 @@ class Ranked:
     values: Mapping[str, float]
     """Means by measure over the judged queries; empty where nothing is judged."""
     judged: int
+    before: Before | None = None
+    """The lists as they came; None where nothing was re-ranked."""
     notes: Sequence[str] = ()
     """What a reader of the lists should know."""
 
@@ -95,39 +106,14 @@ class Ranked:
         elif not self.seconds:
             said.append("the lists were there: nothing was scored again")
         if self.values:
-            figures = ", ".join(f"{name} {value:.3f}" for name, value in self.values.items())
-            said.append(f"{figures} ({self.judged} judged queries)")
+            said.append(f"{_figures(self.values)} ({self.judged} judged queries)")
+            if self.before is not None:
+                said.append(f"before, of {self.before.label}: {_figures(self.before.values)}")
         return [*said, *self.notes]
 
 
-def query_set(
-    dataset: str | None,
-    split: str | None,
-    corpus: str | None,
-    queries: str | None,
-    qrels: str | None,
-) -> QuerySet:
-    """The data set of a command line: an id, or files.
-
-    Raises:
-        ConfigError: both, neither, or a part of one with the other.
-    """
-    if dataset is not None and (corpus is not None or queries is not None):
-        raise ConfigError("--dataset, and --corpus or --queries, too: name one kind of data")
-    if dataset is not None and qrels is not None:
-        raise ConfigError("--qrels belongs to --corpus; a data set has its own judgements")
-    if dataset is None and split is not None:
-        raise ConfigError("--split belongs to --dataset")
-    if dataset is None and (corpus is None) != (queries is None):
-        missing = "--corpus" if corpus is None else "--queries"
-        raise ConfigError(f"{missing} FILE is missing: documents and queries go together")
-    if dataset is not None:
-        return QuerySet(dataset=dataset, split=split)
-    if corpus is not None and queries is not None:
-        named = {"corpus": corpus, "queries": queries, "qrels": qrels}
-        paths = {k: Path(v).expanduser().absolute() for k, v in named.items() if v is not None}
-        return QuerySet(dataset=files_id(**paths))
-    raise ConfigError("name the data: either --dataset ID, or --corpus FILE and --queries FILE")
+def _figures(values: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {value:.3f}" for name, value in values.items())
 
 
 def rerank(
@@ -156,9 +142,11 @@ def rerank(
     """
     if model == "bm25":
         raise ConfigError("--model bm25 is for retrieve; rerank needs a model")
+    expect_ray(models=True)
+    source: Source = Bm25(depth=max(depth, 100)) if run is None else _run(run)
     scorer = _scorer(model, max_length, label)
     scorer.check()
-    source: Source = Bm25(depth=max(depth, 100)) if run is None else _run(run)
+    data = texts_as_trained(model, data, say)
     builder, precision = _start(data, source, place, say)
     collection, queries = Collection(data), Queries(data, False, keep_unjudged=True)
     first = source.candidates(collection, queries, precision)
@@ -166,6 +154,7 @@ def rerank(
     scores = scorer.scores(Lists(first, None, listed, queries, depth), precision)
     lists = builder.get(first)
     notes = [] if run is None else _notes_on(run, lists)
+    before, _ = _judged(lists, queries, builder, measures, source)
     ranked = _ranked(
         TeacherRun(scores, scorer.values, first, queries, depth),
         queries,
@@ -176,7 +165,7 @@ def rerank(
         source,
         scores,
     )
-    return replace(ranked, notes=notes)
+    return replace(ranked, before=Before(source.label, before), notes=notes)
 
 
 def retrieve(
@@ -202,12 +191,34 @@ def retrieve(
         source = Bm25(depth=depth)
     else:
         source = Dense(backbone=model, max_length=max_length, depth=depth)
+    late = model == "bm25" and may_start_late(place.resources)
+    if not late:
+        expect_ray(models=model != "bm25")
     source.check()
-    builder, precision = _start(data, source, place, say)
+    if model != "bm25":
+        data = texts_as_trained(model, data, say)
+    builder, precision = _start(data, source, place, say, late=late)
     collection, queries = Collection(data), Queries(data, False, keep_unjudged=True)
     step = source.candidates(collection, queries, precision)
     tag = trec_token("bm25" if model == "bm25" else Backbone(model).name)
     return _ranked(step, queries, builder, tag, None, measures, source)
+
+
+def texts_as_trained(model: str, data: QuerySet, say: Say) -> QuerySet:
+    """The data with documents' texts made of columns as in the model's training, if its files have
+    these columns and no other template is named."""
+    config = Backbone(model).published_config()
+    template = (config.get("raypipe") or {}).get("text")
+    if template is None or data.text_template is not None or not is_own(data.dataset):
+        return data
+    alike = QuerySet(dataset=f"{data.dataset},text={template}")
+    try:
+        next(alike.open().docs(), None)
+    except ConfigError as error:
+        say(f"texts of documents are not made as in training, of {template}: {error}")
+        return data
+    say(f"texts of documents are made as in training: {template}")
+    return alike
 
 
 def _notes_on(run: str, lists: Artifact) -> list[str]:
@@ -262,8 +273,14 @@ def _run(path: str) -> TrecRun:
     return source
 
 
-def _start(data: QuerySet, source: Source, place: Workplace, say: Say) -> tuple[Builder, str]:
-    """Check data and storage, join or start Ray; a builder there, and the precision."""
+def _start(
+    data: QuerySet, source: Source, place: Workplace, say: Say, *, late: bool = False
+) -> tuple[Builder, str]:
+    """Check data and storage, join or start Ray; a builder there, and the precision.
+
+    Args:
+        late: as in `join_cluster`.
+    """
     data.open().check()
     source.check()
     store = Store(place.storage or str(home() / "storage"))
@@ -271,7 +288,7 @@ def _start(data: QuerySet, source: Source, place: Workplace, say: Say) -> tuple[
     precision = default_precision() if place.precision == "auto" else place.precision
     place.resources.check_precision(precision)
     builder = Builder(store)
-    join_cluster(builder, place.resources, precision, say, [store.uri])
+    join_cluster(builder, place.resources, precision, say, [store.uri], late=late)
     return builder, precision
 
 
@@ -289,12 +306,18 @@ def _ranked(
     begun = time.monotonic()
     artifact = builder.get(step)
     seconds = time.monotonic() - begun if step.digest in builder.made else 0.0
-    qrels = pq.read_table(builder.get(queries).local() / QRELS_FILE)
-    values: dict[str, float] = {}
-    if len(qrels):
-        names = tuple(dict.fromkeys(bounded(name, source.depth) for name in measures))
-        relevance = queries.queries.positive_relevance
-        values = means(evaluate(artifact.table(), qrels, names, relevance))
+    values, judged = _judged(artifact, queries, builder, measures, source)
     pairs = 0 if scores is None else int(builder.get(scores).counts.get("pairs", 0))
-    judged = len(set(qrels["query_id"].to_pylist()))
     return Ranked(artifact, tag, depth, pairs, seconds, values, judged)
+
+
+def _judged(
+    lists: Artifact, queries: Queries, builder: Builder, measures: Sequence[str], source: Source
+) -> tuple[dict[str, float], int]:
+    """Means by measure, empty where nothing is judged, and how many queries are."""
+    qrels = pq.read_table(builder.get(queries).local() / QRELS_FILE)
+    if not len(qrels):
+        return {}, 0
+    names = tuple(dict.fromkeys(bounded(name, source.depth) for name in measures))
+    values = means(evaluate(lists.table(), qrels, names, queries.queries.positive_relevance))
+    return values, len(set(qrels["query_id"].to_pylist()))

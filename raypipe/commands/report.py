@@ -10,7 +10,7 @@ from raypipe.config import ConfigError, nearest, twice_in
 from raypipe.evaluation.report.contents import Report, SetFacts
 from raypipe.evaluation.results import PerQuery, Row
 from raypipe.evaluation.same_run import joined, same_run
-from raypipe.sweep.tracked_rows import read_report
+from raypipe.sweep.tracked_report import read_report
 from raypipe.tracking.stored_runs import TrackingStore
 
 T = TypeVar("T")
@@ -96,6 +96,8 @@ def beside(report: Report, other: Report, name: str) -> Report:
             rows[twin] = joined(rows[twin], row)
     added = [names[row.name] for row in other.rows]
     sets = [_with_rows(facts, report, added, shared.get(facts.name)) for facts in report.sets]
+    slices = {facts.name: facts.slices for facts in other.sets if facts.name in shared}
+    sets = [_with_slices(facts, slices.get(facts.name, {}), name) for facts in sets]
     for facts in other.sets:
         if facts.name not in shared:
             references = tuple(names[name] for name in other.references_on(facts))
@@ -110,6 +112,9 @@ def beside(report: Report, other: Report, name: str) -> Report:
         notes=tuple(dict.fromkeys([*report.notes, *other.notes])),
         links=_renamed(other.links, names, report.links),
         curves=_renamed(other.curves, names, report.curves),
+        origin=report.origin | {f"{what}, {name}": text for what, text in other.origin.items()},
+        recipes=report.recipes
+        | {name if job in report.recipes else job: text for job, text in other.recipes.items()},
     )
 
 
@@ -159,6 +164,16 @@ def _with_rows(
     if measures is None:
         return replace(facts, rows=own)
     return replace(facts, rows=tuple(dict.fromkeys([*own, *added])), measures=measures)
+
+
+def _with_slices(facts: SetFacts, added: Mapping[str, Mapping[str, str]], name: str) -> SetFacts:
+    """The test set with the slices of the other job; one that groups otherwise under a name that is
+    taken gets the other job's name behind its own."""
+    own = dict(facts.slices)
+    for slice_name, groups in added.items():
+        taken = slice_name in own and own[slice_name] != groups
+        own[f"{slice_name} ({name})" if taken else slice_name] = groups
+    return replace(facts, slices=own)
 
 
 def _renamed(

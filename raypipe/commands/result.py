@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -14,6 +14,7 @@ from raypipe.evaluation.report.contents import Report
 from raypipe.evaluation.report.page import to_html
 from raypipe.evaluation.report.text import print_report, to_markdown
 from raypipe.evaluation.results import MAIN
+from raypipe.models.trained_bi_encoder import TrainedBiEncoder
 from raypipe.runs.metrics import Metrics
 from raypipe.storage.artifacts import Step
 from raypipe.storage.builder import Builder
@@ -35,6 +36,10 @@ class Result:
     failed: dict[str, str] = field(default_factory=dict)
     """Trial name to error."""
     teachers: Sequence[TeacherQuality] = ()
+    best: str = ""
+    """The row of the model that the job hands out; empty if it trained none."""
+    places: Mapping[str, str] = field(default_factory=dict)
+    """Where a reader finds `report` and `MLflow`; empty if the server was not reached."""
 
     @property
     def status(self) -> Literal["FINISHED", "FAILED"]:
@@ -57,7 +62,10 @@ class Result:
 
 
 def publish(report: Report, relay: Relay, run: str) -> None:
-    """Hand data, Markdown, page and plot to the tracked run; then, or if that fails, print."""
+    """Hand data, Markdown, page and plot to the tracked run; then, or if that fails, print.
+
+    The job said the report's notes before.
+    """
     try:
         relay.send("log_text", run, json.dumps(comparison_json(report), indent=1), COMPARISON)
         relay.send("log_text", run, json.dumps(report.json(), indent=1), "report.json")
@@ -67,22 +75,28 @@ def publish(report: Report, relay: Relay, run: str) -> None:
         relay.send("log_bytes", run, plot, "report.png")
         relay.stored()
     finally:
-        print_report(report)
+        print_report(report, notes=False)
 
 
 def record_best(best: Best, builder: Builder, relay: Relay, run: str) -> list[str]:
     """Track the best model with its card; one that is mixed with its first stage, with the weight.
 
     The server registers the model under the recipe's name if it is new there; its alias `best` goes
-    to no model that is worse than the first stage, or than the holder on the same test set.
+    to no model that is worse than the first stage, or than the holder on the same test set. A
+    bi-encoder is not registered.
 
     Returns:
         Why the model is not registered, in a sentence; empty if it may be.
     """
-    relay.send("log_text", run, str(card_of(best, builder)), "README.md")
     relay.send("tag", run, {"raypipe.best": best.name})
     checkpoint = builder.get(best.plan.last(best.trial))
     experiment = best.trial.experiment
+    relay.send("log_text", run, str(card_of(best, builder)), "README.md")
+    if isinstance(experiment.last_model, TrainedBiEncoder):
+        return [
+            f"{best.name} is not registered, which re-rankers of pairs are: sentence-transformers, "
+            f"and raypipe retrieve --model, open its checkpoint in {checkpoint.local()}"
+        ]
     means = builder.get(best.metrics).counts["means"]
     first = builder.get(experiment.metrics(experiment.first_stage("test")))
     measure = experiment.measures()[0]
@@ -103,12 +117,12 @@ def line_of(metrics: Metrics, builder: Builder) -> dict[str, str]:
     """Kind to URI of the standing artifacts on the line from collection to these metrics; of
     several of a kind the one nearest to the metrics."""
     uris: dict[str, str] = {}
-
-    def visit(step: Step) -> None:
-        for below in {**step.inputs(), **step.needs()}.values():
-            visit(below)
-        if (artifact := builder.find(step)) is not None:
-            uris[step.kind] = artifact.uri
-
-    visit(metrics)
+    seen: set[str] = set()
+    level: list[Step] = [metrics]
+    while level:
+        here = {step.kind: artifact.uri for step in level if (artifact := builder.find(step))}
+        uris = {**here, **uris}
+        seen |= {step.digest for step in level}
+        below = [s for step in level for s in {**step.inputs(), **step.needs()}.values()]
+        level = list({step.digest: step for step in below if step.digest not in seen}.values())
     return dict(sorted(uris.items()))

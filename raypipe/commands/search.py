@@ -15,6 +15,7 @@ from raypipe.progress import Say
 from raypipe.recipe.experiment import Experiment
 from raypipe.recipe.trials import representatives
 from raypipe.storage.builder import Builder
+from raypipe.sweep.encoders import trained_experiments
 from raypipe.sweep.plan import Plan
 from raypipe.sweep.run_trial import Work
 from raypipe.sweep.runner import Runner
@@ -32,8 +33,8 @@ def run_or_plan(experiment: Experiment, dry_run: bool, say: Say = print) -> Resu
     """
     study = SettingsSearch(experiment, representatives(experiment))
     check_judged(study.trials)
-    for trial in study.trials:
-        trial.experiment.check()
+    for checked in trained_experiments(study.trials):
+        checked.check()
     builder = Builder(experiment.store())
     if not dry_run:
         return run_study(study, builder, say)
@@ -58,7 +59,7 @@ class SettingsSearch(Study):
             f"search: {settings.trials} trials by {settings.algorithm} ({over} done), {pruning}; "
             f"varies {keys}",
             f"of {len(self.trials)} trials that show every value:",
-            *estimate(self.plan, builder),
+            *estimate(Plan.joined([*self.encoders, self.plan]), builder),
         ]
 
     def train(self, job: StudyJob, runner: Runner, roles: tuple[str, ...]) -> StudyOutcome:

@@ -184,7 +184,7 @@ class _Measured:
 
     def _lists(self) -> Step:
         collection = self.experiment.collection("validation")
-        return self.data.source.candidates(collection, self._queries, self.experiment.precision)
+        return self.data.retrieved(self.data.source, collection, self._queries)
 
     def _scores(self) -> Step:
         collection = self.experiment.collection("validation")

@@ -92,6 +92,12 @@ class BeirFolder(Dataset):
             parts = ((record.get(key) or "").strip() for key in ("title", "text"))
             yield record["_id"], " ".join(part for part in parts if part)
 
+    def titles(self) -> Iterator[tuple[str, str]]:
+        """The `title` of every document that has one."""
+        for _, record in _records(self._file("corpus")):
+            if title := (record.get("title") or "").strip():
+                yield record["_id"], title
+
     def queries(self) -> Iterator[tuple[str, str]]:
         """The queries that this split judges, in file order."""
         judged = {query_id for query_id, _, _ in self.qrels()}

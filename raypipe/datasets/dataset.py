@@ -55,6 +55,13 @@ class Dataset(ABC):
     def docs(self) -> Iterator[tuple[str, str]]:
         """(doc_id, text): title and body joined by one space, stripped; may be ""."""
 
+    def titles(self) -> Iterator[tuple[str, str]]:
+        """(doc_id, title) of the documents with a title, in the order of `docs`; none by default.
+
+        A document's text begins with its title.
+        """
+        return iter(())
+
     @abstractmethod
     def queries(self) -> Iterator[tuple[str, str]]:
         """(query_id, text) of this split only; the text is stripped and may be ""."""
@@ -62,6 +69,15 @@ class Dataset(ABC):
     @abstractmethod
     def qrels(self) -> Iterator[tuple[str, str, int]]:
         """(query_id, doc_id, relevance) of this split."""
+
+    def weights(self) -> Iterator[tuple[str, str, float]]:
+        """(query_id, doc_id, weight) of relevant documents that count more or less than 1 in
+        training; none by default."""
+        return iter(())
+
+    def judgement_counts(self) -> Mapping[str, int]:
+        """Counters of how the judgements came about, where there is something to say."""
+        return {}
 
     def scoreddocs(self) -> Iterator[tuple[str, str, float]]:
         """(query_id, doc_id, score) of the ranked lists that the data set ships.

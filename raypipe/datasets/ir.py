@@ -2,6 +2,10 @@
 
     any ir_datasets id      beir/scifact/test; split must be absent, the id names it
     beir:/abs/folder        corpus.jsonl[.gz], queries.jsonl[.gz], qrels/SPLIT.tsv
+    msmarco:/abs/folder     collection.tsv, queries.SPLIT.tsv, qrels.SPLIT.tsv
+    trec:/abs/folder        collection*, topics*, qrels*; or trec:collection=,topics=,qrels=
+    files:corpus=,queries=  files of any place: own_files; with clicks=, a log of them
+    training:/abs/file      a training file with texts: training_file
     pydoc, pydoc:PKG,PKG    docstrings of the installed packages; splits train, validation, test
     pydoc:installed         of every package of the environment
 
@@ -10,22 +14,33 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from raypipe.config import ConfigError, nearest
 from raypipe.datasets.beir import BeirFolder
+from raypipe.datasets.clicks import Clicks, has_clicks
 from raypipe.datasets.dataset import Beginning, Dataset, file_safe
 from raypipe.datasets.own_files import OwnFiles
+from raypipe.datasets.own_folders import msmarco, trec
 from raypipe.datasets.pydoc import PyDoc
+from raypipe.datasets.training_file import TrainingFileData
 
 UNSPACED_LANGUAGES = ("zh", "ja", "th", "lo", "my", "km")
 
 
-def open_dataset(dataset: str, split: str | None = None) -> Dataset:
+def open_dataset(
+    dataset: str, split: str | None = None, *, documents_only: bool = False
+) -> Dataset:
     """The data set behind an id. Nothing is read yet: call `check()` before work.
+
+    Args:
+        documents_only: neither split nor queries are needed, and none may be read.
 
     Raises:
         ConfigError: unknown ir_datasets id, split missing, unknown or given where the id names it.
@@ -37,13 +52,23 @@ def open_dataset(dataset: str, split: str | None = None) -> Dataset:
             raise ConfigError(
                 f"dataset {dataset!r}: expected package names, as in pydoc:json,numpy"
             )
-        return PyDoc(split, packages or None)
-    if head == "files" and colon:
+        return PyDoc(split or ("train" if documents_only else None), packages or None)
+    if head == "msmarco" and colon:
+        return msmarco(rest, split)
+    if head == "trec" and colon and "=" not in rest:
+        return trec(rest, split)
+    if head in ("files", "trec") and colon:
         if split is not None:
             raise ConfigError(f"dataset {dataset}: files have no split {split!r}; leave it out")
-        return OwnFiles(dataset)
+        if has_clicks(dataset):
+            return Clicks(dataset)
+        return OwnFiles(dataset, documents_only=documents_only)
+    if head == "training" and colon:
+        if split is not None:
+            raise ConfigError(f"dataset {dataset}: a file has no split {split!r}; leave it out")
+        return TrainingFileData(dataset)
     if head == "beir" and colon:
-        return BeirFolder(rest, split)
+        return BeirFolder(rest, split or ("none" if documents_only else None))
     if split is not None:
         IrDataset(dataset)  # an id that does not exist is the first thing to say
         raise ConfigError(
@@ -51,6 +76,24 @@ def open_dataset(dataset: str, split: str | None = None) -> Dataset:
             f"as in {dataset.rstrip('/')}/{split}; leave the split out"
         )
     return IrDataset(dataset)
+
+
+def bibliography(dataset: str) -> dict[str, str]:
+    """Key -> BibTeX of the works that ir_datasets names for one of its ids; empty for others."""
+    from importlib.resources import files
+
+    name, *parts = dataset.split("/")
+    pages = files("ir_datasets") / "docs"
+    page = pages / f"{name}.yaml"
+    if not re.fullmatch(r"[\w-]+", name) or not page.is_file():
+        return {}
+    sections = yaml.safe_load(page.read_text("utf-8"))
+    names = ["_", *("/".join(parts[:end]) for end in range(1, len(parts) + 1))]
+    keys = [key for name in names for key in (sections.get(name) or {}).get("bibtex_ids") or ()]
+    text = (pages / "bibliography.bib").read_text("utf-8")
+    entries = re.findall(r"^(@\w+\{([^,\s]+),.*?)(?=^@|\Z)", text, re.MULTILINE | re.DOTALL)
+    by_key = {key: entry.strip() for entry, key in entries}
+    return {key: by_key[key] for key in keys if key in by_key}
 
 
 class IrDataset(Dataset):
@@ -112,6 +155,13 @@ class IrDataset(Dataset):
         self.check(queries=False)
         for doc in self._data.docs_iter():
             yield doc.doc_id, _text(doc)
+
+    def titles(self) -> Iterator[tuple[str, str]]:
+        """The `title` of every document that has one."""
+        self.check(queries=False)
+        for doc in self._data.docs_iter():
+            if title := (getattr(doc, "title", None) or "").strip():
+                yield doc.doc_id, title
 
     def queries(self) -> Iterator[tuple[str, str]]:
         """Every query's default text: a TREC topic's title."""

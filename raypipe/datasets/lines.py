@@ -15,8 +15,12 @@ from raypipe.progress import reading
 from raypipe.storage.files import numbered_lines, packed
 
 
-def numbered(path: Path) -> Iterator[tuple[int, str]]:
-    """Lines numbered from 1, without blank lines; read as bytes, so that errors name their line."""
+def numbered(path: Path, *, blank: bool = False) -> Iterator[tuple[int, str]]:
+    """Lines numbered from 1; read as bytes, so that errors name their line.
+
+    Args:
+        blank: whether blank lines are among them.
+    """
     number = 0
     try:
         with (
@@ -25,7 +29,7 @@ def numbered(path: Path) -> Iterator[tuple[int, str]]:
             gzip.open(tracked) if packed(path) else nullcontext(tracked) as file,
         ):
             for number, line in numbered_lines(path, file):
-                if line.strip():
+                if blank or line.strip():
                     yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
     except UnicodeDecodeError as error:
         bad = error.object[error.start : error.start + 1]

@@ -23,6 +23,7 @@ from typing import Any
 from raypipe.config import ConfigError, digest, nearest
 from raypipe.datasets.dataset import Dataset, file_safe
 from raypipe.datasets.docstrings import STDLIB, Entry, modules, scan
+from raypipe.extras import remedy
 from raypipe.storage.files import file_checksum
 
 PACKAGES = (
@@ -89,6 +90,10 @@ class PyDoc(Dataset):
         """Qualified name and the rest of the docstring, in order of package, file and line."""
         for entry in self._scanned[0]:
             yield entry.name, f"{entry.name} {entry.body}"
+
+    def titles(self) -> Iterator[tuple[str, str]]:
+        """The qualified names."""
+        return ((entry.name, entry.name) for entry in self._scanned[0])
 
     def queries(self) -> Iterator[tuple[str, str]]:
         """The summaries of this split's docstrings."""
@@ -214,6 +219,7 @@ def locate(package: str) -> list[Path]:
         if spec is None:
             valid = {*importlib.metadata.packages_distributions(), *sys.stdlib_module_names, STDLIB}
             near = nearest(package, valid)
+            near = f"; {remedy('demo')}" if package in PACKAGES else near
             near = "" if near.startswith("; valid") else near
             raise ConfigError(
                 f"dataset pydoc: no package {package!r} is installed{near or '; install it'}"

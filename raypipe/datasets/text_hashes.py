@@ -55,7 +55,7 @@ class HashTexts:
         docs = TextTable(self.collection.local() / DOCS_FILE)
 
         def work(chunk: range) -> tuple[pa.Table, Counts]:
-            hashes = text_hashes(docs.text(row) for row in chunk)
+            hashes = text_hashes(docs.iter_texts(chunk))
             return pa.table([hashes], schema=HASHES), {}
 
         return work

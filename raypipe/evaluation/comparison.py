@@ -150,7 +150,7 @@ def _tests(sets: Sequence[JudgedSet], statistics: Statistics) -> dict[str, dict[
     tests = {}
     for measure, family in raw.items():
         tests[measure] = dict(zip(family, _corrected([*family.values()], statistics), strict=True))
-        tests[measure] |= {(s, b, a): _mirrored(t) for (s, a, b), t in tests[measure].items()}
+        tests[measure] |= {(s, b, a): mirrored(t) for (s, a, b), t in tests[measure].items()}
     return tests
 
 
@@ -164,7 +164,7 @@ def pairs(judged: JudgedSet) -> Iterable[tuple[Row, Row]]:
                     yield row, rows[reference]
 
 
-def _mirrored(test: Versus) -> Versus:
+def mirrored(test: Versus) -> Versus:
     """The tests of b against a from those of a against b."""
     low, high = test.interval
     return replace(
@@ -186,6 +186,7 @@ def _versus(values: Values, base: Values, statistics: Statistics) -> Versus:
         p_permutation=permutation_test(values, base, statistics.resamples),
         p_equivalence=tost(test, statistics.margin),
         smallest_margin=smallest_margin(test, statistics.alpha),
+        detectable=test.detectable(statistics.alpha),
     )
 
 

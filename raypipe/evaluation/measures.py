@@ -10,7 +10,9 @@ from typing import Any
 import pyarrow as pa
 
 from raypipe.config import nearest
+from raypipe.evaluation.own_measures import OwnMeasure, own_measure, value_of
 from raypipe.evaluation.ranking import ranking
+from raypipe.plugins.loading import is_plugin_name
 from raypipe.records import METRICS
 
 Judgements = dict[str, dict[str, int]]
@@ -18,13 +20,14 @@ Judgements = dict[str, dict[str, int]]
 
 
 def parse_measures(names: Sequence[str]) -> list[Any]:
-    """The ir_measures objects of names such as "nDCG@10", "RR(rel=2)@10", "AP", "Judged@10".
+    """The ir_measures objects of names such as "nDCG@10", "RR(rel=2)@10", "AP", "Judged@10"; an
+    `OwnMeasure` for a name such as "my_package.module:Class@10".
 
     Raises:
         ValueError: ir_measures does not know a name or cannot compute it here, or the name is a
             count, which has no mean over queries.
     """
-    return [_parse(name) for name in names]
+    return [own_measure(name) if is_plugin_name(name) else _parse(name) for name in names]
 
 
 @functools.cache  # recipes name the same few measures thousands of times: one by trial and test set
@@ -103,7 +106,7 @@ def evaluate(
             f"expected a positive_relevance of at least 1, found {positive_relevance}; TREC DL "
             "counts from 2, binary judgements from 1"
         )
-    judged = _judgements(qrels)
+    judged, least = _judgements(qrels), positive_relevance
     names = list(dict.fromkeys(measures))
     wanted = [_with_relevance(m, positive_relevance) for m in parse_measures(names)]
     ranked = {
@@ -111,9 +114,14 @@ def evaluate(
         for query_id, doc_ids in ranking(run).items()
         if doc_ids and query_id in judged  # ir_measures' Judged divides by the length of the list
     }
-    values = _values(set(wanted), judged, ranked)
+    own = {measure for measure in wanted if isinstance(measure, OwnMeasure)}
+    values = _values(set(wanted) - own, judged, ranked) | {
+        (query_id, measure): value_of(measure, query_id, list(docs), judged[query_id], least)
+        for measure in own
+        for query_id, docs in ranked.items()
+    }
     rows = [
-        (query_id, name, values.get((query_id, measure), measure.DEFAULT))
+        (query_id, name, values.get((query_id, measure), getattr(measure, "DEFAULT", 0.0)))
         for query_id in judged
         for name, measure in zip(names, wanted, strict=True)
     ]
@@ -167,6 +175,8 @@ def _judgements(qrels: pa.Table) -> Judgements:
 
 
 def _with_relevance(measure: Any, positive_relevance: int) -> Any:
+    if isinstance(measure, OwnMeasure):
+        return measure
     # A default of 1 marks the binary measures; elsewhere `rel` changes what is measured.
     parameter = measure.SUPPORTED_PARAMS.get("rel")
     if parameter is None or parameter.default != 1 or "rel" in measure.params:

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from raypipe.evaluation.spread import Values, spread, t_tail
+from raypipe.names import counted
 
 QUERIES = (43, 200, 600, 1200)
 SEED_SDS = (0.0, 0.005, 0.01, 0.02)
@@ -74,7 +75,7 @@ def _p_values(arms: Values) -> Values:
 def table(runs: int, difference: float) -> list[str]:
     """Markdown: level and power per number of queries, spread between seeds and seeds."""
     head = ["queries", "sd of seeds"]
-    head += [f"{seeds} seed{'s' * (seeds > 1)}" for seeds in SEEDS]
+    head += [counted(seeds, "seed") for seeds in SEEDS]
     lines = [f"| {' | '.join(head)} |", "| ---: " * len(head) + "|"]
     for queries in QUERIES:
         for seed_sd in SEED_SDS:

@@ -48,6 +48,8 @@ class StageFacts:
     """Query-document forwards over all steps."""
     groups: str
     """Digest of the groups artifact: equal digests mean equal training data."""
+    texts: int = 0
+    """Texts that a bi-encoder read over all steps, those of a block once; else 0."""
 
     @property
     def pairs_per_step(self) -> float:
@@ -99,6 +101,9 @@ class Versus:
     """TOST within the margin."""
     smallest_margin: float
     """The smallest margin that TOST could confirm on these queries."""
+    detectable: float
+    """The true difference that the t-test finds in four of five repetitions with such queries and
+    seeds; before Holm's correction."""
     p_holm: float = math.nan
     """`p` after Holm's correction over rows, test sets and references; the next two likewise."""
     p_permutation_holm: float = math.nan

@@ -10,8 +10,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from raypipe.evaluation.bootstrap import RESAMPLES, matrix
-from raypipe.evaluation.spread import Spread, Values, spread, t_tail
+from raypipe.evaluation.spread import Spread, Values, spread, t_quantile, t_tail
 
+POWER = 0.8
+"""The share of repetitions in which a difference that can be shown is found, as is the habit."""
 _CELLS = 2_000_000  # sign flips drawn at a time: 16 MB
 
 
@@ -38,6 +40,18 @@ class PairedTest(NamedTuple):
         """The confidence interval of the difference."""
         reach = Spread(self.error, self.freedom).reach(level)
         return self.difference - reach, self.difference + reach
+
+    def detectable(self, alpha: float = 0.05) -> float:
+        """The true difference that the test would find in `POWER` of the repetitions with as many
+        queries and seeds: (t(1 - alpha / 2) + t(power)) * error, before Holm's correction.
+
+        Returns:
+            In the unit of the measure; infinite with fewer than two queries.
+        """
+        if math.isnan(self.error):
+            return math.inf
+        quantiles = (t_quantile(share, self.freedom) for share in (1 - alpha / 2, POWER))
+        return sum(quantiles) * self.error
 
 
 def paired_test(a: ArrayLike, b: ArrayLike) -> PairedTest:

@@ -16,6 +16,7 @@ import numpy as np
 from raypipe.evaluation.significance import paired_test
 from raypipe.evaluation.spread import Values
 from raypipe.evaluation.suite_test import suite_test
+from raypipe.names import counted
 
 SETS = (3, 5, 12)
 SET_SDS = (0.0, 0.03, 0.1)
@@ -73,7 +74,7 @@ def suite_rejections(
 def table(runs: int, difference: float) -> list[str]:
     """Markdown: level and power per number of sets, spread between sets and seeds."""
     head = ["sets", "sd of sets"]
-    head += [f"{seeds} seed{'s' * (seeds > 1)}" for seeds in SEEDS]
+    head += [counted(seeds, "seed") for seeds in SEEDS]
     lines = [f"| {' | '.join(head)} |", "| ---: " * len(head) + "|"]
     for sets in SETS:
         for set_sd in SET_SDS:

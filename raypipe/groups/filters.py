@@ -7,6 +7,7 @@ decides, which removes the most negatives. In a group without a positive all of 
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from pydantic import Field
 
 from raypipe.config import Config
 from raypipe.groups.pool import CORPUS, Chosen
+from raypipe.plugins.choice import OrPlugIn
 from raypipe.tables.plain_text import normalised, words
 
 Keeps = Callable[[str], bool]
@@ -43,20 +45,23 @@ class Evidence:
         return float(known.min()) if len(known) else float("nan")
 
 
-class _Filter(Config):
-    type: str
+class FilterBase(Config):
+    """The contract: `build` makes the function that decides about one group's documents."""
+
+    type: str = ""
+    """Declared here, so that recipes are printed with `type` first."""
 
     needs_scores: ClassVar[bool] = False
     """Whether the filter reads teacher scores of documents: the teacher's kind must be `score`."""
     needs_reference: ClassVar[bool] = False
     """Whether the filter compares with a positive's score, without which there is no group."""
 
+    @abstractmethod
     def build(self, evidence: Evidence) -> Keeps:
         """The function that decides about one group's documents."""
-        raise NotImplementedError
 
 
-class AbsoluteMargin(_Filter):
+class AbsoluteMargin(FilterBase):
     """Keeps what the teacher scores at least `margin` below the positive (TopK-MarginPos)."""
 
     type: Literal["absolute_margin"] = "absolute_margin"
@@ -71,7 +76,7 @@ class AbsoluteMargin(_Filter):
         return lambda doc_id: evidence.score(doc_id) <= most
 
 
-class RelativeMargin(_Filter):
+class RelativeMargin(FilterBase):
     """Keeps what the teacher scores at most `share` of the positive's score (TopK-PercPos).
 
     For scores whose zero means something, such as cosines. Beside a positive of score 0 or less,
@@ -92,7 +97,7 @@ class RelativeMargin(_Filter):
         return lambda doc_id: evidence.score(doc_id) <= self.share * reference
 
 
-class MaxScore(_Filter):
+class MaxScore(FilterBase):
     """Keeps what the teacher scores at most `score` (TopK-Abs)."""
 
     type: Literal["max_score"] = "max_score"
@@ -105,7 +110,7 @@ class MaxScore(_Filter):
         return lambda doc_id: evidence.score(doc_id) <= self.score
 
 
-class NearDuplicate(_Filter):
+class NearDuplicate(FilterBase):
     """Keeps what is no near-copy of any positive of the query, in the group or not.
 
     Copies share `similarity` of their word shingles (Jaccard; Broder 1997), or are equal up to case
@@ -137,7 +142,9 @@ class NearDuplicate(_Filter):
 
 
 Filter = Annotated[
-    AbsoluteMargin | RelativeMargin | MaxScore | NearDuplicate, Field(discriminator="type")
+    AbsoluteMargin | RelativeMargin | MaxScore | NearDuplicate,
+    Field(discriminator="type"),
+    OrPlugIn("filter", FilterBase),
 ]
 """To add a filter: write one class with `build` and its `needs_`, and name it here."""
 
@@ -151,7 +158,7 @@ class Screen:
 
     def __init__(
         self,
-        filters: Sequence[_Filter],
+        filters: Sequence[FilterBase],
         evidence: Evidence,
         copies: Callable[[str], str | None] = lambda doc_id: None,
     ) -> None:

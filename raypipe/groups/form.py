@@ -15,6 +15,9 @@ from raypipe.groups.filters import Evidence, Filter, Screen
 from raypipe.groups.pool import CANDIDATES, QRELS, Chosen, Pool, RankedList
 from raypipe.groups.samplers import RandomWindow, Sampler, query_rng
 
+SMALL = 5_000
+"""Positives of a training set that is small: with three negatives each, an hour of a slow CPU."""
+
 
 class Groups(Config):
     """How groups are formed. All stages that name the same groups train on the same artifact."""
@@ -30,9 +33,11 @@ class Groups(Config):
     last two are for losses on teacher values; any distills published lists as they are."""
     max_positives: int = Field(1, ge=1)
     """Positives per group, drawn at random if there are more."""
-    groups_per_query: Literal["one", "each_positive"] = "one"
+    groups_per_query: Literal["auto", "one", "each_positive"] = "auto"
     """one: a single group with up to `max_positives` positives. each_positive: for every positive a
-    group with negatives of its own, without the query's other positives."""
+    group with negatives of its own, without the query's other positives. auto: each_positive where
+    the training queries have several positives, at most 5,000 together, and `max_positives` is 1;
+    otherwise one. What it chose is said."""
     copies: Literal["leave_out", "keep"] = "leave_out"
     """leave_out: the query's own document (by id, or by text) and documents with the text of a
     relevant one are no negatives. Texts are equal up to case, white space and forms of characters.
@@ -48,6 +53,19 @@ class Groups(Config):
                 f"{self.max_positives}; leave max_positives at 1, or use groups_per_query: one"
             )
         return self
+
+    def settled(self, positives: int, queries: int) -> Groups:
+        """The same with `auto` decided.
+
+        Args:
+            positives: of all training queries together.
+            queries: with a positive.
+        """
+        if self.groups_per_query != "auto":
+            return self
+        fits = self.max_positives == 1 and self.positives != "any"
+        each = fits and queries < positives <= SMALL
+        return self.replace(groups_per_query="each_positive" if each else "one")
 
     @property
     def every_group_has_a_positive(self) -> bool:
@@ -158,7 +176,7 @@ def form_groups(
     group, the others are counted `positives_without_group`.
     """
     outcomes: list[Formed | str]
-    if groups.groups_per_query == "one":
+    if groups.groups_per_query != "each_positive":
         query_facts = (query_id, doc_ids, ranks, relevance, positive_relevance)
         outcomes = [form_group(groups, *query_facts, material=material, counts=counts)]
     else:

@@ -92,14 +92,26 @@ class Negatives(Step):
         if "scores" in attempt.inputs:
             check_finite(attempt.inputs["scores"])
         rows = len(Rows(attempt.inputs["candidates"]))
-        job = _Sampling(dict(attempt.inputs), self.groups, self.queries.queries.positive_relevance)
+        least = self.queries.queries.positive_relevance
+        groups = self._settled(attempt.inputs, least)
+        job = _Sampling(dict(attempt.inputs), groups, least)
         counts = run_chunks(job, rows, CHUNK, attempt, context, model=False)
+        if groups is not self.groups and groups.groups_per_query == "each_positive":
+            counts = {**counts, "auto_chose_each_positive": 1}
         if not counts.get("groups"):
             raise ConfigError(
                 f"groups: none of {rows} queries can form a group: {counts}; the counters say why"
                 f"{_NO_NEGATIVES if counts.get('queries_without_negatives') else ''}"
             )
         return counts
+
+    def _settled(self, inputs: Mapping[str, Artifact], least: int) -> Groups:
+        """The groups with `auto` decided by the positives with text."""
+        if self.groups.groups_per_query != "auto":
+            return self.groups
+        qrels, _ = readable_qrels(inputs["queries"], inputs["collection"])
+        numbers = [sum(value >= least for value in docs.values()) for docs in qrels.values()]
+        return self.groups.settled(sum(numbers), sum(map(bool, numbers)))
 
 
 def read_qrels(queries: Artifact) -> Judgements:

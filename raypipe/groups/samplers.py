@@ -7,6 +7,7 @@ workers matters.
 from __future__ import annotations
 
 import hashlib
+from abc import abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
@@ -18,6 +19,7 @@ from pydantic import Field, model_validator
 
 from raypipe.config import Config
 from raypipe.groups.pool import CANDIDATES, CORPUS, QRELS, Chosen, Pool
+from raypipe.plugins.choice import OrPlugIn
 
 
 def query_rng(seed: int, query_id: str, *more: str) -> np.random.Generator:
@@ -35,7 +37,8 @@ def by_rank(documents: Iterable[Chosen]) -> list[Chosen]:
 class SamplerBase(Config):
     """The contract: `choose` one group's negatives from a pool, determined by the generator."""
 
-    type: str
+    type: str = ""
+    """Declared here, so that recipes are printed with `type` first."""
     count: int = Field(7, ge=1)
     """Negatives per group."""
 
@@ -50,7 +53,12 @@ class SamplerBase(Config):
     @property
     def reach(self) -> Mapping[str, int | None]:
         """The ranked lists that are read: by name the deepest rank needed, None without a limit."""
-        raise NotImplementedError
+        return {CANDIDATES: None}
+
+    @property
+    def drawn_from(self) -> frozenset[str]:
+        """Names of all that documents come from: ranked lists, or the whole `corpus`."""
+        return frozenset(self.reach)
 
     @property
     def depth(self) -> int | None:
@@ -67,10 +75,12 @@ class SamplerBase(Config):
         return 0
 
 
-class _RankSampler(SamplerBase):
+class RankSampler(SamplerBase):
+    """Base of samplers that need nothing but a list's ranks: `order` is all they write."""
+
+    @abstractmethod
     def order(self, ranks: Sequence[int], rng: np.random.Generator) -> Iterable[int]:
         """Positions into `ranks` in the order drawn, without those that cannot be drawn."""
-        raise NotImplementedError
 
     def sample(self, ranks: Sequence[int], rng: np.random.Generator) -> list[int]:
         """Positions into `ranks` (ascending ranks of the allowed documents), in rank order."""
@@ -92,7 +102,7 @@ class _RankSampler(SamplerBase):
         return {CANDIDATES: self.deepest}
 
 
-class TopK(_RankSampler):
+class TopK(RankSampler):
     """The highest-ranked candidates that are not relevant."""
 
     type: Literal["top_k"] = "top_k"
@@ -101,7 +111,7 @@ class TopK(_RankSampler):
         return range(len(ranks))
 
 
-class _Window(_RankSampler):
+class _Window(RankSampler):
     low: int = Field(1, ge=1)
     """First rank of the window."""
     high: int = Field(100, ge=1)
@@ -174,13 +184,21 @@ class Uniform(SamplerBase):
     def reach(self) -> Mapping[str, int | None]:
         return {}
 
+    @property
+    def drawn_from(self) -> frozenset[str]:
+        return frozenset({CORPUS})
+
 
 class MixedPart(Config):
     """One source of a mixture."""
 
     share: float = Field(gt=0)
     """The part's share of the negatives, in relation to the other parts' shares."""
-    sampler: Annotated[TopK | RandomWindow | LogRandom | Uniform, Field(discriminator="type")]
+    sampler: Annotated[
+        TopK | RandomWindow | LogRandom | Uniform,
+        Field(discriminator="type"),
+        OrPlugIn("sampler of ranked lists", RankSampler),
+    ]
     """How the part's documents are chosen. Its `count` stays unset: the share decides."""
 
 
@@ -258,6 +276,14 @@ class Mixed(SamplerBase):
         ranked = {n: p.sampler for n, p in self.parts.items() if not isinstance(p.sampler, Uniform)}
         return {name: sampler.deepest for name, sampler in ranked.items()}
 
+    @property
+    def drawn_from(self) -> frozenset[str]:
+        return frozenset(self.parts)
 
-Sampler = Annotated[TopK | RandomWindow | LogRandom | Uniform | Mixed, Field(discriminator="type")]
+
+Sampler = Annotated[
+    TopK | RandomWindow | LogRandom | Uniform | Mixed,
+    Field(discriminator="type"),
+    OrPlugIn("sampler", SamplerBase, ("draws", "choose")),
+]
 """To add a sampler: write a class with `draws` (or `order`, of a ranked list), and name it here."""

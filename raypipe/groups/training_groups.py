@@ -9,10 +9,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from raypipe.config import ConfigError
-from raypipe.datasets.steps import DOCS_FILE, QUERIES_FILE
-from raypipe.records import GROUPS, PAIRWISE_GROUPS
+from raypipe.datasets.steps import DOCS_FILE, QUERIES_FILE, WEIGHTS_FILE
+from raypipe.records import GROUPS, PAIRWISE_GROUPS, WEIGHT
 from raypipe.resources import Context
 from raypipe.storage.artifacts import Artifact, Attempt, Step
 from raypipe.tables.chunks import Counts, Work, run_chunks
@@ -85,6 +86,7 @@ class _Indexing:
         query_set = TextTable(self.inputs["queries"].local() / QUERIES_FILE)
         teacher = TeacherValues(self.inputs["teacher"]) if "teacher" in self.inputs else None
         comparisons = Comparisons(self.inputs["teacher"]) if self.compares else None
+        weights = _weights(self.inputs["queries"])
 
         def work(chunk: range) -> tuple[pa.Table, Counts]:
             part = negatives.read(chunk)
@@ -102,10 +104,13 @@ class _Indexing:
                 if columns is not None:
                     judged = {name: row[name] for name in ("relevance", "ranks")}
                     indices = {"query_index": query_index, "doc_indices": doc_indices}
-                    groups.append({**judged, **indices, **columns})
+                    weight = {} if weights is None else {"weight": _weight(row, weights)}
+                    groups.append({**judged, **indices, **columns, **weight})
             counts["groups"] += len(groups)
             counts["pairs"] += sum(len(group["doc_indices"]) for group in groups)
             schema = PAIRWISE_GROUPS if self.compares else GROUPS
+            if weights is not None:
+                schema = schema.append(WEIGHT)
             return pa.Table.from_pylist(groups, schema=schema), dict(counts)
 
         return work
@@ -139,6 +144,22 @@ class _Indexing:
         if positive.any():
             return bool((known & positive).any() and (known & ~positive).any())
         return bool(known.sum() >= 2)
+
+
+def _weights(queries: Artifact) -> dict[tuple[str, str], float] | None:
+    """The weights of relevant documents by query and document; None where there are none."""
+    path = queries.local() / WEIGHTS_FILE
+    if not path.is_file():
+        return None
+    rows = pq.read_table(path).to_pylist()
+    return {(row["query_id"], row["doc_id"]): row["weight"] for row in rows}
+
+
+def _weight(row: Mapping[str, Any], weights: Mapping[tuple[str, str], float]) -> float:
+    """The mean weight of a group's documents that have one; 1 where none has."""
+    pairs = ((row["query_id"], doc_id) for doc_id in row["doc_ids"])
+    known = [weights[pair] for pair in pairs if pair in weights]
+    return float(np.mean(known)) if known else 1.0
 
 
 def _values(

@@ -7,23 +7,28 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
 from raypipe.config import Config, ConfigError
 from raypipe.datasets.dataset import Dataset, file_safe
+from raypipe.datasets.own_files import one_line
+from raypipe.datasets.own_rows import table_files
 from raypipe.datasets.steps import (
     DOCS_FILE,
     QRELS_FILE,
     QUERIES_FILE,
+    SCHEMA,
     Collection,
     Queries,
     QuerySet,
 )
+from raypipe.datasets.training_reader import form_of
+from raypipe.groups.file_groups import FileGroups, of_data_set
 from raypipe.groups.triple_groups import Array, Judged, group_parts
 from raypipe.names import Name
 from raypipe.progress import counting
@@ -43,19 +48,27 @@ BATCH = 1 << 18
 """Triples of a data set that are Python objects at a time."""
 
 
+_SCHEMA = {"anyOf": [*SCHEMA["anyOf"], {"type": "null"}]}
+
+
 class Triples(Config):
-    """(query, positive, negative) ids as published, in order, such as MS MARCO's triples."""
+    """Ready-made groups: (query, positive, negative) ids as published, such as MS MARCO's triples,
+    or a training file of another library (docs/own-data.md)."""
 
     type: Literal["triples"] = "triples"
-    dataset: str | None = None
-    """The ir_datasets id of triples (docpairs), such as msmarco-passage/train/triples-small. Either
-    this or `path`."""
+    dataset: Annotated[str | None, BeforeValidator(one_line), WithJsonSchema(_SCHEMA)] = None
+    """The ir_datasets id of triples (docpairs), such as msmarco-passage/train/triples-small, or
+    files of your own with `clicks`, as in `data.train.dataset`. Either this or `path`."""
     path: str | None = None
     """A file, plain or .gz, of `query_id pos_id neg_id` lines, parted by tabs or spaces. Two scores
-    may stand before the ids, as in files of the `ensemble_scores` teacher."""
-    per_group: int = Field(1, ge=1)
+    may stand before the ids, as in files of the `ensemble_scores` teacher. Or a file, or folder of
+    parts, as FlagEmbedding, Tevatron, sentence-transformers or ColBERT read it, with ids of the
+    data set or with texts, which are looked for among its texts: every positive of a line is a
+    group with the line's negatives. Their scores are read by the teacher `training_file`."""
+    per_group: int | None = Field(None, ge=1)
     """Most negatives of a group: consecutive triples of one query and positive fill a group. With 1
-    every triple is a group; with more, a negative that repeats beside its positive is left out."""
+    every triple is a group; with more, a negative that repeats beside its positive is left out.
+    null is 1 for triples, and all of a line's negatives in other files."""
     limit: int | None = Field(None, ge=1)
     """The number of groups, the first in the file's order; null takes all."""
     name: Name = "triples"
@@ -74,10 +87,15 @@ class Triples(Config):
 
     def negatives(self, collection: Collection, queries: Queries) -> Step:
         """The step that forms the groups."""
+        form = None if self.path is None else form_of(self.path)
+        if self.path is not None and form is not None:
+            most = self.per_group or (1 if form.is_triples else None)
+            named = (self.path, form, most, self.limit, self.name)
+            return FileGroups(*named, collection, queries)
         return TripleGroups(
             self.dataset,
             self.path,
-            self.per_group,
+            self.per_group or 1,
             self.limit,
             self.name,
             collection,
@@ -91,7 +109,12 @@ class Triples(Config):
             ConfigError: there is no such file, or no data set with docpairs.
         """
         if self.path is not None:
-            check_files([self.path], "triples file")
+            path = Path(self.path).expanduser()
+            if path.is_dir() or "*" in path.name:
+                table_files(path, "training file")
+            else:
+                check_files([self.path], "triples file")
+            form_of(self.path)
         elif self.dataset is not None:
             open_docpairs(self.dataset)
 
@@ -167,9 +190,15 @@ class TripleGroups(Step):
         if not counts["groups"]:
             raise ConfigError(
                 f"triples {self.file or self.dataset}: no triple is of a query and documents that "
-                f"are used here; found {dict(counts)}; name the query set that they were made for"
+                f"are used here; found {dict(counts)}; its first is {self._first()}, "
+                f"{of_data_set(query_set, collection)}; name the query set that they were made for"
             )
         return {**counts, "queries_without_group": int((~has_group).sum())}
+
+    def _first(self) -> str:
+        """The first triple, for an error."""
+        first = next(self._blocks(Counter()), TRIPLES.empty_table()).slice(0, 1).to_pylist()
+        return " ".join(first[0].values()) if first else "missing"
 
     def _blocks(self, counts: Counter[str]) -> Iterator[pa.Table]:
         if self.file is not None:

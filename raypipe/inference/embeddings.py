@@ -13,11 +13,11 @@ import pyarrow as pa
 
 from raypipe.datasets.steps import Queries
 from raypipe.inference.pairs import Template
-from raypipe.inference.scoring import TextEncoder
+from raypipe.inference.scoring import TextEncoder, ready_to_score
 from raypipe.inference.token_reader import TokenReader
 from raypipe.inference.tokens import Tokens, text_file
 from raypipe.models.bi_encoder import BiEncoder
-from raypipe.models.sentence_modules import SentenceModules, folder_reader
+from raypipe.models.sentence_modules import SentenceModules
 from raypipe.models.tokenizer import load_tokenizer
 from raypipe.resources import Context
 from raypipe.storage.artifacts import Artifact, Attempt, Step
@@ -26,6 +26,8 @@ from raypipe.tables.chunks import Counts, Work, run_chunks
 from raypipe.tables.text_table import TextTable
 
 CHUNK = 4096
+_NOT_OF_A_SIDE = ("backbone", "query_prefix", "doc_prefix", "query_length")
+"""Fields of encoders that an input, `prefix` and `longest` stand for."""
 Array = np.ndarray[Any, Any]
 
 
@@ -37,13 +39,18 @@ class Embeddings(Step):
     encoder: BiEncoder
     """Its fields as a `BiEncoder` decide the vectors; it may be a source or a teacher."""
     precision: str
+    weights: Step | None = None
+    """A trained stage whose start was `tokens.backbone`; None are the backbone's own weights."""
 
     kind: ClassVar[str] = "embeddings"
+    version: ClassVar[int] = 2  # bf16 is that of the weights, no longer autocast's
     libraries: ClassVar[tuple[str, ...]] = ("torch", "transformers")
 
     @property
     def name(self) -> str:
-        return self.tokens.name
+        if self.weights is None:
+            return self.tokens.name
+        return f"{self.tokens.texts.name}-{self.weights.name}"
 
     @cached_property
     def prefix(self) -> str:
@@ -52,24 +59,33 @@ class Embeddings(Step):
         return query if isinstance(self.tokens.texts, Queries) else doc
 
     @cached_property
+    def longest(self) -> int:
+        """Tokens of the longest text that is read whole."""
+        published = self.tokens.backbone.published
+        if isinstance(self.tokens.texts, Queries):
+            return self.encoder.longest_query(published)
+        return self.encoder.longest(published)
+
+    @cached_property
     def modules(self) -> SentenceModules:
         return self.encoder.modules(self.tokens.backbone.published)
 
     def spec(self) -> Mapping[str, Any]:
         encoder = self.encoder.part(BiEncoder).semantic()
-        for name in ("backbone", "query_prefix", "doc_prefix"):  # an input, and `prefix`
+        for name in _NOT_OF_A_SIDE:
             encoder.pop(name, None)
-        encoder["max_length"] = self.encoder.longest(self.tokens.backbone.published)
+        encoder["max_length"] = self.longest
         encoder["normalize"] = self.modules.normalizes
         if not self.modules.plain:  # such vectors were once means
             encoder["modules"] = [*self.modules.pooling, *(m.kind for m in self.modules.weighted)]
         return {**encoder, "prefix": self.prefix, "precision": self.precision}
 
     def inputs(self) -> Mapping[str, Step]:
-        return {"tokens": self.tokens, "backbone": self.tokens.backbone}
+        weights = self.tokens.backbone if self.weights is None else self.weights
+        return {"tokens": self.tokens, "backbone": weights}
 
     def needs(self) -> Mapping[str, Step]:
-        return {"texts": self.tokens.texts} if self.prefix else {}
+        return {} if self.prefix == self.tokens.prefix else {"texts": self.tokens.texts}
 
     def refuses(self, counts: Mapping[str, Any]) -> str | None:
         if counts.get("texts_with_inexact_prefix"):
@@ -85,6 +101,7 @@ class Embeddings(Step):
             text_file(self.tokens.texts),
             self.encoder,
             self.prefix,
+            self.longest,
             self.precision,
             context.batch_tokens(),
             context.device(),
@@ -102,6 +119,7 @@ class _Encode:
     """The file of `texts`."""
     encoder: BiEncoder
     prefix: str
+    longest: int
     precision: str
     budget: int
     device: str
@@ -110,9 +128,9 @@ class _Encode:
         folder = self.backbone.local()
         tokenizer = load_tokenizer(folder)
         encode = TextEncoder(
-            self.encoder.load(folder, self.device),
+            ready_to_score(self.encoder.load(folder, self.device), self.device, self.precision),
             Template.of(tokenizer, pair=False),
-            self.encoder.longest(folder_reader(folder)),
+            self.longest,
             self.budget,
             self.precision,
             self.device,

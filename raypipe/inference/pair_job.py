@@ -1,4 +1,4 @@
-"""A cross-encoder over lists of candidates: what re-ranking and a cross-encoder teacher share."""
+"""A trained model over lists of candidates: what re-ranking and a cross-encoder teacher share."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 
 from raypipe.inference.lists import ListReader, ScoreList
-from raypipe.inference.pairs import Template
-from raypipe.inference.scoring import PairScorer
+from raypipe.inference.scoring import ready_to_score
 from raypipe.inference.token_reader import TokenReader
-from raypipe.inference.truncation import Truncation
-from raypipe.models.cross_encoder import CrossEncoder
-from raypipe.models.tokenizer import load_tokenizer
+from raypipe.inference.truncation import Reading
+from raypipe.inference.vector_pairs import pair_scorer, template_of
+from raypipe.models.any_model import AnyModel
 from raypipe.storage.artifacts import Artifact
 from raypipe.tables.chunks import Counts
 
@@ -29,8 +28,8 @@ class PairJob:
 
     inputs: dict[str, Artifact]
     """The inputs of `Lists`, with weights, query_tokens and doc_tokens."""
-    model: CrossEncoder
-    truncation: Truncation
+    model: AnyModel
+    truncation: Reading
     depth: int
     precision: str
     budget: int
@@ -44,9 +43,14 @@ class PairJob:
         lists = ListReader(self.inputs, self.depth)
         query_tokens = TokenReader(self.inputs["query_tokens"].local())
         doc_tokens = TokenReader(self.inputs["doc_tokens"].local())
-        score = PairScorer(
-            self.model.load(folder, 0, training=False, device=self.device, label=self.label),
-            Template.of(load_tokenizer(folder)),
+        score = pair_scorer(
+            self.model,
+            ready_to_score(
+                self.model.load(folder, 0, training=False, device=self.device, label=self.label),
+                self.device,
+                self.precision,
+            ),
+            template_of(self.model, folder),
             self.truncation,
             self.budget,
             self.precision,

@@ -60,25 +60,39 @@ class Template:
 
     def pad(self, texts: Sequence[tuple[Ids, Ids | None]]) -> dict[str, Ids]:
         """[batch, longest] int64 arrays as the tokenizer would give; texts are cut already."""
-        extra = self.n_special
-        lengths = [len(a) + (len(b) if b is not None else 0) + extra for a, b in texts]
-        shape = (len(texts), max(lengths))
-        ids = np.full(shape, self.pad_id, dtype=np.int64)
-        mask = np.zeros(shape, dtype=np.int64)
-        types = np.full(shape, self.pad_type, dtype=np.int64)
-        for row, ((first, second), length) in enumerate(zip(texts, lengths, strict=True)):
-            mask[row, :length] = 1
-            parts = (self.before, first, self.between, second, self.after)
-            at = 0
-            for number, part in enumerate(parts):
-                if part is None or not len(part):
-                    continue
-                ids[row, at : at + len(part)] = part
-                if self.type_ids is not None:
-                    types[row, at : at + len(part)] = self.type_ids[number]
-                at += len(part)
-        inputs = {"input_ids": ids, "attention_mask": mask}
-        return {**inputs, "token_type_ids": types} if self.type_ids is not None else inputs
+        before, between, after = (
+            np.array(part, dtype=np.int64) for part in (self.before, self.between, self.after)
+        )
+        parts = [
+            part
+            for first, second in texts
+            for part in (before, first, between, () if second is None else second, after)
+        ]
+        sizes = np.array([len(part) for part in parts]).reshape(len(texts), 5)
+        lengths = sizes.sum(axis=1)
+        mask = np.arange(lengths.max()) < lengths[:, None]
+        ids = np.full(mask.shape, self.pad_id, dtype=np.int64)
+        ids[mask] = np.concatenate(parts)
+        inputs = {"input_ids": ids, "attention_mask": mask.astype(np.int64)}
+        if self.type_ids is None:
+            return inputs
+        types = np.full(mask.shape, self.pad_type, dtype=np.int64)
+        types[mask] = self._types(sizes)
+        return {**inputs, "token_type_ids": types}
+
+    def _types(self, sizes: Ids) -> Ids:
+        """The type ids of all tokens, text after text.
+
+        Args:
+            sizes: [texts, 5] tokens of every part.
+        """
+        assert self.type_ids is not None
+        before, first, between, second, after = self.type_ids
+        values = np.array([*before, first, *between, second, *after], dtype=np.int64)
+        often = np.ones((len(sizes), len(values)), dtype=np.int64)
+        often[:, len(before)] = sizes[:, 1]
+        often[:, len(before) + 1 + len(between)] = sizes[:, 3]
+        return np.repeat(np.tile(values, len(sizes)), often.reshape(-1))
 
 
 def length_batches(lengths: Sequence[int] | Ids, budget: int) -> Iterator[Ids]:

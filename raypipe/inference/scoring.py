@@ -11,7 +11,9 @@ import torch
 from torch import nn
 
 from raypipe.config import ConfigError
+from raypipe.inference.out_of_memory import BudgetRecord, halving
 from raypipe.inference.pairs import Template, length_batches
+from raypipe.inference.transfer import is_gpu, made_ahead, to_tensors
 from raypipe.inference.truncation import MaxP, Pair, Truncation, expand
 
 if TYPE_CHECKING:
@@ -20,20 +22,87 @@ if TYPE_CHECKING:
 Array = np.ndarray[Any, Any]
 
 
-def autocast(device: str, precision: str) -> torch.autocast:
+def autocast(device: str | torch.device, precision: str) -> torch.autocast:
     """Mixed precision on `device` for bf16 and fp16, a no-op for fp32."""
     kind = torch.device(device).type
     low = torch.float16 if precision == "fp16" else torch.bfloat16
     return torch.autocast(kind, dtype=low, enabled=precision != "fp32")
 
 
-def to_tensors(inputs: dict[str, Array], device: str) -> dict[str, torch.Tensor]:
-    """Model inputs on `device`."""
-    return {name: torch.from_numpy(array).to(device) for name, array in inputs.items()}
+def ready_to_score(model: nn.Module, device: str, precision: str) -> nn.Module:
+    """The model as it scores in `precision`, in place.
+
+    In bf16 its weights are bf16, but the head's: no pass casts weights, and norms and residual sums
+    read half as many bytes. On a CPU with AMX it then takes the sdpa kernel: MiniLM-L6 scored 1.45
+    times as many pairs of 96 tokens so, and 1.8 times as many of 256, as by autocast and eager.
+    """
+    if precision != "bf16":
+        return model
+    if not is_gpu(device) and torch.cpu._is_amx_tile_supported():
+        from raypipe.models.attention import use_sdpa
+
+        use_sdpa(model)
+    return bf16_weights(model)
+
+
+def bf16_weights(model: nn.Module) -> nn.Module:
+    """All weights in bf16, in place, except those of the head, which computes in float32.
+
+    Buffers stay: angles of rotary positions in bf16 would be of other positions.
+    """
+    from raypipe.models.vector_head import VectorHead
+
+    heads = [
+        module
+        for name, module in model.named_modules()
+        if isinstance(module, VectorHead) or name.split(".")[-1] in ("classifier", "score")
+    ]
+    kept = {id(weight) for head in heads for weight in head.parameters()}
+    for weight in model.parameters():
+        if weight.is_floating_point() and id(weight) not in kept:
+            weight.data = weight.data.bfloat16()
+    return model
+
+
+def mixed(model: nn.Module, device: str, precision: str) -> torch.autocast:
+    """`autocast` for a model in float32; a model in bf16 computes in bf16 without it."""
+    weights = model.parameters() if isinstance(model, nn.Module) else ()
+    low = any(weight.dtype == torch.bfloat16 for weight in weights)
+    return autocast(device, "fp32" if low else precision)
+
+
+class _WithinMemory:
+    """Runs batches of at most `budget` padded tokens, of fewer where the device has no room."""
+
+    budget: int
+    precision: str
+    device: str
+
+    def _begin(self, model: nn.Module) -> None:
+        """Take the budget that is remembered, if nobody chose another than the default."""
+        self._scored = model
+        if not is_gpu(self.device):
+            return
+        from raypipe.resources import GPU_TOKENS
+
+        if self.budget == GPU_TOKENS:
+            self.budget = min(self.budget, self._record().read() or self.budget)
+
+    def _record(self) -> BudgetRecord:
+        return BudgetRecord.of(self._scored, f"scoring in {self.precision}", self.device)
+
+    def _halved(self, tokens: int) -> None:
+        self.budget, record = tokens, self._record()
+        record.write(tokens)
+        print(
+            f"scoring: {record.card} is out of memory; batches have {tokens:,} tokens from now on, "
+            "which is remembered for this card and model",
+            flush=True,
+        )
 
 
 @dataclass
-class PairScorer:
+class PairScorer(_WithinMemory):
     """Scores lists of (query tokens, document tokens) in length-sorted batches.
 
     A pair that is read in several passages scores as the best of them.
@@ -50,19 +119,37 @@ class PairScorer:
     precision: str
     device: str
 
+    def __post_init__(self) -> None:
+        self._begin(self.model)
+
     def __call__(self, pairs: Sequence[Pair]) -> Array:
         """[len(pairs)] float32 scores, in the order given."""
         extra = self.template.n_special
         flat, counts = expand(pairs, self.truncation, extra)
         lengths = [len(q) + len(d) + extra for q, d in flat]
-        scores = np.zeros(len(flat), dtype=np.float32)
-        with torch.inference_mode(), autocast(self.device, self.precision):
-            for rows in length_batches(lengths, self.budget):
-                inputs = to_tensors(self.template.pad([flat[i] for i in rows]), self.device)
-                scores[rows] = self.model(**inputs).logits[:, 0].float().cpu().numpy()
+        longest = max(lengths, default=1)
+        scores = halving(
+            lambda tokens: self._scores(flat, lengths, tokens), self.budget, longest, self._halved
+        )
         starts = np.cumsum([0, *counts[:-1]]) if counts else np.empty(0, dtype=np.int64)
         best: Array = np.maximum.reduceat(scores, starts)
         return best
+
+    def _scores(self, flat: list[Pair], lengths: list[int], tokens: int) -> Array:
+        """[len(flat)] scores of passages; the device is waited for once, at the end."""
+        scores, parts = np.zeros(len(flat), dtype=np.float32), []
+        batches = list(length_batches(lengths, tokens))
+        with torch.inference_mode(), mixed(self.model, self.device, self.precision):
+            for inputs in made_ahead(
+                lambda rows: self.template.pad([flat[i] for i in rows]),
+                batches,
+                threads=is_gpu(self.device),
+            ):
+                logits_B1 = self.model(**to_tensors(inputs, self.device)).logits
+                parts.append(logits_B1[:, 0].float())
+            for rows, part in zip(batches, parts, strict=True):
+                scores[rows] = part.cpu().numpy()
+        return scores
 
     def counts(self, pairs: Sequence[Pair]) -> dict[str, int]:
         """pairs; documents_cut: pairs whose document is not read to its end; with max_p passages.
@@ -79,7 +166,7 @@ class PairScorer:
 
 
 @dataclass
-class TextEncoder:
+class TextEncoder(_WithinMemory):
     """Encodes token-id arrays in length-sorted batches.
 
     Args:
@@ -105,6 +192,7 @@ class TextEncoder:
                 "it, found texts of which nothing is said; put it before them and say `prefixed`, "
                 'or set query_prefix and doc_prefix to ""'
             )
+        self._begin(self.encoder)
 
     @property
     def room(self) -> int:
@@ -114,15 +202,25 @@ class TextEncoder:
     def __call__(self, texts: Sequence[Array]) -> Array:
         """[len(texts), width] float32 vectors, in the order given."""
         cut = [text[: self.room] for text in texts]
-        all_vectors: Array | None = None
-        with torch.inference_mode(), autocast(self.device, self.precision):
-            for rows in length_batches(
-                [len(t) + self.template.n_special for t in cut], self.budget
+        assert cut, "no texts"
+        lengths = [len(text) + self.template.n_special for text in cut]
+        return halving(
+            lambda tokens: self._vectors(cut, lengths, tokens),
+            self.budget,
+            max(lengths),
+            self._halved,
+        )
+
+    def _vectors(self, cut: list[Array], lengths: list[int], tokens: int) -> Array:
+        parts, batches = [], list(length_batches(lengths, tokens))
+        with torch.inference_mode(), mixed(self.encoder, self.device, self.precision):
+            for inputs in made_ahead(
+                lambda rows: self.template.pad([(cut[i], None) for i in rows]),
+                batches,
+                threads=is_gpu(self.device),
             ):
-                inputs = self.template.pad([(cut[i], None) for i in rows])
-                vectors = self.encoder(**to_tensors(inputs, self.device)).float().cpu().numpy()
-                if all_vectors is None:
-                    all_vectors = np.zeros((len(cut), vectors.shape[1]), dtype=np.float32)
-                all_vectors[rows] = vectors
-        assert all_vectors is not None, "no texts"
-        return all_vectors
+                parts.append(self.encoder(**to_tensors(inputs, self.device)).float())
+            vectors = np.zeros((len(cut), parts[0].shape[1]), dtype=np.float32)
+            for rows, part in zip(batches, parts, strict=True):
+                vectors[rows] = part.cpu().numpy()
+        return vectors

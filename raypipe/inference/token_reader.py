@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +23,13 @@ def token_table(rows: list[list[int]], vocabulary: int) -> pa.Table:
 
 
 class TokenReader:
-    """All shards of a token store as one sequence of token-id arrays."""
+    """All shards of a token store, or of several in order, as one sequence of token-id arrays."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, *folders: Path) -> None:
         self._starts: list[int] = []
         self._shards: list[tuple[Ids, Ids]] = []
         total = 0
-        for reader in arrow_parts(folder):
+        for reader in chain.from_iterable(map(arrow_parts, folders)):
             column = reader.get_batch(0).column(0)
             offsets = column.offsets.to_numpy()
             self._starts.append(total)
@@ -47,3 +49,14 @@ class TokenReader:
         at = row - self._starts[shard]
         ids: Ids = values[offsets[at] : offsets[at + 1]]
         return ids
+
+
+def joined_reader(inputs: Mapping[str, Any], kind: str) -> TokenReader:
+    """The token stores of all sets that are trained on: `kind`, then each `kind of NAME` in order.
+
+    Args:
+        inputs: artifacts by name.
+        kind: `query_tokens` or `doc_tokens`.
+    """
+    names = [name for name in inputs if name == kind or name.startswith(f"{kind} of ")]
+    return TokenReader(*(inputs[name].local() for name in names))

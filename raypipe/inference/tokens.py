@@ -28,6 +28,8 @@ class Tokens(Step):
 
     texts: Collection | Listed | Queries
     backbone: Backbone
+    prefix: str = ""
+    """Put before every text: its last tokens may depend on the text after it."""
 
     kind: ClassVar[str] = "tokens"
     libraries: ClassVar[tuple[str, ...]] = ("tokenizers", "transformers")
@@ -37,7 +39,8 @@ class Tokens(Step):
         return f"{self.texts.name}-{self.backbone.name}"
 
     def spec(self) -> Mapping[str, Any]:
-        return {"tokenizer": self.backbone.tokenizer_identity}
+        prefix = {"prefix": self.prefix} if self.prefix else {}
+        return {"tokenizer": self.backbone.tokenizer_identity, **prefix}
 
     def inputs(self) -> Mapping[str, Step]:
         return {"texts": self.texts}
@@ -65,7 +68,7 @@ class Tokens(Step):
     def run(self, attempt: Attempt, context: Context) -> Mapping[str, Any]:
         file = text_file(self.texts)
         rows = len(TextTable(attempt.inputs["texts"].local() / file))
-        job = _Tokenise(attempt.inputs["texts"], file, attempt.inputs["backbone"])
+        job = _Tokenise(attempt.inputs["texts"], file, attempt.inputs["backbone"], self.prefix)
         return run_chunks(job, rows, CHUNK, attempt, context, model=False, suffix="arrow")
 
 
@@ -79,6 +82,7 @@ class _Tokenise:
     texts: Artifact
     file: str
     backbone: Artifact
+    prefix: str = ""
 
     def build(self) -> Work:
         texts = TextTable(self.texts.local() / self.file)
@@ -87,7 +91,7 @@ class _Tokenise:
 
         def work(chunk: range) -> tuple[pa.Table, Counts]:
             encoded = tokenizer(
-                texts.texts(chunk),
+                [self.prefix + text for text in texts.texts(chunk)],
                 add_special_tokens=False,
                 return_attention_mask=False,
                 return_token_type_ids=False,

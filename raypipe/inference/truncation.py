@@ -131,11 +131,40 @@ class MaxP(Config):
         return f"{most} passages of {self.length} tokens, every {self.stride}"
 
 
+class TextLengths(Config):
+    """Query and document each alone, as a bi-encoder reads them."""
+
+    length_fields: ClassVar[str] = "query_length and max_length"
+
+    type: Literal["texts"] = "texts"
+    query: int = Field(64, ge=8)
+    """Tokens of a query, with its special tokens and prefix."""
+    doc: int = Field(256, ge=8)
+    """Tokens of a document, counted alike."""
+
+    def passages(self, n_query: int, n_doc: int, n_special: int) -> list[tuple[int, int, int]]:
+        """One: (query tokens kept, 0, document stop)."""
+        query, doc = self.query - n_special, self.doc - n_special
+        return [(min(n_query, query), 0, min(n_doc, doc))]
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest text."""
+        return max(self.query, self.doc)
+
+    @property
+    def reads(self) -> str:
+        """What is read of a pair, in a table's heading."""
+        return f"{self.query} tokens of the query, {self.doc} of the document, each alone"
+
+
 Truncation = Annotated[LongestFirst | Budgets | MaxP, Field(discriminator="type")]
+Reading = LongestFirst | Budgets | MaxP | TextLengths
+"""What is read of a pair by a model of any kind."""
 
 
 def expand(
-    pairs: Sequence[Pair], truncation: Truncation, n_special: int
+    pairs: Sequence[Pair], truncation: Reading, n_special: int
 ) -> tuple[list[Pair], list[int]]:
     """What is read of the pairs: all passages, in order, and how many each pair has (>= 1)."""
     flat, counts = [], []

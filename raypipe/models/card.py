@@ -1,4 +1,4 @@
-"""The model card of a cross-encoder: README.md as the Hugging Face hub reads it.
+"""The model card of a trained model: README.md as the Hugging Face hub reads it.
 
 Tests execute the code that a card shows.
 """
@@ -11,7 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from raypipe.models import retriever_card
 from raypipe.models.distillation import Distillation
+from raypipe.models.retriever_card import VectorFacts
 from raypipe.names import markdown_cell, markdown_code, markdown_text
 
 if TYPE_CHECKING:
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 
 Form = Literal["transformers", "onnx"]
 """What the folder holds: a Hugging Face directory, or model.onnx and tokenizer.json."""
+_LOCAL = re.compile("(beir|files|msmarco|trec|training):")
+"""Data sets in files of a machine."""
 _NO_VALUE = "–"  # noqa: RUF001 - an en dash, as tables print it
 
 _PAIRS = """\
@@ -191,8 +195,12 @@ class CardFacts:
     form: Form = "transformers"
     distillation: Distillation | None = None
     """Of a classifier that approximates a similarity head."""
+    text: str | None = None
+    """How a document's text was made of columns, as `{title} | {body}`; None of plain texts."""
     interpolation: Mapping[str, Any] | None = None
     """What the model's scores are mixed with: see `Best.interpolation`; None of a model alone."""
+    vectors: VectorFacts | None = None
+    """Of a bi-encoder; None of a cross-encoder."""
 
 
 def card(facts: CardFacts, folder: str = ".") -> ModelCard:
@@ -209,9 +217,11 @@ def card(facts: CardFacts, folder: str = ".") -> ModelCard:
         f"# {markdown_text(facts.name)}",
         _description(facts),
         "## How to load",
-        *(f"{title}\n\n{_fenced(code, 'python')}" for title, code in _examples(folder, facts)),
+        *(f"{title}\n\n{_fenced(code, kind)}" for title, code, kind in _examples(folder, facts)),
+        *([] if facts.vectors is None else [retriever_card.vectors_in_words(facts.vectors)]),
+        *([] if facts.text is None else [_made_of_columns(facts)]),
         *([_LOADERS] if (facts.head, facts.form) == ("similarity", "transformers") else []),
-        *([] if facts.interpolation is None else [_interpolation(facts.interpolation)]),
+        *([] if facts.interpolation is None else [_interpolation(facts, facts.interpolation)]),
         "## Data",
         _data(facts),
         "## Results",
@@ -232,7 +242,7 @@ def hub_dataset(dataset: str) -> str | None:
     None for folders, for the built-in collection and for ids that the hub allows as no name.
     """
     name = f"irds/{dataset.replace('/', '_')}"
-    local = dataset.startswith(("beir:", "pydoc"))
+    local = dataset.startswith("pydoc") or _LOCAL.match(dataset)
     return None if local or not re.fullmatch(r"[\w.-]+/[\w.-]{1,91}", name) else name
 
 
@@ -243,17 +253,21 @@ def _metadata(facts: CardFacts) -> ModelCardData:
         facts.form
     ]
     trained_on = dict.fromkeys(q.dataset for q in facts.queries if q.role == "train")
+    datasets = [name for dataset in trained_on if (name := hub_dataset(dataset))] or None
+    if facts.vectors is not None:
+        return ModelCardData(**retriever_card.metadata(facts.base_model), datasets=datasets)
     return ModelCardData(
         library_name=libraries[0],
         pipeline_tag="text-ranking",
         base_model=facts.base_model,
-        datasets=[name for dataset in trained_on if (name := hub_dataset(dataset))] or None,
+        datasets=datasets,
         tags=[*libraries, "cross-encoder", "reranker", "raypipe"],
     )
 
 
-def _examples(folder: str, facts: CardFacts) -> list[tuple[str, str]]:
-    """(sentence, Python code): first the lines that all ways share, then one block for each way.
+def _examples(folder: str, facts: CardFacts) -> list[tuple[str, str, str]]:
+    """(sentence, code, its language): first the lines that all ways share, then one block for each
+    way.
 
     Each block leaves one score per document in `scores`.
     """
@@ -262,28 +276,57 @@ def _examples(folder: str, facts: CardFacts) -> list[tuple[str, str]]:
     pairs = _PAIRS.format(folder=json.dumps(folder)) + lines
     if facts.form == "onnx":
         return [
-            ("`folder` is this directory:", pairs),
+            ("`folder` is this directory:", pairs, "python"),
             (
                 "onnxruntime, with the library tokenizers (`pip install onnxruntime tokenizers`); "
                 "no torch is needed:",
                 _ONNX,
+                "python",
             ),
         ]
+    if facts.vectors is not None:
+        shared = ("`folder`: this directory, or its name on the hub:", pairs, "python")
+        return [shared, *retriever_card.examples(facts.vectors)]
     trust = ", trust_remote_code=True" if facts.head == "similarity" else ""
     given = "".join(f', "{name}": {name}' for name in columns)
     return [
-        ("For all of them (`folder`: this directory, or its name on the hub):", pairs),
-        ("transformers:", _TRANSFORMERS.format(trust=trust)),
-        ("sentence-transformers:", _SENTENCE_TRANSFORMERS.format(trust=trust)),
+        ("For all of them (`folder`: this directory, or its name on the hub):", pairs, "python"),
+        ("transformers:", _TRANSFORMERS.format(trust=trust), "python"),
+        ("sentence-transformers:", _SENTENCE_TRANSFORMERS.format(trust=trust), "python"),
         (
             "mlflow.pyfunc, which cuts long pairs exactly as in training (`folder` must be local):",
             _PYFUNC.format(columns=given),
+            "python",
         ),
     ]
 
 
-def _interpolation(mix: Mapping[str, Any]) -> str:
+def _made_of_columns(facts: CardFacts) -> str:
+    """How a document's text was made, in words and as code for one row."""
+    text = str(facts.text)
+    does = (
+        "The pyfunc takes the columns instead of `text`."
+        if facts.vectors is None
+        else "`raypipe retrieve` makes it alike of files with these columns."
+    )
+    code = f"""\
+row = {{name: "" for name in {re.findall(r"{([^{}]*)}", text)!r}}}  # a document's columns
+text = {text!r}.format_map(row).strip()
+"""
+    return (
+        "A document's text was made of columns, empty ones as empty text; serve it made alike. "
+        f"{does}\n\n{_fenced(code, 'python')}"
+    )
+
+
+def _interpolation(facts: CardFacts, mix: Mapping[str, Any]) -> str:
     """How the scores are mixed: in words, and as code that goes on from another library's."""
+    libraries = (
+        "The pyfunc mixes them itself, if it gets all documents of a query in one call; "
+        "transformers and sentence-transformers give the model's own `scores`, to be mixed so:"
+        if facts.vectors is None
+        else "sentence-transformers gives the model's own `scores`, to be mixed so:"
+    )
     cosine = ""
     if "encoder" in mix:
         encoder = markdown_code(mix["encoder"])
@@ -292,9 +335,7 @@ def _interpolation(mix: Mapping[str, Any]) -> str:
         "**The results below are of a mix**: the model's scores and those of its first stage, "
         f"{markdown_code(mix['first_stage'])}, each as z-scores over the first {mix['depth']} "
         "documents of a query; validation queries chose the weight. `first_stage_score` is what "
-        f"the first stage gave each document{cosine}. The pyfunc mixes them itself, if it gets all "
-        "documents of a query in one call; transformers and sentence-transformers give the model's "
-        "own `scores`, to be mixed so:"
+        f"the first stage gave each document{cosine}. {libraries}"
     )
     shares = " + ".join(f"{share:g} * z({name})" for name, share in mix["columns"].items())
     weight = mix["weight"]
@@ -306,9 +347,13 @@ def _description(facts: CardFacts) -> str:
     count = f"{len(facts.stages)} stage{'' if len(facts.stages) == 1 else 's'}"
     stages = " -> ".join(map(markdown_code, facts.stages))
     approximation = "" if facts.distillation is None else f"\n\n{facts.distillation.sentence}"
-    return (
+    pairs = (
         "A cross-encoder for re-ranking: it reads a query and a document together and returns one "
-        "score, higher is better. Trained with raypipe from "
+        "score, higher is better."
+    )
+    kind = pairs if facts.vectors is None else retriever_card.description(facts.vectors)
+    return (
+        f"{kind} Trained with raypipe from "
         f"{markdown_code(facts.backbone)} in {count}: {stages}.\n\n"
         "Scores order the documents of one query. They are no probabilities and are not comparable "
         "between queries."
@@ -334,8 +379,9 @@ def _data(facts: CardFacts) -> str:
 
 def _without_folders(dataset: str) -> str:
     """The data set without the folders above it: a card publishes no path of somebody's machine."""
-    kind, colon, path = dataset.partition(":")
-    return f"{kind}:{path.rstrip('/').split('/')[-1]}" if kind == "beir" and colon else dataset
+    if not _LOCAL.match(dataset):
+        return dataset
+    return re.sub(r"(?<=[:=])(?:~[^,=]*/|/(?:[^,=]*/)?)", "", dataset.rstrip("/"))
 
 
 def _results(metrics: Mapping[str, Mapping[str, float]]) -> str:
@@ -353,12 +399,21 @@ def _results(metrics: Mapping[str, Mapping[str, float]]) -> str:
 
 def _limits(facts: CardFacts) -> str:
     cuts = _ONNX_CUTS if facts.form == "onnx" else _CUTS
+    reads = (
+        f"It reads {facts.reads}. {cuts[str(facts.truncation['type'])]}"
+        if facts.vectors is None
+        else retriever_card.limit(facts.vectors, facts.reads)
+    )
+    among = (
+        "Only the documents that a first stage found are re-ranked"
+        if facts.vectors is None
+        else "Rows without `retrieving` re-rank what a first stage found"
+    )
     lines = [
-        f"It reads {facts.reads}. {cuts[str(facts.truncation['type'])]}",
+        reads,
         "It was trained and judged on the data above only: languages and domains that are not "
         "there were never tested.",
-        "Only the documents that a first stage found are re-ranked, and what people judged is "
-        "incomplete.",
+        f"{among}, and what people judged is incomplete.",
         "Licence: not stated here. Those of the base model and of the data sets were not looked "
         "up; check them before the model is shared or sold.",
     ]

@@ -11,8 +11,9 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from raypipe.config import ConfigError
+from raypipe.config import ConfigError, blamed_on
 from raypipe.models.freeze import freeze, position_tables
+from raypipe.names import counted
 
 _MARGIN = 8
 """Positions. No family reserves as many of its table: RoBERTa, which reserves most, takes two."""
@@ -55,7 +56,9 @@ def check_length(
         )
 
 
-def check_layers(config: Any, field: str, layers: int, where: str) -> None:
+def check_layers(
+    config: Any, field: str, layers: int, where: str, *, headless: bool = False
+) -> None:
     """Refuse to freeze layers that the model does not have.
 
     Args:
@@ -63,17 +66,16 @@ def check_layers(config: Any, field: str, layers: int, where: str) -> None:
         field: the recipe's field that sets `layers`; the error names it.
         layers: how many first layers are to be frozen.
         where: the model, such as "model.backbone X".
+        headless: the model has no head of transformers' own.
 
     Raises:
         ConfigError: the model has fewer layers, or its layers share their weights (ALBERT).
     """
     if not layers:
         return
-    model = without_weights(config, where)
-    try:
+    model = without_weights(config, where, headless=headless)
+    with blamed_on(field):
         freeze(model, embeddings=False, position_embeddings=False, layers=layers)
-    except ConfigError as error:
-        raise ConfigError(f"{field}: {error}") from None
 
 
 def has_scorer(config: Mapping[str, Any]) -> bool:
@@ -129,7 +131,7 @@ def require_scorer(config: Mapping[str, Any], where: str, label: int | None = No
     if _is_classifier(config):
         if (label is None and found == 1) or (label is not None and 1 < found > label):
             return
-        model += f" with {found} label{'' if found == 1 else 's'}"
+        model += f" with {counted(found, 'label')}"
         remedy = (
             "leave `label` out"
             if found == 1

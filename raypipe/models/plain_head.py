@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from raypipe.models.cross_encoder import score_in_float32
+from raypipe.models.score_heads import score_in_float32
 
 
 def plain_classifier(model: Any, seed: int, bias: float) -> nn.Module:

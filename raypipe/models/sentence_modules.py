@@ -20,7 +20,7 @@ from raypipe.config import ConfigError
 from raypipe.models.pooling import Mode
 from raypipe.names import quoted
 
-_FLAGS = {
+FLAGS = {
     "pooling_mode_cls_token": "cls",
     "pooling_mode_max_tokens": "max",
     "pooling_mode_mean_tokens": "mean",
@@ -251,7 +251,7 @@ def _check_layer(kind: str, path: str, settings: Mapping[str, Any], where: str) 
 def _pooling(settings: Mapping[str, Any], path: str, where: str) -> tuple[Mode, ...]:
     modes = settings.get("pooling_mode")
     if modes is None:
-        modes = [mode for flag, mode in _FLAGS.items() if settings.get(flag)] or ["mean"]
+        modes = [mode for flag, mode in FLAGS.items() if settings.get(flag)] or ["mean"]
     modes = [modes] if isinstance(modes, str) else modes
     if not isinstance(modes, list) or not modes:
         raise refusal(where, path, "pooling of no kind")

@@ -116,7 +116,8 @@ class SimilarityForSequenceClassification(PreTrainedModel):  # type: ignore[misc
         inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
         if token_type_ids is not None and self.config.separator is None:
             inputs["token_type_ids"] = token_type_ids
-        states = self.encoder(**inputs, **options).last_hidden_state
+        output = self.encoder(**inputs, **options)
+        states = output.last_hidden_state
         is_document = in_document(input_ids, token_type_ids, self.config.separator)
         with torch.autocast(states.device.type, enabled=False):  # bf16 scores have three digits
             read = attention_mask.bool()
@@ -125,7 +126,9 @@ class SimilarityForSequenceClassification(PreTrainedModel):  # type: ignore[misc
             scores = self.classifier.weight.float() * nn.functional.cosine_similarity(
                 query, document, dim=-1
             )
-        return SequenceClassifierOutput(logits=scores.unsqueeze(-1))
+        return SequenceClassifierOutput(
+            logits=scores.unsqueeze(-1), hidden_states=output.hidden_states
+        )
 
 
 def in_document(

@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from raypipe.config import ConfigError
+from raypipe.config import ConfigError, blamed_on
 from raypipe.models.tokenizer import opened_tokenizer
 from raypipe.storage.files import file_checksum, home, note_once
 
@@ -248,10 +248,8 @@ def _ids(folder: Path, read: Mapping[str, Any], where: str) -> list[int]:
             if not all(isinstance(number, int) for number in own):
                 raise TypeError("an id that is no integer")
             return own
-    try:
+    with blamed_on(where):
         return list(opened_tokenizer(folder).get_vocab().values())
-    except ConfigError as error:
-        raise ConfigError(f"{where}: {error}") from None
 
 
 def _check_floating(path: Path, entries: Mapping[str, Any], where: str) -> None:

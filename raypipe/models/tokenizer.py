@@ -8,11 +8,13 @@ pieces of their own, with the best score of all, and so finds them in texts by i
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from raypipe.config import ConfigError
+from raypipe.storage.attempts import is_note
 
 NEVER = -1e4
 """Score of a piece that no text is cut into: any other pieces together have a better one."""
@@ -53,6 +55,22 @@ def load_tokenizer(folder: Path) -> Any:
         )
     _keep_texts(tokenizer)
     return tokenizer
+
+
+def copy_tokenizer(start: Path, folder: Path) -> None:
+    """Copy what lies beside a model's weights and configuration: the tokenizer's files.
+
+    Args:
+        start: the directory that the model was read from.
+    """
+    for path in start.glob("*"):
+        is_model = path.suffix in (".safetensors", ".py") or path.name.endswith("index.json")
+        known = {"config.json", "modules.json", "README.md", "config_sentence_transformers.json"}
+        left_out = is_model or is_note(path.name) or path.name in known
+        if path.is_file() and not left_out:
+            if path.name.startswith("sentence_") or path.name == "data_config.json":
+                continue  # a bi-encoder's own settings would mislead who opens this directory
+            shutil.copy(path, folder / path.name)
 
 
 def write_tokenizer(folder: Path, max_length: int) -> None:

@@ -190,15 +190,21 @@ def read_classifier(
         AutoModelForSequenceClassification, folder, config=config, attn_implementation=kernel
     )
     expect_whole(info, model.base_model_prefix, where, trained=trained, shallower=shallower)
-    _align(model)
+    align(model)
     return model  # type: ignore[no-any-return]
 
 
-def read_encoder(folder: Path, where: str, kernel: Callable[[str], str]) -> nn.Module:
+def read_encoder(
+    folder: Path,
+    where: str,
+    kernel: Callable[[str], str],
+    change: Callable[[Any], None] = lambda config: None,
+) -> nn.Module:
     """The model without a head, in float32 with all its weights.
 
     Args:
         kernel: gives the attention implementation by model type.
+        change: sets what a recipe sets in the configuration, such as dropout.
 
     Raises:
         ConfigError: see `encoder_config`; or weights are missing, or belong to layers that the
@@ -207,6 +213,9 @@ def read_encoder(folder: Path, where: str, kernel: Callable[[str], str]) -> nn.M
     import transformers
 
     config = encoder_config(folder, where)
+    if config.model_type == SIMILARITY:
+        return _read_below_similarity(folder, config, where, kernel, change)
+    change(config)
     loader = getattr(transformers, _ENCODER_PARTS.get(config.model_type, "AutoModel"))
     kind = kernel(config.model_type)
     model, info = _quietly(loader, folder, config=config, attn_implementation=kind)
@@ -223,6 +232,26 @@ def read_encoder(folder: Path, where: str, kernel: Callable[[str], str]) -> nn.M
             "architecture than its config.json says: copy or save it again"
         )
     return model  # type: ignore[no-any-return]
+
+
+def _read_below_similarity(
+    folder: Path,
+    config: Any,
+    where: str,
+    kernel: Callable[[str], str],
+    change: Callable[[Any], None],
+) -> nn.Module:
+    """The encoder of a model with a similarity head, of the kind that the encoder had before."""
+    from transformers import AutoModelForSequenceClassification
+
+    with changed_backbone(config) as inner:
+        change(inner)
+        kind = kernel(inner.model_type)
+    loader = AutoModelForSequenceClassification
+    model, info = _quietly(loader, folder, config=config, attn_implementation=kind)
+    expect_whole(info, model.base_model_prefix, where, trained=True, shallower=False)
+    encoder: nn.Module = model.encoder
+    return encoder
 
 
 def read_similarity(
@@ -301,7 +330,7 @@ def _quietly(loader: Any, folder: Path, **options: Any) -> tuple[Any, dict[str, 
     return model, info
 
 
-def _align(model: nn.Module) -> None:
+def align(model: nn.Module) -> None:
     """Copy the weights out of the mapped file.
 
     In the file, weights begin at any multiple of 4 bytes, which depends on the length of the

@@ -13,8 +13,8 @@ from raypipe.progress import any_character
 
 OPTIONS = {"help_option_names": ["-h", "--help"]}
 COMMANDS = (
-    *("mine", "train", "sweep"),
-    *("rerank", "retrieve", "evaluate", "report", "export"),
+    *("synthesize", "mine", "train", "sweep"),
+    *("rerank", "retrieve", "evaluate", "report", "paper", "export"),
     *("data", "artifacts", "ui", "explain", "doctor"),
 )
 """In the order of --help; each is a module with `add`."""

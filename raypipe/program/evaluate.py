@@ -26,7 +26,7 @@ def evaluate(
         list[str] | None,
         typer.Option(
             metavar="FILE",
-            help="a TREC run, plain or .gz, or NAME=FILE; further ones may follow it",
+            help="a TREC run, plain or .gz, or a .parquet of rerank, or NAME=FILE; more may follow",
         ),
     ] = None,
     qrels: Annotated[

@@ -29,7 +29,7 @@ def explain(
         Path | None, typer.Option(help="write the reference page, Markdown, to this file")
     ] = None,
 ) -> None:
-    with errors():
+    with errors("explain"):
         import json
 
         from raypipe.commands import explain as work

@@ -1,4 +1,5 @@
-"""Write a trained model with its card to a folder: transformers, a plain classifier, or ONNX.
+"""Write a trained model with its card to a folder: transformers, a plain classifier, or ONNX; or
+the groups that it trains on, as FlagEmbedding, Tevatron or sentence-transformers read them.
 
 raypipe export FOLDER RECIPE [key=value ...]
 """
@@ -26,10 +27,14 @@ def export(
     ] = None,
     form: Annotated[
         str,
-        typer.Option(help="transformers, classifier (distilled from a similarity head), or onnx"),
+        typer.Option(
+            help="transformers, classifier (distilled from a similarity head) or onnx; groups as "
+            "flagembedding, tevatron or sentence-transformers"
+        ),
     ] = "transformers",
 ) -> None:
-    with errors():
+    with errors("export"):
+        from raypipe.commands.group_forms import GROUP_FORMS, export_groups
         from raypipe.config import ConfigError
         from raypipe.recipe.experiment import Experiment
         from raypipe.recipe.reading import load
@@ -38,6 +43,9 @@ def export(
         path, overrides = recipe_and_overrides(recipe or [], DEFAULT)
         experiment = load(Experiment, path, overrides)
         check_new_folder(folder, str(folder))
+        if form in GROUP_FORMS:
+            export_groups(alone(experiment), folder, form)
+            return
         write = writer_of(experiment, form)
         last = alone(experiment).trained()
         if Builder(experiment.store()).find(last) is None:

@@ -20,16 +20,25 @@ ModelOption = Annotated[
 DatasetOption = Annotated[
     str | None, typer.Option(help="an ir_datasets id, beir:FOLDER, pydoc; or name files")
 ]
-SplitOption = Annotated[str | None, typer.Option(help="of beir: and pydoc")]
+SplitOption = Annotated[str | None, typer.Option(help="of beir:, msmarco:, trec: and pydoc")]
 CorpusOption = Annotated[
-    str | None, typer.Option(metavar="FILE", help="documents, .tsv or .jsonl, plain or .gz")
+    str | None,
+    typer.Option(metavar="FILE", help="documents: .tsv, .jsonl, .csv, .parquet, folder"),
 ]
 QueriesOption = Annotated[str | None, typer.Option(metavar="FILE", help="queries, likewise")]
+TextOption = Annotated[
+    str | None,
+    typer.Option(metavar="TEMPLATE", help="a document's text from columns: '{title} | {body}'"),
+]
 QrelsOption = Annotated[
     str | None, typer.Option(metavar="FILE", help="judgements, if there are any")
 ]
 OutOption = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="a TREC run, gzipped for .gz; or .parquet")
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="a TREC run, gzipped for .gz; or .parquet, a row per query: query_id, doc_ids, scores",
+    ),
 ]
 LengthOption = Annotated[
     int | None, typer.Option("--max-length", min=8, help="tokens [default: the model's own]")

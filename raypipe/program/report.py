@@ -36,7 +36,7 @@ def report(
     ] = None,
     tracking: TrackingOption = None,
 ) -> None:
-    with errors():
+    with errors("report"):
         from raypipe.commands.report import report_of
         from raypipe.config import ConfigError
         from raypipe.evaluation.report.writing import check_files, write

@@ -24,6 +24,7 @@ from raypipe.program.options import (
     QueriesOption,
     SplitOption,
     StorageOption,
+    TextOption,
     TrackingOption,
 )
 
@@ -38,6 +39,7 @@ def rerank(
     corpus: CorpusOption = None,
     queries: QueriesOption = None,
     qrels: QrelsOption = None,
+    text: TextOption = None,
     depth: Annotated[int, typer.Option(min=1, help="documents of each list to re-rank")] = 100,
     out: OutOption = None,
     label: Annotated[
@@ -49,12 +51,13 @@ def rerank(
     storage: StorageOption = None,
     tracking: TrackingOption = None,
 ) -> None:
-    with errors():
+    with errors("rerank"):
         from raypipe.commands import ranked_lists as work
+        from raypipe.commands.named_data import query_set
         from raypipe.program.written_lists import checked_out, place, shown
 
         checked_out(out)
-        data = work.query_set(dataset, split, corpus, queries, qrels)
+        data = query_set(dataset, split, corpus, queries, qrels, text)
         where = place(storage, precision)
         shown(
             work.rerank(

@@ -23,6 +23,7 @@ from raypipe.program.options import (
     QueriesOption,
     SplitOption,
     StorageOption,
+    TextOption,
 )
 
 
@@ -35,6 +36,7 @@ def retrieve(
     corpus: CorpusOption = None,
     queries: QueriesOption = None,
     qrels: QrelsOption = None,
+    text: TextOption = None,
     depth: Annotated[int, typer.Option(min=1, help="documents per query")] = 100,
     out: OutOption = None,
     max_length: LengthOption = None,
@@ -42,12 +44,13 @@ def retrieve(
     precision: PrecisionOption = "auto",
     storage: StorageOption = None,
 ) -> None:
-    with errors():
+    with errors("retrieve"):
         from raypipe.commands import ranked_lists as work
+        from raypipe.commands.named_data import query_set
         from raypipe.program.written_lists import checked_out, place, shown
 
         checked_out(out)
-        data = work.query_set(dataset, split, corpus, queries, qrels)
+        data = query_set(dataset, split, corpus, queries, qrels, text)
         where = place(storage, precision)
         ranked = work.retrieve(
             model, data, depth, where, max_length=max_length, measures=measures.split()

@@ -22,4 +22,6 @@ def work(experiment: Any, dry_run: bool) -> Any:
 def add(app: typer.Typer) -> None:
     """Add the command to a program."""
     text = f"{__doc__}\n\nWithout a recipe: jobs/recipes/{DEFAULT}."
-    app.command("sweep", help=text, context_settings=OPTIONS)(recipe_command(work, DEFAULT))
+    app.command("sweep", help=text, context_settings=OPTIONS)(
+        recipe_command("sweep", work, DEFAULT)
+    )

@@ -49,4 +49,6 @@ def export(experiment: Any, form: str) -> Callable[[Path], None]:
 def add(app: typer.Typer) -> None:
     """Add the command to a program."""
     text = f"{__doc__}\n\nWithout a recipe: jobs/recipes/{DEFAULT}."
-    app.command("train", help=text, context_settings=OPTIONS)(recipe_command(work, DEFAULT, export))
+    app.command("train", help=text, context_settings=OPTIONS)(
+        recipe_command("train", work, DEFAULT, export)
+    )

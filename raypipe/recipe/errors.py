@@ -7,6 +7,7 @@ the fields that are valid at a path.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import types
 from collections.abc import Iterable, Mapping
@@ -14,8 +15,10 @@ from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
-from raypipe.config import Config, nearest
+from raypipe.config import Config, ConfigError, nearest
 from raypipe.names import quoted, shortened
+from raypipe.plugins.choice import REFUSED, OrPlugIn, plugins_of
+from raypipe.plugins.loading import is_plugin_name
 from raypipe.recipe.foreign_names import unknown_key
 from raypipe.storage.address import shown_value
 
@@ -43,6 +46,8 @@ def explain(cls: type[Config], item: Mapping[str, Any]) -> str:
         return f"{path}.type: unknown value {quoted(tag)}{nearest(tag, tags)}"
     if kind == "union_tag_not_found":
         return f"{path}: expected a mapping with a `type`{found}"
+    if kind == REFUSED:
+        return f"{path}: {item['msg']}"
     if kind in ("literal_error", "enum"):
         options = _quoted(item["ctx"]["expected"])
         return f"{path}: unknown value {shown_value(value)}{nearest(str(value), options)}"
@@ -66,6 +71,9 @@ def _walk(kind: Any, loc: Iterable[Any]) -> tuple[list[type[BaseModel]], list[st
     path: list[str] = []
     for part in loc:
         tagged = [m for m in models(kind) if part in _tags(m) or part == m.__name__]
+        if is_plugin_name(part) and (plugin := _plugin(kind, part)) is not None:
+            kind = plugin
+            continue
         if tagged and len(_alternatives(kind)) > 1:
             kind = tagged[0]
             continue
@@ -76,6 +84,15 @@ def _walk(kind: Any, loc: Iterable[Any]) -> tuple[list[type[BaseModel]], list[st
             inner = next((args[0] for args in lists if args), None)
         kind = inner if inner is not None else field_type(kind, str(part))
     return models(kind), path
+
+
+def _plugin(kind: Any, name: str) -> type[BaseModel] | None:
+    """The plug-in that was loaded for a union; None if `name` is another part of a path."""
+    for union in plugins_of(kind) if mapping_value(kind) is None else ():
+        with contextlib.suppress(ConfigError):
+            plugin: type[BaseModel] = union.load(name)
+            return plugin
+    return None
 
 
 def _tags(model: type[BaseModel]) -> tuple[Any, ...]:
@@ -94,7 +111,11 @@ def models(kind: Any) -> list[type[BaseModel]]:
 def field_type(kind: Any, name: str) -> Any:
     """The annotation of a field of one of the alternatives; None if none has it."""
     fields = (model.model_fields.get(name) for model in models(kind))
-    return next((field.annotation for field in fields if field is not None), None)
+    field = next((field for field in fields if field is not None), None)
+    if field is None:
+        return None
+    plugins = [part for part in field.metadata if isinstance(part, OrPlugIn)]
+    return Annotated[field.annotation, *plugins] if plugins else field.annotation
 
 
 def mapping_value(kind: Any) -> Any:

@@ -13,8 +13,11 @@ from raypipe.config import Config, nearest
 from raypipe.datasets.steps import QuerySet
 from raypipe.evaluation.measures import parse_measures
 from raypipe.evaluation.results import MAIN, Statistics
+from raypipe.evaluation.slices import Slices
 from raypipe.evaluation.suites import SUITES, SuiteName
 from raypipe.names import Name
+from raypipe.runs.existing import RunRow
+from raypipe.synthesis.synthetic import AnyQueries
 from raypipe.tracking.names import metric_name
 
 RESERVED = ("train", "validation", MAIN)
@@ -25,7 +28,7 @@ Untrained = Literal["cosine", "fusion"]
 class EvaluationSet(Config):
     """Test queries over a first stage."""
 
-    queries: QuerySet
+    queries: AnyQueries
     """Test queries, of which no stage trains on one."""
     candidates: Source | None = None
     """Null is the recipe's."""
@@ -49,7 +52,7 @@ class Evaluation(Config):
     validation_depth: int = Field(20, ge=1)
     """Candidates re-ranked per validation query during training."""
     measures: tuple[str, ...] = Field(("nDCG@10", "RR@10", "Judged@10"), min_length=1)
-    """Names as in ir-measures, the most important first."""
+    """Names as in ir-measures, or `my_package.module:Class@10`; the most important first."""
     selection: str = "nDCG@10"
     """The measure on validation queries by which the best checkpoint is kept."""
     sets: dict[Name, EvaluationSet] = Field(default_factory=dict)
@@ -62,10 +65,20 @@ class Evaluation(Config):
     untrained: tuple[Untrained, ...] = ()
     """Rows of a sentence encoder before any training: the cosine of the backbone's vectors, and its
     fusion, the mean of this cosine's z-scores and the first stage's. The collection is encoded."""
+    retrieval: int | None = Field(None, ge=1)
+    """Rows of bi-encoders over the whole corpus, beside those that re-rank: every trained one, and
+    the backbone as it comes, retrieves so many documents per query. Null makes no such rows."""
     ensembles: tuple[Derivation, ...] = ()
     """Rows that cost no training: the mean of the z-scores of all seeds, the mean of their weights,
     and scores mixed with the first stage's by a weight chosen on validation queries; where
     `untrained` has the fusion, mixed with that too."""
+    rows: dict[Name, RunRow] = Field(default_factory=dict)
+    """Runs that exist, by the name of their row: `{type: run, path: other.run}`. They are judged,
+    tested and tracked beside the others, and may be a `reference`."""
+    slices: dict[Name, Slices] = Field(default_factory=dict)
+    """Groups of test queries by name, each name a table of the first measure per group, with every
+    row's worst one. The queries of other test sets are parted too, where the table has their ids.
+    """
     statistics: Statistics = Statistics()
     """How rows are told apart."""
 
@@ -84,6 +97,13 @@ class Evaluation(Config):
             if "/" in name:
                 raise ValueError(f"sets.{name}: expected a name without '/'; leave it out")
         self._check_tracked()
+        for name, row in self.rows.items():
+            for test_set in row.sets:
+                if test_set not in (known := [*self.sets, *self.suite_sets()]):
+                    raise ValueError(
+                        f"rows.{name}.sets.{test_set}: there is no such test set"
+                        f"{nearest(test_set, known) or '; name it in evaluation.sets'}"
+                    )
         return self
 
     def _check_tracked(self) -> None:

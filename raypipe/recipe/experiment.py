@@ -9,36 +9,51 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from raypipe.candidates import Source
 from raypipe.candidates.bm25.source import Bm25
+from raypipe.candidates.dense.source import Dense
+from raypipe.candidates.trained import candidates_by, retrieved_by
 from raypipe.config import NOT_SEMANTIC, Config, ConfigError, nearest, twice_in
-from raypipe.datasets.steps import Collection, Queries, QuerySet
+from raypipe.datasets.steps import Collection, Listed, Queries, QuerySet
 from raypipe.evaluation.measures import bounded
+from raypipe.evaluation.own_measures import fit_to_travel
 from raypipe.evaluation.report.published import Published
 from raypipe.evaluation.results import MAIN
-from raypipe.groups.training_set import TrainingData, TrainingSet
+from raypipe.groups.training_set import MinedSet, TrainingData, TrainingSet
 from raypipe.inference.lists import Lists
 from raypipe.inference.tokens import Tokens
-from raypipe.inference.truncation import LongestFirst, Truncation
+from raypipe.inference.truncation import LongestFirst, Reading, TextLengths, Truncation
+from raypipe.models.any_model import AnyModel, cross_encoder_unless_named, settled
 from raypipe.models.backbone import Backbone
-from raypipe.models.cross_encoder import CrossEncoder
+from raypipe.models.bi_encoder import BiEncoder
+from raypipe.models.trained_bi_encoder import TrainedBiEncoder
 from raypipe.names import Name
+from raypipe.recipe.bi_encoder_checks import (
+    check_averages,
+    check_bi_encoders,
+    check_cross_encoders,
+)
 from raypipe.recipe.evaluation_sets import Evaluation, EvaluationSet, Untrained
+from raypipe.recipe.list_stages import Encoders
 from raypipe.recipe.space import Sweep
 from raypipe.recipe.stage_checks import check_stage
+from raypipe.recipe.stage_models import check_models, check_models_files
 from raypipe.recipe.untrained import check_untrained, untrained_scorer
 from raypipe.resources import Resources, default_precision
 from raypipe.runs.baselines import OracleRun, TeacherRun
+from raypipe.runs.existing import ExistingRun
 from raypipe.runs.metrics import Metrics
-from raypipe.runs.rerank import CrossEncoderRun, Reranking
+from raypipe.runs.rerank import BiEncoderRun, CrossEncoderRun, Reranking
 from raypipe.stages.stage import Stage, StageConfig
 from raypipe.storage.address import Address
 from raypipe.storage.artifacts import Step, Store
 from raypipe.storage.files import home
+from raypipe.synthesis.synthetic import AnyQueries, Synthetic
 from raypipe.teachers import Teacher
 from raypipe.tracking.client import check_scheme
 
@@ -59,12 +74,23 @@ def _blamed_on(path: str) -> Iterator[None]:
 class Data(Config):
     """Three disjoint query sets; test queries are read by the final evaluation only."""
 
-    train: QuerySet
+    train: AnyQueries
     """Its queries, and the documents that they judge, are trained on."""
-    validation: QuerySet
+    validation: AnyQueries
     """Chooses the checkpoint of a stage, the trial of a search, the weight of an interpolation."""
-    test: QuerySet
+    test: AnyQueries
     """Judges the finished rows, and nothing before."""
+
+    @model_validator(mode="after")
+    def _judged_apart(self) -> Data:
+        for role in ("validation", "test"):
+            queries = getattr(self, role)
+            if isinstance(queries, Synthetic) and queries.split == "train":
+                raise ValueError(
+                    f"{role}: expected other passages than those of training, found split=train; "
+                    f"set data.{role}.split={role}"
+                )
+        return self
 
 
 class Experiment(Config):
@@ -80,10 +106,12 @@ class Experiment(Config):
     """What the stages train on that name no groups of their own."""
     teacher: Teacher | None = None
     """Gives the values that distillation losses fit."""
-    model: CrossEncoder
-    """The backbone that all stages of a trial begin from, and its head."""
+    model: AnyModel
+    """What the stages of a trial train that name no model of their own: a backbone with a head over
+    pairs (`type: cross_encoder`, which is meant where no type is given), or one that gives vectors
+    of texts (`bi_encoder`)."""
     truncation: Truncation = LongestFirst()
-    """What the cross-encoder reads of a pair."""
+    """What the cross-encoder reads of a pair; a bi-encoder's own fields say its lengths."""
     stages: dict[Name, StageConfig] = Field(min_length=1)
     """By name, in order."""
     order: tuple[str, ...] | None = None
@@ -110,6 +138,11 @@ class Experiment(Config):
     """A storage directory is the same on every node (NFS)."""
     tracking: Annotated[Address | None, NOT_SEMANTIC] = None
     """MLflow URI; None is $MLFLOW_TRACKING_URI, or a file under $RAYPIPE_HOME."""
+
+    @field_validator("model", mode="before")
+    @classmethod
+    def _typed(cls, value: Any) -> Any:
+        return cross_encoder_unless_named(value)
 
     @field_validator("reference", mode="before")
     @classmethod
@@ -156,6 +189,7 @@ class Experiment(Config):
         for name in self.order or ():
             if name not in self.stages:
                 raise ValueError(f"order: there is no stage {name!r}{nearest(name, self.stages)}")
+        Encoders(self).check()
         for key in ("depth", "validation_depth"):
             if (depth := getattr(self.evaluation, key)) > self.candidates.depth:
                 raise ValueError(
@@ -169,9 +203,16 @@ class Experiment(Config):
                     f"evaluation.sets.{name}.depth: {depth} is more than its candidates' depth="
                     f"{source.depth}; raise that one"
                 )
-        for name in self.stage_names:
-            stage, data = self.stages[name], self.training(name)
-            check_stage(name, stage, data, self.resources, self.truncation.longest)
+        check_models(self._models_in_order)
+        trained = dict.fromkeys([*self.stage_names, *Encoders(self).trained])
+        for name in trained:
+            longest = self._read_by(self.model_of(name)).longest
+            check_stage(name, self.stages[name], self.training(name), self.resources, longest)
+        running = {name: (self.stages[name], self.model_of(name)) for name in trained}
+        every = [self.model_of(name) for name in self.stages]
+        check_bi_encoders(running, every, self.truncation, self.resources)
+        check_averages(self.last_model, self.evaluation)
+        check_cross_encoders(running, every, self.evaluation)
         return self
 
     # --- what is named -------------------------------------------------------------------------
@@ -181,6 +222,67 @@ class Experiment(Config):
         """The stages of this experiment, in order."""
         return self.order or tuple(self.stages)
 
+    def up_to(self, stage: str) -> tuple[str, ...]:
+        """The order up to a stage; a stage that is not in it is trained alone."""
+        names = self.stage_names
+        return names[: names.index(stage) + 1] if stage in names else (stage,)
+
+    @property
+    def encoders(self) -> dict[str, int]:
+        """The stages whose models retrieve lists: see `Encoders.waits`."""
+        return Encoders(self).waits
+
+    def for_encoder(self, stage: str) -> Experiment:
+        """The experiment that trains a stage for its vectors, and compares nothing."""
+        sweep = self.sweep.replace(space={}, select={})
+        return self.replace(order=self.up_to(stage), reference=None, published=(), sweep=sweep)
+
+    def encoder(self, stage: str) -> tuple[BiEncoder, Stage]:
+        """How a stage's model reads texts, and the step that trains it."""
+        model = self.model_of(stage)
+        assert isinstance(model, TrainedBiEncoder), "checked when the recipe was read"
+        return model.part(BiEncoder), self._trained(self.up_to(stage))
+
+    def model_of(self, stage: str) -> AnyModel:
+        """The stage's own model, or the recipe's."""
+        return self.stages[stage].model or self.model
+
+    @property
+    def models(self) -> dict[str, AnyModel]:
+        """The models of the stages of this experiment by the stages' names, in order."""
+        return {name: self.model_of(name) for name in self.stage_names}
+
+    @property
+    def _models_in_order(self) -> list[tuple[str, AnyModel]]:
+        """As `models`, a stage as often as it is in the order."""
+        return [(name, self.model_of(name)) for name in self.stage_names]
+
+    @property
+    def last_model(self) -> AnyModel:
+        """The model of the last stage, which ranks in the trial's rows."""
+        return self.model_of(self.stage_names[-1])
+
+    @property
+    def retriever(self) -> TrainedBiEncoder | None:
+        """The bi-encoder that retrieves: the last stage's model, or else the first of any stage."""
+        models = (self.last_model, *map(self.model_of, self.stages))
+        return next((model for model in models if isinstance(model, TrainedBiEncoder)), None)
+
+    @property
+    def backbone(self) -> str:
+        """What the first stage starts from, and with it all later ones."""
+        return self.model_of(self.stage_names[0]).backbone
+
+    @property
+    def reading(self) -> Reading:
+        """What the last stage's model reads of a query and a document."""
+        return self._read_by(self.last_model)
+
+    def _read_by(self, model: AnyModel) -> Reading:
+        if isinstance(model, TrainedBiEncoder):
+            return TextLengths(query=model.query_length, doc=model.max_length)
+        return self.truncation
+
     def groups_of(self, stage: str) -> TrainingSet:
         """The stage's own training set, or the recipe's."""
         return self.stages[stage].groups or self.groups
@@ -188,14 +290,29 @@ class Experiment(Config):
     def training(self, stage: str | None = None) -> TrainingData:
         """The training set of a stage, or the recipe's own, with every default filled in."""
         chosen = self.groups if stage is None else self.groups_of(stage)
+        source, teacher = chosen.candidates or self.candidates, chosen.teacher or self.teacher
+        further = {n: self._mined(s, source, teacher) for n, s in chosen.further.items()}
+        return replace(self._mined(chosen, source, teacher), further=further)
+
+    def _mined(self, chosen: MinedSet, source: Source, teacher: Teacher | None) -> TrainingData:
         return TrainingData(
             chosen,
-            chosen.queries or self.data.train,
-            chosen.candidates or self.candidates,
-            chosen.teacher or self.teacher,
+            self._with_test(chosen.queries or self.data.train),
+            chosen.candidates or source,
+            chosen.teacher or teacher,
             self.precision,
             self.evaluation.depth,
+            self.encoder,
         )
+
+    def mined_sets(self) -> dict[tuple[str, ...], TrainingData]:
+        """The distinct training sets, each followed by its further ones: `STAGE (NAME)`."""
+        sets: dict[tuple[str, ...], TrainingData] = {}
+        for stages, data in self.training_sets().items():
+            sets[stages] = data
+            for name, other in data.further.items():
+                sets[tuple(f"{stage} ({name})" for stage in stages)] = other
+        return sets
 
     def training_sets(self) -> dict[tuple[str, ...], TrainingData]:
         """The distinct training sets of this experiment's stages, by the stages that use them."""
@@ -215,8 +332,12 @@ class Experiment(Config):
 
     def _judged(self, role: Role) -> EvaluationSet:
         if role in ("train", "validation", MAIN):
-            return EvaluationSet(queries=getattr(self.data, role))
+            return EvaluationSet(queries=self._with_test(getattr(self.data, role)))
         return self.evaluation.named(role)
+
+    def _with_test(self, queries: QuerySet) -> QuerySet:
+        """Synthetic queries know what is judged in the test where they hold it out."""
+        return queries.judged_by(self.data.test) if isinstance(queries, Synthetic) else queries
 
     def query_set(self, role: Role) -> QuerySet:
         """The queries of a role."""
@@ -233,12 +354,14 @@ class Experiment(Config):
     def measures(self, role: Role = MAIN) -> tuple[str, ...]:
         """What a role is judged by; AP by the depth of the role's lists."""
         names = self._judged(role).measures or self.evaluation.measures
-        return tuple(dict.fromkeys(bounded(name, self.source(role).depth) for name in names))
+        depth = self.source(role).depth
+        return fit_to_travel(dict.fromkeys(bounded(name, depth) for name in names))
 
     @property
     def selection(self) -> str:
         """The measure that chooses checkpoints, by the depth of the validation lists."""
-        return bounded(self.evaluation.selection, self.source("validation").depth)
+        name = bounded(self.evaluation.selection, self.source("validation").depth)
+        return fit_to_travel([name])[0]
 
     def store(self) -> Store:
         return Store(self.storage or str(home() / "storage"))
@@ -260,33 +383,49 @@ class Experiment(Config):
         self.resources.check_precision(self.precision)
         for role in ("train", "validation", "test"):
             with _blamed_on(f"data.{role}"):
-                getattr(self.data, role).open().check()
+                self.query_set(role).check()
         self.candidates.check()
         for name, test_set in self.evaluation.sets.items():
             with _blamed_on(f"evaluation.sets.{name}"):
-                test_set.queries.open().check()
+                test_set.queries.check()
                 if test_set.candidates is not None:
                     test_set.candidates.check()
         if self.evaluation.suites:
             with _blamed_on("evaluation.suite_candidates"):
                 self.evaluation.suite_candidates.check()
+        for name, row in self.evaluation.rows.items():
+            with _blamed_on(f"evaluation.rows.{name}"):
+                row.check()
+        for name, slices in self.evaluation.slices.items():
+            with _blamed_on(f"evaluation.slices.{name}"):
+                slices.check()
         if self.teacher is not None:
             self.teacher.check()
-        for stages, data in self.training_sets().items():
+        for stages, data in self.mined_sets().items():
             with _blamed_on(f"groups of {', '.join(stages)}"):
                 data.check()
         if model:
-            lengths = {f"truncation.{self.truncation.length_fields}": self.truncation.longest}
-            frozen = {
-                f"stages.{name}.freeze.layers": self.stages[name].freeze.layers
-                for name in self.stage_names
-            }
-            self.model.check(lengths, frozen)
-            if self.evaluation.untrained:
-                check_untrained(self.model)
+            self._check_models()
         with _blamed_on("MLFLOW_TRACKING_URI"):
             check_scheme(self.tracking_uri() or "")
         self.store().check_writable()
+
+    def _check_models(self) -> None:
+        """Look at the files of the models of this experiment; raises as `check`."""
+        for name, model in {m: (n, m) for n, m in self.models.items()}.values():
+            reading = self._read_by(model)
+            lengths = {f"truncation.{reading.length_fields}": reading.longest}
+            frozen = {
+                f"stages.{stage}.freeze.layers": self.stages[stage].freeze.layers
+                for stage, other in self.models.items()
+                if other == model
+            }
+            own = self.stages[name].model is not None
+            with _blamed_on(f"stages.{name}") if own else contextlib.nullcontext():
+                model.check(lengths, frozen)
+        check_models_files(self._models_in_order)
+        if self.evaluation.untrained:
+            check_untrained(self.last_model)
 
     # --- the method section --------------------------------------------------------------------
 
@@ -294,22 +433,26 @@ class Experiment(Config):
         return Collection(self.query_set(role))
 
     def queries(self, role: Role) -> Queries:
-        return Queries(self.query_set(role), require_positive=role == "train")
+        return self.query_set(role).chosen(
+            require_positive=role == "train", precision=self.precision
+        )
 
     def query_sets(self) -> Mapping[str, Queries]:
         """Every set of queries that must be there, by its use: training, validation, test sets."""
         training = {
             f"training of {', '.join(stages)}": data.queries()
-            for stages, data in self.training_sets().items()
+            for stages, data in self.mined_sets().items()
         }
         roles = ["validation", MAIN, *self.evaluation.sets]
         return {**training, **{role: self.queries(role) for role in roles}}
 
     def first_stage(self, role: Role) -> Step:
         """Candidate lists of the role's queries."""
-        return self.source(role).candidates(
-            self.collection(role), self.queries(role), self.precision
-        )
+        return self._retrieved(self.source(role), role)
+
+    def _retrieved(self, source: Source, role: Role) -> Step:
+        collection, queries = self.collection(role), self.queries(role)
+        return candidates_by(source, collection, queries, self.precision, self.encoder)
 
     def teacher_scores(self, role: Role, depth: int) -> Step:
         """The recipe's teacher on the candidates of an evaluation."""
@@ -322,36 +465,52 @@ class Experiment(Config):
 
     def untrained_scores(self, how: Untrained, role: Role, depth: int) -> Step:
         """The backbone's own vectors on the candidates of an evaluation."""
-        scorer = untrained_scorer(how, self.model, self.teacher)
+        scorer = untrained_scorer(how, self.last_model, self.teacher)
         return scorer.scores(self._lists(role, depth), self.precision)
 
     def reranking(self, role: Role) -> Reranking:
-        """The role's candidate lists with the tokens of this backbone."""
-        backbone = Backbone(self.model.backbone)
+        """The role's candidate lists with the tokens of the last stage's model."""
+        return self._reranking(role, self.last_model, self.source(role))
+
+    def _reranking(self, role: Role, model: AnyModel, source: Source) -> Reranking:
         collection, queries = self.collection(role), self.queries(role)
-        tokens = (Tokens(queries, backbone), Tokens(collection, backbone))
-        return Reranking(self.first_stage(role), queries, collection, *tokens)
+        lists, tokens = self._retrieved(source, role), _tokens(model, queries, collection)
+        return Reranking(lists, queries, collection, *tokens)
 
     def trained(self) -> Stage:
         """The last stage; `chain()` gives those before it."""
-        step: Step = Backbone(self.model.backbone)
-        for name in self.stage_names:
-            step = self._stage(name, step)
+        return self._trained(self.stage_names)
+
+    def _trained(self, names: tuple[str, ...]) -> Stage:
+        """The last of these stages, each of which starts from the one before."""
+        step: Step = Backbone(self.model_of(names[0]).backbone)
+        before: list[AnyModel] = []
+        for name in names:
+            model = self.model_of(name)
+            changed = any(other != model for other in before)
+            step = self._stage(name, settled(model) if changed else model, step)
+            before.append(model)
         assert isinstance(step, Stage)
         return step
 
-    def _stage(self, name: str, start: Step) -> Stage:
-        data, backbone = self.training(name), Backbone(self.model.backbone)
+    def _stage(self, name: str, model: AnyModel, start: Step) -> Stage:
+        data = self.training(name)
+        query_tokens, doc_tokens = _tokens(model, data.queries(), data.collection())
+        source = Encoders(self).validation_source(name)
         return Stage(
             stage_name=name,
             config=self.stages[name],
-            model=self.model,
-            truncation=self.truncation,
+            model=model,
+            truncation=self._read_by(model),
             start=start,
-            groups=data.groups(),
-            query_tokens=Tokens(data.queries(), backbone),
-            doc_tokens=Tokens(data.collection(), backbone),
-            validation=self.reranking("validation"),
+            groups=data.joined_groups(),
+            query_tokens=query_tokens,
+            doc_tokens=doc_tokens,
+            further_tokens=tuple(
+                (name, *_tokens(model, other.queries(), other.collection()))
+                for name, other in data.further.items()
+            ),
+            validation=self._reranking("validation", model, source),
             teacher_kind="score" if data.teacher is None else data.teacher.values,
             measures=self.measures("validation"),
             selection=self.selection,
@@ -362,14 +521,33 @@ class Experiment(Config):
 
     def run_of(self, weights: Step, role: Role = MAIN) -> CrossEncoderRun:
         """The role's candidates re-ranked by a trained stage or a backbone that ships a scorer."""
-        return CrossEncoderRun(
+        made = BiEncoderRun if isinstance(self.last_model, TrainedBiEncoder) else CrossEncoderRun
+        return made(
             weights,
-            self.model,
-            self.truncation,
+            self.last_model,  # type: ignore[arg-type]
+            self.reading,
             self.reranking(role),
             self.depth(role),
             self.precision,
         )
+
+    def retrieved(self, weights: Step | None, role: Role = MAIN) -> Step:
+        """The role's candidates by a bi-encoder over the whole corpus.
+
+        Args:
+            weights: a trained stage; None is the backbone as it comes.
+        """
+        model = self.retriever
+        assert model is not None, "checked when the recipe was read"
+        assert self.evaluation.retrieval is not None, "no rows are asked for"
+        own = bool(getattr(self.source(role), "exclude_query_id", False))
+        source = Dense(
+            **dict(model.part(BiEncoder)),
+            depth=self.evaluation.retrieval,
+            exclude_query_id=own,
+        )
+        collection, queries = self.collection(role), self.queries(role)
+        return retrieved_by(source, collection, queries, self.precision, weights)
 
     def metrics(self, run: Step, role: Role = MAIN) -> Metrics:
         """Per-query metrics of a run on the role's queries."""
@@ -388,6 +566,25 @@ class Experiment(Config):
         """Candidates in the order of the backbone's own vectors."""
         return self._run_by(self.untrained_scores(how, role, self.depth(role)), "score", role)
 
+    def existing_run(self, row: str, role: Role = MAIN) -> ExistingRun | None:
+        """The file's lists of the role's queries; None where the row names no file of these."""
+        path = self.evaluation.rows[row].paths().get(role)
+        if path is None:
+            return None
+        return ExistingRun(row, path, self.collection(role), self.queries(role))
+
     def _run_by(self, scores: Step, values: str, role: Role) -> TeacherRun:
         candidates, queries = self.first_stage(role), self.queries(role)
         return TeacherRun(scores, values, candidates, queries, self.depth(role))
+
+
+def _tokens(
+    model: AnyModel, queries: Queries, collection: Collection | Listed
+) -> tuple[Tokens, Tokens]:
+    """The token stores of queries and documents, with the prefixes that the model puts before
+    them."""
+    backbone, prefixes = Backbone(model.backbone), ("", "")
+    if isinstance(model, TrainedBiEncoder):
+        prefixes = model.prefixes(backbone.published)
+    query, doc = prefixes
+    return Tokens(queries, backbone, query), Tokens(collection, backbone, doc)

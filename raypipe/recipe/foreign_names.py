@@ -52,7 +52,7 @@ _FIELDS: Mapping[str, str] = {
     f"{_STAGE}.checkpoint_every": "save_steps save_every",
     f"{_STAGE}.checkpoints_kept": "save_total_limit",
     f"{_STAGE}.early_stopping.patience": "early_stopping_patience patience",
-    f"{_STAGE}.loss": "loss_fn loss_type loss_function criterion objective",
+    f"{_STAGE}.loss": "loss_fn loss_type loss_function criterion",
 }
 """Field of a recipe to the names that it has elsewhere."""
 _REMARKS = {

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from raypipe.config import C, Config, ConfigError, nearest
 from raypipe.names import shortened
+from raypipe.plugins.loading import is_plugin_name
 from raypipe.recipe.errors import explain, field_type, mapping_value, models
 from raypipe.recipe.variables import expand_variables
 from raypipe.recipe.yaml_text import parse_yaml, read_yaml
@@ -206,6 +207,8 @@ def _override(kind: Any, tree: Any, parts: list[str], value: Any, key: str) -> d
         key: the whole key, for errors.
     """
     result = dict(tree) if isinstance(tree, Mapping) else {}
+    if is_plugin_name(tree):  # an objective's bare name
+        result = {"type": tree}
     head, *rest = parts
     item = mapping_value(kind)
     if item is not None and not models(item):  # free keys, which may hold dots: sweep.space

@@ -19,6 +19,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from raypipe.config import NOT_SEMANTIC, Config
+from raypipe.plugins.choice import FORM, OrPlugIn, plugins_of
 from raypipe.recipe.experiment import Experiment
 
 WIDTH = 100
@@ -45,6 +46,8 @@ class RecipeField:
     """Whether the field is part of digests, so that another value makes other artifacts."""
     choices: tuple[type[Config], ...] = ()
     """The classes of a field with a `type`."""
+    plugins: tuple[OrPlugIn, ...] = ()
+    """What classes of the user's may stand there."""
 
 
 def entries() -> list[RecipeField]:
@@ -68,6 +71,7 @@ def _fields(
             " ".join((field.description or "").split()),
             own := decides and NOT_SEMANTIC not in field.metadata,
             tuple(m for m in members if type_of(m)),
+            plugins_of(field),
         )
         inner = f"{key}.{NAME}." if _is_mapping(field.annotation) else f"{key}."
         for member in members:
@@ -93,11 +97,12 @@ def _is_mapping(annotation: Any) -> bool:
 def type_of(cls: type[BaseModel]) -> str:
     """The word that names the choice as `type`; empty for a class that is no choice."""
     field = cls.model_fields.get("type")
-    return str(get_args(field.annotation)[0]) if field is not None else ""
+    words = get_args(field.annotation) if field is not None else ()  # none of an abstract base
+    return str(words[0]) if words else ""
 
 
 def _kind(field: FieldInfo) -> str:
-    words = _words(field.annotation)
+    words = _with_form(_words(field.annotation), field)
     bounds = []
     for constraint in field.metadata:
         for sign, name in ((">=", "ge"), (">", "gt"), ("<=", "le"), ("<", "lt")):
@@ -108,17 +113,26 @@ def _kind(field: FieldInfo) -> str:
     return ", ".join([words, *bounds])
 
 
+def _with_form(words: str, part: Any) -> str:
+    """The words for what may stand somewhere, with the form of a plug-in if one may."""
+    plugin = next(iter(plugins_of(part)), None)
+    if plugin is None or FORM in words:
+        return words
+    return f"{FORM} | {words}".replace(" | a mapping", "") if plugin.only else f"{words} | {FORM}"
+
+
 def _words(annotation: Any) -> str:
     """A type in words that a newcomer knows."""
     origin, parts = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
-        return _words(parts[0])
+        own = any(isinstance(part, OrPlugIn) for part in parts)
+        return _with_form(_words(parts[0]), annotation) if own else _words(parts[0])
     if origin is Literal:
         return " | ".join(map(str, parts))
     if origin in (Union, types.UnionType):
         models = [part for part in map(_strip, parts) if _is_config(part)]
         words = [_words(part) for part in parts if not _is_config(_strip(part))]
-        choice = [" | ".join(filter(None, map(type_of, models))) or "a mapping"] if models else []
+        choice = [type_of(model) or "a mapping" for model in models]
         return " | ".join(dict.fromkeys([*choice, *words]))
     if origin in (tuple, list):
         return f"a list of {_words(parts[0])}"
@@ -186,6 +200,8 @@ def commented_yaml(config: Config) -> str:
 def _commented(config: Config, indent: str) -> Iterator[str]:
     dumped = config.model_dump(mode="json")
     for name, field in type(config).model_fields.items():
+        if field.exclude:  # a default that recipes leave out
+            continue
         value, inner = getattr(config, name), indent + "  "
         meaning = " ".join((field.description or "").split())
         yield from textwrap.wrap(
@@ -209,11 +225,27 @@ def json_schema() -> dict[str, Any]:
     schema = Experiment.model_json_schema()
     for part in (schema, *schema["$defs"].values()):
         part.pop("required", None)
+        _any_of(part)
     for name in ("reference", "order"):  # one name for a list of one
         field = schema["properties"][name]
         schema["properties"][name] = {"anyOf": [field, {"type": ["string", "null"]}]}
+    model = schema["properties"]["model"]  # a cross-encoder needs no type
+    model["anyOf"] = model.pop("oneOf")
+    del model["discriminator"]
     schema["properties"]["base"] = {
         "type": "string",
         "description": "Another recipe, whose fields stand where this one has none.",
     }
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def _any_of(part: Any) -> None:
+    """Let a mapping without `type` be any set of queries: which one it is, its `base` may say."""
+    if isinstance(part, dict):
+        if "oneOf" in part and "discriminator" not in part:
+            part["anyOf"] = part.pop("oneOf")
+        for inner in part.values():
+            _any_of(inner)
+    elif isinstance(part, list):
+        for inner in part:
+            _any_of(inner)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from raypipe.groups.training_set import TrainingData
 from raypipe.losses import AnyLoss
+from raypipe.losses.base import Loss
+from raypipe.losses.combination import WeightedSum
+from raypipe.losses.listwise import KL, InfoNCE
 from raypipe.resources import Resources
 from raypipe.stages.stage import StageConfig
 from raypipe.train.settings import INSTEAD
@@ -25,14 +28,49 @@ def check_stage(
     stage.check(f"stages.{name}", resources, longest)
     _check_used(f"stages.{name}", stage)
     where, loss = f"stages.{name}.loss", stage.loss
-    if loss.uses == "teacher":
-        _check_teacher(where, loss, data)
-    if loss.needs_positive and not data.training_set.every_group_has_a_positive:
-        raise ValueError(
-            f"{where}: {loss.type} needs a positive in every group, but groups.positives is "
-            f"{data.training_set.positives}; use inject or drop"
-        )
-    data.problems("groups" if stage.groups is None else f"stages.{name}.groups")
+    groups = "groups" if stage.groups is None else f"stages.{name}.groups"
+    data.further_problems(groups)
+    further = {f"{groups}.further.{other}": found for other, found in data.further.items()}
+    for path, member in {groups: data, **further}.items():
+        _check_step_terms(where, stage, member)
+        if loss.uses == "teacher":
+            _check_teacher(where, loss, member)
+        if loss.needs_positive and not member.training_set.every_group_has_a_positive:
+            found = path if member is not data else "groups"
+            raise ValueError(
+                f"{where}: {loss.type} needs a positive in every group, but {found}.positives is "
+                f"{member.training_set.positives}; use inject or drop"
+            )
+        member.problems(path)
+
+
+def _check_step_terms(where: str, stage: StageConfig, data: TrainingData) -> None:
+    """Refuse losses over a step of one query, with a share of raw teacher values, and plug-ins that
+    say they are over the step: they are given the documents of groups."""
+    losses: list[Loss] = [stage.loss]
+    if isinstance(stage.loss, WeightedSum):
+        losses = [term.loss for term in stage.loss.terms.values()]
+    for loss in losses:
+        if getattr(loss, "over", "group") != "step":
+            continue
+        if not isinstance(loss, InfoNCE | KL):
+            raise ValueError(
+                f"{where}: over=step is for infonce and kl, found {loss.type}; rename its field "
+                "`over`, or use one of these"
+            )
+        if stage.queries_per_step < 2:
+            raise ValueError(
+                f"{where}: over=step compares a query with the documents of others, found "
+                "queries_per_step=1; raise that, or leave `over` out"
+            )
+        share = loss.own_share if isinstance(loss, InfoNCE) else None
+        if share is not None and data.teacher is not None and not data.values_on_a_scale:
+            raise ValueError(
+                f"{where}: own_share={share:g} needs a teacher's values on [0, 1], and those of "
+                f"the {data.teacher.type} teacher are raw; use `teacher: {{type: list_scores}}` "
+                "over queries with filter.lists, an ensemble with normalise=min_max, or leave "
+                "own_share out"
+            )
 
 
 def _check_used(where: str, stage: StageConfig) -> None:

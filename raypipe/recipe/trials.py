@@ -86,8 +86,16 @@ def _check_rows(experiment: Experiment, rows: Sequence[str]) -> None:
 
 
 def _check_apart(experiment: Experiment, trials: Sequence[Trial]) -> None:
-    """Refuse trials whose row has the name of a row that needs no training."""
-    zero_shot = f"zero-shot: {Backbone(experiment.model.backbone).name}"
+    """Refuse rows of one name: of a trial and of something that needs no training, or of two such
+    things."""
+    zero_shot = f"zero-shot: {Backbone(experiment.backbone).name}"
+    made = [*fixed_rows(experiment), *untrained_rows(experiment).values(), zero_shot, ORACLE]
+    made += retrieved_untrained(experiment)
+    for name in experiment.evaluation.rows:
+        if name in made:
+            raise ConfigError(
+                f"evaluation.rows.{name}: another row of the table has this name; choose another"
+            )
     others = [*_untrained_too(experiment), zero_shot, ORACLE]
     for row, (first, *_) in by_row(trials).items():
         if row in others:
@@ -210,22 +218,47 @@ def fixed_rows(experiment: Experiment) -> list[str]:
 
 def untrained_rows(experiment: Experiment) -> dict[Untrained, str]:
     """Names of the rows of the backbone as it comes, by what scores in them."""
-    backbone, (first, *_) = Backbone(experiment.model.backbone).name, fixed_rows(experiment)
+    backbone, (first, *_) = Backbone(experiment.backbone).name, fixed_rows(experiment)
     scores: dict[Untrained, str] = {"cosine": "cosine", "fusion": f"cosine + {first}"}
     wanted = experiment.evaluation.untrained
     return {how: f"{backbone}, {scores[how]}, untrained" for how in wanted}
 
 
+def retrieved_untrained(experiment: Experiment) -> list[str]:
+    """The name of the row of the backbone as it comes over the whole corpus, if it is asked for."""
+    if experiment.evaluation.retrieval is None or (model := experiment.retriever) is None:
+        return []
+    return [f"{Backbone(model.backbone).name}, retrieving, untrained"]
+
+
+def retrieved_row(row: str) -> str:
+    """The name of the row of a trained bi-encoder over the whole corpus.
+
+    Args:
+        row: of the trial.
+    """
+    return f"{row}, retrieving"
+
+
 def _untrained_too(experiment: Experiment) -> list[str]:
-    return [*fixed_rows(experiment), *untrained_rows(experiment).values()]
+    made = [*fixed_rows(experiment), *untrained_rows(experiment).values()]
+    return [*made, *retrieved_untrained(experiment), *experiment.evaluation.rows]
+
+
+def _has(tree: Any, key: str) -> bool:
+    """Whether the tree has something at a dotted key."""
+    head, _, rest = key.partition(".")
+    there = isinstance(tree, Mapping) and head in tree
+    return there and (not rest or _has(tree[head], rest))
 
 
 def set_value(tree: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
     """The tree with a key of the space set.
 
-    A mapping without a `type` changes the fields that it names and leaves the others.
+    A mapping without a `type` changes the fields that it names and leaves the others; one that is
+    not in the tree is set whole.
     """
-    if isinstance(value, Mapping) and "type" not in value:
+    if isinstance(value, Mapping) and "type" not in value and (key == WHOLE or _has(tree, key)):
         for name, inner in value.items():
             tree = set_value(tree, name if key == WHOLE else f"{key}.{name}", inner)
         return tree

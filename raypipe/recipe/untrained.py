@@ -3,29 +3,31 @@
 from __future__ import annotations
 
 from raypipe.config import ConfigError
+from raypipe.models.any_model import AnyModel
 from raypipe.models.backbone import Backbone
 from raypipe.models.bi_encoder import BiEncoder
-from raypipe.models.cross_encoder import CrossEncoder
+from raypipe.models.trained_bi_encoder import TrainedBiEncoder
 from raypipe.recipe.evaluation_sets import Untrained
 from raypipe.teachers import Teacher
 from raypipe.teachers.bi_encoder import BiEncoderTeacher, Fusion
 
 
-def untrained_scorer(
-    how: Untrained, model: CrossEncoder, teacher: Teacher | None
-) -> BiEncoderTeacher:
+def untrained_scorer(how: Untrained, model: AnyModel, teacher: Teacher | None) -> BiEncoderTeacher:
     """What scores candidates by the vectors of the model's backbone.
 
-    It reads texts as the recipe's teacher does if that has the same backbone, so that a collection
-    is encoded once.
+    It reads texts as a bi-encoder that is trained does, and else as the recipe's teacher if that
+    has the same backbone, so that a collection is encoded once.
     """
-    same = isinstance(teacher, BiEncoderTeacher) and teacher.backbone == model.backbone
-    encoder = teacher.part(BiEncoder) if same else BiEncoder(backbone=model.backbone)
+    encoder = BiEncoder(backbone=model.backbone)
+    if isinstance(model, TrainedBiEncoder):
+        encoder = model.part(BiEncoder)
+    elif isinstance(teacher, BiEncoderTeacher) and teacher.backbone == model.backbone:
+        encoder = teacher.part(BiEncoder)
     scorer = Fusion if how == "fusion" else BiEncoderTeacher
     return scorer(**dict(encoder))
 
 
-def check_untrained(model: CrossEncoder) -> None:
+def check_untrained(model: AnyModel) -> None:
     """Refuse a backbone that is no sentence encoder.
 
     Raises:
@@ -37,4 +39,5 @@ def check_untrained(model: CrossEncoder) -> None:
             "a modules.json: its vectors were trained for no comparison of texts; leave the field "
             "out, or start from a sentence encoder"
         )
-    BiEncoder(backbone=model.backbone).check("model")
+    if not isinstance(model, TrainedBiEncoder):  # which is checked as it is
+        BiEncoder(backbone=model.backbone).check("model")

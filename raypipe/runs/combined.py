@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from raypipe.datasets.steps import QRELS_FILE
 from raypipe.evaluation.measures import evaluate, means
+from raypipe.evaluation.own_measures import own_code
 from raypipe.evaluation.ranking import rerank
 from raypipe.runs.rerank import CrossEncoderRun, Reranking
 from raypipe.storage.artifacts import Artifact, Attempt, Step
@@ -179,7 +180,8 @@ class BestInterpolation(Step):
 
     def spec(self) -> Mapping[str, Any]:
         depth = self.run_step.depth
-        return {"measure": self.measure, "grid": list(self.grid), "depth": depth}
+        plain = {"measure": str(self.measure), "grid": list(self.grid), "depth": depth}
+        return plain | own_code([self.measure])
 
     def inputs(self) -> Mapping[str, Step]:
         lists = self.run_step.lists

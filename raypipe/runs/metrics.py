@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from raypipe.datasets.steps import QRELS_FILE, Queries
 from raypipe.evaluation.measures import evaluate, means, unjudged_queries
+from raypipe.evaluation.own_measures import own_code
 from raypipe.evaluation.ranking import constant_lists, write_trec_run
 from raypipe.names import trec_token
 from raypipe.storage.artifacts import Attempt, Step
@@ -41,7 +42,7 @@ class Metrics(Step):
         return self.run_step.name
 
     def spec(self) -> Mapping[str, Any]:
-        return {"measures": list(self.measures)}
+        return {"measures": list(map(str, self.measures)), **own_code(self.measures)}
 
     def inputs(self) -> Mapping[str, Step]:
         return {"run": self.run_step, "queries": self.queries}

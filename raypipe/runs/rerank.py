@@ -1,4 +1,4 @@
-"""Re-ranking with a cross-encoder: a Ray Data job over test queries."""
+"""Re-ranking with a trained model: a Ray Data job over test queries."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from raypipe.datasets.steps import Collection, Queries
 from raypipe.evaluation.ranking import rerank
 from raypipe.inference.pair_job import PairJob
 from raypipe.inference.tokens import Tokens
-from raypipe.inference.truncation import Truncation
-from raypipe.models.cross_encoder import CrossEncoder
+from raypipe.inference.truncation import Reading
+from raypipe.models.any_model import AnyModel
+from raypipe.models.trained_bi_encoder import TrainedBiEncoder
 from raypipe.resources import Context
 from raypipe.storage.artifacts import Attempt, Step
 from raypipe.tables.chunks import Counts, Work, run_chunks
@@ -44,14 +45,14 @@ class CrossEncoderRun(Step):
 
     weights: Step
     """A trained stage, or a backbone that ships a scorer (zero-shot)."""
-    model: CrossEncoder
-    truncation: Truncation
+    model: AnyModel
+    truncation: Reading
     lists: Reranking
     depth: int
     precision: str
 
     kind: ClassVar[str] = "run"
-    version: ClassVar[int] = 2  # equal scores keep the first stage's order, no longer that of ids
+    version: ClassVar[int] = 3  # bf16 is that of the weights, no longer autocast's
     libraries: ClassVar[tuple[str, ...]] = ("torch", "transformers")
 
     @property
@@ -81,6 +82,19 @@ class CrossEncoderRun(Step):
             context.device(),
         )
         return run_chunks(job, rows, CHUNK, attempt, context, model=True)
+
+
+@dataclass(frozen=True)
+class BiEncoderRun(CrossEncoderRun):
+    """The first `depth` candidates re-ranked by the product of vectors, the rest behind them."""
+
+    model: TrainedBiEncoder
+
+    version: ClassVar[int] = 1
+
+    def spec(self) -> Mapping[str, Any]:
+        model = {k: v for k, v in self.model.semantic().items() if k != "backbone"}
+        return {"depth": self.depth, "precision": self.precision, "model": model}
 
 
 class _Score(PairJob):

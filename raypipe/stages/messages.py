@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Any
 
+from raypipe.progress import duration, say_from_afar
 from raypipe.resources import CancelledWorkError
 from raypipe.train.checkpoint import Checkpoints
 from raypipe.train.parallel import agree
@@ -17,24 +19,33 @@ Tell = Callable[[dict[str, Any]], bool]
 
 
 def speaker(label: str, rank: int) -> Callable[[str], None]:
-    """The loop's `say`: on rank 0, a line for the log."""
+    """The loop's `say`: on rank 0, a line for the job's terminal."""
 
     def say(sentence: str) -> None:
         if rank == 0:
-            print(f"{label}: {sentence}", flush=True)
+            say_from_afar(f"{label}: {sentence}")
 
     return say
 
 
-def reporter(label: str, rank: int, tell: Tell) -> Callable[[dict[str, Any]], None]:
-    """The loop's `report`: on rank 0, a line for the log and rows for the job.
+def reporter(
+    label: str, rank: int, tell: Tell, clock: Callable[[], float] = time.monotonic
+) -> Callable[[dict[str, Any]], None]:
+    """The loop's `report`: on rank 0, a line for the job's terminal and rows for the job.
 
+    The line says how long the rest takes, from the second report on: by the speed since the first.
     It raises `CancelledWorkError` on every worker when the job has ended the stage.
     """
 
+    first: dict[str, tuple[int, float]] = {}  # step and time of the first report
+
     def send(report: dict[str, Any]) -> None:
         if rank == 0:
-            print(_line(label, report), flush=True)
+            step, now = int(report["step"]), clock()
+            begun, then = first.setdefault("at", (step, now))
+            rest = report["total"] - step
+            left = rest * (now - then) / (step - begun) if rest and step > begun else None
+            say_from_afar(_line(label, report, left))
         if not agree(tell(report) if rank == 0 else None):
             raise CancelledWorkError
 
@@ -76,7 +87,7 @@ class Saver:
             self._wait()
 
 
-def _line(label: str, report: Mapping[str, Any]) -> str:
+def _line(label: str, report: Mapping[str, Any], left: float | None) -> str:
     text = f"{label}: step {report['step']}/{report['total']}"
     for row in report["rows"]:
         values = {k.removeprefix("val/"): v for k, v in row.items() if k.startswith("val/")}
@@ -85,4 +96,5 @@ def _line(label: str, report: Mapping[str, Any]) -> str:
     losses = [row["loss"] for row in report["rows"] if "loss" in row]
     if losses:
         text += f"  loss {sum(losses) / len(losses):.4f}"
-    return f"{text}  {report['pairs_per_second']:.0f} pairs/s"
+    text += f"  {report['pairs_per_second']:.0f} pairs/s"
+    return text if left is None else f"{text}  {duration(left)} left"

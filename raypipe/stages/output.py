@@ -12,7 +12,6 @@ import pyarrow as pa
 from safetensors import SafetensorError
 from torch import nn
 
-from raypipe.models.cross_encoder import save
 from raypipe.train.batches import Batcher
 from raypipe.train.checkpoint import Checkpoints
 from raypipe.train.selection import TrainingOutcome
@@ -38,15 +37,17 @@ def write_checkpoint(
     Raises:
         OSError: the storage or the directory for temporary files cannot be written to.
     """
-    # the checkpoint's pyfunc cuts pairs as training did
+    # the checkpoint's pyfunc cuts pairs, and makes texts of columns, as training did
     model.config.raypipe = {"truncation": stage.truncation.model_dump(mode="json")}
+    if stage.text_template is not None:
+        model.config.raypipe["text"] = stage.text_template
     facts = {**_facts_of(outcome), **facts, **_size(model, outcome.tokens)}
     facts |= {"stage": stage.stage_name, "seed": stage.seed}
     lines = [json.dumps(row) for row in outcome.history]
     try:
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch)
-            save(model, folder, start, stage.truncation.longest)
+            stage.model.save(model, folder, start, stage.truncation.longest)
             (folder / "trainer.json").write_text(json.dumps(facts, indent=1))
             (folder / "history.jsonl").write_text("\n".join(lines) + "\n")
             attempt.put_directory(folder)
@@ -62,9 +63,11 @@ def _size(model: nn.Module, tokens: int) -> dict[str, int]:
 
 
 def _facts_of(outcome: TrainingOutcome) -> dict[str, Any]:
-    """The outcome without its history; figures of a filter by `filtering/NAME`."""
+    """The outcome without its history; figures of a filter by `filtering/NAME`. Texts, and what a
+    loss over the step masks, where there are any."""
     facts = asdict(outcome)
-    del facts["history"]
+    for name in ("history", *(n for n in ("texts", "masked") if not facts[n])):
+        del facts[name]
     return facts | {f"filtering/{name}": value for name, value in facts.pop("filtering").items()}
 
 

@@ -11,18 +11,24 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
+from pydantic import field_validator
 
-from raypipe.config import ConfigError
+from raypipe.config import UNLESS_DEFAULT, ConfigError
+from raypipe.datasets.steps import Collection
+from raypipe.evaluation.own_measures import own_code
+from raypipe.groups.joined import JoinedGroups
+from raypipe.groups.kept_out import step_text_inputs
 from raypipe.groups.training_groups import TrainingGroups
 from raypipe.groups.training_set import TrainingSet
 from raypipe.inference.tokens import Tokens
-from raypipe.inference.truncation import Truncation
+from raypipe.inference.truncation import Reading
 from raypipe.losses.base import Loss
+from raypipe.losses.combination import over_group_and_step
+from raypipe.models.any_model import AnyModel, cross_encoder_unless_named
 from raypipe.models.backbone import Backbone
-from raypipe.models.cross_encoder import CrossEncoder
 from raypipe.resources import NO_FP16, Context, Resources
 from raypipe.runs.rerank import Reranking
 from raypipe.stages.slots import open_slots
@@ -40,6 +46,23 @@ class StageConfig(TrainingSettings):
 
     groups: TrainingSet | None = None
     """None: the recipe's `groups`, which all stages share that set none of their own."""
+    model: Annotated[AnyModel | None, UNLESS_DEFAULT] = None
+    """The stage's own model, with all its fields; null is the recipe's `model`. The stage goes on
+    from the weights of the stage before, so all have one backbone: a model of another type takes
+    over the transformer, and its head begins anew. Dropout that is null is that of the stage
+    before."""
+
+    @field_validator("model", mode="before")
+    @classmethod
+    def _typed(cls, value: Any) -> Any:
+        return cross_encoder_unless_named(value)
+
+    @property
+    def minimises(self) -> str:
+        """What tables call the objective; a class of the user stands beside its loss."""
+        if self.objective is None:
+            return self.loss.type
+        return f"{self.objective.type} with {self.loss.type}"
 
     def check(self, where: str, resources: Resources, longest: int) -> None:
         """Refuse what cannot be trained with these resources.
@@ -49,8 +72,8 @@ class StageConfig(TrainingSettings):
             longest: tokens of the longest pair.
 
         Raises:
-            ValueError: a step cannot be shared by the workers, filtering with fsdp, or a token
-                budget below one pair.
+            ValueError: a step cannot be shared by the workers, filtering or an objective with fsdp,
+                or a token budget below one pair.
         """
         workers, budget = resources.workers, resources.micro_batch_tokens
         if self.queries_per_step < workers:
@@ -63,6 +86,11 @@ class StageConfig(TrainingSettings):
                 f"{where}.filtering: leaves workers with unequal work, which "
                 "resources.strategy=fsdp cannot have; use ddp, or train on all groups"
             )
+        if self.objective is not None and resources.strategy == "fsdp" and workers > 1:
+            raise ValueError(
+                f"{where}.objective: reads whole blocks, of which workers have unequal numbers, "
+                "and resources.strategy=fsdp cannot have that; use ddp"
+            )
         if budget is not None and (problem := _below_one_pair(budget, longest)):
             raise ValueError(problem)
 
@@ -73,10 +101,10 @@ class Stage(Step):
 
     stage_name: str
     config: StageConfig
-    model: CrossEncoder
-    truncation: Truncation
+    model: AnyModel
+    truncation: Reading
     start: Step
-    groups: TrainingGroups
+    groups: TrainingGroups | JoinedGroups
     query_tokens: Tokens
     doc_tokens: Tokens
     validation: Reranking
@@ -86,6 +114,8 @@ class Stage(Step):
     depth: int
     seed: int
     precision: str
+    further_tokens: tuple[tuple[str, Tokens, Tokens], ...] = ()
+    """Name, query tokens and document tokens of the further sets behind `groups`, in its order."""
 
     kind: ClassVar[str] = "checkpoint"
     libraries: ClassVar[tuple[str, ...]] = ("torch", "transformers")
@@ -101,18 +131,35 @@ class Stage(Step):
     def positive_relevance(self) -> int:
         return self.groups.negatives.queries.queries.positive_relevance
 
+    @property
+    def text_template(self) -> str | None:
+        """How the texts of the documents are made of columns, so that they are served alike."""
+        negatives = getattr(self.groups, "negatives", None)
+        collection = getattr(negatives, "collection", None)
+        return collection.queries.text_template if isinstance(collection, Collection) else None
+
     @cached_property
     def has_dropout(self) -> bool:
         """Whether training drops activations out, by the recipe and the backbone's config.json."""
-        backbone = self.chain()[0].start
+        chain = self.chain()
+        backbone = chain[0].start
         assert isinstance(backbone, Backbone), backbone
-        return self.model.has_dropout(backbone.published_config())
+        set_to = [s.model.hidden_dropout for s in chain if s.model.hidden_dropout is not None]
+        model = self.model.replace(hidden_dropout=set_to[-1]) if set_to else self.model
+        return model.has_dropout(backbone.published_config())
+
+    @property
+    def has_new_head(self) -> bool:
+        """Whether the start has no head of this stage's model: it is the backbone, or a stage of a
+        model of another type."""
+        start = self.start
+        return not isinstance(start, Stage) or type(start.model) is not type(self.model)
 
     @cached_property
     def offers_start(self) -> bool:
-        """Whether the start ranks already, as a trained stage or a similarity head does, so that it
-        is a choice of selection: a stage that only harms changes nothing."""
-        return isinstance(self.start, Stage) or self.model.resolved_head == "similarity"
+        """Whether the start ranks already, as a trained stage, a similarity head or a bi-encoder
+        does, so that it is a choice of selection: a stage that only harms changes nothing."""
+        return not self.has_new_head or self.model.ranks_untrained
 
     def tokens_at_a_time(self, allowed: int) -> int:
         """Tokens whose activations are in memory at a time in training.
@@ -124,16 +171,22 @@ class Stage(Step):
             return allowed
         return max(self.config.dropout_tokens, self.truncation.longest)
 
+    def _is_measured(self, resources: Resources) -> bool:
+        """Whether the memory of the GPU may decide how many tokens are alive."""
+        return resources.micro_batch_tokens is None and not self.has_dropout
+
     def spec(self) -> Mapping[str, Any]:
-        stage = {k: v for k, v in self.config.semantic().items() if k != "groups"}
+        named_elsewhere = ("groups", "model")
+        stage = {k: v for k, v in self.config.semantic().items() if k not in named_elsewhere}
         model = {k: v for k, v in self.model.semantic().items() if k != "backbone"}
         return {
             "stage": stage,
             "model": model,
             "truncation": self.truncation.semantic(),
             "teacher_kind": self.teacher_kind if self.config.loss.uses == "teacher" else None,
-            "measures": list(self.measures),
-            "selection": self.selection,
+            "measures": list(map(str, self.measures)),
+            **own_code(self.measures),
+            "selection": str(self.selection),
             "depth": self.depth,
             "seed": self.seed,
             "precision": self.precision,
@@ -147,8 +200,17 @@ class Stage(Step):
             "groups": self.groups,
             "query_tokens": self.query_tokens,
             "doc_tokens": self.doc_tokens,
+            **{f"query_tokens of {name}": queries for name, queries, _ in self.further_tokens},
+            **{f"doc_tokens of {name}": docs for name, _, docs in self.further_tokens},
+            **self._step_texts(),
             **self.validation.steps("validation_"),
         }
+
+    def _step_texts(self) -> Mapping[str, Step]:
+        """What a loss over the step knows of texts; nothing for losses over the group."""
+        if not over_group_and_step(self.config.loss)[1]:
+            return {}
+        return step_text_inputs(self.groups, [name for name, *_ in self.further_tokens])
 
     def chain(self) -> list[Stage]:
         """This stage and all stages before it, in the order of training."""
@@ -169,6 +231,8 @@ class Stage(Step):
             context.batch_tokens(),
             use_gpu,
             resources.strategy,
+            resources.gpus_per_worker if use_gpu and self._is_measured(resources) else None,
+            label_of(context.trial, self.stage_name) if context.trial else self.name,
         )
         with contextlib.ExitStack() as own:
             slots = context.slots or own.enter_context(open_slots(attempt.store, shared=False))
@@ -216,6 +280,11 @@ class Stage(Step):
         )
 
 
+def label_of(trial: str, stage_name: str) -> str:
+    """What lines on a stage of a trial begin with; stages of other trials may have its name."""
+    return trial if trial == stage_name else f"{trial}, {stage_name}"
+
+
 def history(checkpoint: Artifact) -> list[dict[str, float]]:
     """The rows of a stage's training history, in order."""
     lines = (checkpoint.local() / "history.jsonl").read_text().splitlines()
@@ -261,6 +330,10 @@ class StageWork:
     """Padded tokens per forward pass of validation."""
     use_gpu: bool
     strategy: str
+    gpu_share: float | None = None
+    """Of a card that a worker has, where its memory decides the budget; else None."""
+    label: str = ""
+    """What the worker's lines begin with."""
 
     def run(self, rank: int, world: int, tell: Callable[[dict[str, Any]], bool]) -> None:
         from raypipe.stages.worker import train_worker  # only workers wait for its libraries

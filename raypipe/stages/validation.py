@@ -17,10 +17,12 @@ from raypipe.datasets.steps import QRELS_FILE
 from raypipe.evaluation.measures import evaluate, means
 from raypipe.evaluation.ranking import rerank
 from raypipe.inference.lists import ListReader
-from raypipe.inference.scoring import PairScorer
 from raypipe.inference.token_reader import TokenReader
 from raypipe.inference.truncation import Pair
 from raypipe.storage.artifacts import Artifact
+
+Scorer = Callable[[Sequence[Pair]], Any]
+"""Gives a float32 score per pair."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ class Validation:
             doc_rows=self.doc_rows[:lists],
         )
 
-    def run(self, model: nn.Module, scorer: Callable[[nn.Module], PairScorer]) -> dict[str, float]:
+    def run(self, model: nn.Module, scorer: Callable[[nn.Module], Scorer]) -> dict[str, float]:
         """Means of the measures; workers share the queries and all get the same values."""
         rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
         model.eval()
@@ -90,7 +92,7 @@ class Validation:
             scores = {key: value for part in parts for key, value in part.items()}
         return self.measured(scores)
 
-    def scores(self, score: PairScorer, rows: Sequence[int]) -> dict[str, Any]:
+    def scores(self, score: Scorer, rows: Sequence[int]) -> dict[str, Any]:
         """Query id to the float32 scores of its documents, of some rows of the candidates."""
         ids = self.candidates.column("query_id").to_pylist()
         flat = score([pair for row in rows for pair in self._pairs(row)]) if rows else []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,16 @@ import numpy as np
 import torch
 from torch import nn
 
+from raypipe.groups.kept_out import read_step_texts
 from raypipe.inference.pairs import Template
 from raypipe.inference.scoring import PairScorer
-from raypipe.inference.token_reader import TokenReader
+from raypipe.inference.token_reader import joined_reader
+from raypipe.inference.vector_pairs import VectorPairScorer, pair_scorer, template_of
 from raypipe.losses.base import Loss
+from raypipe.losses.combination import over_group_and_step
 from raypipe.models.freeze import compiled, enable_gradient_checkpointing, freeze
 from raypipe.models.pooler import untrained_pooler
-from raypipe.models.tokenizer import load_tokenizer
+from raypipe.models.trained_bi_encoder import TrainedBiEncoder
 from raypipe.stages.messages import Saver, Tell, reporter, speaker
 from raypipe.stages.output import documents_cut, write_checkpoint
 from raypipe.stages.validation import Validation, validation_of
@@ -27,8 +31,10 @@ from raypipe.train.batches import Batcher, Targets
 from raypipe.train.drift import copy_of_trainable, drift, drift_sentence
 from raypipe.train.group_reader import GroupReader
 from raypipe.train.loop import train
-from raypipe.train.parallel import agree, load_whole, shard, sharded, whole_state
+from raypipe.train.parallel import agree, bare, load_whole, shard, sharded, whole_state
 from raypipe.train.selection import TrainingOutcome
+from raypipe.train.text_batches import TextBatcher
+from raypipe.train.token_budget import GpuMemory, measured_budget, training_record
 
 
 def train_worker(config: Mapping[str, Any], tell: Tell) -> None:
@@ -50,27 +56,43 @@ def train_worker(config: Mapping[str, Any], tell: Tell) -> None:
     model = stage.model.load(start, stage.seed, training=True, device=device)
     facts: dict[str, Any] = {"frozen": freeze(model, **stage.config.freeze.model_dump())}
     pooler = untrained_pooler(model)
+    if stage.config.gradient_checkpointing:
+        enable_gradient_checkpointing(model)
+    budget = _token_budget(model, config)
     wrapped = _prepared(model, stage.config, config["strategy"], device)
     before = copy_of_trainable(model)
-    template = Template.of(load_tokenizer(start))
+    template = template_of(stage.model, start)
     validation = validation_of(stage, inputs)
-    say = speaker(stage.name, rank)
+    say = speaker(config["label"], rank)
     alarms = Alarms(say, stage.selection, validation.first_stage())
     groups = GroupReader(inputs["groups"].local())
     used = min(len(groups), stage.config.limit or len(groups))
-    plateau, steps = _plateau(stage.config.loss, groups), stage.config.total_steps(used)
+    scores_only = stage.config.objective is None
+    plateau = _plateau(stage.config.loss, groups) if scores_only else None
+    steps = stage.config.total_steps(used)
     facts["spacing_share"] = alarms.on_start(model, stage.config.lr, plateau, steps, pooler)
-    batcher = _batcher(stage, inputs, groups, template, config["budget"])
+    batcher = _batcher(stage, inputs, groups, template, budget)
     cut, documents = documents_cut(batcher, used)
     facts["documents_cut"] = cut / max(documents, 1)
     say(cut_sentence(cut, documents, stage.truncation.reads))
     validate = _validate(stage, validation, template, start, device, config["batch_tokens"])
     outcome = _trained(wrapped, batcher, config, used, rank, validate, alarms, say, tell)
+    facts["micro_batch_tokens"] = budget
     moved = drift(before, model)
     alarms.on_end(moved)
     if outcome.best_step:  # else the start was kept, which an alarm says
         say(drift_sentence(moved))
     _write(model, start, config, outcome, {**facts, **moved}, rank)
+
+
+def _token_budget(model: nn.Module, config: Mapping[str, Any]) -> int:
+    """Tokens alive at a time: what the resources or the stage say, or what the GPU has room for."""
+    share, usual, stage = config.get("gpu_share"), int(config["budget"]), config["stage"]
+    if share is None:
+        return usual
+    meter = GpuMemory(next(model.parameters()).device, share)
+    longest = stage.truncation.longest
+    return measured_budget(model, longest, stage.precision, meter, share)
 
 
 def _plateau(loss: Loss, groups: GroupReader) -> float | None:
@@ -95,6 +117,8 @@ def _trained(
     """Train on the first `used` groups, from the stage's newest checkpoint if there is one."""
     stage, files = config["stage"], config["checkpoints"]
     name = agree(files.newest() if rank == 0 else None)
+    longest, share = stage.truncation.longest, config.get("gpu_share") or 1.0
+    record = training_record(bare(wrapped), longest, stage.precision, share)
     with Saver(files, rank) as save:
         return train(
             wrapped,
@@ -105,12 +129,13 @@ def _trained(
             precision=stage.precision,
             selection=stage.selection,
             validate=validate,
-            report=reporter(stage.name, rank, tell),
+            report=reporter(config["label"], rank, tell),
             save=save,
             resume=files.read(name) if name is not None else None,
             offers_start=stage.offers_start,
             alarms=alarms,
             say=say,
+            remember=record.write,
         )
 
 
@@ -149,8 +174,6 @@ def _prepared(model: nn.Module, config: Any, strategy: str, device: str) -> nn.M
     import ray.train
     from ray.train.torch import prepare_model
 
-    if config.gradient_checkpointing:
-        enable_gradient_checkpointing(model)
     if config.compile:
         torch.compiler.reset()  # of the stage before
         compiled(model)
@@ -165,19 +188,20 @@ def _prepared(model: nn.Module, config: Any, strategy: str, device: str) -> nn.M
 def _batcher(
     stage: Any, inputs: dict[str, Artifact], groups: GroupReader, template: Template, budget: int
 ) -> Batcher:
-    return Batcher(
+    made: Callable[..., Batcher] = Batcher
+    if isinstance(stage.model, TrainedBiEncoder):
+        texts = read_step_texts(inputs)
+        made = partial(TextBatcher, temperature=stage.model.temperature, texts=texts)
+    fitted = over_group_and_step(stage.config.loss)[0] or stage.config.loss
+    return made(
         groups,
-        TokenReader(inputs["query_tokens"].local()),
-        TokenReader(inputs["doc_tokens"].local()),
+        joined_reader(inputs, "query_tokens"),
+        joined_reader(inputs, "doc_tokens"),
         template,
         stage.truncation,
-        Targets(
-            stage.config.loss.uses,
-            stage.teacher_kind,
-            stage.positive_relevance,
-            stage.config.loss.graded,
-        ),
+        Targets(fitted.uses, stage.teacher_kind, stage.positive_relevance, fitted.graded),
         budget,
+        drawn=stage.has_dropout,
     )
 
 
@@ -186,8 +210,9 @@ def _validate(
 ) -> Callable[[nn.Module], dict[str, float]]:
     """The loop's `validate`."""
 
-    def scorer(model: nn.Module) -> PairScorer:
-        return PairScorer(model, template, stage.truncation, tokens, stage.precision, device)
+    def scorer(module: nn.Module) -> PairScorer | VectorPairScorer:
+        settings = (stage.truncation, tokens, stage.precision, device)
+        return pair_scorer(stage.model, module, template, *settings)
 
     copies: list[nn.Module] = []  # at most one
 

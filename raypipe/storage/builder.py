@@ -41,13 +41,15 @@ class Builder:
     keys: Any = None
     alarms: list[str] = field(default_factory=list)
     """What steps say of the counts of their artifacts, each sentence once."""
+    told: set[str] = field(default_factory=set)
+    """What was announced of artifacts that stand; nothing of it is announced again."""
     _done: dict[str, Artifact] = field(default_factory=dict)
 
     def find(self, step: Step) -> Artifact | None:
         """The artifact of `step` if it stands, else None; nothing is made."""
         if step.digest not in self._done and (artifact := self.store.find(step)) is not None:
             for sentence in remarks(step, artifact.manifest):
-                self.announce(sentence)
+                self._tell(sentence)
             self._alarm(step, artifact)
             self._done[step.digest] = artifact
         return self._done.get(step.digest)
@@ -71,7 +73,12 @@ class Builder:
             line = f"{step.kind} {printable(step.name)}: {sentence}"
             if line not in self.alarms:
                 self.alarms.append(line)
-                self.announce(line)
+                self._tell(line)
+
+    def _tell(self, line: str) -> None:
+        if line not in self.told:
+            self.told.add(line)
+            self.announce(line)
 
     def _made_once(self, step: Step, inputs: Mapping[str, Artifact]) -> tuple[Artifact, bool]:
         """The artifact, and whether this builder made it: another job may be at work on it."""

@@ -220,12 +220,17 @@ def check_files(paths: Sequence[str], what: str = "run file") -> None:
 
 
 def near_names(path: Path, pattern: str = "*") -> str:
-    """The end of an error about a path that is not there: similar names in its folder, three at
-    most; where that is not there either, names similar to the folder's.
+    """The end of an error about a path that is not there: how to get a public file; or similar
+    names in its folder, three at most; where that is not there either, names similar to the
+    folder's.
 
     Args:
         pattern: of the names that may be meant.
     """
+    from raypipe.public_files import sentence_on
+
+    if (sentence := sentence_on(path)) is not None:
+        return f"; {sentence}"
     folder = path.absolute().parent
     if not folder.is_dir():
         return near_names(folder, "*/")

@@ -165,6 +165,17 @@ def _put(root: StorageRoot, path: str, data: bytes = b"alive\n") -> None:
         sink.write(data)
 
 
+def _put_name(root: StorageRoot, folder: str) -> None:
+    """Write this process's name into its attempt. On a disk it is written beside the attempt and
+    moved: of a process that died over it nobody would know that it is dead, and all would wait."""
+    path = f"{folder}/{_WRITER}"
+    begun = f"{folder.rpartition('/')[0]}/{_WRITER}-{uuid.uuid4().hex[:8]}"
+    name = json.dumps(asdict(Writer.this_process())).encode()
+    _put(root, begun if root.is_local else path, name)
+    if root.is_local:
+        root.fs.move(begun, path)
+
+
 @dataclass
 class Heartbeat:
     """A writer's name and signs of life in its attempt, from `with` to the end of the block."""
@@ -179,8 +190,7 @@ class Heartbeat:
         return threading.Thread(target=self._renew, name="raypipe-alive", daemon=True)
 
     def __enter__(self) -> Heartbeat:
-        name = json.dumps(asdict(Writer.this_process())).encode()
-        _put(self.root, f"{self.folder}/{_WRITER}", name)
+        _put_name(self.root, self.folder)
         self._thread.start()
         return self
 

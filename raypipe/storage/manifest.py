@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import platform
 from collections.abc import Mapping
@@ -121,6 +122,12 @@ def as_bytes(manifest: Mapping[str, Any]) -> bytes:
 
 def versions() -> dict[str, str]:
     """Installed versions of the libraries that results depend on."""
+    return dict(_installed())
+
+
+@functools.cache
+def _installed() -> Mapping[str, str]:
+    """Of this process, which does not load another version."""
     installed = {"python": platform.python_version()}
     for name in _VERSIONED:
         with contextlib.suppress(metadata.PackageNotFoundError):

@@ -34,6 +34,11 @@ class Best:
         return self.trial.name if self.mixed is None else self.mixed.label
 
     @property
+    def row(self) -> str:
+        """The row of the table that it is, or that its seed is one of."""
+        return self.trial.row if self.mixed is None else self.mixed.name
+
+    @property
     def metrics(self) -> Metrics:
         """The step that measures it on the test queries."""
         return self.plan.metrics(self.trial) if self.mixed is None else self.mixed.metrics(MAIN)
@@ -60,7 +65,7 @@ class Best:
         if not self.mix.is_fused:
             return {**weight, "scaling": "z", "columns": {"first_stage_score": 1.0}, **first}
         columns = {"first_stage_score": 0.5, "cosine": 0.5}
-        encoder = Backbone(experiment.model.backbone).name
+        encoder = Backbone(experiment.backbone).name
         return {**weight, "scaling": "z", "columns": columns, **first, "encoder": encoder}
 
 

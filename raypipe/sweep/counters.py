@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+import re
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from raypipe.storage.artifacts import Artifact, Step
 from raypipe.storage.builder import Builder
 
+_WORDS = {"docs": "documents", "qrels": "judgements"}
+"""Words of counters that people spell out."""
+
 
 def counts_line(name: str, counts: Mapping[str, Any]) -> str:
-    """For people: every counter that is not 0."""
-    shown = [
-        f"{key.replace('_', ' ')} {value:,}"
-        for key, value in counts.items()
-        if isinstance(value, int | float) and value
-    ]
-    return f"{name}: {', '.join(shown) or 'empty'}"
+    """For people: every counter that is not 0, such as `negatives: 36 groups, 1 text cut`."""
+    numbers = {key: n for key, n in counts.items() if isinstance(n, int | float) and n}
+    return f"{name}: {', '.join(_counted(key, n) for key, n in numbers.items()) or 'empty'}"
+
+
+def _counted(key: str, number: float) -> str:
+    """A count before what is counted; a value that counts nothing behind its name."""
+    words = [_WORDS.get(word, word) for word in key.split("_")]
+    plural = next((i for i, word in enumerate(words) if word.endswith("s")), None)
+    if plural is None or not isinstance(number, int):
+        return f"{' '.join(words)} {number:,}"
+    if number == 1:
+        words[plural] = re.sub("ies$", "ys", words[plural])[:-1]
+    return f"{number:,} {' '.join(words)}"
 
 
 def behind(steps: Mapping[str, Step], builder: Builder) -> dict[str, Artifact]:
@@ -28,10 +39,17 @@ def behind(steps: Mapping[str, Step], builder: Builder) -> dict[str, Artifact]:
 
     Returns:
         Each distinct artifact once, by the shortest way to it, such as `member bm25 of candidates
-        of distil` or `doc vectors of teacher scores of distil`.
+        of distil` or `doc vectors of teacher scores of distil`. Trained stages, whose counts are
+        those of training, are left out; what they were made from is not.
     """
+    mined = ((way, step) for way, step in steps_behind(steps) if step.kind != "checkpoint")
+    found = {way: builder.find(step) for way, step in mined}
+    return {way: artifact for way, artifact in found.items() if artifact is not None}
+
+
+def steps_behind(steps: Mapping[str, Step]) -> Iterator[tuple[str, Step]]:
+    """The distinct steps that these read, with the shortest way to each, without these."""
     seen = {step.digest for step in steps.values()}
-    artifacts: dict[str, Artifact] = {}
     queue = deque(steps.items())
     while queue:
         name, step = queue.popleft()
@@ -41,9 +59,7 @@ def behind(steps: Mapping[str, Step], builder: Builder) -> dict[str, Artifact]:
             seen.add(source.digest)
             way = f"{key.replace('_', ' ')} of {name}"
             queue.append((way, source))
-            if (artifact := builder.find(source)) is not None:
-                artifacts[way] = artifact
-    return artifacts
+            yield way, source
 
 
 def behind_lines(artifacts: Mapping[str, Artifact]) -> list[str]:

@@ -11,9 +11,10 @@ from dataclasses import dataclass, replace
 from raypipe.config import ConfigError
 from raypipe.evaluation.results import MAIN, Row
 from raypipe.models.averages import AveragedWeights
+from raypipe.models.trained_bi_encoder import TrainedBiEncoder
 from raypipe.recipe.evaluation_sets import Derivation
 from raypipe.recipe.experiment import Experiment, Role
-from raypipe.recipe.trials import Trial, by_row
+from raypipe.recipe.trials import Trial, by_row, retrieved_row
 from raypipe.runs.combined import BestInterpolation, InterpolatedRun, SeedEnsembleRun
 from raypipe.runs.metrics import Metrics
 from raypipe.runs.rerank import CrossEncoderRun
@@ -133,6 +134,22 @@ def derived_rows(plan: Plan, wanted: Sequence[Derivation]) -> list[DerivedRow]:
                 alone = plan.only([trial])
                 rows.append(DerivedRow(f"{trial.row} + {others}", alone, mix.run, mix))
     return rows
+
+
+def retrieved_rows(plan: Plan) -> list[DerivedRow]:
+    """The trials' bi-encoders over the whole corpus, where `evaluation.retrieval` asks for them; a
+    trial that ends in a cross-encoder has none."""
+    return [
+        DerivedRow(retrieved_row(trial.row), plan.only([trial]), _retrieved(plan, trial))
+        for trial in plan.trials
+        if trial.experiment.evaluation.retrieval is not None
+        and isinstance(trial.experiment.last_model, TrainedBiEncoder)
+    ]
+
+
+def _retrieved(plan: Plan, trial: Trial) -> RunOf:
+    retrieved, last = trial.experiment.retrieved, plan.last(trial)
+    return lambda role: retrieved(last, role)
 
 
 def _mixes(experiment: Experiment, deep_run: DeepRunOf) -> Iterator[tuple[str, Mix]]:

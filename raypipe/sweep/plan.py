@@ -8,6 +8,7 @@ from functools import cached_property
 
 from raypipe.evaluation.results import MAIN
 from raypipe.groups.training_set import TrainingData
+from raypipe.names import counted
 from raypipe.recipe.experiment import Role
 from raypipe.recipe.trials import Trial
 from raypipe.runs.metrics import Metrics
@@ -86,10 +87,10 @@ class Plan:
         """Lines for people: how many stages, and which of them are already trained."""
         uses = sum(len(chain) for chain in self.chains)
         trained = sum(standing(stage) for stage in self.stages.values())
-        lines = [
-            f"{_count(len(self.trials), 'trial')}, {_count(len(self.stages), 'distinct stage')} "
-            f"instead of {uses} ({trained} already trained)"
-        ]
+        shared = f" instead of {uses}" if uses > len(self.stages) else ""
+        there = f" ({trained} already trained)" if trained else ""
+        stages = counted(len(self.stages), "distinct stage")
+        lines = [f"{counted(len(self.trials), 'trial')}, {stages}{shared}{there}"]
         for trial in self.trials:
             marks = " -> ".join(
                 f"{stage.stage_name}{' (there)' if standing(stage) else ''}"
@@ -102,13 +103,14 @@ class Plan:
 def training_sets(trials: Sequence[Trial]) -> dict[str, TrainingData]:
     """The distinct training sets of all trials, named by the stages that use them.
 
-    Where trials differ in what a stage trains on, the name of the set's first trial stands behind.
+    A further set is one of its own. Where trials differ in what a stage trains on, the name of the
+    set's first trial stands behind.
     """
     users: dict[str, dict[str, str]] = {}  # the set's digest -> its stages -> the first trial
     sets: dict[str, TrainingData] = {}
     for trial in trials:
-        for stages, data in trial.experiment.training_sets().items():
-            digest = data.groups().digest
+        for stages, data in trial.experiment.mined_sets().items():
+            digest = data.joined_groups().digest
             sets.setdefault(digest, data)
             for stage in stages:
                 users.setdefault(digest, {}).setdefault(stage, trial.name)
@@ -154,7 +156,3 @@ class Readiness:
         for digest in freed:
             del self._owner[digest]
         return freed
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import replace
 from typing import Any
 
 from raypipe.evaluation.report.contents import SetFacts, StageHistory
 from raypipe.evaluation.report.published import published_for
 from raypipe.evaluation.results import MAIN, Row
+from raypipe.evaluation.slices import Slices
+from raypipe.groups.joined import groups_by_set
 from raypipe.recipe.experiment import Experiment
 from raypipe.recipe.trials import by_row
-from raypipe.stages.stage import history
+from raypipe.stages.stage import history, label_of
 from raypipe.storage.builder import Builder
 from raypipe.sweep.plan import Plan
 from raypipe.tracking.relay import Relay, series
@@ -31,16 +34,56 @@ def set_facts(
     return tuple(_set_facts(experiment, counts, role) for role in roles)
 
 
+def judged_on(sets: Sequence[SetFacts], rows: Sequence[Row]) -> tuple[SetFacts, ...]:
+    """The test sets, with the names of their rows where not every row was judged."""
+
+    def of(test_set: SetFacts) -> SetFacts:
+        here = tuple(row.name for row in rows if row.error or test_set.name in row.results)
+        return test_set if len(here) == len(rows) else replace(test_set, rows=here)
+
+    return tuple(map(of, sets))
+
+
+def with_slices(
+    sets: Sequence[SetFacts], rows: Sequence[Row], slices: Mapping[str, Slices]
+) -> tuple[SetFacts, ...]:
+    """The test sets, with the groups of their judged queries by slice; a slice that has none of a
+    set's queries is left out there."""
+    group_of = {name: chosen.group_of() for name, chosen in slices.items()}
+
+    def of(test_set: SetFacts) -> SetFacts:
+        judged = next(
+            (r.results[test_set.name][0] for r in rows if r.results.get(test_set.name)), {}
+        )
+        asked = judged.get(test_set.measures[0], {})
+        own = {
+            name: {query_id: groups[query_id] for query_id in asked if query_id in groups}
+            for name, groups in group_of.items()
+        }
+        return replace(test_set, slices={name: groups for name, groups in own.items() if groups})
+
+    return tuple(map(of, sets))
+
+
+def without_queries(sets: Sequence[SetFacts], slices: Mapping[str, Slices]) -> list[str]:
+    """A sentence on every slice that has no query of any test set."""
+    return [
+        f"evaluation.slices.{name}: no test query is in {chosen.path}, so it has no table; correct "
+        "its query_id"
+        for name, chosen in slices.items()
+        if not any(name in test_set.slices for test_set in sets)
+    ]
+
+
 def _set_facts(experiment: Experiment, counts: Mapping[str, Any], role: str) -> SetFacts:
     queries, source = experiment.query_set(role), experiment.source(role)
-    split = f" {queries.split}" if queries.split else ""
     name = experiment.name if role == MAIN else f"{experiment.name}, {role}"
     asked, docs = counts[f"queries/{role}"]["queries"], counts[f"collection/{role}"]["docs"]
     title = [
-        f"{name}: {queries.dataset}{split}",
+        f"{name}: {queries.title}",
         f"{docs:,} documents; {asked:,} test queries",
         f"first {experiment.depth(role)} of {source.label} re-ranked; "
-        f"{experiment.truncation.reads}, {experiment.precision}",
+        f"{experiment.reading.reads}, {experiment.precision}",
     ]
     if role == MAIN:
         title.append(f"{counts['queries/validation']['queries']:,} validation queries")
@@ -53,14 +96,28 @@ def _set_facts(experiment: Experiment, counts: Mapping[str, Any], role: str) -> 
 
 
 def _group_lines(counts: Mapping[str, Any]) -> list[str]:
-    """How many groups were trained on, a line per training set."""
+    """How many groups were trained on, a line per training set; of several sets joined, those of
+    each."""
+    joined = {
+        key.partition("/")[2]: groups_by_set(groups)
+        for key, groups in counts.items()
+        if key.startswith("joined_groups")
+    }
+    members = {
+        ", ".join(f"{stage} ({name})" for stage in stages.split(", "))
+        for stages, sizes in joined.items()
+        for name in sizes
+    }
     lines = []
     for key, groups in counts.items():
         name, _, stages = key.partition("/")
-        if name == "groups":
+        alone = name == "groups" and stages not in joined and stages not in members
+        if alone or name == "joined_groups":
             of = f" of {stages}" if stages else ""
+            sizes = ", ".join(f"{n:,} of {member}" for member, n in groups_by_set(groups).items())
             lines.append(
-                f"{groups['groups']:,} training groups{of}, {groups['pairs']:,} pairs per epoch"
+                f"{groups['groups']:,} training groups{of}{f' ({sizes})' if sizes else ''}, "
+                f"{groups['pairs']:,} pairs per epoch"
             )
     return lines
 
@@ -78,7 +135,7 @@ def curves_of(plan: Plan, builder: Builder) -> dict[str, list[StageHistory]]:
     }
 
 
-def alarms_of(plan: Plan, builder: Builder) -> list[str]:
+def alarms_of(plan: Plan, builder: Builder, heard: Set[str] = frozenset()) -> list[str]:
     """The alarms, the filters' shares and the deleted checkpoints of all stages, in sentences.
 
     A stage that several trials share is asked once. Of an alarm that a stage repeated, because its
@@ -86,13 +143,16 @@ def alarms_of(plan: Plan, builder: Builder) -> list[str]:
     are alike get one sentence: the first seed's, with the other seeds named behind it. Alarms are
     alike if they differ in their figures only; of a filter the figures are what the sentence says,
     so they must be equal.
+
+    Args:
+        heard: digests of stages that are left out, because their workers said all this.
     """
     sentences: dict[tuple[str, int, str, str], str] = {}  # by row, position, stage and gist
     seeds: dict[tuple[str, int, str, str], list[str]] = {}
     asked: set[str] = set()
     for trial in plan.trials:
         for position, stage in enumerate(plan.chain(trial)):
-            if stage.digest in asked:
+            if stage.digest in asked or stage.digest in heard:
                 continue
             asked.add(stage.digest)
             checkpoint = builder.find(stage)
@@ -101,7 +161,7 @@ def alarms_of(plan: Plan, builder: Builder) -> list[str]:
             by_gist |= {share: share for share in _filter_shares(counts)}
             for gist, sentence in by_gist.items():
                 key = (trial.row, position, stage.stage_name, gist)
-                sentences.setdefault(key, f"{trial.name}, {stage.stage_name}: {sentence}")
+                sentences.setdefault(key, f"{label_of(trial.name, stage.stage_name)}: {sentence}")
                 seeds.setdefault(key, []).append(str(trial.experiment.seed))
     return [sentence + _likewise(seeds[key][1:]) for key, sentence in sentences.items()]
 

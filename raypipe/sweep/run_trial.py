@@ -87,16 +87,8 @@ def run_trial(
     params = {**flatten(experiment), **{f"sweep.{k}": v for k, v in trial.values.items()}}
     tags = {ROW_TAG: trial.row, SEED_TAG: experiment.seed, "stages": len(chain)}
     run = relay.start(trial.name, "trial", parent, params, {**tags, **work.tags})
-    made: set[str] = set()
     try:
-        to_train = [] if work.done(trial, builder) else missing(chain, builder)
-        for stage in chain:
-            if stage not in to_train and builder.find(stage) is None:
-                continue
-            listener = on_report if stage is chain[-1] else None
-            if _run_stage(stage, builder, relay, run, listener):
-                made.add(stage.digest)
-        metrics = {role: builder.get(step) for role, step in work.metrics(trial).items()}
+        return _run_chain(trial, chain, builder, relay, run, work, on_report)
     except SystemExit:  # Tune's, of a pruned trial
         relay.send("finish", run, "KILLED")
         raise
@@ -104,12 +96,35 @@ def run_trial(
         relay.send("tag", run, {ERROR_TAG: last_line(error)})
         relay.send("finish", run, "FAILED")
         raise
+    finally:
+        relay.stored()  # what a killed writer has not answered is repeated by this process alone
+
+
+def _run_chain(
+    trial: Trial,
+    chain: Sequence[Stage],
+    builder: Builder,
+    relay: Relay,
+    run: str,
+    work: Work,
+    on_report: OnReport | None,
+) -> dict[str, float]:
+    """The trial's work, tracked as `run`; its means."""
+    made: set[str] = set()
+    to_train = [] if work.done(trial, builder) else missing(chain, builder)
+    for stage in chain:
+        if stage not in to_train and builder.find(stage) is None:
+            continue
+        listener = on_report if stage is chain[-1] else None
+        if _run_stage(stage, trial.name, builder, relay, run, listener):
+            made.add(stage.digest)
+    metrics = {role: builder.get(step) for role, step in work.metrics(trial).items()}
     facts, checkpoint = chain_facts(chain, builder), builder.find(chain[-1])
     counts = {} if checkpoint is None else checkpoint.counts["best"]
     best = {measure: float(value) for measure, value in counts.items()}
     means = means_of(metrics)
     validation = {f"validation/{measure}": value for measure, value in best.items()}
-    price = experiment.resources.price_per_device_hour
+    price = trial.experiment.resources.price_per_device_hour
     spent = {} if facts is None else totals(facts, price)
     relay.send("log", run, {**means, **validation, **spent})
     if metrics:
@@ -135,7 +150,12 @@ def means_of(metrics: Mapping[str, Artifact]) -> dict[str, float]:
 
 
 def _run_stage(
-    stage: Stage, builder: Builder, relay: Relay, parent: str, on_report: OnReport | None
+    stage: Stage,
+    trial: str,
+    builder: Builder,
+    relay: Relay,
+    parent: str,
+    on_report: OnReport | None,
 ) -> bool:
     """Train the stage if it does not stand, and track it; whether it was trained now."""
     tags = {"digest": stage.digest, "groups_digest": stage.groups.digest}
@@ -149,7 +169,7 @@ def _run_stage(
         if on_report is not None and digest == stage.digest:
             on_report(metrics)
 
-    builder.context = dataclasses.replace(context, on_report=report)
+    builder.context = dataclasses.replace(context, on_report=report, trial=trial)
     try:
         checkpoint = builder.get(stage)
     except BaseException as error:

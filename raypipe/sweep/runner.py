@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from typing import Any
 
 import pyarrow.fs as pafs
@@ -13,6 +13,7 @@ from ray.tune.search import Searcher
 
 from raypipe.config import ConfigError
 from raypipe.names import path_part
+from raypipe.progress import say_from_afar
 from raypipe.recipe.trials import Trial
 from raypipe.resources import Context
 from raypipe.stages.slots import Slots, open_slots
@@ -120,6 +121,7 @@ class Runner:
             relay=self.relay,
             parent=self.parent,
             work=work,
+            told=frozenset(self.builder.told),
         )
         chains = work.plan.only(trials).chains
         searcher = PlanSearcher(
@@ -229,13 +231,23 @@ def _trainable(
     relay: Relay,
     parent: str,
     work: Work,
+    told: Set[str],
 ) -> None:
     from ray import tune
 
-    builder = Builder(store, context, say_at_once, Claims(say_at_once))
-    tune.report(run_trial(trials[config["trial"]], builder, relay, parent, work))
+    trial = trials[config["trial"]]
+    builder = trial_builder(trial, store, context, told)
+    tune.report(run_trial(trial, builder, relay, parent, work))
 
 
-def say_at_once(line: str) -> None:
-    """Ray forwards the output of a worker as it comes."""
-    print(line, flush=True)
+def trial_builder(trial: Trial, store: Store, context: Context, told: Set[str]) -> Builder:
+    """A builder of a trial's own process, whose lines begin with the trial's name.
+
+    Args:
+        told: what the job's builder said of artifacts, which is not said again.
+    """
+
+    def say(line: str) -> None:
+        say_from_afar(f"{trial.name}: {line}")
+
+    return Builder(store, context, say, Claims(say), told=set(told))

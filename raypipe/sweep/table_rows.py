@@ -10,9 +10,10 @@ from typing import Any
 from raypipe.config import ConfigError
 from raypipe.evaluation.results import Kind, Row, StageFacts
 from raypipe.models.backbone import Backbone
+from raypipe.models.cross_encoder import CrossEncoder
 from raypipe.progress import Say
 from raypipe.recipe.experiment import Experiment
-from raypipe.recipe.trials import ORACLE, by_row, fixed_rows, untrained_rows
+from raypipe.recipe.trials import ORACLE, by_row, fixed_rows, retrieved_untrained, untrained_rows
 from raypipe.runs.metrics import TIED, Metrics
 from raypipe.stages.stage import Stage
 from raypipe.storage.artifacts import Artifact, Step
@@ -34,40 +35,76 @@ def baselines(
     rows = []
     for name, kind, run in baseline_runs(experiment):
         try:
-            rows.append(_baseline(name, kind, run, experiment, builder, roles))
+            row = _baseline(name, kind, run, experiment, builder, roles)
         except ConfigError as error:
             if kind != "teacher" or isinstance(error, CopyError):
                 raise
             say(f"no row {name!r}: {error}")
+            continue
+        if row.results:
+            rows.append(row)
+        else:
+            say(f"no row {name!r}: its files are of test sets that could not be had")
     return rows
 
 
-def baseline_runs(experiment: Experiment) -> Iterator[tuple[str, Kind, Callable[[str], Step]]]:
-    """Name and kind of each row that needs no training, and what makes its run of a test set."""
+def baseline_runs(
+    experiment: Experiment,
+) -> Iterator[tuple[str, Kind, Callable[[str], Step | None]]]:
+    """Name and kind of each row that needs no training, and what makes its run of a test set; None
+    where the row has none."""
     first, *teacher = fixed_rows(experiment)
     yield first, "first_stage", experiment.first_stage
-    backbone = Backbone(experiment.model.backbone)
-    if backbone.has_scorer and experiment.model.keep_layers is None:
+    backbone, model = Backbone(experiment.backbone), experiment.last_model
+    whole = isinstance(model, CrossEncoder) and model.keep_layers is None
+    if backbone.has_scorer and whole:
         yield f"zero-shot: {backbone.name}", "zero_shot", partial(experiment.run_of, backbone)
     for name in teacher:
         yield name, "teacher", experiment.teacher_run
     for how, name in untrained_rows(experiment).items():
         yield name, "zero_shot", partial(experiment.untrained_run, how)
+    for name in retrieved_untrained(experiment):
+        yield name, "zero_shot", partial(experiment.retrieved, None)
+    for name in experiment.evaluation.rows:
+        yield name, "run", partial(experiment.existing_run, name)
     yield ORACLE, "oracle", experiment.oracle
+
+
+def baseline_rankings(
+    experiment: Experiment, builder: Builder, roles: Sequence[str]
+) -> dict[str, dict[str, Artifact]]:
+    """Row -> test set -> the standing metrics, which hold the ranking, of rows without training."""
+    return {
+        name: standing({role: run(role) for role in roles}, experiment, builder)
+        for name, _, run in baseline_runs(experiment)
+    }
+
+
+def standing(
+    runs: Mapping[str, Step | None], experiment: Experiment, builder: Builder
+) -> dict[str, Artifact]:
+    """Test set -> the metrics of the run, where they stand."""
+    steps = {role: experiment.metrics(run, role) for role, run in runs.items() if run is not None}
+    found = {role: builder.find(step) for role, step in steps.items()}
+    return {role: artifact for role, artifact in found.items() if artifact is not None}
 
 
 def _baseline(
     name: str,
     kind: Kind,
-    run: Callable[[str], Step],
+    run: Callable[[str], Step | None],
     experiment: Experiment,
     builder: Builder,
     roles: Sequence[str],
 ) -> Row:
-    steps = {role: [experiment.metrics(run(role), role)] for role in roles}
+    runs = {role: run(role) for role in roles}
+    steps = {
+        role: [experiment.metrics(step, role)] for role, step in runs.items() if step is not None
+    }
     measured = measured_by(steps, builder)
     reused = not any(step.digest in builder.made for (step,) in steps.values())
-    if kind == "oracle":  # one relevance for all is what the judgements say, and no failure
+    # one relevance for all is what the judgements say, and a file's order is that of its ranks
+    if kind in ("oracle", "run"):
         measured["tied"] = {}
     return Row(name, kind, reused=reused, **measured)
 
@@ -134,13 +171,14 @@ def stage_facts(stage: Stage, facts: Mapping[str, Any]) -> StageFacts:
     config = stage.config
     return StageFacts(
         name=stage.stage_name,
-        loss=config.loss.type,
+        loss=config.minimises,
         lr=config.lr,
         queries_per_step=config.queries_per_step,
         steps=int(facts["steps"]),
         queries=int(facts["steps"]) * config.queries_per_step,
         pairs=int(facts["pairs"]),
         groups=stage.groups.digest,
+        texts=int(facts.get("texts", 0)),
     )
 
 
@@ -188,6 +226,9 @@ def totals(facts: Sequence[Mapping[str, Any]], price: float | None) -> dict[str,
     """Sums over stages; device seconds, and with a price per device hour their cost."""
     names = ("pairs", "tokens", "seconds", "flops")
     sums = {name: float(sum(fact[name] for fact in facts)) for name in names}
+    for name in ("texts", "masked"):  # of bi-encoders, of losses over the step
+        if total := sum(fact.get(name, 0) for fact in facts):
+            sums[name] = float(total)
     sums["device_seconds"] = float(sum(fact["seconds"] * fact["workers"] for fact in facts))
     if price is not None:
         sums["cost"] = sums["device_seconds"] / 3600 * price

@@ -2,13 +2,17 @@
 
 No model batch crosses a chunk, and files have fixed names. So the bytes depend neither on the
 number of actors, nor on the order in which they finish, nor on interruptions: a chunk's file
-appears whole, holds its own counters, and the next attempt takes it over.
+appears whole, holds its own counters, and the next attempt takes it over. Nor do they depend on
+the process that makes a chunk: a job that began without Ray makes chunks itself, until what is
+left takes longer than Ray's start.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
+import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -29,6 +33,9 @@ Counts = dict[str, int]
 Work = Callable[[range], tuple[pa.Table, Counts]]
 """Given a range of input rows, a table of results and counters of drops."""
 Keep = Callable[[Counts], bool]
+LONG_S = 20.0
+"""Processor seconds for which Ray is started: with an actor pool that costs ten, and two processes
+take half of the rest. On a busy machine chunks take longer by the clock, and so would Ray."""
 _NOTE = b"raypipe.chunk"
 _BEGUN = ".begun-"
 
@@ -147,7 +154,8 @@ def run_chunks(
     suffix: str = "parquet",
     keep: Keep = lambda counts: True,
 ) -> Counts:
-    """Run `job` over `rows` input rows in chunks, on an actor pool, or in the trial's slot.
+    """Run `job` over `rows` input rows in chunks, on an actor pool, or in the trial's slot; before
+    Ray runs, in this process as far as that is the shorter way.
 
     Args:
         chunk_rows: input rows per chunk and file.
@@ -168,6 +176,11 @@ def run_chunks(
         return _counted(total, attempt)
     if todo and slots is not None:
         slots.rest()
+    if todo and not context.has_ray:
+        if not model:
+            todo = _begin_here(job, todo, attempt, total)
+        if todo:
+            context.need_ray()
     if len(todo) == 1:  # a task finds a warm process, an actor pool starts one: 5 s on 2 cores
         import ray
 
@@ -178,6 +191,33 @@ def run_chunks(
         for counts in _stream(job, todo, attempt, context, model):
             total.update(counts)
     return _counted(total, attempt)
+
+
+def run_once(work: Callable[..., Any], *arguments: Any, context: Context) -> Any:
+    """Call a picklable function without a model in a task of the cluster, or here before Ray runs.
+
+    Args:
+        arguments: the function's own.
+    """
+    if not context.has_ray:
+        return work(*arguments)
+    import ray
+
+    task = ray.remote(num_cpus=1, scheduling_strategy="SPREAD")(work)
+    return ray.get(task.remote(*arguments))
+
+
+def _begin_here(
+    job: ChunkJob, todo: list[Chunk], attempt: Attempt, total: Counter[str]
+) -> list[Chunk]:
+    """Make chunks in this process, and count in `total`; those that are left when Ray pays."""
+    work, begun = job.build(), time.process_time()
+    for number, chunk in enumerate(todo, start=1):
+        total.update(chunk.write(work, attempt))
+        left = len(todo) - number
+        if left > 1 and left * (time.process_time() - begun) / number > LONG_S:
+            return todo[number:]
+    return []
 
 
 def run_chunks_here(
@@ -199,6 +239,12 @@ def run_chunks_here(
     for chunk in track(todo, attempt.step.name, disable=not context.progress_bars):
         total.update(chunk.write(work, attempt))
     return _counted(total, attempt)
+
+
+def built_late(build: Callable[[], Work]) -> Work:
+    """Work that the first chunk builds: a job whose chunks are all there calls no service."""
+    built = functools.cache(build)
+    return lambda chunk: built()(chunk)
 
 
 def _counted(total: Counter[str], attempt: Attempt) -> Counts:

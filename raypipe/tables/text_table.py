@@ -81,7 +81,15 @@ class TextTable:
         """The texts of several rows, in the order asked for."""
         return [self.text(index) for index in indices]
 
-    def iter_texts(self) -> Iterator[str]:
-        """All texts in row order, one batch in memory at a time."""
-        for batch in self._batches:
-            yield from batch.column(1).to_pylist()
+    def iter_texts(self, rows: range | None = None) -> Iterator[str]:
+        """The texts of neighbouring rows in their order, one batch in memory at a time.
+
+        Args:
+            rows: of step 1, all of them in [0, len); None is all.
+        """
+        wanted = range(len(self)) if rows is None else rows
+        for end, batch in zip(self._ends, self._batches, strict=True):
+            first = int(end) - batch.num_rows
+            low, high = max(wanted.start - first, 0), min(wanted.stop - first, batch.num_rows)
+            if low < high:
+                yield from batch.column(1).slice(low, high - low).to_pylist()

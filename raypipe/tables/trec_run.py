@@ -1,4 +1,4 @@
-"""Reading TREC run files.
+"""Reading run files: of TREC, MS MARCO (`query_id doc_id rank`), ColBERT (a score behind it), JSON.
 
 The rank column is a run's order: published LLM re-rankings keep the scores of the first stage that
 they re-ranked. Where the column tells no order, because documents have one rank (BEIR writes 0 in
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,16 @@ import pyarrow.compute as pc
 from raypipe.names import quoted
 from raypipe.tables.fields import SeenIds, real, whole
 from raypipe.tables.flat import FLAT, FLOAT32_LIMIT, array, nest, settle
+from raypipe.tables.json_lists import has_lists, read_json_lists
 from raypipe.tables.text_columns import TextBlock, read_blocks
 
 COLUMNS = ("query_id", "Q0", "doc_id", "rank", "score", "tag")
 UNRANKED = ("query_id", "Q0", "doc_id", "score", "tag")
 """The columns of a file without ranks."""
+MSMARCO = ("query_id", "doc_id", "rank")
+COLBERT = (*MSMARCO, "score")
+"""The columns of rankings as MS MARCO and ColBERT write them."""
+_BY_NUMBER = {len(MSMARCO): MSMARCO, len(COLBERT): COLBERT}
 RANKED = FLAT.set(FLAT.get_field_index("score"), pa.field("score", pa.float64()))
 """FLAT with scores as the file has them: .99999998 and .99999999 are one float32."""
 LINES = RANKED.append(pa.field("tag", pa.int32()))
@@ -37,6 +43,7 @@ _TYPES = {
     "tag": pa.string(),
 }
 _IDS = ("query_id", "doc_id")
+_LISTS = 1024  # of JSON that are Python objects at a time
 _SETTLE = 1 << 20  # rows held before they are sorted and cut, at least
 
 Number = Callable[[str], int]
@@ -51,10 +58,12 @@ def read_trec_run(
 ) -> tuple[pa.Table, dict[str, int]]:
     """Read a TREC run file, plain or gzipped, with lines `query_id Q0 doc_id rank score tag`.
 
-    Any white space parts the columns. Ranks may start from any number; documents of equal rank are
-    ordered by score, the highest first, and those of equal score as their lines are. A file whose
-    first line lacks the rank lacks it in every line. Memory: about 34 bytes per line of a wanted
-    query.
+    Lines of three or four columns are `query_id doc_id rank [score]`; JSON lines are lists as
+    rank_llm and RankGPT write them, in their order; where there are no scores, they are the
+    negative ranks. Any white space parts the columns. Ranks may start from any number; documents of
+    equal rank are ordered by score, the highest first, and those of equal score as their lines are.
+    A file whose first line lacks the rank lacks it in every line. Memory: about 34 bytes per line
+    of a wanted query.
 
     Args:
         query_ids: the queries to keep; None keeps all.
@@ -114,6 +123,9 @@ def read_lines(
     """
     seen = SeenIds(counts)
     columns: tuple[str, ...] = ()
+    if has_lists(Path(path)):
+        yield from _json_lines_of(Path(path), query, counts, tag)
+        return
     for block in read_blocks(path):
         columns = columns or _columns_of(block)
         reading = (block, columns, query, tag, seen)
@@ -122,11 +134,71 @@ def read_lines(
         yield table
 
 
+def _json_lines_of(
+    path: Path, query: Number, counts: Counter[str], tag: Number
+) -> Iterator[pa.Table]:
+    """As `read_lines`, of lists in JSON."""
+    lists = read_json_lists(path, counts)
+    while part := list(islice(lists, _LISTS)):
+        rows: list[tuple[Any, ...]] = []
+        lines = sum(len(found.doc_ids) for found in part)
+        for found in part:
+            if (number := query(found.query_id)) < 0:
+                continue
+            scores = found.scores or [-float(rank) for rank in range(1, len(found.doc_ids) + 1)]
+            for rank, (doc_id, score) in enumerate(zip(found.doc_ids, scores, strict=True), 1):
+                if not abs(score) < FLOAT32_LIMIT:
+                    raise ValueError(
+                        f"{path}, line {found.number}: expected scores within float32, found "
+                        f"{score}; correct it"
+                    )
+                rows.append((number, doc_id, rank, score, tag("")))
+        counts.update(lines=lines, other_queries=lines - len(rows))
+        yield _as_lines(rows)
+
+
+def _as_lines(rows: Sequence[tuple[Any, ...]]) -> pa.Table:
+    values = list(zip(*rows, strict=True)) or [()] * len(LINES)
+    arrays = [pa.array(v, f.type) for v, f in zip(values, LINES, strict=True)]
+    return pa.table(arrays, schema=LINES)
+
+
 def _columns_of(block: TextBlock) -> tuple[str, ...]:
-    """`UNRANKED` if the first line is one of those, and `COLUMNS` otherwise."""
+    """By the first line: `MSMARCO`, `COLBERT`, `UNRANKED`, and `COLUMNS` otherwise.
+
+    Raises:
+        ValueError: three or four columns that are judgements or triples.
+    """
     fields = next((fields for line in block.data.split(b"\n") if (fields := line.split())), [])
+    if (columns := _BY_NUMBER.get(len(fields))) and fields[1] != b"Q0":
+        _check_short(block, columns)
+        return columns
     unranked = len(fields) == len(UNRANKED) and _is_number(fields[3]) and not _is_number(fields[4])
     return UNRANKED if unranked else COLUMNS
+
+
+def _check_short(block: TextBlock, columns: Sequence[str]) -> None:
+    """Refuse judgements and triples, which have three or four columns too.
+
+    A run's first query has ranks from 0 or 1 upwards, each once; the second column of TREC's
+    judgements is 0 in every line.
+    """
+    rows = []
+    for number, parts, line in block.rows(columns):
+        rows.append((number, parts, line))
+        if len(rows) >= 1000:
+            break
+    number, _, line = rows[0]
+    if len(columns) == 4 and all(parts[1] == b"0" for _, parts, _ in rows):
+        found = "what looks like judgements (query_id 0 doc_id relevance): name it as qrels"
+        raise block.wrong(number, f"a run, {' '.join(COLUMNS)}", found, line)
+    ranks = [parts[2] for _, parts, _ in rows if parts[0] == rows[0][1][0]]
+    if len(columns) == 3 and not all(rank.isdigit() for rank in ranks):
+        expected = "query_id doc_id rank (scores without ranks are read by teacher mono_scores)"
+        raise block.wrong(number, expected, quoted(ranks[0].decode(), 30), line)
+    if len(columns) == 3 and (min(map(int, ranks)) > 1 or len({*ranks}) < len(ranks)):
+        found = "no ranks from 1 on, each once: triples are named as groups.triples.path"
+        raise block.wrong(number, f"a run, {' '.join(columns)}", found, line)
 
 
 def _is_number(field: bytes) -> bool:
@@ -150,12 +222,14 @@ def _at_once(
     lines, wanted = len(numbers), numbers >= 0
     if not wanted.all():
         table, numbers = table.filter(pa.array(wanted)), numbers[wanted]
-    score = table["score"].to_numpy()
+    ranked = "rank" in columns
+    rank = table["rank"].to_numpy() if ranked else np.zeros(len(numbers), np.int64)
+    score = table["score"].to_numpy() if "score" in columns else -np.asarray(rank, np.float64)
     if not (np.abs(score) < FLOAT32_LIMIT).all():  # NaN compares false
         return None
-    rank = table["rank"] if "rank" in columns else np.zeros(len(score), np.int64)
-    values = [numbers, table["doc_id"], rank, score]
-    return lines, pa.table([*values, numbered(table["tag"], tag)], schema=LINES)
+    tags = numbered(table["tag"], tag) if "tag" in columns else np.full(len(numbers), tag(""))
+    values = [numbers, table["doc_id"], rank, score, tags.astype(np.int32)]
+    return lines, pa.table(values, schema=LINES)
 
 
 def ranks_tie(path: str | Path) -> bool:
@@ -189,8 +263,7 @@ def _line_by_line(
     lines = 0
     for number, fields, line in block.rows(columns):
         lines += 1
-        if columns == UNRANKED:
-            fields = [*fields[:3], b"0", *fields[3:]]
+        fields = _six(fields, columns)
         query_id, doc_id = fields[0].decode(), fields[2].decode()
         for text in (query_id, doc_id):
             seen.look(text, block.place_of)
@@ -206,6 +279,14 @@ def _line_by_line(
         if not (abs(score) < FLOAT32_LIMIT and -(1 << 63) <= rank < 1 << 63):
             raise block.wrong(number, "a finite rank and score", found, line)
         rows.append((query_number, doc_id, rank, score, tag(fields[5].decode())))
-    values = list(zip(*rows, strict=True)) or [()] * len(LINES)
-    arrays = [pa.array(v, f.type) for v, f in zip(values, LINES, strict=True)]
-    return lines, pa.table(arrays, schema=LINES)
+    return lines, _as_lines(rows)
+
+
+def _six(fields: list[bytes], columns: Sequence[str]) -> list[bytes]:
+    """The fields of a line as those of COLUMNS."""
+    if columns == UNRANKED:
+        return [*fields[:3], b"0", *fields[3:]]
+    if columns in (MSMARCO, COLBERT):
+        query_id, doc_id, rank, *score = fields
+        return [query_id, b"Q0", doc_id, rank, *(score or [b"-" + rank]), b""]
+    return fields

@@ -9,7 +9,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from raypipe.teachers.ensemble import Ensemble, Single
+from raypipe.teachers.ensemble import OWN, Ensemble, SingleTeacher
 
-Teacher = Annotated[Single | Ensemble, Field(discriminator="type")]
-"""Adding a teacher: one class with these four, and its name in `ensemble.Single`."""
+Teacher = Annotated[SingleTeacher | Ensemble, Field(discriminator="type"), OWN]
+"""Adding a teacher: one class with these four, and its name in `ensemble.SingleTeacher`."""

@@ -82,6 +82,7 @@ class CrossEncoderScores(Step):
     precision: str
 
     kind: ClassVar[str] = "teacher"
+    version: ClassVar[int] = 2  # bf16 is that of the weights, no longer autocast's
     libraries: ClassVar[tuple[str, ...]] = ("torch", "transformers")
 
     @cached_property  # a hub is asked for the revision once per object

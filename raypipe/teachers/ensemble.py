@@ -11,9 +11,10 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field, model_validator
 
-from raypipe.config import Config, ConfigError, nearest
+from raypipe.config import Config, blamed_on, nearest
 from raypipe.inference.lists import Lists
 from raypipe.names import Name
+from raypipe.plugins.choice import OrPlugIn
 from raypipe.records import TEACHER
 from raypipe.resources import Context
 from raypipe.storage.artifacts import Artifact, Attempt, Step
@@ -22,27 +23,33 @@ from raypipe.tables.rows import Rows
 from raypipe.tables.scales import min_max, zscore
 from raypipe.teachers.bi_encoder import BiEncoderTeacher, Fusion
 from raypipe.teachers.cross_encoder import CrossEncoderTeacher
+from raypipe.teachers.list_scores import ListScores
 from raypipe.teachers.llm.teacher import ListwiseLLM, PairwiseLLM, PointwiseLLM
+from raypipe.teachers.own_teacher import OwnTeacher
+from raypipe.teachers.published.file_scores import TrainingFileScores
 from raypipe.teachers.published.pair_scores import DuoScores
 from raypipe.teachers.published.rankgpt import RankGptFile
 from raypipe.teachers.published.run_file import RunFile
 from raypipe.teachers.published.scores import EnsembleScores, MonoScores
 
-Single = Annotated[
+SingleTeacher = (
     BiEncoderTeacher
     | CrossEncoderTeacher
     | DuoScores
     | EnsembleScores
     | Fusion
+    | ListScores
     | ListwiseLLM
     | MonoScores
     | PairwiseLLM
     | PointwiseLLM
     | RankGptFile
-    | RunFile,
-    Field(discriminator="type"),
-]
+    | RunFile
+    | TrainingFileScores
+)
 """What an ensemble can consist of: a new teacher's name goes here."""
+OWN = OrPlugIn("teacher", OwnTeacher)
+Single = Annotated[SingleTeacher, Field(discriminator="type"), OWN]
 
 Weight = Annotated[float, Field(gt=0, le=1e9)]
 Normalise = Literal["none", "min_max", "z"]
@@ -106,10 +113,8 @@ class Ensemble(Config):
             ConfigError: something is missing; the message begins with the teacher's name.
         """
         for name, teacher in self.teachers.items():
-            try:
+            with blamed_on(f"teachers.{name}"):
                 teacher.check()
-            except ConfigError as error:
-                raise ConfigError(f"teachers.{name}: {error}") from None
 
 
 @dataclass(frozen=True)

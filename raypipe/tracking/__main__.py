@@ -8,6 +8,8 @@ import os
 import socket
 import sys
 
+from raypipe.config import ConfigError
+from raypipe.extras import check_installed
 from raypipe.interrupts import one_sentence
 from raypipe.progress import any_character
 from raypipe.tracking.client import default_uri, resolved
@@ -19,12 +21,16 @@ def main(arguments: list[str]) -> int:
     any_character()
     if arguments[:1] == ["--send"]:
         with one_sentence():
+            if _lacks("mlflow"):
+                return 2
             return 1 if send_left_behind() else 0
     options, others = _options().parse_known_args(arguments)
     uri, root = resolved(default_uri())
     if uri.startswith("http"):
         print(f"MLFLOW_TRACKING_URI names a server, open it in a browser: {uri.place}")
         return 0
+    if _lacks():
+        return 2
     if not _is_free(options.host, options.port):
         print(
             f"error: --port {options.port}: {options.host} has no such port free; name another "
@@ -39,6 +45,16 @@ def main(arguments: list[str]) -> int:
     # by the environment: everyone on this machine may read the arguments of a process
     environment = {**os.environ, "MLFLOW_BACKEND_STORE_URI": uri.reveal()}
     os.execve(sys.executable, command + others, environment)
+
+
+def _lacks(*modules: str) -> bool:
+    """Whether something that the command, or this use of it, needs is missing, which it says."""
+    try:
+        check_installed("ui", modules)
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return True
+    return False
 
 
 def _options() -> argparse.ArgumentParser:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from raypipe.config import ConfigError, nearest
 from raypipe.storage.address import Address
 from raypipe.storage.files import close_file, close_new_files, home, in_home, make_folder
+from raypipe.tracking.database import make_database
 from raypipe.tracking.patience import CONNECT_S, REQUEST_S, TIMEOUT
 
 if TYPE_CHECKING:
@@ -92,6 +93,8 @@ def client(uri: str) -> MlflowClient:
     from mlflow import MlflowClient
 
     uri = Address(uri).reveal()
+    if (file := _sqlite_file(uri)) is not None and file.parent.is_dir():
+        make_database(file)
     if _is_database(uri):
         from mlflow.store.db.utils import create_sqlalchemy_engine
 
@@ -124,6 +127,16 @@ def look(uri: str) -> str:
 def _is_database(uri: str) -> bool:
     """Whether the address is that of a database server; sqlite has none."""
     return re.match(r"(postgresql|mysql|mssql)(\+\w+)?://", uri) is not None
+
+
+def _sqlite_file(uri: str) -> Path | None:
+    """The file of a sqlite address; None for another address, and for one in memory."""
+    if not uri.startswith("sqlite:///"):
+        return None
+    from sqlalchemy import make_url
+
+    name = make_url(uri).database  # without parameters such as ?timeout=5
+    return Path(name).absolute() if name and not name.startswith((":", "file:")) else None
 
 
 def _with_timeout(uri: str) -> str:

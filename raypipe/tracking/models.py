@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import tempfile
 import warnings
@@ -54,7 +55,9 @@ def save_pyfunc(
             if file.suffix == ".safetensors" or file.suffix in _WEIGHTLESS:
                 _link(file, kept / file.name)
         columns = _columns(kept / "config.json", interpolation)
-        inputs = [ColSpec("string", "query"), ColSpec("string", "text")]
+        of_text = _text_columns(kept / "config.json")
+        inputs = [ColSpec("string", "query"), ColSpec("string", "text", required=not of_text)]
+        inputs += [ColSpec("string", name, required=False) for name in of_text]
         inputs += [ColSpec("double", name) for name in columns]
         inputs.append(ColSpec("string", "doc_id", required=False))
         code = Path(scratch) / "pyfunc.py"  # MLflow copies it with its mode, which may be open
@@ -66,8 +69,13 @@ def save_pyfunc(
             artifacts={"checkpoint": str(kept)},
             code_paths=_code(kept, Path(scratch)),
             signature=ModelSignature(Schema(inputs), Schema([ColSpec("float", "score")])),
-            pip_requirements=[f"{p}=={version(p).partition('+')[0]}" for p in packages],
+            pip_requirements=[f"{p}=={_version(p)}" for p in packages],
         )
+
+
+def _version(package: str) -> str:
+    """Of mlflow the version that mlflow-skinny has too, which may be all that is installed."""
+    return version("mlflow-skinny" if package == "mlflow" else package).partition("+")[0]
 
 
 def write_interpolation(path: Path, interpolation: Mapping[str, Any]) -> None:
@@ -84,6 +92,13 @@ def _columns(path: Path, interpolation: Mapping[str, Any] | None) -> list[str]:
         write_interpolation(path, interpolation)
     said = (json.loads(path.read_text("utf-8")).get("raypipe") or {}).get("interpolation") or {}
     return list(said.get("columns", ()))
+
+
+def _text_columns(path: Path) -> list[str]:
+    """The columns that a text may be made of, by the model's config.json, beside text itself."""
+    said = json.loads(path.read_text("utf-8")).get("raypipe") or {}
+    names = dict.fromkeys(re.findall(r"\{([^{}]*)\}", said.get("text") or ""))
+    return [name for name in names if name not in ("query", "text", "doc_id")]
 
 
 def _code(checkpoint: Path, scratch: Path) -> list[str] | None:

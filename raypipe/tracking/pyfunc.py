@@ -4,12 +4,14 @@ MLflow copies this one file into the logged model and runs it there ("models fro
 file imports nothing of raypipe: the model opens wherever its pinned requirements are installed. A
 pair is cut by the recipe's truncation if the checkpoint's config.json names that as
 `{"raypipe": {"truncation": {...}}}`; otherwise the longer side is cut to the tokenizer's limit.
-Where it names an `interpolation` beside it, scores are mixed with those of further columns.
+Where it names an `interpolation` beside it, scores are mixed with those of further columns; where
+it names a `text`, such as `{title} | {body}`, a text that is not given is made of these columns.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -54,6 +56,7 @@ class Reranker(PythonModel):
         recipe = getattr(model.config, "raypipe", None) or {}
         self.windows = _windows(recipe.get("truncation"))
         self.mix = recipe.get("interpolation")
+        self.template = recipe.get("text")
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: Any = None) -> pd.DataFrame:
         """Column `score`, float32, one row per input row in the same order; higher is better.
@@ -61,7 +64,7 @@ class Reranker(PythonModel):
         A model that is mixed with its first stage needs all documents of a query in one call, the
         first stage's best of which it was told the number: scores are scaled over them.
         """
-        queries, texts = list(model_input["query"]), list(model_input["text"])
+        queries, texts = list(model_input["query"]), _texts(model_input, self.template)
         scores = pd.Series(0.0, index=range(len(texts)), dtype="float32")
         by_length = sorted(range(len(texts)), key=lambda i: len(queries[i]) + len(texts[i]))
         for start in range(0, len(by_length), _BATCH):  # similar lengths need little padding
@@ -135,6 +138,20 @@ class Reranker(PythonModel):
 
         with torch.inference_mode():
             return self.model(**inputs.to(self.model.device)).logits[:, 0].float().cpu().numpy()
+
+
+def _texts(model_input: pd.DataFrame, template: str | None) -> list[str]:
+    """The column `text`; if all columns of the template are there, the text that they make."""
+    columns = re.findall(r"\{([^{}]*)\}", template or "")
+    if not columns or not set(columns) <= set(model_input.columns):
+        if "text" not in model_input:
+            either = f", or {', '.join(columns)}" if columns else ""
+            raise ValueError(f"expected a column text{either}, found {list(model_input.columns)}")
+        return list(model_input["text"])
+    cells = model_input[columns].astype(object).where(model_input[columns].notna(), "")
+    rows = cells.to_dict("records")
+    fill = re.compile(r"\{([^{}]*)\}").sub
+    return [fill(lambda at, row=row: str(row[at[1]]).strip(), template).strip() for row in rows]
 
 
 def _z(values: Any) -> Any:

@@ -73,6 +73,8 @@ class _Writer:
             "folder": str(recorder.spool.folder),
             "runs": dict(recorder.spool.runs),
             "experiment_id": recorder.sender.server.experiment_id,
+            "place": recorder.uri.place,
+            "files": recorder.sender.server.files,
         }
 
     def close(self) -> None:

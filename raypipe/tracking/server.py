@@ -71,6 +71,13 @@ class Server:
             self._client = client(self.uri)
         return self._client
 
+    @property
+    def files(self) -> str:
+        """The address of the experiment's files, of a folder with file:; empty where the server
+        decides."""
+        folder = experiment_folder(self.experiment)
+        return f"{self.artifact_root}/{folder}" if self.artifact_root else ""
+
     def alive(self) -> bool:
         """Whether the server answers."""
         try:
@@ -268,10 +275,8 @@ class Server:
         with once:
             experiment = self.client.get_experiment_by_name(self.experiment)
             if experiment is None:
-                folder = experiment_folder(self.experiment)
-                where = f"{self.artifact_root}/{folder}" if self.artifact_root else None
                 with suppress(Exception):  # another job was faster; a real error shows below
-                    self.client.create_experiment(self.experiment, where)
+                    self.client.create_experiment(self.experiment, self.files or None)
                 experiment = self.client.get_experiment_by_name(self.experiment)
         if experiment is None:
             raise RuntimeError(f"experiment {self.experiment!r} could not be created")

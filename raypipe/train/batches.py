@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
 from raypipe.inference.pairs import Template, length_batches
 from raypipe.inference.token_reader import TokenReader
-from raypipe.inference.truncation import Pair, Truncation, expand
+from raypipe.inference.truncation import Pair, Reading, expand
 from raypipe.train.group_reader import GroupReader
 
 Array = np.ndarray[Any, Any]
@@ -48,6 +48,27 @@ class QueryOrder:
 
 
 @dataclass(frozen=True)
+class Pairing:
+    """Which of a block's texts are the query and the document of each pair, for vectors."""
+
+    query_T: Array
+    """Positions among the P texts."""
+    doc_T: Array
+    doc_rows_T: Array
+    """Rows of the collection."""
+    doc_texts_T: Array
+    """uint64, equal for documents of one text."""
+    values_T: Array
+    """The teacher's, higher is better; not finite where it has none."""
+    query_rows_Q: Array
+    """Of each group's query."""
+    kept_out: tuple[Array, Array]
+    """(group, text that is no negative of its query) beside what the groups say."""
+    temperature: float
+    """Divides the product of the two vectors."""
+
+
+@dataclass(frozen=True)
 class Block:
     """Whole groups whose activations live at the same time."""
 
@@ -67,6 +88,11 @@ class Block:
     without a pairwise teacher."""
     tokens: int
     """Real tokens of all passages, without padding."""
+    pairing: Pairing | None = None
+    """For a bi-encoder, whose P passages are the distinct texts of the block, queries among them;
+    its score of a pair is made of two of them."""
+    weights_Q: Array | None = None
+    """How much each group counts; None where all count alike."""
 
     @property
     def queries(self) -> int:
@@ -95,11 +121,14 @@ class Targets:
     def of(self, relevance_D: Array, teacher_D: Array) -> tuple[Array, Array]:
         """(targets, which are usable); higher is better, so a rank teacher's ranks are negated."""
         if self.uses == "teacher":
-            sign = -1.0 if self.teacher_kind == "rank" else 1.0
-            return sign * teacher_D, np.isfinite(teacher_D)
+            return self.values(teacher_D), np.isfinite(teacher_D)
         labels = self.labels(relevance_D)
         fitted = np.nan_to_num(labels) if self.graded else (labels > 0).astype(np.float64)
         return fitted, ~np.isnan(labels)
+
+    def values(self, teacher_D: Array) -> Array:
+        """The teacher's values, higher is better; not finite where there is none."""
+        return -teacher_D if self.teacher_kind == "rank" else teacher_D
 
     def labels(self, relevance_D: Array) -> Array:
         """Float64: the grade of a positive, 0 of a negative, NaN in 0 < relevance < threshold."""
@@ -107,7 +136,7 @@ class Targets:
         return np.where(positive, relevance_D, np.where(relevance_D <= 0, 0.0, np.nan))
 
 
-_Member = tuple[list[Pair], list[int], int]
+Member = tuple[list[Pair], list[int], int]
 """A group in a block: its passages, how many each of its pairs has, and its row."""
 
 
@@ -119,19 +148,24 @@ class Batcher:
         budget: padded tokens alive at a time. A block of whole groups fills it; inside, passages of
             similar length share a batch of at most a quarter, because padding is 35 % of the tokens
             of unsorted batches.
+        drawn: dropout draws per batch, so that the batches decide the weights and never change.
     """
 
     groups: GroupReader
     query_tokens: TokenReader
     doc_tokens: TokenReader
     template: Template
-    truncation: Truncation
+    truncation: Reading
     targets: Targets
     budget: int
+    drawn: bool = False
+
+    counts_texts: ClassVar[bool] = False
+    """Whether the model reads texts, of which a block has fewer than two per pair."""
 
     def blocks(self, rows: list[int]) -> Iterator[Block]:
         """Blocks in order; a group larger than the budget is a block of its own."""
-        members: list[_Member] = []
+        members: list[Member] = []
         tokens = 0
         for row in rows:
             passages, counts = self._read(row)
@@ -153,9 +187,19 @@ class Batcher:
     def _length(self, passage: Pair) -> int:
         return len(passage[0]) + len(passage[1]) + self.template.n_special
 
-    def _block(self, members: list[_Member]) -> Block:
-        rows, sizes = [row for *_, row in members], [len(counts) for _, counts, _ in members]
+    def _block(self, members: list[Member]) -> Block:
         flat = [passage for passages, *_ in members for passage in passages]
+        return self._computed(members, flat, cells([n for _, counts, _ in members for n in counts]))
+
+    def _computed(
+        self, members: list[Member], flat: list[Pair], cells_P: tuple[Array, Array]
+    ) -> Block:
+        """The block of these groups.
+
+        Args:
+            flat: the passages that the model reads.
+        """
+        rows, sizes = [row for *_, row in members], [len(counts) for _, counts, _ in members]
         lengths = [self._length(passage) for passage in flat]
         batches = [
             (chosen, self.template.pad([flat[i] for i in chosen]))
@@ -163,11 +207,12 @@ class Batcher:
         ]
         return Block(
             batches,
-            _cells([n for _, counts, _ in members for n in counts]),
-            _cells(sizes),
+            cells_P,
+            cells(sizes),
             *self._fitted(rows, max(sizes)),
             self._preferences(rows, max(sizes)),
             sum(lengths),
+            weights_Q=self.groups.weights(rows),
         )
 
     def _fitted(self, rows: list[int], depth: int) -> tuple[Array, Array, Array]:
@@ -193,7 +238,7 @@ class Batcher:
         return preferences
 
 
-def _cells(sizes: list[int]) -> tuple[Array, Array]:
+def cells(sizes: list[int]) -> tuple[Array, Array]:
     """Row and column of every member, where row i of a ragged matrix has sizes[i] members."""
     rows = np.repeat(np.arange(len(sizes)), sizes)
     return rows, np.arange(len(rows)) - np.repeat(np.cumsum([0, *sizes[:-1]]), sizes)

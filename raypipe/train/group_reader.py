@@ -25,6 +25,7 @@ class GroupReader:
         self._relevance = _flat(column["relevance"])[1]
         teacher = column["teacher_values"]
         self._teacher = None if teacher.null_count else _flat(teacher)[1]
+        self._weights: Array | None = column["weight"].to_numpy() if "weight" in column else None
         self._compared: tuple[Array, ...] | None = None
         if "probabilities" in column:  # records.PAIRWISE_GROUPS
             offsets, probabilities = _flat(column["probabilities"])
@@ -37,6 +38,10 @@ class GroupReader:
     @property
     def has_teacher(self) -> bool:
         return self._teacher is not None
+
+    def weights(self, rows: list[int]) -> Array | None:
+        """How much each of these groups counts; None where all count alike."""
+        return None if self._weights is None else self._weights[rows]
 
     @property
     def compared(self) -> int | None:

@@ -9,11 +9,11 @@ import copy
 import time
 from collections.abc import Callable
 from dataclasses import asdict, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from raypipe.progress import Say
+from raypipe.losses.combination import over_group_and_step
 from raypipe.train.alarms import Alarms
 from raypipe.train.batches import Batcher
 from raypipe.train.optimizer_step import OptimizerSteps
@@ -21,6 +21,9 @@ from raypipe.train.parallel import agree, bare, rank_and_world, sharded
 from raypipe.train.selection import Selection, TrainingOutcome, copy_of
 from raypipe.train.settings import TrainingSettings
 from raypipe.train.snapshot import Snapshot, restore, take
+
+if TYPE_CHECKING:
+    from raypipe.progress import Say
 
 Validate = Callable[[nn.Module], dict[str, float]]
 Report = Callable[[dict[str, Any]], None]
@@ -46,6 +49,7 @@ def train(
     offers_start: bool = False,
     alarms: Alarms | None = None,
     say: Say = lambda sentence: None,
+    remember: Callable[[int], None] = lambda tokens: None,
 ) -> TrainingOutcome:
     """Train one stage and leave the weights with the best validation value in the model.
 
@@ -63,16 +67,28 @@ def train(
         resume: the snapshot to go on from; the same on every worker.
         offers_start: the weights that the model has now are validated too, as step 0, and stay if
             no later validation is better.
-        say: receives, on rank 0, the filter's sentences: when it begins, and at the end.
+        say: receives, on rank 0, the filter's sentences: when it begins, and at the end; and that
+            the device was out of memory.
+        remember: told half the token budget that the device had no room for.
 
     Raises:
         FloatingPointError: a loss or a gradient is NaN or infinite.
+        torch.OutOfMemoryError: one pair does not fit into the device's memory, or not a block of
+            the token budget where there are several workers.
         ValueError: a step has fewer queries than there are workers, or the snapshot does not fit.
     """
     _check(model, stage)
     heard = say if rank_and_world()[0] == 0 else lambda sentence: None
     steps = OptimizerSteps(
-        model, batcher, stage, groups, seed=seed, precision=precision, alarms=alarms, say=heard
+        model,
+        batcher,
+        stage,
+        groups,
+        seed=seed,
+        precision=precision,
+        alarms=alarms,
+        say=heard,
+        remember=remember,
     )
     chosen = Selection(selection, stage.early_stopping)
     training = Training(steps, chosen, validate, report, save, offers_start)
@@ -88,10 +104,21 @@ def _check(model: nn.Module, stage: TrainingSettings) -> None:
             f"queries_per_step: {stage.queries_per_step} queries cannot be shared by "
             f"resources.workers={world}; raise the one or lower the other"
         )
+    if stage.objective is not None and sharded(model):
+        raise ValueError(
+            "objective: reads whole blocks, of which workers have unequal numbers, and "
+            "resources.strategy=fsdp cannot have that; use ddp"
+        )
     if stage.filtering is not None and sharded(model):
         raise ValueError(
             "filtering: leaves workers with unequal work, which resources.strategy=fsdp cannot "
             "have; use ddp, or train on all groups"
+        )
+    if over_group_and_step(stage.loss)[1] and (stage.filtering is not None or sharded(model)):
+        what = "filtering" if stage.filtering is not None else "resources.strategy=fsdp"
+        raise ValueError(
+            f"loss: over=step reads all queries of a step together, which {what} takes apart; "
+            "leave that out, or take the loss over the group"
         )
 
 
@@ -129,6 +156,8 @@ class Training:
             outcome.steps += 1
             outcome.pairs += int(row["pairs"])
             outcome.tokens += int(row["tokens"])
+            outcome.texts += int(row.get("texts", 0))
+            outcome.masked += int(row.get("masked", 0))
             outcome.history.append(row)
             self._after(outcome.steps)
         assert selection.best is not None, "validation runs after the last step"

@@ -72,9 +72,11 @@ class TrainingOutcome:
     """What a stage did; the model holds the best weights afterwards."""
 
     history: list[dict[str, float]] = field(default_factory=list)
-    """Rows of steps hold step, loss, lr, grad_norm, pairs, tokens; with a filter also kept, the
-    queries trained on; with fp16 overflow 1 instead of grad_norm, where the step was left out. Rows
-    of validations hold step and val/MEASURE."""
+    """Rows of steps hold step, loss, lr, grad_norm, pairs, tokens; of bi-encoders also texts, the
+    distinct ones of each block; with a loss over the step masked, documents that are neither
+    positives nor negatives of a query; with a filter kept, the queries trained on; with fp16
+    overflow 1 instead of grad_norm, where the step was left out. Rows of validations hold step and
+    val/MEASURE."""
     best_step: int = 0
     """0: no validation was better than that of the start."""
     best: dict[str, float] = field(default_factory=dict)
@@ -82,6 +84,10 @@ class TrainingOutcome:
     """Fewer than planned if early stopping ended the stage."""
     pairs: int = 0
     tokens: int = 0
+    texts: int = 0
+    """Of bi-encoders, else 0."""
+    masked: int = 0
+    """Of losses over the step, else 0."""
     seconds: float = 0.0
     """Duration of the steps that led here, without steps that an interruption lost."""
     resumed_from: list[int] = field(default_factory=list)

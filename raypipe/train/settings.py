@@ -6,9 +6,11 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from raypipe.config import NOT_SEMANTIC, Config
+from raypipe.config import NOT_SEMANTIC, UNLESS_DEFAULT, Config
 from raypipe.losses import AnyLoss
 from raypipe.train.filtering import Filtering
+from raypipe.train.objective import AnyObjective
+from raypipe.train.optimizers import AdamW, AnyOptimizer
 from raypipe.train.schedules import Linear, Schedule
 
 
@@ -44,7 +46,12 @@ class TrainingSettings(Config):
     """
 
     loss: AnyLoss
-    """The objective."""
+    """What is minimised: a loss over the scores of a group."""
+    objective: Annotated[AnyObjective | None, UNLESS_DEFAULT] = None
+    """What is minimised instead where scores are not enough, `my_package.module:Class`, alone or as
+    the `type` of a mapping with its fields; it is given the loss. See docs/plug-ins.md."""
+    optimizer: Annotated[AnyOptimizer, UNLESS_DEFAULT] = AdamW()
+    """What takes the steps; AdamW unless it is one of your own."""
     limit: int | None = Field(None, ge=1)
     """Use only the first n groups; None uses all."""
     lr: float = Field(2e-5, gt=0, lt=1)
@@ -107,6 +114,15 @@ class TrainingSettings(Config):
         return self
 
     @model_validator(mode="after")
+    def _objective_reads_blocks(self) -> TrainingSettings:
+        if self.objective is not None and self.filtering is not None:
+            raise ValueError(
+                "filtering: compares the losses of queries, and an objective gives one value for a "
+                "block; leave one of them out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _patience_can_run_out(self) -> TrainingSettings:
         stopping = self.early_stopping
         if stopping is None or self.validate_every is not None:
@@ -141,4 +157,30 @@ def too_few(groups: int, per_step: int) -> str:
     return (
         f"{groups:,} groups are fewer than one step of queries_per_step={per_step} takes, so that "
         "it would repeat them; lower queries_per_step, or use more groups"
+    )
+
+
+LEAST_PATH = 1e-3
+"""Steps times lr, which AdamW moves a weight by at most: below it nothing changes; a usual training
+has 1e-2 and more."""
+ENOUGH_STEPS = 50
+"""Steps that are never called too few."""
+
+
+def too_short(name: str, settings: TrainingSettings, groups: int) -> str | None:
+    """A sentence on a stage with too few optimizer steps to move its weights; None if it has some.
+
+    Args:
+        name: of the stage.
+        groups: at most, before `limit`.
+    """
+    used = min(groups, settings.limit or groups)
+    steps = settings.total_steps(used)
+    if steps >= ENOUGH_STEPS or settings.lr * steps >= LEAST_PATH:
+        return None
+    size = "" if settings.steps else f" ({used:,} groups, {settings.queries_per_step} per step)"
+    plural = "step" if steps == 1 else "steps"
+    return (
+        f"stages.{name}: {steps} optimizer {plural}{size} at lr {settings.lr:g}: too few to move "
+        "the weights; lower queries_per_step, raise epochs, or set steps to some hundreds"
     )

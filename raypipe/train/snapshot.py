@@ -94,10 +94,21 @@ def restore(
 
 
 def _slots(model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterable[tuple[str, Tensor]]:
-    """The optimizer's tensors by parameter and slot."""
+    """The optimizer's tensors by parameter and slot; numbers as tensors, nothing for None.
+
+    Raises:
+        ValueError: an optimizer of the user's own keeps something else.
+    """
     for name, parameter in bare(model).named_parameters():
         for slot, value in optimizer.state.get(parameter, {}).items():
-            yield f"{name}{_SLOT}{slot}", value
+            if value is None:
+                continue
+            if not isinstance(value, Tensor | int | float):
+                raise ValueError(
+                    f"optimizer: expected tensors or numbers as state of a weight, found "
+                    f"{type(value).__name__} as {slot!r} of {name}; keep tensors"
+                )
+            yield f"{name}{_SLOT}{slot}", torch.as_tensor(value)
 
 
 def _collected(tensors: Iterable[tuple[str, Tensor]], rank: int) -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ import psutil
 import pytest
 from killing import finish, sweep, table, trained, until
 
-from raypipe.sweep.tracked_rows import read_report
+from raypipe.sweep.tracked_report import read_report
 from raypipe.tracking.stored_runs import TrackingStore
 
 pytestmark = pytest.mark.chaos

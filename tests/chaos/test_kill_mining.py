@@ -5,21 +5,17 @@ python -m pytest -m chaos tests/chaos/test_kill_mining.py -s      prints what wa
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
+from subprocess import Popen
 
 import psutil
 import pytest
-from killing import MINILM, ROOT, finish, until, wait_until_gone
+from killing import begin_recipe, finish, kill_driver, random_teacher, ray_workers, until
 
 from raypipe.interrupts import SENTENCE
-from raypipe.models.backbone import Backbone
-from raypipe.models.cross_encoder import CrossEncoder, save
 from raypipe.teachers.cross_encoder import CHUNK
 
 QUERIES = 640  # ten chunks of 64
@@ -49,30 +45,11 @@ pytestmark = pytest.mark.chaos
 
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory) -> Path:
-    """MiniLM with a random head: scores mean nothing here, bytes do."""
-    folder = tmp_path_factory.mktemp("teacher")
-    start = Backbone(MINILM).folder
-    assert start is not None
-    model = CrossEncoder(backbone=MINILM).load(start, 5, training=False, device="cpu")
-    save(model, folder, start, 64)
-    return folder
+    return random_teacher(tmp_path_factory.mktemp("teacher"))
 
 
-def job(folder: Path, teacher: Path) -> subprocess.Popen[str]:
-    folder.mkdir(exist_ok=True)
-    recipe = folder / "chaos.yaml"
-    recipe.write_text(
-        RECIPE.format(queries=QUERIES, teacher=teacher, minilm=MINILM, storage=folder / "storage")
-    )
-    return subprocess.Popen(
-        [sys.executable, str(ROOT / "jobs" / "mine.py"), str(recipe)],
-        env=os.environ | {"RAYPIPE_HOME": str(folder / "home")},
-        # shells that start a job in the background have it ignore Ctrl-C, and so do their children
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-        stdout=(folder / "out").open("a"),  # not a pipe: Ray's agents outlive the job by minutes
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+def job(folder: Path, teacher: Path) -> Popen[str]:
+    return begin_recipe("mine", folder, RECIPE, queries=QUERIES, teacher=teacher)
 
 
 def scored(folder: Path) -> list[Path]:
@@ -91,15 +68,6 @@ def manifest(folder: Path) -> dict:
     return max(found, key=lambda one: len(one["files"]))
 
 
-def workers_of(process: subprocess.Popen[str], name: str) -> list[psutil.Process]:
-    found = []
-    for one in psutil.Process(process.pid).children(recursive=True):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            if name in " ".join(one.cmdline()):
-                found.append(one)
-    return found
-
-
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory, teacher) -> dict:
     """The manifest of an uninterrupted run."""
@@ -111,10 +79,7 @@ def whole(tmp_path_factory, teacher) -> dict:
 def test_a_killed_driver(tmp_path, teacher, whole):
     process = job(tmp_path, teacher)
     until(lambda: len(scored(tmp_path)) >= 4, process)
-    workers = workers_of(process, "ray::")
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    wait_until_gone(workers)  # Ray ends them when their driver is gone
+    kill_driver(process)
     there = len(scored(tmp_path))
     out = finish(job(tmp_path, teacher), tmp_path)
     again = manifest(tmp_path)
@@ -133,7 +98,7 @@ def test_a_killed_driver(tmp_path, teacher, whole):
 def test_a_killed_worker(tmp_path, teacher, whole):
     process = job(tmp_path, teacher)
     until(lambda: len(scored(tmp_path)) >= 3, process)
-    workers = workers_of(process, "MapWorker")
+    workers = ray_workers(process, "MapWorker")
     assert workers, "no scoring actor was found"
     max(workers, key=lambda one: one.cpu_times().user).kill()  # one that scores, not one that waits
     finish(process, tmp_path)

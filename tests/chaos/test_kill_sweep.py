@@ -6,13 +6,11 @@ python -m pytest -m chaos tests/chaos/test_kill_sweep.py -s      prints what was
 from __future__ import annotations
 
 import json
-import os
-import signal
 
 import pytest
-from killing import finish, ray_workers, sweep, table, trained, until, wait_until_gone
+from killing import finish, kill_driver, sweep, table, trained, until
 
-from raypipe.sweep.tracked_rows import read_report
+from raypipe.sweep.tracked_report import read_report
 from raypipe.tracking.stored_runs import TrackingStore
 
 pytestmark = pytest.mark.chaos
@@ -27,10 +25,7 @@ def test_a_killed_sweep(recipe, tmp_path):
     broken = tmp_path / "broken"
     process = sweep(recipe, broken)
     until(lambda: len(trained(broken)) >= 1, process)
-    workers = ray_workers(process)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    wait_until_gone(workers)  # Ray ends them when their driver is gone
+    kill_driver(process)
     there = trained(broken)
     assert there and len(there) < 4
     first = TrackingStore(f"sqlite:///{broken}/mlflow.db").job("tiny")

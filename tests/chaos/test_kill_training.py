@@ -7,16 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
-import signal
-import subprocess
-import sys
 from pathlib import Path
+from subprocess import Popen
 
-import psutil
 import pytest
-from killing import MINILM, ROOT, finish, until, wait_until_gone
+from killing import begin_recipe, finish, kill_driver, ray_workers, until
 
 RECIPE = """\
 name: chaos
@@ -39,17 +35,8 @@ tracking: sqlite:///{storage}.db
 pytestmark = pytest.mark.chaos
 
 
-def job(folder: Path) -> subprocess.Popen[str]:
-    folder.mkdir(exist_ok=True)
-    recipe = folder / "chaos.yaml"
-    recipe.write_text(RECIPE.format(minilm=MINILM, storage=folder / "storage"))
-    return subprocess.Popen(
-        [sys.executable, str(ROOT / "jobs" / "train.py"), str(recipe)],
-        env=os.environ | {"RAYPIPE_HOME": str(folder / "home")},
-        stdout=(folder / "out").open("a"),
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+def job(folder: Path) -> Popen[str]:
+    return begin_recipe("train", folder, RECIPE)
 
 
 def saved(folder: Path) -> int:
@@ -84,11 +71,7 @@ def whole(tmp_path_factory) -> tuple[str, dict, list[str]]:
 def test_a_killed_driver(tmp_path, whole):
     process = job(tmp_path)
     until(lambda: saved(tmp_path) >= 20, process)
-    family = psutil.Process(process.pid).children(recursive=True)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    workers = [one for one in family if "RayTrainWorker" in " ".join(_cmdline(one))]
-    wait_until_gone(workers)  # Ray ends them when their driver is gone
+    kill_driver(process)
     far, there = reached(tmp_path), saved(tmp_path)
     finish(job(tmp_path), tmp_path)
     weights, facts, others = trained(tmp_path)
@@ -102,11 +85,7 @@ def test_a_killed_driver(tmp_path, whole):
 def test_a_killed_worker(tmp_path, whole):
     process = job(tmp_path)
     until(lambda: saved(tmp_path) >= 20, process)
-    workers = [
-        child
-        for child in psutil.Process(process.pid).children(recursive=True)
-        if "RayTrainWorker" in " ".join(_cmdline(child))
-    ]
+    workers = ray_workers(process, "RayTrainWorker")
     assert len(workers) == 2
     workers[1].kill()
     finish(process, tmp_path)
@@ -114,10 +93,3 @@ def test_a_killed_worker(tmp_path, whole):
     assert len(facts["resumed_from"]) == 1 and facts["resumed_from"][0] >= 20
     assert weights == whole[0] and others == []
     print(f"\nworker killed: continued after step {facts['resumed_from'][0]} of 80")
-
-
-def _cmdline(process: psutil.Process) -> list[str]:
-    try:
-        return process.cmdline()
-    except psutil.Error:
-        return []

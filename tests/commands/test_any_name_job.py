@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import yaml
 
 from raypipe.commands.compare import run
@@ -16,7 +17,8 @@ SET = "[red] [bold $ #1? %2f"
 REPORT = {"report.md", "report.html", "report.png", "report.json", "README.md"}
 
 
-def test_a_job_leaves_its_report_and_nothing_outside_its_folders(mined_recipe, capsys):
+@pytest.mark.ray
+def test_a_job_leaves_its_report_and_nothing_outside_its_folders(mined_recipe, unprobed, capsys):
     """One stage of two steps."""
     folder, tree = mined_recipe.parent, yaml.safe_load(mined_recipe.read_text())
     settings = {**tree["stages"]["contrastive"], "steps": 2, "validations": 1}

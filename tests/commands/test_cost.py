@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import subprocess
+import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from families import folder_of
 
 from raypipe.commands import cost as estimate
 from raypipe.commands.cost import cost_of
-from raypipe.commands.probe import Cost, group_size, probe, stage_folder
+from raypipe.commands.probe import Cost, group_size, measure, probe, stage_folder
 from raypipe.models.backbone import Backbone
 from raypipe.recipe.experiment import Experiment
 from raypipe.recipe.reading import load
@@ -108,6 +114,30 @@ def test_the_probe_measures_this_machine(recipe):
     assert 100e6 < cost.memory < 20e9
 
 
+def test_what_was_measured_is_not_measured_again_that_day(recipe, tmp_path, monkeypatch):
+    monkeypatch.setenv("RAYPIPE_HOME", str(tmp_path / "home"))
+    measured = Cost(0.25, 0.125, 1 << 30)
+    asked: list[str] = []
+
+    def process(command, *, input, **_):
+        asked.append(input)
+        return SimpleNamespace(stdout=f"a warning\n{json.dumps(vars(measured))}\n")
+
+    monkeypatch.setattr(subprocess, "run", process)
+    (stage, *_) = plan(recipe)[0].stages.values()
+    assert [probe(stage, 1, 4096, 2048) for _ in range(2)] == [measured] * 2 and len(asked) == 1
+    assert probe(stage, 2, 4096, 2048) == measured and len(asked) == 2  # another question
+    memos = sorted((tmp_path / "home" / "probes").iterdir())
+    assert [oct(memo.stat().st_mode & 0o777) for memo in memos] == ["0o600"] * 2
+    yesterday = time.time() - 86_401
+    os.utime(memos[0], (yesterday, yesterday))
+    memos[1].write_text('{"train_s": 1')
+    assert probe(stage, 1, 4096, 2048) == probe(stage, 2, 4096, 2048) == measured
+    assert len(asked) == 4
+    (Path(stage_folder(stage)) / "config.json").touch()
+    assert probe(stage, 1, 4096, 2048) == measured and len(asked) == 5  # another model, maybe
+
+
 def test_triples_are_counted_when_they_are_mined(recipe, tmp_path):
     file = tmp_path / "t.tsv"
     file.write_text("q00\td000\td001\n")
@@ -115,3 +145,30 @@ def test_triples_are_counted_when_they_are_mined(recipe, tmp_path):
     found, builder = plan(recipe, given, "order=contrastive", "sweep.space={}")
     lines = estimate.estimate(found, builder)
     assert re.match("no estimate: how many groups contrastive has is known", lines[0])
+
+
+@pytest.mark.parametrize("head", ["similarity", "classifier"])
+@pytest.mark.parametrize("family", ["bert", "roberta"])
+def test_every_head_is_measured(family, head):
+    """A similarity head of some families tells query and document apart by token types."""
+    folder = str(folder_of(family))
+    question = {
+        "folder": folder,
+        "model": {"type": "cross_encoder", "backbone": folder, "head": head},
+        "length": 24,
+        "precision": "fp32",
+        "gradient_checkpointing": False,
+        "threads": 1,
+        "budget": 192,
+        "batch_tokens": 48,
+    }
+    cost = measure(question, train_s=0.01, score_s=0.01)
+    assert cost.train_s > 0 and cost.score_s > 0 and cost.memory > 1 << 20
+
+
+def test_queries_that_are_not_written_have_no_number(recipe, beir_folder):
+    """A filter's rules hold a mapping, and what is not written is not read."""
+    rules = "filter: {retrievers: {bm25: {type: bm25}}, within: 20}"
+    train = f"data.train={{type: synthetic, dataset: 'beir:{beir_folder}', {rules}}}"
+    (line,) = estimate.estimate(*plan(recipe, train))
+    assert line.startswith("no estimate: how many groups contrastive, distil has is known")

@@ -25,13 +25,28 @@ def test_on_this_machine_nothing_is_wrong(tmp_path):
 
 
 def test_what_is_missing_is_named(monkeypatch, tmp_path):
-    monkeypatch.setattr(doctor, "REQUIRED", ("no-such-package",))
+    monkeypatch.setattr(doctor, "VERSIONED", ("no-such-package", "no-such-client"))
     monkeypatch.setattr(doctor, "OPTIONAL", ("no-such-extra",))
+    monkeypatch.setitem(doctor.EXTRAS, "track", {"no_such_client": "no-such-client"})
+    monkeypatch.setitem(doctor.EXTRAS, "search", {f"no_such_{i}": f"no-such-{i}" for i in range(4)})
     found = by_name(storage=str(tmp_path))
     assert found["no-such-package"] == doctor.Finding(
-        "no-such-package", "wrong", "not installed; pip install no-such-package"
+        "no-such-package", "wrong", "not installed; pip install raypipe"
+    )
+    assert found["no-such-client"] == doctor.Finding(
+        "no-such-client", "note", "not installed; pip install 'raypipe[track]'"
     )
     assert found["no-such-extra"].mark == "note"
+    assert found["extra track"].text == (
+        "lacks no-such-client; pip install 'raypipe[track]' for raypipe report, paper"
+    )
+    assert found["extra train"].text.startswith("lacks no-such-client; pip install 'raypipe[train]")
+    assert found["extra search"].text == (
+        "lacks no-such-client, no-such-0, no-such-1 and 2 more; pip install 'raypipe[search]'"
+    )
+    assert found["extras"].mark == "ok"
+    assert {"mine", "dense", "onnx"} <= set(found["extras"].text.split(", "))
+    assert not {"track", "train", "search", "ui"} & set(found["extras"].text.split(", "))
 
 
 def test_a_storage_that_cannot_be_written(tmp_path):

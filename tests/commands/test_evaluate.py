@@ -8,10 +8,15 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from raypipe.commands.evaluate import report_of
 from raypipe.config import ConfigError
+from raypipe.evaluation.report.text import explanation
+from raypipe.records import RUN
+from raypipe.tables.trec_run import read_trec_run
 
 QUERIES, DEPTH = 40, 20
 
@@ -55,6 +60,8 @@ def test_values_and_tests_are_those_of_the_files(files):
     assert poor.versus.get("poor", {}).get("nDCG@10") is None
     assert good.letters["nDCG@10"] == poor.label
     assert json.dumps(made.json())
+    said = " ".join(explanation(made))
+    assert "TOST" in said and "another seed" not in said and "oracle" not in said
 
 
 def test_a_query_that_a_run_lacks_counts_as_nothing_and_is_said(files, tmp_path):
@@ -159,13 +166,30 @@ def test_the_job_loads_no_heavy_library(files, tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "words"),
-    [("", "is a folder"), ("run.parquet", "found a table"), ("empty.run", "the file is empty")],
+    [
+        ("", "is a folder"),
+        ("run.parquet", "expected a Parquet table"),
+        ("empty.run", "the file is empty"),
+    ],
 )
 def test_files_that_are_no_runs(files, tmp_path, name, words):
     if name:
         (tmp_path / name).write_text("x" * name.endswith("parquet"))
     with pytest.raises(ConfigError, match=words):
         report(files, str(tmp_path / name))
+
+
+def test_a_table_of_rerank_is_judged_in_its_order(files, tmp_path):
+    """As the TREC run of the same lists, though scores rise where the re-ranked documents end."""
+    lists, _ = read_trec_run(files / "good.run")
+    rising = [list(map(float, range(len(docs)))) for docs in lists["doc_ids"].to_pylist()]
+    columns = [*lists["query_id"].to_pylist(), "other"], [*lists["doc_ids"].to_pylist(), ["d1"]]
+    table = pa.table([*columns, [*rising, [0.0]]], schema=RUN)
+    pq.write_table(table, tmp_path / "mine.parquet")
+    made = report(files, str(files / "good.run"), str(tmp_path / "mine.parquet"))
+    good, mine = made.rows
+    assert mine.name == "mine" and mine.results == good.results
+    assert made.notes == ("mine: lines of queries that nobody judged: 1",)
 
 
 @pytest.mark.parametrize("option", ["--html", "--markdown"])

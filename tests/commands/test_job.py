@@ -48,12 +48,15 @@ class Near(Relay):
 
     def send(self, verb: str, *args: Any, **kwargs: Any) -> None:
         self.sent.append((verb, *args))
-        if verb not in ("watch", "log_model"):
+        if verb not in ("watch", "log_model", "written"):
             getattr(self.recorder, verb)(*args, **kwargs)
 
     def drain(self, say: Callable[[str], None], patience: float = 5.0) -> dict[str, Any]:
         assert self.recorder.drain() == (0, 0)
         return {"runs": dict(self.recorder.spool.runs)}
+
+    def stored(self) -> None:
+        self.send("written")
 
     def close(self) -> None:
         self.recorder.close()
@@ -228,7 +231,7 @@ def test_a_smoke_run_below_its_first_stage_is_no_version(
 def order(monkeypatch) -> list[str]:
     """What is sent, stored and printed, in order."""
     done: list[str] = []
-    monkeypatch.setattr(results, "print_report", lambda report: done.append("printed"))
+    monkeypatch.setattr(results, "print_report", lambda report, notes: done.append("printed"))
     return done
 
 

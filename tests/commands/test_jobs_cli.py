@@ -17,12 +17,12 @@ JOBS = Path(__file__).resolve().parents[2] / "jobs"
 
 PLANS = {
     "sweep.py": [
-        "2 trials, 2 distinct stages instead of 3 (0 already trained)",
+        "2 trials, 2 distinct stages instead of 3",
         "  contrastive: contrastive",
         "  contrastive -> distil: contrastive -> distil",
     ],
     "train.py": [
-        "1 trial, 2 distinct stages instead of 2 (0 already trained)",
+        "1 trial, 2 distinct stages",
         "  contrastive -> distil: contrastive -> distil",
     ],
 }
@@ -48,7 +48,7 @@ def test_a_dry_run_prints_the_plan_and_leaves_nothing(command, recipe, tmp_path,
     to_do = lines[len(plan)]
     assert to_do.startswith("to do: 384 pairs to train on, 480 to validate on, ")
     assert re.fullmatch(
-        r"a probe of 1 kind of stage says: at most \d+ minutes .* \d\.\d GB per .*",
+        r"a probe of 1 kind of stage says: (less|at most) .* minutes? .* \d\.\d GB per .*",
         lines[len(plan) + 1],
     )
     assert not (tmp_path / "mlflow.db").exists()

@@ -185,9 +185,25 @@ def test_a_file_that_is_too_long_to_be_read_to_its_end(recipe, tmp_path, monkeyp
 def test_each_positive_has_a_group(own, tmp_path):
     with (tmp_path / "own" / "qrels" / "train.tsv").open("a") as file:
         file.write("q00\td001\t1\nq00\td002\t0\n")
-    assert "groups of contrastive, distil: at most 36" in lines(own)
-    said = lines(own, "groups.groups_per_query=each_positive")
-    assert "groups of contrastive, distil: at most 37" in said
+    said = lines(own, "groups.groups_per_query=one")
+    assert "groups of contrastive, distil: at most 36" in said
+    for chosen in ("each_positive", "auto"):
+        said = lines(own, f"groups.groups_per_query={chosen}")
+        assert "groups of contrastive, distil: at most 37" in said
+    assert (
+        "groups of contrastive, distil: small, so each of 37 positives of 36 queries has one; "
+        "groups_per_query=one makes one per query" in said
+    )
+
+
+def test_a_stage_that_is_too_short_to_move_anything(recipe):
+    given = ["stages.contrastive.lr=2e-5", "stages.contrastive.queries_per_step=16"]
+    said = lines(recipe, *given, "stages.contrastive.steps=null")
+    assert (
+        "stages.contrastive: 2 optimizer steps (36 groups, 16 per step) at lr 2e-05: too few to "
+        "move the weights; lower queries_per_step, raise epochs, or set steps to some hundreds"
+    ) in said
+    assert not any("too few to move" in line for line in lines(recipe))
 
 
 def test_a_tokenizer_that_fails(recipe, monkeypatch):

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from raypipe.commands.ranked_lists import Workplace, query_set, rerank, retrieve
+from raypipe.commands.named_data import query_set
+from raypipe.commands.ranked_lists import Workplace, rerank, retrieve, texts_as_trained
 from raypipe.config import ConfigError
 from raypipe.datasets.steps import QuerySet
 from raypipe.resources import Resources
@@ -119,6 +121,9 @@ def test_a_bi_encoder_re_ranks_and_is_judged(beir_folder, tiny_backbone, place, 
     data = QuerySet(dataset=f"beir:{beir_folder}", split="test")
     ranked = rerank(str(tiny_backbone), data, None, 5, place, say=silent)  # of BM25's lists
     assert ranked.judged == 12 and 0 <= ranked.values["nDCG@10"] <= 1
+    words = retrieve("bm25", data, 100, place, say=silent)
+    assert ranked.before is not None and ranked.before.values == words.values
+    assert ranked.lines()[-1].startswith("before, of BM25: nDCG@10 0.")
     assert ranked.write(tmp_path / "out.parquet") == 11  # q59 has no word of the collection
     assert pq.read_table(tmp_path / "out.parquet").num_rows == 12
 
@@ -161,6 +166,8 @@ def test_data_has_one_source(given, words):
 
 def test_what_cannot_rank_is_refused_before_work(own, tiny_backbone, tmp_path):
     data = of_files(own)
+    with pytest.raises(ConfigError, match=r"no\.run: not there"):  # before the model is looked at
+        rerank(str(tmp_path / "no-model"), data, str(tmp_path / "no.run"), 3, Workplace())
     with pytest.raises(ConfigError, match="no-model"):
         rerank(str(tmp_path / "no-model"), data, None, 3, Workplace(str(tmp_path)))
     with pytest.raises(ConfigError, match="is a bi-encoder and has no labels"):
@@ -178,3 +185,21 @@ def test_the_command_lines_name_their_options(command):
         assert done.returncode == 2 and "--precision fp8" in done.stderr
         done = command(name, "--model", "m", "--dataset", "pydoc", "--out", "/nowhere/x.run")
         assert done.returncode == 2 and "no directory /nowhere" in done.stderr
+
+
+def test_texts_are_made_as_in_training(tiny_backbone, tmp_path):
+    folder = shutil.copytree(tiny_backbone, tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "raypipe": {"text": "{a}: {b}"}}))
+    (tmp_path / "c.csv").write_text("id,a,b\nd1,one,two\n")
+    (tmp_path / "c.tsv").write_text("d1\tone\n")
+    (tmp_path / "q.tsv").write_text("q1\twhat\n")
+    said: list[str] = []
+    for name, text in (("c.csv", "one: two"), ("c.tsv", "one")):
+        data = query_set(None, None, str(tmp_path / name), str(tmp_path / "q.tsv"), None)
+        made = texts_as_trained(str(folder), data, said.append)
+        assert list(made.open().docs()) == [("d1", text)]
+    assert said[0] == "texts of documents are made as in training: {a}: {b}"
+    assert "not made as in training, of {a}: {b}" in said[1] and "c.tsv:1" in said[1]
+    own = query_set(None, None, str(tmp_path / "c.csv"), str(tmp_path / "q.tsv"), None, "{b}")
+    assert texts_as_trained(str(folder), own, said.append) is own and len(said) == 2

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from slim import run
 from tracked_jobs import BASE, QUERIES, report, row, track
 
 from raypipe.commands.report import beside, report_of
@@ -107,6 +107,24 @@ def test_notes_of_both_jobs_stand_once():
     assert beside(one, two, "b").notes == ("lr is low", "a is slow", "b is slow")
 
 
+def test_slices_of_both_jobs_stand_beside_each_other():
+    def sliced(one: Report, **slices: dict[str, str]) -> Report:
+        return replace(one, sets=(replace(one.sets[0], slices=slices),))
+
+    halves = {query: "head" if i < 3 else "tail" for i, query in enumerate(QUERIES)}
+    one = sliced(report("a", BASE), half=halves, intent={"q0": "buy"})
+    two = sliced(report("b", row("kd", "trained", 0.3, [1])), half=halves, intent={"q0": "learn"})
+    both = beside(one, two, "b")
+    groups = both.sliced(both.sets[0])
+    assert list(groups) == ["half", "intent", "intent (b)"]
+    assert list(groups["half"].means) == ["BM25", "kd"]
+    apart = sliced(report("c", row("x", "trained", 0.3, [1], queries=QUERIES[:5])), half=halves)
+    assert [list(facts.slices) for facts in beside(one, apart, "c").sets] == [
+        ["half", "intent"],
+        ["half"],
+    ]
+
+
 @pytest.fixture(scope="module")
 def store(tmp_path_factory) -> str:
     """Two finished jobs, one that was killed before it said what it compares, and three of one
@@ -172,13 +190,15 @@ def test_a_killed_job_has_what_it_finished(store):
     one = report_of(["killed"], store)
     assert [r.name for r in one.rows] == ["BM25", "cl"] and one.references == ("cl",)
     assert one.notes == ("the job is RUNNING: rows may be missing",)
+    assert re.fullmatch(r"20\d\d-\d\d-\d\d \d\d:\d\d UTC", one.origin["date"])
     assert [x.means["nDCG@10"] for x in one.lines["test"]] == pytest.approx([0.3, 0.5])
 
 
 def test_the_job(command, store, tmp_path):
     files = ["--html", str(tmp_path / "r.html"), "--markdown", str(tmp_path / "r.md")]
-    words = [sys.executable, str(ROOT / "jobs" / "report.py"), "a", "--tracking", store, *files]
-    done = subprocess.run(words, capture_output=True, text=True)
+    words = [str(ROOT / "jobs" / "report.py"), "a", "--tracking", store, *files]
+    job = f"import runpy\nsys.argv = {words!r}\nrunpy.run_path(sys.argv[0], run_name='__main__')"
+    done = run(job, extras=["track"])  # no torch, no Ray
     assert (done.returncode, done.stderr) == (0, "")
     assert "cl †" in done.stdout and "queries seen" in done.stdout
     assert (tmp_path / "r.html").read_text().startswith("<!doctype html>")

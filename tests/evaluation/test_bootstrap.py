@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy.stats import bootstrap, t
 
+from raypipe.evaluation import bootstrap as module
 from raypipe.evaluation.bootstrap import interval
 
 
@@ -56,6 +57,13 @@ def test_seeded_and_narrower_at_a_lower_level():
     assert interval(values, seed=1) != interval(values, seed=2)
     wide, narrow = interval(values, level=0.99), interval(values, level=0.5)
     assert wide[0] < narrow[0] < narrow[1] < wide[1]
+
+
+def test_kept_draws_are_those_of_a_first_time(monkeypatch):
+    values = np.random.default_rng(3).random((3, 1, 300)).tolist()
+    kept = [interval(value) for value in values]
+    monkeypatch.setattr(module, "_KEPT", 0)
+    assert [interval(value) for value in values] == kept and len(set(kept)) == 3
 
 
 def test_equal_values_are_a_point():

@@ -297,3 +297,20 @@ def test_no_relevant_document_is_a_negative(
                 assert scores[doc_id] <= max(lowest, 0.95 * lowest)
             if filtered and doc_id in negatives and {"d03", "x2"} & relevant:
                 assert doc_id not in {"d03", "x2"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "positives", "queries", "chosen"),
+    [
+        ({}, 1979, 40, "each_positive"),
+        ({}, 5000, 40, "each_positive"),
+        ({}, 5001, 40, "one"),
+        ({}, 40, 40, "one"),  # the same groups, drawn as ever
+        ({"max_positives": 2}, 1979, 40, "one"),
+        ({"positives": "any"}, 1979, 40, "one"),
+        ({"groups_per_query": "one"}, 1979, 40, "one"),
+        ({"groups_per_query": "each_positive"}, 40, 40, "each_positive"),
+    ],
+)
+def test_a_small_set_uses_every_positive(fields, positives, queries, chosen):
+    assert Groups(**fields).settled(positives, queries).groups_per_query == chosen

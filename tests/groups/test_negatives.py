@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pyarrow as pa
 import pytest
 from mined_groups import FURTHER, JUDGED, LISTS, STEPS, TEXTS, candidates, teacher
@@ -15,6 +17,9 @@ from raypipe.groups.samplers import Mixed, MixedPart, RandomWindow, TopK, Unifor
 from raypipe.records import QUERIES
 from raypipe.tables.plain_text import text_hashes
 
+ONE = partial(Groups, groups_per_query="one")
+"""q1 has two positives; most tests look at one group per query."""
+
 
 def negatives(groups: Groups, **more) -> Negatives:
     return Negatives(STEPS[0], *STEPS, groups, **more)
@@ -26,7 +31,7 @@ def only(counts: dict[str, int], *prefixes: str) -> dict[str, int]:
 
 def test_rows_by_hand(run, inputs):
     """q1: d5 joins unseen, d2 is neither; q2: d8; q3's only positive has no text."""
-    groups = Groups(negatives=TopK(count=2), groups_per_query="each_positive")
+    groups = ONE(negatives=TopK(count=2), groups_per_query="each_positive")
     rows, counts = run(negatives(groups), inputs)
     assert rows == [
         {
@@ -67,7 +72,7 @@ def test_rows_by_hand(run, inputs):
 
 
 def test_rows_are_those_of_form_group_in_any_chunks(run, inputs):
-    groups = Groups(negatives=RandomWindow(count=2), max_positives=2)
+    groups = ONE(negatives=RandomWindow(count=2), max_positives=2)
     rows, counts = run(negatives(groups), inputs)
     assert [row["query_id"] for row in rows] == ["q1", "q2"]
     for row in rows:
@@ -79,7 +84,7 @@ def test_rows_are_those_of_form_group_in_any_chunks(run, inputs):
 
 
 def test_fewer_negatives_are_counted(run, inputs):
-    _, counts = run(negatives(Groups(negatives=TopK(count=3))), inputs)
+    _, counts = run(negatives(ONE(negatives=TopK(count=3))), inputs)
     assert only(counts, "groups", "negatives") == {
         "groups": 2,
         "groups_with_fewer_negatives": 1,  # q1 has d3 and d4 only
@@ -88,7 +93,7 @@ def test_fewer_negatives_are_counted(run, inputs):
 
 
 def test_a_random_negative_is_no_missed_positive(run, inputs):
-    rows, counts = run(negatives(Groups(negatives=Uniform(count=4))), inputs)
+    rows, counts = run(negatives(ONE(negatives=Uniform(count=4))), inputs)
     assert counts["positives_not_retrieved"] == sum(row["ranks"][0] == 0 for row in rows) <= 1
     assert only(counts, "negatives") == {"negatives_from_corpus": 8}
     for row in rows:
@@ -98,7 +103,7 @@ def test_a_random_negative_is_no_missed_positive(run, inputs):
 
 def test_counts_where_the_sampler_takes_relevant_documents_too(run, inputs):
     """q1: d1 (2), d2 (1), d3, d4; q2: d5, d2, d1, d8 (2), the relevant one last; q3: d4, d6 (1)."""
-    rows, counts = run(negatives(Groups(negatives=TopK(count=4), positives="any")), inputs)
+    rows, counts = run(negatives(ONE(negatives=TopK(count=4), positives="any")), inputs)
     assert [row["relevance"] for row in rows] == [[2, 1, 0, 0], [0, 0, 0, 2], [0, 1]]
     assert only(counts, "groups", "pairs", "positives", "negatives") == {
         "groups": 3,
@@ -111,7 +116,7 @@ def test_counts_where_the_sampler_takes_relevant_documents_too(run, inputs):
 
 def test_the_list_of_an_unjudged_query_is_a_group_like_any_other(run, inputs):
     given = {**inputs, "candidates": candidates({"q8": ["d2", "d4"]})}
-    rows, _ = run(negatives(Groups(negatives=TopK(count=4), positives="any")), given)
+    rows, _ = run(negatives(ONE(negatives=TopK(count=4), positives="any")), given)
     assert rows[0]["doc_ids"] == ["d2", "d4"] and rows[0]["relevance"] == [0, 0]
 
 
@@ -125,7 +130,7 @@ MIXED = Mixed(
 
 
 def test_further_candidates(run, inputs):
-    step = negatives(Groups(negatives=MIXED), others=(("dense", STEPS[0]), ("unused", STEPS[1])))
+    step = negatives(ONE(negatives=MIXED), others=(("dense", STEPS[0]), ("unused", STEPS[1])))
     assert list(step.inputs()) == ["candidates", "queries", "collection", "other_dense", "hashes"]
     rows, counts = run(step, {**inputs, "other_dense": candidates(FURTHER)})
     assert rows[0]["doc_ids"][1:] == ["d7", "d6", "d3", "d4"]
@@ -141,14 +146,14 @@ def test_further_candidates(run, inputs):
 
 
 def test_a_near_copy_of_a_positive_is_no_negative(run, inputs):
-    groups = Groups(negatives=MIXED, filters=[{"type": "near_duplicate"}])
+    groups = ONE(negatives=MIXED, filters=[{"type": "near_duplicate"}])
     step = negatives(groups, others=(("dense", STEPS[0]),))
     further = {**inputs, "other_dense": candidates(FURTHER)}
     rows, counts = run(step, further)
     # q1: d7 copies the positive d1; d5 is the other positive of q1, so all is compared with it too
     assert rows[0]["doc_ids"][1:] == ["d6", "d3", "d4"]
     assert counts["removed_by_near_duplicate"] == 1
-    uniform = Groups(negatives=Uniform(count=8), filters=[{"type": "near_duplicate"}])
+    uniform = ONE(negatives=Uniform(count=8), filters=[{"type": "near_duplicate"}])
     (first, _), found = run(negatives(uniform), inputs)
     assert set(first["doc_ids"][1:]) == {"d3", "d4", "d6", "d8"}
     assert found["removed_by_near_duplicate"] == 1
@@ -182,7 +187,7 @@ def hashed(run, inputs, tmp_path):
     return here
 
 
-ALL = Groups(negatives=TopK(count=9))
+ALL = ONE(negatives=TopK(count=9))
 COPY = "removed_as_copies_of_relevant_documents"
 ITSELF = "removed_as_the_query_itself"
 
@@ -210,7 +215,7 @@ def test_forms_of_a_character_are_no_difference(hashed):
 
 def test_random_negatives_are_no_copies_either(hashed):
     texts = dict.fromkeys(["d3", "d4", "d6"], TEXTS["d1"])
-    drawn, removed = hashed(Groups(negatives=Uniform(count=9)), texts)
+    drawn, removed = hashed(ONE(negatives=Uniform(count=9)), texts)
     assert drawn["q1"] == ["d8"] and removed[COPY] == 4  # d7 is a copy always
 
 
@@ -227,7 +232,7 @@ def test_a_query_that_is_a_document_is_no_negative_of_its_own(hashed):
 def test_a_recipe_may_keep_copies(hashed):
     groups = ALL.replace(copies="keep")
     assert "hashes" not in negatives(groups).inputs()
-    assert "hashes" not in negatives(Groups(positives="any")).inputs()
+    assert "hashes" not in negatives(ONE(positives="any")).inputs()
     drawn, removed = hashed(ALL.replace(positives="any"), {"d3": TEXTS["d1"]})
     assert drawn["q1"] == ["d3", "d4"] and not removed
 
@@ -236,7 +241,7 @@ SCORES = {
     "q1": {"d1": 0.9, "d2": 0.1, "d3": 0.8, "d4": 0.88, "d5": 0.7},
     "q2": {"d8": 0.9, "d5": float("nan"), "d2": 0.3, "d1": float("inf")},
 }
-MARGIN = Groups(
+MARGIN = ONE(
     negatives=TopK(count=2),
     filters=[{"type": "absolute_margin", "margin": 0.05}],
     groups_per_query="each_positive",
@@ -277,6 +282,18 @@ def test_a_teacher_of_other_queries(run, inputs):
 
 def test_what_a_plan_lacks_is_refused_before_work():
     with pytest.raises(ConfigError, match=r"for the parts \['dense'\], found none"):
-        negatives(Groups(negatives=MIXED))
+        negatives(ONE(negatives=MIXED))
     with pytest.raises(ConfigError, match="compare teacher scores; name a score teacher"):
         negatives(MARGIN)
+
+
+def test_a_small_set_uses_every_positive(run, inputs, monkeypatch):
+    each, counted = run(
+        negatives(ONE(negatives=TopK(count=2), groups_per_query="each_positive")), inputs
+    )
+    rows, counts = run(negatives(Groups(negatives=TopK(count=2))), inputs)
+    assert rows == each and counts == {**counted, "auto_chose_each_positive": 1}
+    monkeypatch.setattr("raypipe.groups.form.SMALL", 2)  # three positives are many
+    assert run(negatives(Groups(negatives=TopK(count=2))), inputs) == run(
+        negatives(ONE(negatives=TopK(count=2))), inputs
+    )

@@ -186,6 +186,14 @@ def test_docpairs_of_a_data_set(builder, data, monkeypatch):
     assert groups(artifact) == [("q1", ["d1", "d4", "d5"], [3, 0, 0]), ("q2", ["d2", "d1"], [2, 0])]
 
 
+def test_a_data_set_may_be_a_mapping_of_files():
+    named = {"corpus": "/c.csv", "clicks": "/log.csv", "least_impressions": 2}
+    one_line = "files:corpus=/c.csv,clicks=/log.csv,least_impressions=2"
+    assert Triples(dataset=named) == Triples(dataset=one_line)
+    with pytest.raises(ValueError, match=r"there is no part 'click'.*did you mean 'clicks'"):
+        Triples(dataset={"corpus": "/c.csv", "click": "/log.csv"})
+
+
 def test_ir_datasets_records_become_tuples(monkeypatch):
     dataset = QuerySet(dataset="msmarco-passage/train/triples-small").open()
     rows = [Pair("q1", "d1", "d2")]

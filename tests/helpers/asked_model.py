@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from raypipe.inference.llm.asked import Asked
 from raypipe.inference.llm.base import Prompt
-from raypipe.teachers.llm.task import Asked, RankingList
+from raypipe.teachers.llm.task import RankingList
 
 ABC = RankingList("q", "what", ["a", "b", "c"], ["1", "2", "4"])
 

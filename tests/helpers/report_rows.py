@@ -115,6 +115,8 @@ def report(**changes) -> Report:
         "notes": ("fever (beir/fever/test) could not be had: no network",),
         "links": {"tiny": ["http://127.0.0.1:5000/#/experiments/1/runs/abc"]},
         "curves": curves,
+        "origin": {"date": "2026-01-02 03:04 UTC", "machine": "a laptop"},
+        "recipes": {"strategies": "name: strategies\nseed: 1\n"},
     }
     return Report(**{**given, **changes})
 
@@ -123,9 +125,9 @@ FULL = report(statistics=Statistics())
 """The report of the golden files; it computes its statistics once, when a test first reads them."""
 
 
-def printed(given: Report, width: int) -> str:
+def printed(given: Report, width: int, *, notes: bool = True) -> str:
     out = io.StringIO()
-    print_report(given, Console(file=out, width=width))
+    print_report(given, Console(file=out, width=width), notes=notes)
     return out.getvalue()
 
 

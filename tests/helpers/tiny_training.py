@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +19,7 @@ from raypipe.models.freeze import freeze
 from raypipe.models.tokenizer import load_tokenizer
 from raypipe.records import GROUPS
 from raypipe.train.batches import Batcher, Targets
+from raypipe.train.gradients import Gradients
 from raypipe.train.group_reader import GroupReader
 from raypipe.train.loop import train
 from raypipe.train.selection import TrainingOutcome
@@ -25,6 +27,8 @@ from raypipe.train.settings import TrainingSettings
 
 CUT = LongestFirst(max_length=48)
 STAGE = TrainingSettings(loss=InfoNCE(), lr=3e-3, queries_per_step=6, steps=8, validations=2)
+ROWS = range(6)
+"""The groups of one step."""
 TRAINING, VALIDATION = range(36), range(36, 48)
 
 
@@ -33,8 +37,9 @@ def write_data(folder: Path, beir_folder: Path, tiny_backbone: Path) -> Path:
     tokenizer = load_tokenizer(tiny_backbone)
     for name in ("corpus", "queries"):
         texts = [json.loads(line)["text"] for line in (beir_folder / f"{name}.jsonl").open()]
-        rows = tokenizer(texts, add_special_tokens=False)["input_ids"]
-        _write(folder / name, token_table(rows, len(tokenizer)))
+        token_folder(
+            folder / name, tokenizer(texts, add_special_tokens=False)["input_ids"], len(tokenizer)
+        )
     rng = np.random.default_rng(0)
     rows = []
     for i in TRAINING:
@@ -53,13 +58,20 @@ def write_data(folder: Path, beir_folder: Path, tiny_backbone: Path) -> Path:
     return folder
 
 
+def token_folder(folder: Path, rows: list[list[int]], vocabulary: int) -> None:
+    """A token store of one shard."""
+    _write(folder, token_table(rows, vocabulary))
+
+
 def _write(folder: Path, table: pa.Table) -> None:
     folder.mkdir()
     with pa.ipc.new_file(str(folder / "part-00000.arrow"), table.schema) as writer:
         writer.write_table(table)
 
 
-def batcher_of(data: Path, backbone: Path, budget: int, uses: str = "labels") -> Batcher:
+def batcher_of(
+    data: Path, backbone: Path, budget: int, uses: str = "labels", *, drawn: bool = False
+) -> Batcher:
     return Batcher(
         GroupReader(data / "groups"),
         TokenReader(data / "queries"),
@@ -68,6 +80,7 @@ def batcher_of(data: Path, backbone: Path, budget: int, uses: str = "labels") ->
         CUT,
         Targets(uses, "score", 1),
         budget,
+        drawn,
     )
 
 
@@ -82,17 +95,19 @@ def fit(
     precision: str = "fp32",
     validate=lambda model: {"nDCG@10": 0.0},
     wrap=lambda model: model,
+    device: str = "cpu",
+    drawn: bool = False,
     **more,
 ) -> tuple[TrainingOutcome, torch.nn.Module, list[dict]]:
     """Train the tiny model; returns outcome, bare model and what was reported."""
     config = CrossEncoder(backbone=str(backbone), hidden_dropout=dropout, attention_dropout=dropout)
     torch.manual_seed(seed)
-    model = config.load(backbone, seed, training=True, device="cpu")
+    model = config.load(backbone, seed, training=True, device=device)
     freeze(model, **stage.freeze.model_dump())
     reports: list[dict] = []
     outcome = train(
         wrap(model),
-        batcher_of(data, backbone, budget, stage.loss.uses),
+        batcher_of(data, backbone, budget, stage.loss.uses, drawn=drawn),
         stage,
         len(TRAINING),
         seed=seed,
@@ -103,6 +118,34 @@ def fit(
         **more,
     )
     return outcome, model, reports
+
+
+class OneStep(NamedTuple):
+    """What a step computed: scores of each block; the random state is that after it."""
+
+    totals: torch.Tensor
+    gradients: dict[str, torch.Tensor]
+    random_state: torch.Tensor
+    scores: list[torch.Tensor]
+
+
+def one_step(model, batcher, loss, limit: int, *, rows=ROWS, queries: int = 6) -> OneStep:
+    """A step of some groups and of `queries` in all, as if `limit` tokens fitted into memory."""
+    scaler, scores = torch.amp.GradScaler("cpu", enabled=False), []
+    torch.manual_seed(7)
+    blocks = list(batcher.blocks(rows))
+    totals = Gradients(model, loss, "fp32", limit, scaler).add(
+        blocks, queries, lambda block, found: scores.append(found), blocks[0]
+    )
+    gradients = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+    return OneStep(totals, gradients, torch.get_rng_state(), scores)
+
+
+def check_gradients(one: OneStep, two: OneStep, atol: float) -> None:
+    """Fail unless both have the same gradients, of more than 30 weights."""
+    assert one.gradients.keys() == two.gradients.keys() and len(one.gradients) > 30
+    for name, value in one.gradients.items():
+        torch.testing.assert_close(two.gradients[name], value, rtol=1e-4, atol=atol, msg=name)
 
 
 def column(outcome: TrainingOutcome, name: str) -> list[float]:

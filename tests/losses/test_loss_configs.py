@@ -34,6 +34,10 @@ from raypipe.recipe.reading import override, parse_yaml, validate
         (MarginMSE(pairs="all"), "teacher", False, {"score"}),
         (PairKL(), "teacher", False, {"score"}),
         (InfoNCE(), "labels", True, set()),
+        (InfoNCE(over="step"), "labels", True, set()),
+        (InfoNCE(over="step", positive="teacher_top"), "teacher", False, {"score", "rank"}),
+        (InfoNCE(over="step", own_share=0.6), "teacher", True, {"score"}),
+        (KL(over="step"), "teacher", False, {"score"}),
         (ListNet(), "teacher", False, {"score"}),
         (KL(), "teacher", False, {"score"}),
         (ListMLE(), "labels", True, {"score", "rank"}),
@@ -142,3 +146,12 @@ def test_every_loss_is_a_choice_with_its_own_name() -> None:
         "listmle weighted_sum"
     )
     assert names == set(table.split(" "))
+
+
+def test_a_share_of_the_highest_value_refuses_values_off_the_scale() -> None:
+    loss = InfoNCE(over="step", own_share=0.6)
+    assert loss.refuses("teacher", 0.0, 1.0) is None and loss.refuses("labels", 0.0, 3.0) is None
+    for low, high in ((-0.1, 1.0), (0.0, 1.01)):
+        problem = loss.refuses("teacher", low, high)
+        assert problem is not None and f"found {low:.6g} to {high:.6g}; scale them" in problem
+    assert InfoNCE(over="step").refuses("teacher", -5.0, 5.0) is None

@@ -322,3 +322,14 @@ def test_shapes_that_would_broadcast_are_refused(loss: Loss) -> None:
 
 def test_every_class_has_a_case_here() -> None:
     assert {type(loss) for loss in LOSSES} == written()
+
+
+def test_queries_count_by_their_weights():
+    scores, targets = torch.tensor([[0.0, 1.0], [2.0, 0.0]]), torch.tensor([[1.0, 0.0], [1.0, 0.0]])
+    mask, loss = torch.ones(2, 2, dtype=torch.bool), InfoNCE()
+    first, second = loss.each(scores, targets, mask).tolist()
+    weights = torch.tensor([0.5, 3.0], dtype=torch.float64)
+    known = Known(targets.double(), weights_Q=weights)
+    assert loss(scores, targets, mask, known).item() == pytest.approx(
+        (0.5 * first + 3.0 * second) / 2
+    )

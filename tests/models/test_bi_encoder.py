@@ -21,6 +21,7 @@ from raypipe.inference.token_reader import token_table
 from raypipe.inference.tokens import Tokens
 from raypipe.models.backbone import Backbone
 from raypipe.models.bi_encoder import BiEncoder
+from raypipe.models.sentence_modules import folder_reader
 from raypipe.models.tokenizer import load_tokenizer
 from raypipe.records import DOCS
 
@@ -81,13 +82,15 @@ def job(folder: Path, backbone: Path, texts: list[str], prefix: str = "", **fiel
     write_arrow(folder / "tokens" / "part-00000.arrow", token_table(rows, 500))
     docs = pa.table({"doc_id": [str(i) for i in range(len(texts))], "text": texts}, schema=DOCS)
     write_arrow(folder / "texts" / DOCS_FILE, docs)
+    config = BiEncoder(backbone=str(backbone), **fields)
     return _Encode(
         Folder(folder / "tokens"),
         Folder(backbone),
         Folder(folder / "texts") if prefix else None,
         DOCS_FILE,
-        BiEncoder(backbone=str(backbone), **fields),
+        config,
         prefix,
+        config.longest(folder_reader(backbone)),
         "fp32",
         256,
         "cpu",

@@ -61,6 +61,32 @@ def test_no_folder_of_this_machine_is_published():
 
 
 @pytest.mark.parametrize(
+    ("dataset", "shown"),
+    [
+        ("beir:/home/someone/set/", "beir:set"),
+        ("files:corpus=/a/b c/c.tsv,queries=~/q.tsv,text={x} / {y}",
+         "files:corpus=c.tsv,queries=q.tsv,text={x} / {y}"),
+        ("trec:collection=/c,topics=/a/t", "trec:collection=c,topics=t"),
+        ("beir/scifact/train", "beir/scifact/train"),
+    ],
+)  # fmt: skip
+def test_files_are_named_without_their_folders(dataset, shown):
+    queries = [QueryFacts("train", dataset, None, 9, 9)]
+    made = card(dataclasses.replace(FACTS, queries=queries))
+    assert f"| {shown} |" in made.text.replace("\\", "")
+    assert "irds/beir_scifact_train" in str(made.data.datasets) or ":" in dataset
+
+
+def test_how_texts_were_made_is_said_as_code():
+    text = card(dataclasses.replace(FACTS, text="{title} | {my brand}: '{no}'")).text
+    code = section(text, "How to load").rpartition("```python\n")[2].partition("```")[0]
+    there: dict[str, object] = {}
+    exec(code, there)
+    assert there["row"] == {"title": "", "my brand": "", "no": ""}
+    assert there["text"] == "| : ''"
+
+
+@pytest.mark.parametrize(
     ("dataset", "name"),
     [
         ("beir/scifact/train", "irds/beir_scifact_train"),

@@ -214,7 +214,7 @@ def test_a_compiled_model_is_saved_as_any(tmp_path: Path):
 
 
 def test_deberta_has_one_attention_kernel():
-    from raypipe.models.cross_encoder import attention_kernel
+    from raypipe.models.attention import attention_kernel
 
     assert attention_kernel("cuda", "deberta-v2") == "eager"
     assert (attention_kernel("cuda", "modernbert"), attention_kernel("cpu")) == ("sdpa", "eager")

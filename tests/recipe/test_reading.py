@@ -16,11 +16,11 @@ from raypipe.recipe.experiment import Experiment
 from raypipe.recipe.reading import load, override, parse_yaml, validate
 
 RECIPES = sorted((Path(__file__).parents[2] / "jobs" / "recipes").rglob("*.yaml"))
-DEFAULT = next(path for path in RECIPES if path.name == "default.yaml")
+PYDOC = next(path for path in RECIPES if path.name == "pydoc.yaml")
 
 
 def read(*overrides: str) -> Experiment:
-    return load(Experiment, DEFAULT, overrides)
+    return load(Experiment, PYDOC, overrides)
 
 
 def refused(*overrides: str) -> str:
@@ -36,7 +36,7 @@ def written(path: Path, text: str) -> Path:
 
 def from_text(folder: Path, old: str, new: str) -> str:
     """The error of the default recipe with one place of its text changed."""
-    text = DEFAULT.read_text()
+    text = PYDOC.read_text()
     assert old in text
     path = written(folder / "changed.yaml", text.replace(old, new, 1))
     with pytest.raises(ConfigError) as error:
@@ -57,9 +57,9 @@ def test_every_recipe_loads_and_opens_with_its_command(path):
     assert set(recipe.stage_names) <= set(recipe.stages)
     first = path.read_text().splitlines()[0].split()
     assert first[:2] == ["#", "python"]
-    assert (DEFAULT.parents[2] / first[2]).is_file()  # the job is there
+    assert (PYDOC.parents[2] / first[2]).is_file()  # the job is there
     named = first[3] if len(first) > 3 else "jobs/recipes/default.yaml"  # which jobs default to
-    assert DEFAULT.parents[2] / named == path
+    assert PYDOC.parents[2] / named == path
 
 
 # --- wrong keys and values ------------------------------------------------------------------------
@@ -91,7 +91,8 @@ def test_an_unknown_key_is_named_by_its_dotted_path(text, path, suggestion):
 def test_no_near_key_lists_those_of_the_chosen_class_only():
     message = refused("stages.contrastive.loss.zzz=2")
     assert message.endswith(
-        "stages.contrastive.loss.zzz: unknown key 'zzz'; valid: temperature, type"
+        "stages.contrastive.loss.zzz: unknown key 'zzz'; valid: over, own_share, positive, "
+        "temperature, type"
     )
     assert "scale" not in message  # of another loss in the union
 
@@ -216,7 +217,7 @@ def test_exponents_without_a_point_are_numbers(text, value):
 
 
 def test_exponents_in_recipe_override_and_search_space(tmp_path):
-    path = written(tmp_path / "r.yaml", DEFAULT.read_text().replace("lr: 1.0e-4", "lr: 1e-5"))
+    path = written(tmp_path / "r.yaml", PYDOC.read_text().replace("lr: 1.0e-4", "lr: 1e-5"))
     keys = ["stages.distil.lr=3e-6", "sweep.space.stages.distil.lr=[1e-5, 2E-5]"]
     recipe = load(Experiment, path, keys)
     assert recipe.stages["contrastive"].lr == 1e-5
@@ -319,7 +320,7 @@ def test_a_missing_recipe_suggests_the_nearest_file():
     with pytest.raises(
         ConfigError, match=r"no recipe at .*defualt\.yaml; did you mean 'default\.y"
     ):
-        load(Experiment, DEFAULT.with_name("defualt.yaml"))
+        load(Experiment, PYDOC.with_name("defualt.yaml"))
 
 
 def test_a_missing_folder():
@@ -335,7 +336,7 @@ def test_a_file_that_is_not_yaml(tmp_path):
 
 def test_a_stage_given_twice_is_named_in_a_base_too(tmp_path):
     stage = "  distil: {loss: {type: ranknet}}\n"
-    twice = DEFAULT.read_text().replace("stages:\n", f"stages:\n{stage}")
+    twice = PYDOC.read_text().replace("stages:\n", f"stages:\n{stage}")
     written(tmp_path / "base.yaml", twice)
     top = written(tmp_path / "top.yaml", "base: base.yaml\n")
     first, second = (
@@ -409,7 +410,7 @@ def write(folder: Path, **files: str) -> Path:
 
 def test_a_base_elsewhere(tmp_path, monkeypatch):
     (tmp_path / "away").mkdir()
-    (tmp_path / "away" / "base.yaml").write_text(DEFAULT.read_text())
+    (tmp_path / "away" / "base.yaml").write_text(PYDOC.read_text())
     for number, name in enumerate(["${SOMEWHERE}/base.yaml", "~/away/base.yaml"]):
         monkeypatch.setenv("SOMEWHERE", str(tmp_path / "away"))
         monkeypatch.setenv("HOME", str(tmp_path))
@@ -422,7 +423,7 @@ def test_a_base_elsewhere(tmp_path, monkeypatch):
 
 
 def test_a_recipe_changes_its_base(tmp_path):
-    default = DEFAULT
+    default = PYDOC
     write(
         tmp_path,
         middle=f"base: {default}\nseed: 7\nstages: {{distil: {{lr: 1e-5}}}}\n",
@@ -503,7 +504,7 @@ def test_the_case_of_a_name_is_no_riddle(text, expected):
 def test_an_error_of_an_override_is_not_blamed_on_the_file(tmp_path):
     key = "candidates.depth"
     assert refused(f"{key}=0").startswith(f"override {key}: input should be greater than")
-    path = written(tmp_path / "x.yaml", f"{DEFAULT.read_text()}\nsead: 3\n")
+    path = written(tmp_path / "x.yaml", f"{PYDOC.read_text()}\nsead: 3\n")
     with pytest.raises(ConfigError) as error:
         load(Experiment, path, [f"{key}=0"])
     first, second = str(error.value).splitlines()
@@ -538,7 +539,7 @@ def test_what_would_not_be_used_is_refused(used, unused, tmp_path):
     assert expected in refused(f"stages={{distil: {{loss: {{type: ranknet}}, {both[1:-1]}}}}}")
     # a later layer's choice replaces that of an earlier one, in either direction
     for first, second in ((used, unused), (unused, used)):
-        base = f"base: {DEFAULT}\nstages: {{distil: {{{first.replace('=', ': ')}}}}}\n"
+        base = f"base: {PYDOC}\nstages: {{distil: {{{first.replace('=', ': ')}}}}}\n"
         path = written(tmp_path / "base.yaml", base)
         by_override = load(Experiment, path, [f"{stage}.{second}"]).stages["distil"]
         layer = f"base: base.yaml\nstages: {{distil: {{{second.replace('=', ': ')}}}}}\n"

@@ -15,7 +15,7 @@ from raypipe.recipe.experiment import Experiment
 from raypipe.recipe.reading import load, validate
 from raypipe.recipe.trials import Trial, by_row, expand
 
-DEFAULT = Path(__file__).parents[2] / "jobs" / "recipes" / "default.yaml"
+DEFAULT = Path(__file__).parents[2] / "jobs" / "recipes" / "pydoc.yaml"
 BASE = ["sweep.space={}", "reference=null"]
 LOSSES = {"infonce": {"type": "infonce"}, "hinge": {"type": "hinge"}, "bce": {"type": "bce"}}
 
@@ -261,3 +261,26 @@ def test_several_references_are_rows_of_the_table_each_named_once():
     twice = "reference: expected every row once, found 'BM25' twice; name it once"
     with pytest.raises(ConfigError, match=twice):
         read(space, "reference=[BM25, contrastive, BM25]")
+
+
+def test_human_queries_take_the_place_of_synthetic_ones(recipe, beir_folder):
+    """Without their type, a mapping changes fields of what is there."""
+    corpus = f"beir:{beir_folder}"
+    judged = {"type": "judged", "dataset": corpus, "split": "train", "limit": 5}
+    space = {"recipe": {"synthetic": {}, "labels": {"data.train": judged}}}
+    synthetic = f"data.train={{type: synthetic, dataset: '{corpus}'}}"
+    first, second = (trial.experiment.data.train for trial in trials(recipe, space, synthetic))
+    assert (first.type, second.type) == ("synthetic", "judged")
+    assert (second.limit, second.split) == (5, "train")
+    assert "type" not in second.model_dump()
+    space = {"data.train": {"few": {"limit": 5}, "all": {}}}
+    few, every = (trial.experiment.data.train for trial in trials(recipe, space, synthetic))
+    assert (few.type, few.limit, every.limit) == ("synthetic", 5, None)
+
+
+def test_a_further_set_may_be_what_trials_differ_in(recipe, beir_folder):
+    labels = {"queries": {"dataset": f"beir:{beir_folder}", "split": "train", "skip": 30}}
+    labels["negatives"] = {"type": "top_k", "count": 2}
+    space = {"recipe": {"alone": {}, "both": {"groups.further": {"labels": labels}}}}
+    alone, both = (trial.experiment.groups.further for trial in trials(recipe, space))
+    assert alone == {} and both["labels"].queries.skip == 30

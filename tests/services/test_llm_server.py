@@ -144,7 +144,7 @@ def test_a_real_server(server, model):
 
     process.kill()
     process.wait(30)
-    with pytest.raises(RuntimeError, match=r"after 2 tries of a prompt \(Cannot connect"):
+    with pytest.raises(RuntimeError, match=r"after 2 tries of a request \(Cannot connect"):
         generate([user("Say hello.")], 4)
     with pytest.raises(ConfigError, match="start the server"):
         engine.open(CONTEXT)

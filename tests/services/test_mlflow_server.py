@@ -91,7 +91,8 @@ def test_a_server_that_goes_away_costs_nothing(database, recipe, tmp_path):
         waiting = [p for p in spools().iterdir() if (p / "records.jsonl").is_file()]
         (spool,) = waiting
         written = len((spool / "records.jsonl").read_text().splitlines())
-        assert int((spool / "sent").read_text()) < written
+        sent = spool / "sent"  # of a busy machine's job nothing may have been sent yet
+        assert (int(sent.read_text()) if sent.is_file() else 0) < written
     with mlflow_server(tmp_path, port, database):
         code = process.wait(600)
         text = out.read_text()

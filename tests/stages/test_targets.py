@@ -69,10 +69,12 @@ def batch(
     texts = write(folder / "texts", token_table([[7, 8]] * 9, 100))
     stored = types.SimpleNamespace(local=lambda: texts)
     stage = types.SimpleNamespace(
+        model=None,
         config=TrainingSettings(loss=loss),
         truncation=LongestFirst(max_length=16),
         teacher_kind="score",
         positive_relevance=threshold,
+        has_dropout=False,
     )
     inputs = {"query_tokens": stored, "doc_tokens": stored}
     batcher = _batcher(stage, inputs, GroupReader(groups), TEMPLATE, 1 << 20)

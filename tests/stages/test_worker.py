@@ -24,6 +24,7 @@ from tiny_training import CUT, STAGE, batcher_of, write_data
 
 from raypipe.inference.truncation import Budgets, MaxP
 from raypipe.models.cross_encoder import CrossEncoder
+from raypipe.progress import OWN
 from raypipe.resources import CancelledWorkError
 from raypipe.stages import worker
 from raypipe.stages.output import documents_cut
@@ -90,6 +91,8 @@ class Bench:
             teacher_kind="score",
             positive_relevance=1,
             offers_start=self.offers_start,
+            text_template="{title}: {body}",
+            has_dropout=False,
         )
         settings = {
             "stage": stage,
@@ -99,8 +102,11 @@ class Bench:
             "batch_tokens": 2048,
             "use_gpu": False,
             "strategy": "ddp",
+            "label": "tiny-contrastive",
         }
         worker.train_worker({**settings, **other}, self.tell)
+        config_file = json.loads((Path(attempt.base) / "config.json").read_text())
+        assert config_file["raypipe"]["text"] == "{title}: {body}"  # texts are served alike
         facts: dict[str, Any] = json.loads((Path(attempt.base) / "trainer.json").read_text())
         return facts
 
@@ -126,11 +132,10 @@ def test_what_a_filter_left_out_is_said_and_written_down(bench, capsys):
     facts = bench.work(STAGE.replace(filtering=FILTER))
     sentences = [line for line in capsys.readouterr().out.splitlines() if "Filtering" in line]
     assert len(sentences) == 2
-    assert sentences[0].startswith(
-        "tiny-contrastive: Filtering begins after step 2: from now on groups"
-    )
+    label = f"{OWN}tiny-contrastive: "
+    assert sentences[0].startswith(f"{label}Filtering begins after step 2: from now on groups")
     assert "(the mean of the last 8 losses)" in sentences[0]
-    assert sentences[1].startswith("tiny-contrastive: Filtering trained on ")
+    assert sentences[1].startswith(f"{label}Filtering trained on ")
     names = ("queries", "warmup", "skipped_forward", "probes", "skipped_backward")
     assert {f"filtering/{name}" for name in (*names, "kept_share", "compute", "threshold")} == {
         name for name in facts if name.startswith("filtering")
@@ -193,8 +198,8 @@ def test_alarms_are_said_and_written_down(bench, capsys):
     (below,) = [text for text in facts["alarms"] if "below the first stage's" in text]
     (pooler,) = [text for text in facts["alarms"] if "pooler was never trained" in text]
     printed = capsys.readouterr().out.splitlines()
-    assert f"tiny-contrastive: {below}" in printed
-    assert printed[0] == f"tiny-contrastive: {pooler}"  # at the start, before any step
+    assert f"{OWN}tiny-contrastive: {below}" in printed
+    assert printed[0] == f"{OWN}tiny-contrastive: {pooler}"  # at the start, before any step
 
 
 def test_a_start_that_no_step_beats_is_written(bench, capsys):
@@ -202,7 +207,7 @@ def test_a_start_that_no_step_beats_is_written(bench, capsys):
     facts = bench.work(STAGE)
     assert (facts["best_step"], facts["best"], facts["steps"]) == (0, {"nDCG@10": -1.0}, 8)
     (said,) = [text for text in facts["alarms"] if text.startswith("No step was better than the")]
-    assert f"tiny-contrastive: {said}" in capsys.readouterr().out.splitlines()
+    assert f"{OWN}tiny-contrastive: {said}" in capsys.readouterr().out.splitlines()
     written = load_file(bench.folder / "storage/checkpoint/tiny/attempt/model.safetensors")
     model = CrossEncoder(backbone=str(bench.backbone), hidden_dropout=0.0)
     start = model.load(bench.backbone, 1, training=False, device="cpu").state_dict()
@@ -274,7 +279,7 @@ def test_a_full_disk_at_the_end_names_the_storage_and_loses_little(
 
     where = {
         "storage": "raypipe.storage.attempts.AttemptFolder.put_file",
-        "scratch": "raypipe.stages.output.save",
+        "scratch": "raypipe.models.cross_encoder.save",
     }
     with monkeypatch.context() as patch:
         patch.setattr(where[full], refuse)

@@ -65,6 +65,10 @@ def test_alarms_are_said_once_whether_made_or_found(store):
             builder.get(step)
         assert len(builder.alarms) == 1 and lines.count(builder.alarms[0]) == 1
         assert builder.alarms[0].startswith("numbers ")
+    more: list[str] = []
+    beside = Builder(store, announce=more.append, told=set(builder.told))
+    beside.get(Alarming(1))
+    assert more == [] and beside.alarms == builder.alarms
 
 
 def test_the_context_reaches_the_work(store):

@@ -119,6 +119,24 @@ def test_a_damaged_name_is_nobody_s(store, content):
         assert damaged.writer is None and damaged.alive
 
 
+def test_a_writer_that_dies_over_its_name_is_waited_for_by_nobody(store, monkeypatch):
+    """On a disk the name is there whole or not at all; an attempt without one is not alive."""
+    put = liveness._put
+
+    def dies(root, path, data=b""):
+        put(root, path)  # the file is made, its content never comes
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(liveness, "_put", dies)
+    folder = Path(store.root, Number(7).path, "attempt-1")
+    folder.mkdir(parents=True)
+    with pytest.raises(KeyboardInterrupt):
+        Heartbeat(store, str(folder)).__enter__()
+    monkeypatch.undo()
+    assert not (folder / ".writer").exists() and not state(store, folder).alive
+    assert store.writers(Number(7)) == []
+
+
 def test_a_disk_that_takes_no_file_has_this_machine_s_clock(store, monkeypatch):
     with store.attempt(Number(7), {}) as attempt:
 

@@ -60,8 +60,8 @@ def test_every_distinct_artifact_once_by_the_shortest_way(tmp_path):
         "backbone of vectors of groups of distil",
     ]
     assert behind_lines(found) == [  # what counts nothing has no line
-        "vectors of groups of distil: texts cut 3",
-        "member their run of candidates of groups of distil: unknown documents 7",
+        "vectors of groups of distil: 3 texts cut",
+        "member their run of candidates of groups of distil: 7 unknown documents",
     ]
 
 
@@ -71,6 +71,9 @@ def test_what_is_not_there_any_more_is_left_out(tmp_path):
 
 
 def test_a_line():
-    assert counts_line("x", {"drops": 0, "groups": 1234}) == "x: groups 1,234"
+    assert counts_line("x", {"drops": 0, "groups": 1234}) == "x: 1,234 groups"
+    one = {"queries_without_terms": 1, "texts_cut": 1, "docs": 1, "qrels": 2, "auto_chose_one": 1}
+    words = "1 query without terms, 1 text cut, 1 document, 2 judgements, auto chose one 1"
+    assert counts_line("x", one) == f"x: {words}"
     assert counts_line("x", {"recall": 0.5, "source": "hub/name"}) == "x: recall 0.5"
     assert counts_line("x", {}) == "x: empty"

@@ -17,7 +17,7 @@ from raypipe.recipe.trials import by_row, expand
 from raypipe.storage.builder import Builder
 from raypipe.sweep.derived import derived_rows, joined_seeds
 from raypipe.sweep.plan import Plan
-from raypipe.sweep.tracked_rows import read_report
+from raypipe.sweep.tracked_report import read_report
 from raypipe.tracking.stored_runs import TrackingStore
 
 SEEDS = [

@@ -78,3 +78,17 @@ def test_positives_that_training_does_not_use(notes):
 def test_groups_that_a_teacher_costs(notes):
     (note,) = notes(groups={"rows": 100, "groups_without_teacher": 79})
     assert note.startswith(f"{WHERE}: 79 of 100 are lost (79%), since the teacher (bi-encoder")
+
+
+def test_what_a_small_set_trains_on(notes):
+    counts = {"rows": 9, "queries": 9, "groups": 30, "auto_chose_each_positive": 1}
+    assert notes(negatives=counts) == [
+        f"{WHERE}: small, so each of 30 positives of 9 queries has one; groups_per_query=one makes "
+        "one per query"
+    ]
+
+
+def test_a_stage_of_two_steps(notes):
+    given = ["stages.distil.lr=2e-5", "stages.distil.steps=2", "order=distil"]
+    (note,) = notes(*given, "sweep.space={}", "reference=null", groups={"groups": 30})
+    assert note.startswith("stages.distil: 2 optimizer steps at lr 2e-05: too few to move")

@@ -38,13 +38,21 @@ def test_alarms_and_filters_of_every_distinct_stage(recipe):
     trials = expand(load(Experiment, recipe))  # contrastive, and it again with distil behind it
     builder = Trained(COUNTS)
     assert alarms_of(Plan.of(trials), builder) == [
-        "contrastive, contrastive: All scores of a list are equal.",
-        "contrastive, contrastive: No weight moved.",
-        "contrastive, contrastive: its filter kept 40 % of 1,200 groups, at 55 % of the work of "
-        "training on all",
+        "contrastive: All scores of a list are equal.",
+        "contrastive: No weight moved.",
+        "contrastive: its filter kept 40 % of 1,200 groups, at 55 % of the work of training on all",
         "contrastive -> distil, distil: Validation is below the first stage.",
     ]
     assert builder.asked == ["contrastive", "distil"]
+
+
+def test_stages_whose_workers_said_it_are_left_out(recipe):
+    trials = expand(load(Experiment, recipe))
+    plan = Plan.of(trials)
+    heard = {stage.digest for stage in plan.stages.values() if stage.stage_name == "contrastive"}
+    assert alarms_of(plan, Trained(COUNTS), heard) == [
+        "contrastive -> distil, distil: Validation is below the first stage.",
+    ]
 
 
 def test_a_stage_that_has_nothing_to_say_says_nothing(recipe):
@@ -90,8 +98,8 @@ def test_an_alarm_that_a_stage_repeated_stands_once_with_its_last_figure(recipe)
         "distil": {},
     }
     assert alarms_of(Plan.of(trials), Trained(counts)) == [
-        f"contrastive, contrastive: {repeated[2]}",
-        "contrastive, contrastive: No weight moved.",
+        f"contrastive: {repeated[2]}",
+        "contrastive: No weight moved.",
     ]
 
 

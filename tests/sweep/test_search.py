@@ -381,12 +381,18 @@ def test_of_a_chain_only_the_last_stage_is_told(recipe, tmp_path):
         )
     )
     told: list[dict[str, float]] = []
-    relay = SimpleNamespace(start=lambda *_: "run", send=lambda *_: None)
+    asked: list[str] = []
+    relay = SimpleNamespace(
+        start=lambda *_: "run",
+        send=lambda verb, *_: asked.append(verb),
+        stored=lambda: asked.append("stored"),
+    )
     builder = Trains(tmp_path, {"contrastive": 0.2, "distil": 0.7})
     tell = Validations(told.append, "val/nDCG@10")
     best = run_trial(trial, builder, relay, "parent", Work(Plan.of([trial]), ()), tell)
     assert builder.trained == ["contrastive", "distil"] and best == {"nDCG@10": 0.7}
     assert told == [{"validation": 1, "value": 0.7}]
+    assert asked[-2:] == ["finish", "stored"]  # a process that ends has nothing left to repeat
 
 
 # --- before work ----------------------------------------------------------------------------------

@@ -7,10 +7,10 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
-from tracked_jobs import BASE, failed, report, row, track, track_run
+from tracked_jobs import BASE, QUERIES, failed, report, row, track, track_run
 
 from raypipe.evaluation.bootstrap import interval
-from raypipe.evaluation.report.contents import Report
+from raypipe.evaluation.report.contents import Report, SetFacts
 from raypipe.recipe.experiment import Experiment
 from raypipe.recipe.reading import load
 from raypipe.recipe.trials import expand
@@ -18,13 +18,13 @@ from raypipe.stages.stage import Stage
 from raypipe.sweep import table_rows as rows_module
 from raypipe.sweep.plan import Plan
 from raypipe.sweep.table_rows import trained_row
+from raypipe.sweep.tracked_report import read_report
 from raypipe.sweep.tracked_rows import (
     COMPARISON,
     ERROR_TAG,
     PHASE_TAG,
     SEED_TAG,
     comparison_json,
-    read_report,
 )
 from raypipe.tracking.recorder import Recorder
 from raypipe.tracking.stored_runs import TrackingStore
@@ -46,6 +46,14 @@ JOBS = {
     "selected": report("selected", BASE, SEEDS),
     "tried again": report("tried again", BASE, replace(SEEDS, reused=False)),
     "killed": report("killed", BASE, SEEDS),
+    "sliced": replace(
+        report("sliced", BASE, SEEDS),
+        sets=(
+            SetFacts(
+                "test", ("sliced",), ("nDCG@10",), slices={"half": dict.fromkeys(QUERIES[:3], "x")}
+            ),
+        ),
+    ),
     "two": replace(report("two", BASE, SEEDS), references=("cl", "BM25")),
     "two, killed": replace(report("two, killed", BASE, SEEDS), references=("cl", "BM25")),
 }
@@ -91,7 +99,7 @@ def read(store: TrackingStore, name: str) -> Report:
     return read_report(store, store.job(name))
 
 
-@pytest.mark.parametrize("name", ["resumed", "died", "selected", "tried again", "two"])
+@pytest.mark.parametrize("name", ["resumed", "died", "selected", "tried again", "sliced", "two"])
 def test_the_tables_are_those_of_the_job(store, name):
     found = read(store, name)
     assert found.json()["sets"] == JOBS[name].json()["sets"]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,11 +15,12 @@ import pytest
 from buckets import bucket_store
 
 from raypipe.config import ConfigError
-from raypipe.resources import Context, Resources
+from raypipe.resources import Context, RayOnDemand, Resources
 from raypipe.storage.artifacts import Attempt, Step, Store
 from raypipe.storage.builder import Builder
 from raypipe.storage.files import file_checksum
-from raypipe.tables.chunks import Chunk, Counts, Work, run_chunks, run_chunks_here
+from raypipe.tables import chunks
+from raypipe.tables.chunks import Chunk, Counts, Work, run_chunks, run_chunks_here, run_once
 
 CONTEXT = Context(Resources(actors=1), "fp32", progress_bars=False)
 
@@ -298,3 +299,70 @@ def test_an_actor_pool_and_a_task_continue_too(cluster, tmp_path, log, fail_at, 
     assert sorted(log.read_text().split()) == left
     for name in whole.files:
         assert (again.local() / name).read_bytes() == (whole.local() / name).read_bytes()
+
+
+def before_ray(start: Callable[[], None]) -> Context:
+    return replace(CONTEXT, late=RayOnDemand(start))
+
+
+def no_ray() -> None:
+    pytest.fail("Ray was started")
+
+
+def test_before_ray_runs_chunks_are_made_here(tmp_path, log):
+    plain = Builder(Store(str(tmp_path / "a")), CONTEXT).get(Squares(str(log)))
+    log.unlink()
+    here = Builder(Store(str(tmp_path / "b")), before_ray(no_ray)).get(RaySquares(str(log)))
+    assert log.read_text().split() == ["0", "4", "8"]
+    assert here.counts == plain.counts and here.files == plain.files
+    for name in here.files:
+        assert (here.local() / name).read_bytes() == (plain.local() / name).read_bytes()
+
+
+def test_what_an_interrupted_job_made_is_taken_over_before_ray_runs(tmp_path, log):
+    interrupted(Store(str(tmp_path)), log, fail_at=8)
+    store, step = Store(str(tmp_path)), Squares(str(log))
+    context = before_ray(no_ray)
+    with store.attempt(step, {"input": Builder(store, CONTEXT).get(Input(0))}) as attempt:
+        job = SquaresJob(str(log))
+        again = attempt.commit(run_chunks(job, 10, 4, attempt, context, model=False))
+    assert log.read_text().split() == ["0", "4", "8"]
+    assert again.counts["chunks_taken_over"] == 2
+
+
+def on_ray(monkeypatch, log: Path) -> tuple[Context, list[Any]]:
+    """A context without Ray yet, and what happens: "start", and the chunks that Ray would make."""
+    happened: list[Any] = []
+
+    def stream(job: Any, todo: list[Chunk], attempt: Attempt, *_: Any) -> list[Counts]:
+        happened.append([chunk.start for chunk in todo])
+        return [chunk.write(job.build(), attempt) for chunk in todo]
+
+    monkeypatch.setattr(chunks, "_stream", stream)
+    return before_ray(lambda: happened.append("start")), happened
+
+
+def test_chunks_that_would_take_long_here_go_to_ray(tmp_path, log, monkeypatch):
+    context, happened = on_ray(monkeypatch, log)
+    monkeypatch.setattr(chunks, "LONG_S", -1.0)
+    made = Builder(Store(str(tmp_path)), context).get(RaySquares(str(log)))
+    assert happened == ["start", [4, 8]]  # the first one told how long they take
+    assert made.counts == {"rows": 10, "odd": 5}
+
+
+def test_one_chunk_that_is_left_starts_no_ray(tmp_path, log, monkeypatch):
+    monkeypatch.setattr(chunks, "LONG_S", -1.0)
+    made = Builder(Store(str(tmp_path)), before_ray(no_ray)).get(RaySquares(str(log), chunk=5))
+    assert made.counts == {"rows": 10, "odd": 5}
+
+
+def test_chunks_of_a_model_are_made_on_ray(tmp_path, log, monkeypatch):
+    context, happened = on_ray(monkeypatch, log)
+    with Store(str(tmp_path)).attempt(Input(0), {}) as attempt:
+        counts = run_chunks(SquaresJob(str(log)), 10, 4, attempt, context, model=True)
+        attempt.commit(counts)
+    assert happened == ["start", [0, 4, 8]] and counts["odd"] == 5
+
+
+def test_work_of_one_call_is_done_here_before_ray_runs():
+    assert run_once(divmod, 7, 2, context=before_ray(no_ray)) == (3, 1)

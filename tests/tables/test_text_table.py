@@ -19,6 +19,9 @@ def test_random_access_over_many_batches(tmp_path):
     table = TextTable(tmp_path / "docs.arrow")
     assert table.ids().num_chunks == 15
     assert table.texts(range(101)) == [text for _, text in rows]
+    for few in (range(101), range(0), range(3, 5), range(6, 8), range(13, 101), range(100, 101)):
+        assert list(table.iter_texts(few)) == table.texts(few)
+    assert list(table.iter_texts()) == table.texts(range(101))
     for index in (-1, 101):
         with pytest.raises(IndexError, match=f"index {index}: expected 0 to 100"):
             table.text(index)

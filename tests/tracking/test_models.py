@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -177,6 +178,27 @@ def test_a_folder_says_what_its_model_is_mixed_with(checkpoint, tmp_path):
     model = mlflow.pyfunc.load_model(str(tmp_path / "model"))
     names = model.metadata.get_input_schema().required_input_names()
     assert names == ["query", "text", "first_stage_score"]
+
+
+def test_a_model_makes_texts_of_columns_as_in_training(checkpoint, tmp_path):
+    import mlflow
+
+    folder = shutil.copytree(checkpoint, tmp_path / "export")
+    config = json.loads((folder / "config.json").read_text())
+    config["raypipe"] = {"text": "{title} a {brand} b {no}"}
+    (folder / "config.json").write_text(json.dumps(config))
+    save_pyfunc(tmp_path / "model", folder)
+    model = mlflow.pyfunc.load_model(str(tmp_path / "model"))
+    assert model.metadata.get_input_schema().required_input_names() == ["query"]
+    columns = pd.DataFrame(
+        {"title": [" ray data", None], "brand": ["train", "c d"], "no": ["e", "f"]},
+    )
+    made = pd.DataFrame({"text": ["ray data a train b e", "a c d b f"]})
+    found, expected = (model.predict(t.assign(query="how to")) for t in (columns, made))
+    assert found["score"].tolist() == expected["score"].tolist()
+    assert expected["score"].nunique() == 2
+    with pytest.raises(Exception, match="expected a column text, or title, brand, no"):
+        model.predict(columns.drop(columns="no").assign(query="how to"))
 
 
 def test_a_checkpoint_becomes_a_model_without_a_server(checkpoint, tmp_path):

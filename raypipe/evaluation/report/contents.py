@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from raypipe.evaluation.comparison import JudgedSet, compare, family_sizes
 from raypipe.evaluation.results import Line, Row, Statistics, SuiteVersus, Versus
+from raypipe.evaluation.slices import Sliced, rows_by_group
 from raypipe.evaluation.suite_comparison import SuiteTests, compare_suites, suite_family_sizes
 
 LABELS = {
@@ -46,6 +47,8 @@ class SetFacts:
     """Names of the rows that were judged here; empty means all rows of the report."""
     references: tuple[str, ...] = ()
     """The rows that the tests are against where none of the report's references was judged here."""
+    slices: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """Name of a slice -> query id -> the group that the query is in."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,10 @@ class Report:
     """Row name -> one history per stage and seed."""
     searched: tuple[SearchedTrial, ...] = ()
     """Every trial of a search; empty for a comparison."""
+    origin: Mapping[str, str] = field(default_factory=dict)
+    """When, where and with what the report was made: date, commit, machine."""
+    recipes: Mapping[str, str] = field(default_factory=dict)
+    """Job -> its recipe, every field, as YAML with masked addresses."""
 
     @cached_property
     def lines(self) -> dict[str, list[Line]]:
@@ -133,6 +140,15 @@ class Report:
         judged = tuple(name for name in self.references if name in names)
         return judged or tuple(name for name in test_set.references if name in names)
 
+    def sliced(self, test_set: SetFacts) -> dict[str, Sliced]:
+        """Name of a slice -> the first measure by group; slices without a judged query left out."""
+        rows, measure = self.rows_on(test_set), test_set.measures[0]
+        found = {
+            name: rows_by_group(group_of, rows, test_set.name, measure)
+            for name, group_of in test_set.slices.items()
+        }
+        return {name: groups for name, groups in found.items() if groups is not None}
+
     @property
     def failed(self) -> list[Row]:
         return [row for row in self.rows if row.error]
@@ -171,6 +187,7 @@ class Report:
                     "suite": test_set.suite,
                     "published": {m: dict(v) for m, v in test_set.published.items()},
                     "rows": [line_json(line, test_set.name) for line in self.lines[test_set.name]],
+                    "slices": {n: groups.json() for n, groups in self.sliced(test_set).items()},
                 }
                 for test_set in self.sets
             },
@@ -218,7 +235,11 @@ def line_json(line: Line, test_set: str) -> dict[str, Any]:
         "pairs": row.pairs,
         "seconds": row.seconds,
         "training": [
-            {**vars(stage), "pairs_per_step": stage.pairs_per_step} for stage in row.stages
+            {
+                **{key: value for key, value in vars(stage).items() if key != "texts" or value},
+                "pairs_per_step": stage.pairs_per_step,
+            }
+            for stage in row.stages
         ],
     }
 

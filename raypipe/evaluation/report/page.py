@@ -9,16 +9,18 @@ from typing import Any, get_args
 from raypipe.evaluation.equivalence import Verdict
 from raypipe.evaluation.report import plots
 from raypipe.evaluation.report.contents import Report, SetFacts
+from raypipe.evaluation.report.per_query import per_query_json
 from raypipe.evaluation.report.tables import (
     Table,
     against,
     effectiveness,
     overview,
     searched,
+    sliced,
     suites_against,
     training,
 )
-from raypipe.evaluation.report.text import explanation
+from raypipe.evaluation.report.text import explanation, slice_heading
 from raypipe.names import printable
 
 _DRAWINGS: dict[str, Callable[[Report, SetFacts], Any]] = {
@@ -36,8 +38,12 @@ class _Section:
     effectiveness: Table
     tests: dict[str, Table]
     """Reference to the tests against it."""
+    slices: dict[str, Table]
+    """Heading to the table of a slice."""
     drawings: dict[str, str]
     """Heading to SVG."""
+    per_query: str
+    """JSON of the table that the page's script fills; empty without one."""
 
 
 def to_html(report: Report) -> str:
@@ -53,18 +59,32 @@ def to_html(report: Report) -> str:
         lstrip_blocks=True,
     )
     trials, curves = searched(report), plots.curves(report)
+    sections = [_section(report, test_set) for test_set in report.sets]
     return environment.get_template("page.html.j2").render(
         report=report,
         verdicts=get_args(Verdict),
         overview=overview(report),
         suites={name: suites_against(report, name) for name in report.suite_references},
-        sections=[_section(report, test_set) for test_set in report.sets],
+        sections=sections,
+        contents=_contents(report, sections),
         trials=trials and {"table": trials, "drawing": plots.svg(plots.searched(report))},
         training=training(report),
         curves=curves and plots.svg(curves),
         links=_links(report),
         explanation=explanation(report),
+        lines=_lines,
     )
+
+
+def _contents(report: Report, sections: list[_Section]) -> dict[str, str]:
+    """Anchor to heading of everything below the page's beginning."""
+    parts = {"overview": "All test sets"} if overview(report) else {}
+    parts |= {f"set-{i}": section.test_set.title[0] for i, section in enumerate(sections, 1)}
+    parts |= {"trials": "Trials"} if searched(report) else {}
+    parts |= {"training": "Training"} if training(report) else {}
+    parts |= {"runs": "Tracked runs"} if _links(report) else {}
+    parts |= {"recipes": "Recipe"} if report.recipes else {}
+    return {**parts, "figures": "What the figures are"}
 
 
 def _on_a_page(value: Any) -> Any:
@@ -72,8 +92,17 @@ def _on_a_page(value: Any) -> Any:
     return printable(value) if type(value) is str else value
 
 
+def _lines(text: str) -> Any:
+    """Text of several lines, escaped, for a page; `_on_a_page` has one line."""
+    from markupsafe import Markup
+
+    return Markup("\n").join(map(printable, text.splitlines()))
+
+
 def _section(report: Report, test_set: SetFacts) -> _Section:
-    figures = {heading: draw(report, test_set) for heading, draw in _DRAWINGS.items()}
+    several = len([line for line in report.lines[test_set.name] if line.means]) > 1
+    drawn = _DRAWINGS if several else {}
+    figures = {heading: draw(report, test_set) for heading, draw in drawn.items()}
     tests = {}
     references = report.references_on(test_set)
     for reference in references:
@@ -85,7 +114,12 @@ def _section(report: Report, test_set: SetFacts) -> _Section:
         test_set,
         effectiveness(report, test_set),
         tests,
+        {
+            slice_heading(groups, name): sliced(groups)
+            for name, groups in report.sliced(test_set).items()
+        },
         {heading: plots.svg(figure) for heading, figure in figures.items() if figure is not None},
+        per_query_json(report, test_set),
     )
 
 

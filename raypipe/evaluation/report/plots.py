@@ -11,6 +11,7 @@ from typing import Any
 
 from raypipe.evaluation.comparison import tested
 from raypipe.evaluation.report.contents import LABELS, Report, SetFacts, StageHistory
+from raypipe.evaluation.report.per_query import seed_means
 from raypipe.evaluation.report.tables import MARK
 from raypipe.evaluation.results import Kind, Line
 from raypipe.names import plot_text
@@ -120,7 +121,8 @@ def pareto(points: Sequence[tuple[float, float]]) -> list[int]:
 
 @_no_tex()
 def cost(report: Report, test_set: SetFacts) -> Any | None:
-    """Effectiveness against training time, with the Pareto front; None if nothing was trained.
+    """Effectiveness against training time, with the Pareto front; None with fewer than two rows
+    that were trained: one is no comparison.
 
     Rows that cost no training are horizontal lines. The oracle is left out: it is no system.
     """
@@ -129,7 +131,7 @@ def cost(report: Report, test_set: SetFacts) -> Any | None:
         line for line in report.lines[test_set.name] if line.means and line.row.kind != "oracle"
     ]
     priced = [line for line in lines if line.row.seconds]
-    if not priced:
+    if len(priced) < 2:
         return None
     figure = _figure(7.2, 4.6)
     axis = figure.subplots()
@@ -141,17 +143,20 @@ def cost(report: Report, test_set: SetFacts) -> Any | None:
         axis.annotate(name, (x, y), xytext=beside, textcoords="offset points", fontsize=8)
     front = [points[i] for i in pareto(points)]
     axis.step(*zip(*front, strict=True), where="post", color="#d55e00", linewidth=1, alpha=0.8)
+    names: dict[float, list[str]] = {}  # rows of one height have one label
     for line in lines:
         if not line.row.seconds:
             axis.axhline(line.means[measure], color=COLOURS[line.row.kind], linestyle=":")
-            axis.annotate(
-                plot_text(line.row.name),
-                (1, line.means[measure]),
-                xycoords=("axes fraction", "data"),
-                ha="right",
-                va="bottom",
-                fontsize=8,
-            )
+            names.setdefault(round(line.means[measure], 3), []).append(plot_text(line.row.name))
+    for height, of_height in names.items():
+        axis.annotate(
+            ", ".join(of_height),
+            (1, height),
+            xycoords=("axes fraction", "data"),
+            ha="right",
+            va="bottom",
+            fontsize=8,
+        )
     if max(x for x, _ in points) > 10 * min(x for x, _ in points):
         axis.set_xscale("log")
     label = "seconds of training, all stages, per seed; the line is the Pareto front"
@@ -250,22 +255,26 @@ def _smooth(history: StageHistory, name: str, most: int = 60) -> list[tuple[floa
 
 @_no_tex()
 def differences(report: Report, test_set: SetFacts, reference: str) -> Any | None:
-    """Per-query differences to a reference, sorted, one panel per row; None without tests."""
+    """Per-query differences to a reference, sorted, one panel per row; None without tests, or where
+    no row differs on any query."""
     measure = next((m for m in test_set.measures if tested(m)), None)
     lines = {line.row.name: line for line in report.lines[test_set.name]}
-    names = [n for n, line in lines.items() if measure in line.versus.get(reference, {})]
-    if not names or measure is None:
+    compared = [n for n, line in lines.items() if measure in line.versus.get(reference, {})]
+    if not compared or measure is None:
         return None
-    base = _per_query(report, reference, test_set.name, measure)
+    base = seed_means(report, reference, test_set.name, measure)
+    names = [n for n in compared if seed_means(report, n, test_set.name, measure) != base]
+    if not names:
+        return None
     columns = min(3, len(names))
     rows = math.ceil(len(names) / columns)
     figure = _figure(3.4 * columns, 0.6 + 1.9 * rows)
     axes = figure.subplots(rows, columns, squeeze=False, sharey=True)
     for axis, name in zip(axes.flat, names, strict=False):
-        values_by_query = _per_query(report, name, test_set.name, measure)
+        values_by_query = seed_means(report, name, test_set.name, measure)
         values = sorted((values_by_query[q] - base[q] for q in base), reverse=True)
-        tints = ["#0072b2" if v > 0 else "#d55e00" for v in values]
-        axis.bar(range(len(values)), values, width=1.0, color=tints)
+        for sign, tint in ((1, "#0072b2"), (-1, "#d55e00")):  # a shape each: bars are one a query
+            axis.stairs([max(sign * v, 0.0) * sign for v in values], fill=True, color=tint)
         won, lost = sum(v > 0 for v in values), sum(v < 0 for v in values)
         axis.set_title(f"{plot_text(name)}\n{won} better, {lost} worse", fontsize=8)
         axis.axhline(0, color="black", linewidth=0.6)
@@ -302,13 +311,6 @@ def searched(report: Report) -> Any:
     axis.grid(alpha=0.25)
     axis.spines[["top", "right"]].set_visible(False)
     return figure
-
-
-def _per_query(report: Report, name: str, test_set: str, measure: str) -> dict[str, float]:
-    """query_id -> mean of the row's values over its seeds."""
-    row = next(row for row in report.rows if row.name == name)
-    seeds = [per_query[measure] for per_query in row.results[test_set]]
-    return {q: math.fsum(per_query[q] for per_query in seeds) / len(seeds) for q in seeds[0]}
 
 
 def _figure(width: float, height: float) -> Any:

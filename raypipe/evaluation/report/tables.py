@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from raypipe.evaluation.comparison import tested
 from raypipe.evaluation.report.contents import LABELS, Report, SetFacts
 from raypipe.evaluation.results import Line, Row, Versus
+from raypipe.evaluation.slices import Sliced
 
 NO_VALUE = "–"  # noqa: RUF001 - an en dash, as tables print it
 MARK = "†"
@@ -53,6 +54,17 @@ def effectiveness(report: Report, test_set: SetFacts) -> Table:
         body.append([*cells, *[_count(row.pairs), _seconds(row.seconds)] * trained])
     bold = tuple(i for i, line in enumerate(lines) if line.row.name in references)
     return Table(heads, body, 3, bold)
+
+
+def sliced(groups: Sliced) -> Table:
+    """Rows x groups of a slice, with each row's worst group."""
+    heads = ["model", "worst", *(f"{group} ({size:,})" for group, size in groups.sizes.items())]
+    body = [
+        [row, groups.worst(row)]
+        + [figure(means[group]) if group in means else NO_VALUE for group in groups.sizes]
+        for row, means in groups.means.items()
+    ]
+    return Table(heads, body, 2)
 
 
 def against(
@@ -101,6 +113,7 @@ def _tests(test: Versus) -> list[str]:
 
 def training(report: Report) -> Table | None:
     """Rows x stages: the columns of a controlled comparison; None if nothing was trained."""
+    texts = any(stage.texts for row in report.rows for stage in row.stages)
     body = [
         [
             row.name,
@@ -111,6 +124,7 @@ def training(report: Report) -> Table | None:
             _count(stage.steps),
             _count(stage.queries),
             _count(stage.pairs),
+            *[_count(stage.texts) if stage.texts else NO_VALUE] * texts,
             stage.groups[:8],
         ]
         for row in report.rows
@@ -118,7 +132,8 @@ def training(report: Report) -> Table | None:
         if row.kind == "trained"
     ]
     heads = ["model", "stage", "loss", "lr", "pairs per step", "steps", "queries seen"]
-    return Table([*heads, "pairs seen", "groups"], body, 3) if body else None
+    heads += ["pairs seen", *["texts read"] * texts, "groups"]
+    return Table(heads, body, 3) if body else None
 
 
 def searched(report: Report) -> Table | None:

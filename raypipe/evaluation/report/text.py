@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
-from raypipe.evaluation.comparison import family_sizes
+from raypipe.evaluation.comparison import family_sizes, tested
 from raypipe.evaluation.report.contents import Report
 from raypipe.evaluation.report.tables import (
     MARK,
@@ -17,9 +17,11 @@ from raypipe.evaluation.report.tables import (
     effectiveness,
     overview,
     searched,
+    sliced,
     suites_against,
     training,
 )
+from raypipe.evaluation.slices import Sliced
 from raypipe.evaluation.suite_comparison import suite_family_sizes
 from raypipe.evaluation.suite_test import FEW_SETS, FEWEST_SETS
 from raypipe.names import markdown_cell, markdown_text, rich_text
@@ -47,6 +49,8 @@ def to_markdown(report: Report) -> str:
         for reference in report.references_on(test_set):
             if (tests := against(report, test_set, reference)) is not None:
                 parts += [f"Against {markdown_text(reference)}:", _markdown(tests)]
+        for name, groups in report.sliced(test_set).items():
+            parts += [markdown_text(slice_heading(groups, name)), _markdown(sliced(groups))]
         parts += [f"Published: {markdown_text(source)}" for source in test_set.sources]
     if (trials := searched(report)) is not None:
         parts += ["## Trials", _markdown(trials)]
@@ -57,8 +61,12 @@ def to_markdown(report: Report) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def print_report(report: Report, console: Console | None = None) -> None:
-    """Print the report in the terminal; of the tests only those of each set's first measure."""
+def print_report(report: Report, console: Console | None = None, *, notes: bool = True) -> None:
+    """Print the report in the terminal; of the tests only those of each set's first measure.
+
+    Args:
+        notes: False if the terminal has them already; then their number is printed.
+    """
     from rich.console import Console
 
     # a log file has no width of its own; 80 columns would fold every cell
@@ -74,6 +82,13 @@ def print_report(report: Report, console: Console | None = None) -> None:
                 console.print()
                 console.print(rich_text(f"against {reference}"))
                 _print(console, tests)
+                if others := [name for name in test_set.measures[1:] if tested(name)]:
+                    listed = f"tests of {', '.join(others)}: in the Markdown and on the HTML page"
+                    console.print(rich_text(listed, "dim"))
+        for name, groups in report.sliced(test_set).items():
+            console.print()
+            console.print(rich_text(slice_heading(groups, name)))
+            _print(console, sliced(groups))
         console.print()
     tables = {
         "trials": searched(report),
@@ -87,9 +102,18 @@ def print_report(report: Report, console: Console | None = None) -> None:
             console.print(rich_text(title))
             _print(console, table)
             console.print()
-    for text in [*_failures(report), *report.notes]:
+    for text in [*_failures(report), *(report.notes if notes else ())]:
         console.print(rich_text(text))
+    if report.notes and not notes:
+        count = len(report.notes)
+        those = "the remark above is" if count == 1 else f"{count} remarks above are"
+        console.print(rich_text(f"{those} in the report, too"))
     console.print(rich_text(" ".join(explanation(report)), "dim"))
+
+
+def slice_heading(groups: Sliced, name: str) -> str:
+    """What stands above the table of a slice."""
+    return f"{groups.measure} by {name} (queries), with each row's worst group; not tested:"
 
 
 def explanation(report: Report) -> list[str]:
@@ -113,10 +137,16 @@ def explanation(report: Report) -> list[str]:
             "test other queries alone. Holm corrects each measure in one family of all rows x test "
             f"sets x references, {tests}. Verdict at alpha {chosen.alpha:g}: equivalent "
             f"means within {chosen.margin:g} (TOST), and the smallest margin is what these queries "
-            "and seeds could confirm, before Holm's correction, which the verdict has. With one "
-            "seed a verdict speaks of this checkpoint: another seed of the same recipe may differ. "
-            "The oracle reads the judgements and is not tested."
+            "and seeds could confirm, before Holm's correction, which the verdict has."
         )
+        kinds = {row.kind for row in report.rows}
+        if kinds & {"trained", "derived"}:
+            sentences[-1] += (
+                " With one seed a verdict speaks of this checkpoint: another seed of the same "
+                "recipe may differ."
+            )
+        if "oracle" in kinds:
+            sentences[-1] += " The oracle reads the judgements and is not tested."
     return [*sentences, *_about_suites(report)]
 
 

@@ -35,6 +35,20 @@ THINKING = {"<think>": "</think>", "[THINK]": "[/THINK]"}
 
 
 @dataclass(frozen=True)
+class Sampling:
+    """How a text is drawn where it is not the likeliest one."""
+
+    temperature: float
+    """Above 0; 1 is the model's own distribution."""
+    top_p: float
+    """Of the likeliest tokens, those that together have this probability; 1 takes all."""
+    seed: int
+    """Of this text alone: no other prompt of the batch changes it. A server may not know seeds."""
+    one_line: bool = False
+    """Whether the text may end with its first line, to save tokens; it need not."""
+
+
+@dataclass(frozen=True)
 class Prompt:
     """A chat and, for questions with fixed answers, the answers."""
 
@@ -42,6 +56,8 @@ class Prompt:
     """(role, content) in order; roles are system, user and assistant."""
     choices: tuple[str, ...] = ()
     """If given, the log-probability of each as the next token is wanted (yes/no, A/B)."""
+    sampling: Sampling | None = None
+    """None is the engine's own way: the likeliest text, or its temperature."""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
-"""A causal language model on one device: text by greedy decoding, choices by their next token.
+"""A causal language model on one device: text by greedy decoding or drawn, choices by their next
+token.
 
 `chat_tokenizer` and `causal_lm` load tokenizer and weights from safetensors or a GGUF file, `Chat`
-writes a prompt as token ids, `CausalModel` answers prompts.
+writes a prompt as token ids, `CausalModel` answers prompts; `drawing` draws.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from torch import nn
 
 from raypipe.config import ConfigError
 from raypipe.inference.llm.base import THINKING, Answer, Prompt, cut_in_thinking
+from raypipe.inference.llm.drawing import drawing
 from raypipe.inference.pairs import length_batches
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
@@ -91,9 +93,10 @@ class CausalModel:
                 answers[i] = self._chosen(prompts[i].choices, row)
         without_choices = [i for i in fitting if not prompts[i].choices]
         for batch in _batches(without_choices, ids, max_new_tokens, self._write_tokens):
-            for i, text in zip(
-                batch, self._write([ids[i] for i in batch], max_new_tokens), strict=True
-            ):
+            texts = self._write(
+                [ids[i] for i in batch], [prompts[i] for i in batch], max_new_tokens
+            )
+            for i, text in zip(batch, texts, strict=True):
                 answers[i] = Answer(text)
         return answers
 
@@ -156,11 +159,17 @@ class CausalModel:
         }
         return Answer(max(values, key=lambda choice: values[choice]), values)
 
-    def _write(self, rows: Sequence[Sequence[int]], max_new_tokens: int) -> list[str]:
+    def _write(
+        self, rows: Sequence[Sequence[int]], prompts: Sequence[Prompt], max_new_tokens: int
+    ) -> list[str]:
         input_ids, mask = self._pad(rows)
+        sampling = [prompt.sampling for prompt in prompts]
+        drawn = drawing(
+            sampling, input_ids.shape[1], None if self._chat.thinks else self._chat.text
+        )
         with torch.inference_mode():
             out = self._model.generate(
-                input_ids=input_ids, attention_mask=mask, max_new_tokens=max_new_tokens
+                input_ids=input_ids, attention_mask=mask, max_new_tokens=max_new_tokens, **drawn
             )
         begun = next(iter(THINKING)) if self._chat.thinks else ""
         return [begun + self._chat.text(row) for row in out[:, input_ids.shape[1] :].tolist()]

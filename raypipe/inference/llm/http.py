@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
 from raypipe.config import NOT_SEMANTIC, ConfigError
-from raypipe.inference.llm.api_keys import check_allowed
+from raypipe.inference.llm.api_keys import check_server
 from raypipe.inference.llm.base import (
     THINKING,
     Answer,
@@ -23,7 +21,8 @@ from raypipe.inference.llm.base import (
     choice_answer,
     estimate_tokens,
 )
-from raypipe.inference.llm.http_client import LONGEST_WAIT, Client, HttpOutcome, one_line
+from raypipe.inference.llm.http_client import Client, HttpOutcome, one_line
+from raypipe.inference.llm.server_options import ServerOptions
 from raypipe.models.backbone import Backbone
 from raypipe.storage.address import Address
 from raypipe.tables.json_text import parse_json
@@ -34,12 +33,8 @@ if TYPE_CHECKING:
 CHAT = "/chat/completions"
 
 
-class HttpEngine(Engine):
-    """An OpenAI-compatible server: a hosted API, `vllm serve`, llama.cpp, `transformers serve`.
-
-    Proxies of the environment are not used. Redirects are not followed, so that the key stays with
-    the server it was meant for.
-    """
+class HttpEngine(ServerOptions, Engine):
+    """An OpenAI-compatible server: a hosted API, `vllm serve`, llama.cpp, `transformers serve`."""
 
     type: Literal["http"] = "http"
     in_actor: ClassVar[bool] = False
@@ -52,21 +47,8 @@ class HttpEngine(Engine):
     revision: str | None = Field(None, min_length=1)
     """Your own name of what the server serves under that name, to tell one from another; never
     sent."""
-    api_key_env: Annotated[str | None, NOT_SEMANTIC] = None
-    """Name (in capitals) of the environment variable that holds the key; never the key. One of
-    `api_keys.KNOWN`, or of those that RAYPIPE_ALLOW_ENV lists."""
-    requests_per_second: Annotated[float | None, Field(gt=0), NOT_SEMANTIC] = None
-    """Starts of requests, retries included; None is as many as `concurrency` allows."""
-    concurrency: Annotated[int, Field(ge=1, le=1024), NOT_SEMANTIC] = 8
-    """Prompts in flight; one that waits for its next try counts."""
-    retries: Annotated[int, Field(ge=0, le=20), NOT_SEMANTIC] = 5
-    """Further tries of a request after 408, 429, 5xx, a time-out or a broken connection."""
-    retry_wait_s: Annotated[float, Field(ge=0, le=LONGEST_WAIT), NOT_SEMANTIC] = 1.0
-    """Seconds before the first retry; doubled each time, up to 60. A Retry-After header wins."""
-    timeout_s: Annotated[float, Field(gt=0), NOT_SEMANTIC] = 120.0
-    """Seconds for one try, from the connection to the last byte."""
     temperature: float | None = Field(0.0, ge=0)
-    """None leaves the field out, for models that refuse it."""
+    """None leaves the field out, for models that refuse it. Synthetic queries have their own."""
     top_logprobs: int | None = Field(20, ge=1, le=20)
     """Alternatives asked for with a prompt that has choices; some servers give at most 5. None
     asks for words alone, for servers that refuse the question (most just ignore it)."""
@@ -78,29 +60,20 @@ class HttpEngine(Engine):
     """Backbone (hub name, directory, package:NAME/folder) whose tokenizer counts tokens. None
     counts four characters as one."""
 
+    whose: ClassVar[str] = "engine http"
+    remedies: ClassVar[Mapping[str, str]] = {
+        "404": "correct the engine's url or model",
+        "": "correct the engine's url, model, extra_body or context_tokens",
+    }
+
     @model_validator(mode="after")
     def _no_secret(self) -> Self:
-        parts = urlsplit(str(self.url))  # masked, which a tracked recipe's is for ever
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError("url: expected http://HOST:PORT/v1/chat/completions or https://...")
-        names = {name.lower() for name, _ in parse_qsl(parts.query, keep_blank_values=True)}
-        if "@" in parts.netloc or any(re.search("key|token|secret|sig", name) for name in names):
-            raise ValueError(
-                "url: it holds a password or a key, which would be stored with the recipe; take it "
-                "out and name the environment variable that holds the key in api_key_env"
-            )
-        if self.api_key_env is not None and not re.fullmatch("[A-Z_][A-Z0-9_]*", self.api_key_env):
-            raise ValueError(
-                "api_key_env: expected the name of an environment variable in capitals, such as "
-                "OPENAI_API_KEY, found something else (not shown, it could be the key itself)"
-            )
-        if self.api_key_env is not None:
-            check_allowed(self.api_key_env, parts.netloc)
+        form = "http://HOST:PORT/v1/chat/completions"
+        check_server(str(self.url), self.api_key_env, form)  # masked, as a tracked recipe's is
         return self
 
     @property
     def endpoint(self) -> Address:
-        """Where requests go."""
         return self._beside(CHAT)
 
     def _beside(self, path: str) -> Address:
@@ -109,34 +82,13 @@ class HttpEngine(Engine):
         base = parts.path.rstrip("/").removesuffix(CHAT)
         return Address(parts._replace(path=base + path, fragment="").geturl())
 
-    def key(self) -> str | None:
-        """The API key, read now.
-
-        Raises:
-            ConfigError: the variable is not set, or holds what no header can.
-        """
-        if self.api_key_env is None:
-            return None
-        key = os.environ.get(self.api_key_env, "").strip()
-        if not key:
-            raise ConfigError(
-                f"engine http: the environment variable {self.api_key_env} is not set where this "
-                "job's driver runs; export it, or leave api_key_env out for a server without keys"
-            )
-        if not (key.isascii() and key.isprintable()):
-            raise ConfigError(
-                f"engine http: {self.api_key_env} holds a line break or a letter that no header "
-                "can carry; set it again"
-            )
-        return key
-
     def check(self) -> None:
         """The key is there and the tokenizer loads.
 
         Raises:
             ConfigError: one of them does not.
         """
-        self.key()
+        super().check()
         if self.tokenizer is not None:
             self.load_tokenizer()
 
@@ -162,6 +114,8 @@ class HttpEngine(Engine):
             "temperature": self.temperature,
             self.max_tokens_field: max_new_tokens,
         }
+        if prompt.sampling is not None and self.temperature is not None:
+            body |= {"temperature": prompt.sampling.temperature, "top_p": prompt.sampling.top_p}
         if prompt.choices and self.top_logprobs is not None:
             body |= {"logprobs": True, "top_logprobs": self.top_logprobs}
         return {name: v for name, v in {**body, **self.extra_body}.items() if v is not None}
@@ -172,39 +126,7 @@ class HttpEngine(Engine):
         Raises:
             ConfigError: no server there, a certificate that does not fit, or a key that is refused.
         """
-        client = Client(
-            self.key(),
-            concurrency=self.concurrency,
-            requests_per_second=self.requests_per_second,
-            retries=self.retries,
-            retry_wait_s=self.retry_wait_s,
-            timeout_s=self.timeout_s,
-            clean=self.url.clean,
-        )
-        knock = client.get(self._beside("/models").reveal())
-        if not knock.connected:
-            raise ConfigError(
-                f"engine http: no connection to {self.endpoint.place} ({client.clean(knock)}); "
-                "start the server or correct the engine's url"
-            )
-        if knock.status == 401:
-            raise self.refusal(client.clean(knock))
-        return HttpGenerator(self, client)
-
-    def refusal(self, words: str) -> ConfigError:
-        """The error for a server that refuses this config.
-
-        Args:
-            words: of the server, behind its status: "404: no such model".
-        """
-        remedy = {
-            "401": "set api_key_env to the variable that holds a valid key",
-            "403": "set api_key_env to the variable that holds a key with this right",
-            "404": "correct the engine's url or model",
-        }.get(
-            words.partition(":")[0], "correct the engine's url, model, extra_body or context_tokens"
-        )
-        return ConfigError(f"engine http: {self.endpoint.place} refused: {words}; {remedy}")
+        return HttpGenerator(self, self.connect(self._beside("/models")))
 
     def load_tokenizer(self) -> Any:
         """The tokenizer that counts tokens.
@@ -278,11 +200,8 @@ class HttpGenerator:
             if outcome.status == 401:
                 raise self._engine.refusal(str(answer.error))
         if all(o.away for o in outcomes) or not all(o.sent for o in outcomes):
-            why = next(answer.error for outcome, answer in failed if outcome.away and outcome.sent)
-            raise RuntimeError(
-                f"no answer from {self._engine.endpoint.place} after {self._engine.retries + 1} "
-                f"tries of a prompt ({why}); finished chunks are kept, run the same command again"
-            )
+            why = next(a.error for o, a in failed if o.away and o.sent)
+            raise self._engine.no_answer(str(why))
         if len(failed) < len(answers):
             self._has_answered = True
             return

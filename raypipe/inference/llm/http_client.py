@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import re
 import zlib
@@ -12,7 +13,7 @@ from concurrent.futures import Future, wait
 from contextlib import suppress
 from dataclasses import dataclass
 from threading import Thread
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from raypipe.storage.masking import without_secrets
 from raypipe.tables.json_text import parse_json
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
     import aiohttp
 
 T = TypeVar("T")
+Scheme = Literal["Bearer", "ApiKey", "Basic"]
+"""How a key is sent; that of Basic is `user:password`."""
+Body = Mapping[str, Any] | str
+"""What is sent: one JSON value, or text of JSON lines."""
 
 AWAY = (None, 408, 429, 502, 503, 504)
 """Statuses that say nothing about the request: no response, or a server that is busy or away."""
@@ -69,7 +74,7 @@ class HttpOutcome:
 
 
 NOT_SENT = HttpOutcome(
-    failure=f"not sent, the server had left {STRIKES} prompts without an answer", sent=False
+    failure=f"not sent, the server had left {STRIKES} requests without an answer", sent=False
 )
 
 
@@ -77,13 +82,14 @@ class Client:
     """Sends requests to one server. The key is in no repr and is taken out of every message.
 
     Args:
-        key: sent as bearer token; None for a server without keys.
+        key: None for a server without keys.
         concurrency: requests in flight; one that waits for its next try counts.
         requests_per_second: starts of requests, retries included, over all calls of this client.
         retries: further tries of a request after no response, 408, 429 or 5xx.
         retry_wait_s: before the first retry, doubled each time; a Retry-After header wins.
         timeout_s: for one try, from the connection to the last byte.
         clean: takes what is secret in the server's address out of words of others.
+        scheme: of the header that carries the key.
     """
 
     def __init__(
@@ -96,8 +102,15 @@ class Client:
         retry_wait_s: float,
         timeout_s: float,
         clean: Callable[[str], str] = without_secrets,
+        scheme: Scheme = "Bearer",
     ) -> None:
-        self._key = key
+        self._secrets: list[str] = []
+        self._headers: dict[str, str] = {}
+        if key:
+            sent = base64.b64encode(key.encode()).decode() if scheme == "Basic" else key
+            password = key.partition(":")[2] if scheme == "Basic" else ""
+            self._secrets = [secret for secret in (sent, key, password) if len(secret) > 2]
+            self._headers = {"Authorization": f"{scheme} {sent}"}
         self._clean = clean
         self._concurrency = concurrency
         self._interval_s = 1 / requests_per_second if requests_per_second else 0.0
@@ -110,8 +123,8 @@ class Client:
         """One GET without retries."""
         return _run(self._get(url))
 
-    def post_all(self, url: str, bodies: Sequence[Mapping[str, Any]]) -> list[HttpOutcome]:
-        """One POST of JSON per body; outcomes in the order of the bodies.
+    def post_all(self, url: str, bodies: Sequence[Body]) -> list[HttpOutcome]:
+        """One POST per body; outcomes in the order of the bodies.
 
         The first requests use up their tries before the last have had one, so that a server that
         hangs is found out after `STRIKES` requests, however many wait.
@@ -123,13 +136,15 @@ class Client:
         text = outcome.failure
         if outcome.status is not None:
             text = f"{outcome.status}: {outcome.failure or _message(outcome.body)}"
-        return one_line(self._clean(text.replace(self._key, "[key]") if self._key else text))
+        for secret in self._secrets:
+            text = text.replace(secret, "[key]")
+        return one_line(self._clean(text))
 
     async def _get(self, url: str) -> HttpOutcome:
         async with self._session(min(self._timeout_s, LONGEST_CONNECT)) as session:
             return await _try(session, "GET", url)
 
-    async def _post_all(self, url: str, bodies: Sequence[Mapping[str, Any]]) -> list[HttpOutcome]:
+    async def _post_all(self, url: str, bodies: Sequence[Body]) -> list[HttpOutcome]:
         outcomes = [NOT_SENT] * len(bodies)
         waiting = deque(range(len(bodies)))
         strikes = 0
@@ -148,9 +163,7 @@ class Client:
                 senders.create_task(send(session))
         return outcomes
 
-    async def _post(
-        self, session: aiohttp.ClientSession, url: str, body: Mapping[str, Any]
-    ) -> HttpOutcome:
+    async def _post(self, session: aiohttp.ClientSession, url: str, body: Body) -> HttpOutcome:
         """One request with its retries."""
         await self._turn()
         outcome = await _try(session, "POST", url, body)
@@ -175,9 +188,8 @@ class Client:
         """Sends the key, uses no proxy of the environment and limits no connections by itself."""
         import aiohttp
 
-        key = {"Authorization": f"Bearer {self._key}"} if self._key else {}
         return aiohttp.ClientSession(
-            headers={"Accept-Encoding": "gzip", **key},
+            headers={"Accept-Encoding": "gzip", **self._headers},
             auto_decompress=False,  # `_body` does, up to a limit
             timeout=aiohttp.ClientTimeout(
                 total=timeout_s, sock_connect=min(timeout_s, LONGEST_CONNECT)
@@ -187,13 +199,16 @@ class Client:
 
 
 async def _try(
-    session: aiohttp.ClientSession, method: str, url: str, body: Mapping[str, Any] | None = None
+    session: aiohttp.ClientSession, method: str, url: str, body: Body | None = None
 ) -> HttpOutcome:
     """One try of one request. Redirects are not followed: the key is meant for this server."""
     import aiohttp
 
+    sent: dict[str, Any] = {"json": body}
+    if isinstance(body, str):
+        sent = {"data": body.encode(), "headers": {"Content-Type": "application/x-ndjson"}}
     try:
-        async with session.request(method, url, json=body, allow_redirects=False) as response:
+        async with session.request(method, url, **sent, allow_redirects=False) as response:
             wait = response.headers.get("Retry-After", "")
             after = int(wait) if re.fullmatch("[0-9]{1,9}", wait) else None
             try:

@@ -32,7 +32,8 @@ _MAGIC = b"GGUF"
 
 
 class TransformersEngine(Engine):
-    """A causal LM with a chat template, greedy decoding. Small ones run on CPU, in bf16."""
+    """A causal LM with a chat template; greedy, but synthetic queries are drawn. Small ones run on
+    CPU, in bf16."""
 
     type: Literal["transformers"] = "transformers"
     in_actor: ClassVar[bool] = True

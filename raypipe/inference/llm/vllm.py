@@ -114,6 +114,12 @@ class VllmEngine(Engine):
         taken before the constraint (vLLM's default `logprobs_mode`).
         """
         params: dict[str, Any] = {"temperature": self.temperature, "max_tokens": max_new_tokens}
+        if (drawn := prompt.sampling) is not None:
+            params |= {
+                "temperature": drawn.temperature,
+                "top_p": drawn.top_p,
+                "seed": drawn.seed % 2**63,
+            }
         if prompt.choices:
             params["logprobs"] = self.top_logprobs
             params["structured_outputs"] = {"choice": list(prompt.choices)}

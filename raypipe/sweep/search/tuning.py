@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,12 +20,10 @@ from raypipe.recipe.space import Asha
 from raypipe.resources import Context
 from raypipe.stages.slots import Slots
 from raypipe.storage.artifacts import Store
-from raypipe.storage.builder import Builder
-from raypipe.storage.claims import Claims
 from raypipe.storage.sweeping import sweep
 from raypipe.sweep.plan import Plan
 from raypipe.sweep.run_trial import Work, run_trial
-from raypipe.sweep.runner import Runner, errors_of, say_at_once, tune_run
+from raypipe.sweep.runner import Runner, errors_of, trial_builder, tune_run
 from raypipe.sweep.search.journal import Draw, Journal
 from raypipe.sweep.search.space_sampler import SpaceSampler
 from raypipe.sweep.search.state import SearchState, trial_of_draw
@@ -122,6 +120,7 @@ def search(experiment: Experiment, runner: Runner) -> list[Draw]:
             context=runner.inner_context(count),
             relay=runner.relay,
             parent=runner.parent,
+            told=frozenset(runner.builder.told),
         )
         searcher = DrawSearcher(state, slots)
         results = tune.Tuner(
@@ -193,6 +192,7 @@ def _trainable(
     context: Context,
     relay: Relay,
     parent: str,
+    told: Set[str],
 ) -> None:
     from ray import tune
 
@@ -200,7 +200,7 @@ def _trainable(
     trial = trial_of_draw(experiment, config["number"], choices)
     measure = experiment.selection
     tell = Validations(tune.report, f"val/{measure}") if config["prunable"] else None
-    builder = Builder(store, context, say_at_once, Claims(say_at_once))
+    builder = trial_builder(trial, store, context, told)
     work = Work(Plan.of([trial]), (), {PHASE_TAG: "search"})
     best = run_trial(trial, builder, relay, parent, work, tell)
     tune.report({"value": best[measure], "finished": 1})

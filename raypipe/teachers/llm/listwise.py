@@ -12,17 +12,10 @@ from dataclasses import dataclass
 from pydantic import Field, model_validator
 
 from raypipe.config import ConfigError
+from raypipe.inference.llm.asked import FEWEST_TOKENS, MESSAGE_TOKENS, TEMPLATE_TOKENS, Asked
 from raypipe.inference.llm.base import Engine, Prompt, estimate_tokens
 from raypipe.teachers.llm import prompts
-from raypipe.teachers.llm.task import (
-    FEWEST_TOKENS,
-    MESSAGE_TOKENS,
-    TEMPLATE_TOKENS,
-    Asked,
-    RankingList,
-    Row,
-    Task,
-)
+from raypipe.teachers.llm.task import RankingList, Row, Task
 from raypipe.teachers.permutations import parse_permutation
 
 

@@ -12,10 +12,11 @@ from itertools import accumulate
 
 from pydantic import Field
 
+from raypipe.inference.llm.asked import Asked
 from raypipe.inference.llm.base import CHOICE_TOKENS, Answer, Prompt, chosen
 from raypipe.records import PAIRWISE
 from raypipe.teachers.llm import prompts
-from raypipe.teachers.llm.task import Asked, RankingList, Row, Task
+from raypipe.teachers.llm.task import RankingList, Row, Task
 
 Pairs = dict[tuple[int, int], float]
 """(first, second) positions of a list to the probability that the first wins."""

@@ -8,9 +8,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+from raypipe.inference.llm.asked import Asked
 from raypipe.inference.llm.base import CHOICE_TOKENS, Answer, chosen
 from raypipe.teachers.llm import prompts
-from raypipe.teachers.llm.task import Asked, RankingList, Row, Task
+from raypipe.teachers.llm.task import RankingList, Row, Task
 
 UNHEARD = 50.0
 """Log-odds of a choice beside one that has no probability at all."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import pyarrow as pa
@@ -14,17 +15,19 @@ from raypipe.datasets.dataset import file_safe
 from raypipe.datasets.steps import DOCS_FILE, QUERIES_FILE
 from raypipe.inference.lists import ListReader, Lists
 from raypipe.inference.llm import AnyEngine
-from raypipe.inference.llm.base import Engine, Generator
+from raypipe.inference.llm.asked import Asked
+from raypipe.inference.llm.base import Generator
+from raypipe.inference.llm.step import LlmStep
 from raypipe.records import PAIRWISE
 from raypipe.resources import Context
 from raypipe.storage.artifacts import Artifact, Attempt, Step
-from raypipe.tables.chunks import Counts, Work, run_chunks, run_chunks_here
+from raypipe.tables.chunks import Counts, Work
 from raypipe.tables.rows import Rows
 from raypipe.tables.text_table import TextTable
 from raypipe.teachers.llm.listwise import Listwise
 from raypipe.teachers.llm.pairwise import Pairwise
 from raypipe.teachers.llm.pointwise import Pointwise
-from raypipe.teachers.llm.task import Asked, RankingList, Task
+from raypipe.teachers.llm.task import RankingList, Task
 
 
 class _LlmTeacher(Task):
@@ -83,12 +86,8 @@ class PointwiseLLM(_LlmTeacher, Pointwise):
 
 
 @dataclass(frozen=True)
-class LlmScores(Step):
-    """A model's values for the lists.
-
-    An engine that loads a model works in the actors of a Ray Data job; one that calls a service
-    works on the driver, chunk after chunk.
-    """
+class LlmScores(LlmStep):
+    """A model's values for the lists."""
 
     teacher: _LlmTeacher
     lists: Lists
@@ -98,12 +97,12 @@ class LlmScores(Step):
 
     @property
     def name(self) -> str:
-        task, model = self.teacher.task.__name__.lower(), self.teacher.engine.label
-        return file_safe(f"{task}-{model}-{self.lists.name}", 90)
+        task = self.teacher.task.__name__.lower()
+        return file_safe(f"{task}-{self.engine.label}-{self.lists.name}", 90)
 
     @property
-    def libraries(self) -> tuple[str, ...]:  # type: ignore[override]
-        return ("torch", "transformers") if self.teacher.engine.in_actor else ()
+    def engine(self) -> AnyEngine:
+        return self.teacher.engine
 
     @property
     def compares(self) -> bool:
@@ -111,25 +110,16 @@ class LlmScores(Step):
         return self.teacher.columns is PAIRWISE
 
     def spec(self) -> Mapping[str, Any]:
-        engine, task = self.teacher.engine, self.teacher.part(self.teacher.task).semantic()
+        task = self.teacher.part(self.teacher.task).semantic()
         del task["depth"]  # the lists have the smaller one
         scale = {} if self.teacher.task.scale is None else {"scale": self.teacher.task.scale}
-        return {
-            **scale,
-            "task": task,
-            "depth": self.lists.depth,
-            "engine": engine.identity(),
-            "precision": self.precision if engine.uses_precision else None,
-        }
+        return {**super().spec(), **scale, "task": task, "depth": self.lists.depth}
 
     def facts(self) -> Mapping[str, Any]:
-        return {"values": self.teacher.values, **self.teacher.engine.facts()}
+        return {"values": self.teacher.values, **super().facts()}
 
     def inputs(self) -> Mapping[str, Step]:
         return self.lists.inputs()
-
-    def needs(self) -> Mapping[str, Step]:
-        return self.teacher.engine.needs()
 
     def refuses(self, counts: Mapping[str, Any]) -> str | None:
         if not self.teacher.too_many_failed(counts):
@@ -145,21 +135,16 @@ class LlmScores(Step):
             return ()
         return [
             f"used again, {asked} gave it and the recipe names {named}: both call their model "
-            f"{self.teacher.engine.label}; set the engine's `revision` if they differ"
+            f"{self.engine.label}; set the engine's `revision` if they differ"
         ]
 
     def run(self, attempt: Attempt, context: Context) -> Mapping[str, Any]:
         rows = len(Rows(attempt.inputs["candidates"]))
-        engine = self.teacher.engine
-        size = self.teacher.queries_per_chunk or (8 if engine.in_actor else 64)
-        inputs, depth = dict(attempt.inputs), self.lists.depth
-        if engine.in_actor:
-            job = _Judge(inputs, depth, self.teacher, context.device(), self.precision)
-            counts = run_chunks(job, rows, size, attempt, context, model=True, keep=self._keep)
-        else:
-            generate = _Opened(engine, context)
-            work = judge_work(inputs, depth, self.teacher, engine.context_tokens, generate)
-            counts = run_chunks_here(work, rows, size, attempt, context, keep=self._keep)
+        size, depth = self.teacher.queries_per_chunk, self.lists.depth
+        ask = partial(
+            judge_work, dict(attempt.inputs), depth, self.teacher, self.engine.context_tokens
+        )
+        counts = self.ask_in_chunks(ask, rows, size, attempt, context, self._keep)
         if not counts.get("documents"):
             raise ConfigError(
                 f"{self.name}: no document got a value, found {dict(counts)}; {_remedy(counts)}"
@@ -180,40 +165,6 @@ def _remedy(counts: Mapping[str, Any]) -> str:
         "chat_template_kwargs={enable_thinking: false} (engine http: "
         "extra_body={chat_template_kwargs: {enable_thinking: false}}), or ask another model"
     )
-
-
-@dataclass(frozen=True)
-class _Judge:
-    inputs: dict[str, Artifact]
-    depth: int
-    teacher: _LlmTeacher
-    device: str
-    precision: str
-
-    def build(self) -> Work:
-        engine = self.teacher.engine
-        generate = engine.at(self.inputs).build(self.device, self.precision)
-        return judge_work(self.inputs, self.depth, self.teacher, engine.context_tokens, generate)
-
-
-class _Opened:
-    """A driver engine, opened by the first chunk: a job with all its chunks needs no server."""
-
-    def __init__(self, engine: Engine, context: Context) -> None:
-        self._engine = engine
-        self._context = context
-        self._generate: Generator | None = None
-
-    def __call__(self, prompts: Any, max_new_tokens: int) -> Any:
-        return self._open()(prompts, max_new_tokens)
-
-    def count_tokens(self, text: str) -> int:
-        return self._open().count_tokens(text)
-
-    def _open(self) -> Generator:
-        if self._generate is None:
-            self._generate = self._engine.open(self._context)
-        return self._generate
 
 
 def judge_work(

@@ -29,7 +29,12 @@ from raypipe.candidates.bm25 import terms as bm25_terms
 from raypipe.candidates.bm25.index import Bm25Index
 from raypipe.candidates.bm25.search import Bm25Search
 from raypipe.candidates.bm25.source import Bm25
-from raypipe.candidates.bm25.terms import TermCounts, TermOptions, terms_table
+from raypipe.candidates.bm25.terms import (
+    NumberedTerms,
+    TermCounts,
+    TermOptions,
+    terms_table,
+)
 from raypipe.candidates.bm25.vocabulary import VOCABULARY_FILE, Bm25Options, write_vocabulary
 from raypipe.config import ConfigError
 from raypipe.datasets.steps import Collection, Queries, QuerySet
@@ -160,13 +165,16 @@ def test_terms_are_those_of_the_whole(tmp_path):
 
 
 def test_blocks_do_not_show(monkeypatch):
-    ids = [[2, 0, 2], [], [1], [0, 0, 0, 1]]
-    table = terms_table(ids, {"pear": 0, "fig": 1, "apple": 2})
-    assert table["terms"].to_pylist() == [["apple", "pear"], [], ["fig"], ["fig", "pear"]]
-    assert table["counts"].to_pylist() == [[2, 1], [], [1], [1, 3]]
+    words, lengths = np.array([2, 0, 2, 1, 0, 0, 3, 0, 1, 3]), np.array([3, 0, 1, 5, 1])
+    numbered = NumberedTerms(words, lengths, np.array([2, 1, 0, -1]), ["apple", "fig", "pear"])
+    table, counts = terms_table(numbered)
+    assert counts == {"tokens": 8, "documents_without_terms": 2}
+    assert table["terms"].to_pylist() == [["apple", "pear"], [], ["fig"], ["fig", "pear"], []]
+    assert table["counts"].to_pylist() == [[2, 1], [], [1], [1, 3], []]
     for block in (1, 2, 3):
         monkeypatch.setattr(bm25_terms, "BLOCK", block)
-        assert terms_table(ids, {"pear": 0, "fig": 1, "apple": 2}).equals(table)
+        again, _ = terms_table(numbered)
+        assert again.equals(table)
 
 
 def test_counts(tmp_path):
@@ -185,13 +193,30 @@ def test_a_collection_without_terms_is_an_error(tmp_path):
         write_vocabulary(attempt, options)
 
 
-def test_the_vocabulary_does_not_depend_on_the_hash_seed(tmp_path):
-    ids, words = [[0, 1, 2], [2]], ["pear", "fig", "apple"]
-    straight = terms_table(ids, {word: i for i, word in enumerate(words)})
-    turned = terms_table(
-        [[2 - i for i in one] for one in ids], {word: 2 - i for i, word in enumerate(words)}
-    )
-    assert straight["terms"].combine_chunks().equals(turned["terms"].combine_chunks())
+SOME = st.sampled_from(
+    [*"aİß黄山ก ", "the ", "Running ", "runs, ", "of", "naïve ", "x1", "\u0130I "]
+)
+
+
+@settings(max_examples=200, database=None)
+@given(
+    st.lists(st.lists(SOME, max_size=12).map("".join) | st.text(max_size=30), min_size=1),
+    st.sampled_from(["words", "ngrams"]),
+    st.sampled_from(["english", "german", None]),
+    st.sampled_from(["en", "de", None]),
+)
+def test_numbered_terms_are_those_of_bm25s(texts, analyser, stemmer, stopwords):
+    options = TermOptions(analyser=analyser, stemmer=stemmer, stopwords=stopwords)
+    numbered = options.numbered(texts)
+    ranks = numbered.ranks[numbered.words].tolist()
+    ends = np.cumsum(numbered.lengths)
+    found = [
+        [numbered.terms[rank] for rank in ranks[end - length : end] if rank >= 0]
+        for end, length in zip(ends, numbered.lengths, strict=True)
+    ]
+    terms = options.tokenize(texts)
+    assert found == terms
+    assert numbered.terms == sorted({term for one in terms for term in one})
 
 
 # --- the recipe ---------------------------------------------------------------

@@ -17,6 +17,7 @@ from raypipe.evaluation.report.tables import (
     overview,
     p_value,
     signed,
+    training,
 )
 
 
@@ -42,6 +43,21 @@ def test_tied_lists_stand_beside_the_rows_where_there_are_any():
     column = table.heads.index("tied lists")
     assert [cells[column] for cells in table.body] == ["0", "0", "6"]
     assert all(len(cells) == len(table.heads) for cells in table.body)
+
+
+def test_texts_stand_beside_the_pairs_of_bi_encoders():
+    pairs = row("cl", "trained", 0.4, [1])
+    plain = report("a", BASE, pairs)
+    assert "texts read" not in training(plain).heads
+    (stage,) = pairs.stages
+    vectors = replace(pairs, name="vectors", stages=(replace(stage, texts=900),))
+    both = replace(plain, rows=(*plain.rows, vectors))
+    table = training(both)
+    column = table.heads.index("texts read")
+    assert [cells[column] for cells in table.body] == [NO_VALUE, "900"]
+    assert all(len(cells) == len(table.heads) for cells in table.body)
+    rows = both.json()["sets"]["test"]["rows"]
+    assert [[s.get("texts") for s in r["training"]] for r in rows] == [[], [None], [900]]
 
 
 def test_a_difference_names_both_sides():

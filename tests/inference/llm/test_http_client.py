@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import gzip
 import signal
 import threading
 import zlib
-from contextlib import ExitStack
 from typing import Any
 
 import pytest
 from chat_server import Server, always, close, error, prompt_in, running
+from servers_here import pauses_of_clients, several
 
 from raypipe.inference.llm import http_client
 from raypipe.inference.llm.http_client import NOT_SENT, Client, HttpOutcome
@@ -21,22 +20,13 @@ KEY = "sk-test-0123456789-secret"
 
 @pytest.fixture
 def serve():
-    with ExitStack() as servers:
-        yield lambda play: servers.enter_context(running(play))
+    with several(running) as start:
+        yield start
 
 
 @pytest.fixture
 def pauses(monkeypatch) -> list[float]:
-    """Seconds of every pause of the client, none of which is waited for."""
-    asked: list[float] = []
-    sleep = asyncio.sleep
-
-    async def nap(seconds: float) -> None:
-        asked.append(seconds)
-        await sleep(0)
-
-    monkeypatch.setattr(asyncio, "sleep", nap)
-    return asked
+    return pauses_of_clients(monkeypatch)
 
 
 def client(key: str | None = None, **limits: Any) -> Client:

@@ -11,6 +11,7 @@ import torch
 from tiny_llm import CHAT_TEMPLATE, LLM_TEXT
 
 from raypipe.config import ConfigError
+from raypipe.inference.llm.asked import Asked
 from raypipe.inference.llm.base import Prompt, cut_in_thinking
 from raypipe.inference.llm.causal import CausalModel
 from raypipe.inference.llm.local import GgufWeights, TransformersEngine
@@ -19,7 +20,7 @@ from raypipe.storage.builder import Builder
 from raypipe.teachers.llm.listwise import Listwise
 from raypipe.teachers.llm.pairwise import Pairwise
 from raypipe.teachers.llm.pointwise import Pointwise
-from raypipe.teachers.llm.task import Asked, RankingList
+from raypipe.teachers.llm.task import RankingList
 
 STRICT = "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}"
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+from chat_server import Server, completion, prompt_in, running
 
 from raypipe.commands.teacher_quality import teacher_quality
 from raypipe.recipe.experiment import Experiment
@@ -24,55 +23,23 @@ pytestmark = pytest.mark.ray
 CONTEXT = Context(Resources(), "fp32", progress_bars=False)
 
 
-class Judge(ThreadingHTTPServer):
-    """Ranks by the query's words that a passage has, verified ones first; can fall ill."""
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.answers, self.ill_after = 0, 1 << 30
-        self.lock = threading.Lock()
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: Judge
-
-    def log_message(self, *_: object) -> None:
-        """Quiet."""
-
-    def do_GET(self) -> None:
-        self.reply(404, {})
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        with self.server.lock:
-            self.server.answers += 1
-            ill = self.server.answers > self.server.ill_after
-        text = body["messages"][-1]["content"]
-        query = set(re.search(r"Search Query: (.*)\.", text)[1].split())
-        passages = [line.split() for line in re.findall(r"^\[\d+\] (.*)$", text, re.M)]
-        worth = [(len(query & set(p)), "verified" in p) for p in passages]
-        order = sorted(range(len(passages)), key=lambda i: worth[i], reverse=True)
-        answer = " > ".join(f"[{i + 1}]" for i in order)
-        choice = {"message": {"role": "assistant", "content": f"Sure! {answer}"}}
-        self.reply(503 if ill else 200, {"choices": [choice]})
-
-    def reply(self, status: int, body: Any) -> None:
-        data = json.dumps(body).encode()
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
+def rank(handler, body, number) -> None:
+    """Rank by the query's words that a passage has, verified ones first; or be ill."""
+    text = prompt_in(body)
+    query = set(re.search(r"Search Query: (.*)\.", text)[1].split())
+    passages = [line.split() for line in re.findall(r"^\[\d+\] (.*)$", text, re.M)]
+    worth = [(len(query & set(p)), "verified" in p) for p in passages]
+    order = sorted(range(len(passages)), key=lambda i: worth[i], reverse=True)
+    answer = "Sure! " + " > ".join(f"[{i + 1}]" for i in order)
+    ill = len(handler.server.bodies) > handler.server.ill_after
+    handler.reply(503 if ill else 200, completion(answer))
 
 
 @pytest.fixture
-def judge() -> Iterator[Judge]:
-    server = Judge()
-    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-    yield server
-    server.shutdown()
-    server.server_close()
+def judge() -> Iterator[Server]:
+    with running(rank) as server:
+        server.ill_after = 1 << 30
+        yield server
 
 
 def experiment(recipe: Path, teacher: dict[str, Any], *more: str) -> Experiment:
@@ -81,9 +48,8 @@ def experiment(recipe: Path, teacher: dict[str, Any], *more: str) -> Experiment:
     return load(Experiment, recipe, given)
 
 
-def behind_http(judge: Judge, **fields: Any) -> dict[str, Any]:
-    url = f"http://127.0.0.1:{judge.server_port}/v1"
-    engine = {"type": "http", "url": url, "model": "m", "retries": 1, "retry_wait_s": 0}
+def behind_http(judge: Server, **fields: Any) -> dict[str, Any]:
+    engine = {"type": "http", "url": judge.url, "model": "m", "retries": 1, "retry_wait_s": 0}
     return {"type": "listwise_llm", "window": 6, "stride": 3, "engine": engine, **fields}
 
 
@@ -97,7 +63,7 @@ def test_a_server_teaches_and_is_measured(mined_recipe, judge):
     assert len(quality.lines()) == 1
     counts = builder.get(one.teacher_scores("validation", 10)).counts
     assert counts["windows_unparsable"] == counts["requests_failed"] == 0
-    assert counts["windows"] == counts["requests"] == judge.answers
+    assert counts["windows"] == counts["requests"] == len(judge.bodies)
     assert counts["documents"] > 12
 
 
@@ -110,10 +76,10 @@ def test_a_server_that_falls_ill_loses_nothing(mined_recipe, judge):
         builder.get(step)
     assert builder.store.find(step) is None
     judge.ill_after = 1 << 30
-    asked = judge.answers
+    asked = len(judge.bodies)
     artifact = builder.get(step)
     assert artifact.counts["chunks_taken_over"] == 2
-    assert judge.answers - asked <= 4  # the queries of the last chunk
+    assert len(judge.bodies) - asked <= 4  # the queries of the last chunk
     assert artifact.table().num_rows == 12
 
 

@@ -11,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raypipe.config import Config, ConfigError
+from raypipe.inference.llm.asked import Asked
 from raypipe.inference.llm.base import Answer, Engine, Prompt
 from raypipe.recipe.reading import validate
 from raypipe.teachers.llm.listwise import Listwise, Window, rank_windows, window_bounds
-from raypipe.teachers.llm.task import Asked, RankingList
+from raypipe.teachers.llm.task import RankingList
 
 
 def shown(prompt: Prompt) -> dict[int, str]:

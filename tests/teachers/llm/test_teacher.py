@@ -7,6 +7,7 @@ import json
 import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -17,12 +18,19 @@ from raypipe.config import Config, ConfigError
 from raypipe.datasets.steps import Collection, Queries, QuerySet
 from raypipe.inference.lists import Lists
 from raypipe.inference.llm.base import Answer, Engine
+from raypipe.inference.llm.step import ModelJob
 from raypipe.recipe.reading import validate
 from raypipe.records import CANDIDATES, PAIRWISE, TEACHER
 from raypipe.resources import Context, Resources
 from raypipe.storage.artifacts import Step, Store
 from raypipe.storage.builder import Builder
-from raypipe.teachers.llm.teacher import ListwiseLLM, LlmScores, PairwiseLLM, PointwiseLLM, _Judge
+from raypipe.teachers.llm.teacher import (
+    ListwiseLLM,
+    LlmScores,
+    PairwiseLLM,
+    PointwiseLLM,
+    judge_work,
+)
 
 CONTEXT = Context(Resources(gpu=False), "fp32", progress_bars=False)
 BROKEN: list[str] = []
@@ -191,11 +199,12 @@ def test_pairwise_table(builder, lists):
 
 
 def test_the_actors_work_gives_the_same_rows(builder, lists):
-    """What `_Judge.build` returns is called with ranges of rows, as an actor calls it."""
+    """What `ModelJob.build` returns is called with ranges of rows, as an actor calls it."""
     there = builder.get(step(ListwiseLLM, lists)).table()
     here = step(ListwiseLLM, lists, Loaded())
     inputs = {name: builder.get(one) for name, one in here.inputs().items()}
-    job = _Judge(inputs, here.lists.depth, here.teacher, "cpu", here.precision)
+    ask = partial(judge_work, inputs, here.lists.depth, here.teacher, here.engine.context_tokens)
+    job = ModelJob(ask, here.engine, inputs, "cpu", here.precision)
     work = pickle.loads(pickle.dumps(job)).build()
     parts = [work(range(0, 2)), work(range(2, 3))]
     assert pa.concat_tables([table for table, _ in parts]).equals(there)

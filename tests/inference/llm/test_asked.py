@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from raypipe.inference.llm.asked import MESSAGE_TOKENS, TEMPLATE_TOKENS, Fitter, cut, shares
 from raypipe.inference.llm.base import Prompt, estimate_tokens
-from raypipe.teachers.llm.task import MESSAGE_TOKENS, TEMPLATE_TOKENS, Fitter, cut, shares
 
 
 def words(text: str) -> int:

@@ -1,0 +1,1 @@
+"""Choices that a recipe takes from the user's own packages: found, allowed, loaded, digested."""
