@@ -1,4 +1,5 @@
-"""Folders of public files that shipped recipes read: each file's source, size and checksum.
+"""What shipped recipes read that is not shipped: folders of public files (each file's source, size
+and checksum) and teachers that another recipe trains.
 
 `raypipe data NAME` builds such a folder, or says what is missing; an error about a path in one says
 so. The sources were read in a copy of their repositories: no test has fetched them.
@@ -173,6 +174,9 @@ MSMARCO = PublishedFolder(
 FOLDERS = {folder.name: folder for folder in (MSMARCO_DL, MSMARCO)}
 """By the name that `raypipe data` takes."""
 
+TRAINED = ("teacher-pydoc", "teacher-scifact")
+"""Teachers of shipped studies, below $RAYPIPE_DATA; a recipe of the same name trains each."""
+
 
 def sentence_on(path: Path) -> str | None:
     """How to get a path that is not there; None if it is none of these folders'.
@@ -181,6 +185,9 @@ def sentence_on(path: Path) -> str | None:
     files count.
     """
     parts = Path(path).parts
+    if Path(path).name in TRAINED:
+        recipe = f"jobs/recipes/studies/{Path(path).name}.yaml"
+        return f"`raypipe train {recipe} --export {path}` makes it"
     for folder in FOLDERS.values():
         inside = {(folder.name, *Path(file.path).parts) for file in folder.files}
         if folder.documents is not None:

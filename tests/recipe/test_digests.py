@@ -56,6 +56,8 @@ def constants(tmp_path_factory) -> Iterator[None]:
             if path.suffix:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_text(name)
+            elif path.name.startswith("teacher-"):
+                _trained_teacher(path)
             else:
                 _beir_folder(path)
     with pytest.MonkeyPatch.context() as patch:
@@ -75,6 +77,17 @@ def constants(tmp_path_factory) -> Iterator[None]:
         versions = property(lambda self: [[name, "0"] for name in self.packages])
         patch.setattr(PyDoc, "_versions", versions)
         yield
+
+
+def _trained_teacher(path: Path) -> None:
+    """The files of a trained cross-encoder; nothing here opens its weights."""
+    path.mkdir(parents=True, exist_ok=True)
+    (path / "config.json").write_text(
+        '{"model_type": "bert", "architectures": ["BertForSequenceClassification"],'
+        ' "id2label": {"0": "LABEL_0"}}'
+    )
+    for name in ("model.safetensors", "tokenizer.json", "tokenizer_config.json"):
+        (path / name).write_text(name)
 
 
 def _beir_folder(path: Path) -> None:
