@@ -5,10 +5,12 @@ import math
 
 import numpy as np
 import pytest
+import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from statsmodels.stats.multitest import multipletests
 
+from raypipe.evaluation import significance
 from raypipe.evaluation.significance import effect_size, holm, paired_test, permutation_test
 
 
@@ -98,6 +100,26 @@ def test_permutation_equals_all_sign_flips(differences):
     as_far = sum(abs(np.dot(one, differences)) >= observed for one in flips)
     found = permutation_test([float(d) for d in differences], [0.0] * len(differences))
     assert found == pytest.approx(as_far / len(flips))
+
+
+@pytest.mark.parametrize("queries", [9, 40, 400])
+def test_permutation_agrees_with_scipy(queries, monkeypatch):
+    rng = np.random.default_rng(queries)
+    base = rng.random(queries)
+    other = base + rng.normal(0.2 / math.sqrt(queries), 0.2, queries)
+    found = permutation_test(other, base, resamples=20_000)
+    theirs = scipy.stats.permutation_test(
+        (other - base,),
+        lambda sample, axis: sample.mean(axis=axis),
+        permutation_type="samples",
+        n_resamples=20_000,
+        vectorized=True,
+        batch=2_000,
+        rng=rng,
+    ).pvalue
+    assert found == pytest.approx(theirs, abs=1e-12 if queries == 9 else 0.015)
+    monkeypatch.setattr(significance, "_KEPT", 0)  # drawn anew for every pair
+    assert permutation_test(other, base, resamples=20_000) == found
 
 
 def test_permutation_agrees_with_the_t_test_on_normal_differences():
