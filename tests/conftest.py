@@ -101,7 +101,8 @@ def cluster() -> Iterator[None]:
     """A local Ray as jobs start it, with the CPUs that this machine has."""
     import ray
 
-    from raypipe.resources import Resources, connect
+    from raypipe.cluster import connect
+    from raypipe.resources import Resources
 
     connect(Resources(), storage_is_local=True, shared=False)
     yield

@@ -23,7 +23,7 @@ FLOORS = (
     ("config", "records", "progress", "interrupts", "forks", "public_files"),
     ("plugins",),
     ("extras", "losses", "resources", "storage"),
-    ("tables", "tracking"),
+    ("cluster", "tables", "tracking"),
     ("datasets", "models"),
     ("evaluation", "inference"),
     ("candidates", "train"),
@@ -44,7 +44,8 @@ FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS, start=1) for room 
 
 ONLY_IN = {
     "ray": [
-        *("raypipe/resources.py", "raypipe/storage/claims.py", "raypipe/tables/chunks.py"),
+        *("raypipe/cluster.py", "raypipe/resources.py", "raypipe/storage/claims.py"),
+        "raypipe/tables/chunks.py",
         *("raypipe/forks/*", "raypipe/storage/keys.py"),
         *("raypipe/tracking/relay.py", "raypipe/inference/*", "raypipe/candidates/*"),
         *("raypipe/teachers/*", "raypipe/groups/*", "raypipe/runs/*", "raypipe/stages/*"),

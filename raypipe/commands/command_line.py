@@ -170,10 +170,10 @@ def _run(
     trains: bool = False,
 ) -> None:
     with errors():
+        from raypipe.cluster import expect_ray
         from raypipe.config import ConfigError
         from raypipe.recipe.experiment import Experiment
         from raypipe.recipe.reading import load
-        from raypipe.resources import expect_ray
 
         if summary is not None and not summary.absolute().parent.is_dir():
             raise ConfigError(

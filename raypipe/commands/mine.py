@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from raypipe.cluster import connect, expect_ray, may_start_late
 from raypipe.commands.checks import check_held_out
 from raypipe.commands.preview import preview
 from raypipe.commands.query_facts import query_facts
@@ -16,14 +17,7 @@ from raypipe.commands.worker_lines import show_own_lines
 from raypipe.progress import Say, any_character
 from raypipe.recipe.experiment import Experiment, Role
 from raypipe.recipe.trials import expand
-from raypipe.resources import (
-    Context,
-    RayOnDemand,
-    Resources,
-    connect,
-    expect_ray,
-    may_start_late,
-)
+from raypipe.resources import Context, RayOnDemand, Resources
 from raypipe.storage.address import addresses
 from raypipe.storage.artifacts import Artifact, Step
 from raypipe.storage.builder import Builder

@@ -20,6 +20,7 @@ from raypipe.candidates import Source
 from raypipe.candidates.bm25.source import Bm25
 from raypipe.candidates.dense.source import Dense
 from raypipe.candidates.trec_run import TrecRun
+from raypipe.cluster import expect_ray, may_start_late
 from raypipe.commands.mine import join_cluster
 from raypipe.config import ConfigError
 from raypipe.datasets.own_files import is_own
@@ -33,7 +34,7 @@ from raypipe.models.checks import has_scorer
 from raypipe.models.sentence_modules import read_score_modules
 from raypipe.names import trec_token
 from raypipe.progress import Say
-from raypipe.resources import Resources, default_precision, expect_ray, may_start_late
+from raypipe.resources import Resources, default_precision
 from raypipe.runs.baselines import TeacherRun
 from raypipe.storage.artifacts import Artifact, Step, Store
 from raypipe.storage.builder import Builder
