@@ -7,7 +7,8 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
-from raypipe.inference.llm.base import THINKING, Prompt, Sampling
+from raypipe.inference.llm.base import Prompt, Sampling
+from raypipe.inference.llm.thinking import without_thinking
 from raypipe.synthesis.demonstrations import Demonstration
 from raypipe.synthesis.generated import KEYWORDS
 
@@ -67,9 +68,7 @@ def cleaned(answer: str, query_type: str, counts: Counter[str]) -> str:
     Args:
         counts: of each repair.
     """
-    for end in THINKING.values():
-        answer = answer.rpartition(end)[2]
-    lines = [line.strip() for line in answer.splitlines() if line.strip()]
+    lines = [line.strip() for line in without_thinking(answer).splitlines() if line.strip()]
     if len(lines) > 1:
         counts["repaired_more_lines"] += 1
         lines = lines[1:] if lines[0].endswith(":") else lines

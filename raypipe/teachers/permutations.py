@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-_THINKING = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL | re.IGNORECASE)
-_THINKING_END = re.compile("</think>", re.IGNORECASE)
+from raypipe.inference.llm.thinking import without_thinking
+
 # Possessive: what is read once is not tried again, or 200 kB of digits or blanks take seconds.
 _NAMED = r"(?:(?:passage|document|doc)\s++)?+"
 _ID = r"(?<![0-9])[0-9]++"
@@ -56,18 +56,17 @@ class Permutation:
 def parse_permutation(text: str, n: int) -> Permutation:
     """Read ids that count from 1; "[3] > [1]" of three documents is [2, 0, 1] with 1 missing.
 
-    Thinking between <think> and </think> is not part of the answer, and one that is longer than
-    `LONGEST_ANSWER` has no order. Bracketed numbers are read
-    wherever they stand; where a chain with ">" names every id of the answer, the chain alone is
-    read, so that "[3] is off topic: [2] > [1] > [3]" starts with 2. Without a bracketed number,
-    at least two plain ones joined by ">" or "," or alone on their lines are an order.
+    Thinking is not part of the answer, and one that is longer than `LONGEST_ANSWER` has no order.
+    Bracketed numbers are read wherever they stand; where a chain with ">" names every id of the
+    answer, the chain alone is read, so that "[3] is off topic: [2] > [1] > [3]" starts with 2.
+    Without a bracketed number, at least two plain ones joined by ">" or "," or alone on their lines
+    are an order.
 
     Args:
         n: documents of the list.
     """
-    answer = _THINKING.sub("", text) if len(text) <= LONGEST_ANSWER else ""
-    ends = [mark.end() for mark in _THINKING_END.finditer(answer)]
-    answer = answer[max(ends, default=0) :].replace("\r", "\n")
+    answer = without_thinking(text) if len(text) <= LONGEST_ANSWER else ""
+    answer = answer.replace("\r", "\n")
     ids = _bracketed(answer) or _plain(answer, n)
     inside = [i - 1 for i in ids if 1 <= i <= n]
     named = dict.fromkeys(inside)

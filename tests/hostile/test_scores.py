@@ -19,7 +19,8 @@ from six_documents import said, six_lists
 
 from raypipe.evaluation.measures import bounded, evaluate
 from raypipe.evaluation.ranking import rerank, write_trec_run
-from raypipe.inference.llm.base import Answer, choice_logprobs, cut_in_thinking
+from raypipe.inference.llm.base import Answer, choice_logprobs
+from raypipe.inference.llm.thinking import cut_in_thinking
 from raypipe.records import CANDIDATES, QRELS, RUN
 from raypipe.runs.baselines import _unknown_last
 from raypipe.storage.artifacts import Store

@@ -83,6 +83,11 @@ def test_plain_numbers_only_where_they_are_an_order(text, n, expected):
         ("<think>a</think>[2]<think>[1]</think>", [2, 1]),
         ("the template opened it: [1]</think>[2] > [1]", [2, 1]),
         ("<think>it was cut off at [1] > [2]", None),
+        ("[THINK][1] is [2]? no[/THINK]The order: [2], [1]", [2, 1]),
+        (
+            "<|channel|>analysis<|message|>[1], [2]<|end|><|channel|>final<|message|>[2], [1]",
+            [2, 1],
+        ),
     ],
 )
 def test_thinking_is_no_answer(text, expected):

@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from raypipe.inference.llm.base import Answer, Generator, Prompt, cut_in_thinking
+from raypipe.inference.llm.base import Answer, Generator, Prompt
+from raypipe.inference.llm.thinking import cut_in_thinking
 
 MOST_OF_ERROR = 300
 """Characters of an engine's error that are shown."""

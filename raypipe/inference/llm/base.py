@@ -18,6 +18,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from pydantic import Field
 
 from raypipe.config import Config
+from raypipe.inference.llm.thinking import (
+    begins_with_thinking,
+    cut_in_thinking,
+    without_thinking,
+)
 from raypipe.models.backbone import Backbone
 from raypipe.storage.artifacts import Artifact, Step
 
@@ -29,9 +34,6 @@ CHARACTERS_PER_TOKEN = 4
 """Of English, for engines whose tokenizer is not here."""
 CHOICE_TOKENS = 8
 """Most new tokens of an answer to a question with choices, where it comes as text: "Passage A"."""
-
-THINKING = {"<think>": "</think>", "[THINK]": "[/THINK]"}
-"""Marks around what a reasoning model writes before its answer."""
 
 
 @dataclass(frozen=True)
@@ -182,8 +184,7 @@ def choice_answer(text: str, top: Iterable[tuple[str, float]], choices: Sequence
     Where the text begins with thinking, its first token is no answer: the text alone counts.
     """
     pairs = list(top)
-    thinks = text.lstrip().startswith(tuple(THINKING))
-    logprobs = None if thinks else choice_logprobs(pairs, choices)
+    logprobs = None if begins_with_thinking(text) else choice_logprobs(pairs, choices)
     missing = set(choices) - {_plain(token) for token, _ in pairs}
     return Answer(text, logprobs, clipped=logprobs is not None and bool(missing))
 
@@ -198,13 +199,6 @@ def _log_sum(values: list[float]) -> float:
     return high + math.log(sum(math.exp(value - high) for value in values))
 
 
-def cut_in_thinking(text: str) -> bool:
-    """Whether the text ends inside its thinking, so that it holds no answer."""
-    lower = text.lower()
-    marks = ((begin.lower(), end.lower()) for begin, end in THINKING.items())
-    return any(lower.rfind(begin) > lower.rfind(end) for begin, end in marks)
-
-
 def chosen(text: str, choices: Sequence[str]) -> str | None:
     """The choice that a text answer names first, or None; thinking is not part of the answer.
 
@@ -212,8 +206,7 @@ def chosen(text: str, choices: Sequence[str]) -> str | None:
     """
     if cut_in_thinking(text):
         return None
-    for end in THINKING.values():
-        text = text.rpartition(end)[2]
+    text = without_thinking(text)
     positions = {}
     for choice in choices:
         flags = re.IGNORECASE if len(choice) > 1 else re.NOFLAG

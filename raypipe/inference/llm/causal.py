@@ -16,8 +16,9 @@ import torch
 from torch import nn
 
 from raypipe.config import ConfigError
-from raypipe.inference.llm.base import THINKING, Answer, Prompt, cut_in_thinking
+from raypipe.inference.llm.base import Answer, Prompt
 from raypipe.inference.llm.drawing import drawing
+from raypipe.inference.llm.thinking import THINKING, cut_in_thinking
 from raypipe.inference.pairs import length_batches
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
@@ -153,6 +154,8 @@ class CausalModel:
         return next((token for token in ids if self._tokenizer.decode([token]).strip()), None)
 
     def _chosen(self, choices: Sequence[str], logprobs: torch.Tensor) -> Answer:
+        if (begun := self._chat.thinking.get(int(logprobs.argmax()))) is not None:
+            return Answer(begun)  # the model would think first: this token is no answer
         values = {
             choice: float(torch.logsumexp(logprobs[tokens], 0))
             for choice, tokens in zip(choices, self.first_tokens(choices), strict=True)
@@ -220,8 +223,12 @@ class Chat:
         self._variables = dict(variables)
         added = tokenizer.added_tokens_decoder.items()
         self._special = [str(token) for _, token in added if token.special]
-        marks = {*THINKING, *THINKING.values()}
+        marks = "\n".join([*THINKING, *THINKING.values()])
         self._unsaid = {i for i, token in added if token.special and str(token) not in marks}
+        self.thinking = {
+            i: begin for begin in THINKING for i, token in added if begin.startswith(str(token))
+        }
+        """Tokens that begin thinking, each with the mark that it begins."""
         self._has_system = self._takes_system()
         self.thinks = cut_in_thinking(self._render((("user", "hello"),)))
         """Whether the assistant's turn begins inside its thinking."""

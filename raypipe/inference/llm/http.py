@@ -12,7 +12,6 @@ from pydantic import Field, model_validator
 from raypipe.config import NOT_SEMANTIC, ConfigError
 from raypipe.inference.llm.api_keys import check_server
 from raypipe.inference.llm.base import (
-    THINKING,
     Answer,
     Engine,
     Generator,
@@ -23,6 +22,7 @@ from raypipe.inference.llm.base import (
 )
 from raypipe.inference.llm.http_client import Client, HttpOutcome, one_line
 from raypipe.inference.llm.server_options import ServerOptions
+from raypipe.inference.llm.thinking import THINKING
 from raypipe.models.backbone import Backbone
 from raypipe.storage.address import Address
 from raypipe.tables.json_text import parse_json

@@ -10,7 +10,6 @@ from raypipe.inference.llm.base import (
     choice_answer,
     choice_logprobs,
     chosen,
-    cut_in_thinking,
 )
 
 
@@ -47,23 +46,6 @@ def test_the_first_token_of_thinking_is_no_answer():
 
 
 @pytest.mark.parametrize(
-    ("text", "cut"),
-    [
-        ("<think>\nOkay, passage [1] says", True),
-        ("[THINK] passage [1] > [2]", True),
-        ("<THINK> hm", True),
-        ("<think>a</think> <think>b", True),
-        ("<think>a</think>[2] > [1]", False),
-        ("still thinking</think>[2] > [1]", False),
-        ("[2] > [1]", False),
-        ("", False),
-    ],
-)
-def test_answers_that_end_inside_their_thinking(text, cut):
-    assert cut_in_thinking(text) is cut
-
-
-@pytest.mark.parametrize(
     ("text", "ab", "yes_no"),
     [
         ("A", "A", None),
@@ -75,6 +57,7 @@ def test_answers_that_end_inside_their_thinking(text, cut):
         ("<think>A or yes?</think> B, no", "B", "No"),
         ("<think>A, yes", None, None),
         ("[THINK]A or yes[/THINK] B, no", "B", "No"),
+        ("<|channel|>analysis<|message|>A<|end|><|channel|>final<|message|>B, no", "B", "No"),
         ("", None, None),
     ],
 )

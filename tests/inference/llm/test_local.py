@@ -12,9 +12,10 @@ from tiny_llm import CHAT_TEMPLATE, LLM_TEXT
 
 from raypipe.config import ConfigError
 from raypipe.inference.llm.asked import Asked
-from raypipe.inference.llm.base import Prompt, cut_in_thinking
+from raypipe.inference.llm.base import Prompt
 from raypipe.inference.llm.causal import CausalModel
 from raypipe.inference.llm.local import GgufWeights, TransformersEngine
+from raypipe.inference.llm.thinking import cut_in_thinking
 from raypipe.storage.artifacts import Store
 from raypipe.storage.builder import Builder
 from raypipe.teachers.llm.listwise import Listwise
@@ -217,6 +218,20 @@ def test_a_model_that_always_thinks_has_no_next_token_to_read(tiny_llm, tmp_path
         model([user("or", ("Yes", "No"))], 8)
     (answer,) = model([user("or")], 4)
     assert answer.text.startswith("<think>") and cut_in_thinking(answer.text)
+
+
+def test_a_model_that_would_think_first_gives_no_choice(tiny_llm, tmp_path, monkeypatch):
+    """Nothing in the template says so, as with gpt-oss and Magistral: the likeliest token does."""
+    model = load(thinking(tiny_llm, tmp_path / "m", "", ("<|channel|>", "[THINK]")))
+    size = model._model.get_output_embeddings().weight.shape[0]
+    for likeliest, read in (("<|channel|>", False), ("[THINK]", False), ("Y", True)):
+        (token,) = model._chat.ids(likeliest)
+        row = torch.full((1, max(size, token + 1)), -9.0)
+        row[0, token] = 0.0
+        monkeypatch.setattr(model, "next_token", lambda rows, row=row: row)
+        (answer,) = model([user("or", ("Yes", "No"))], 8)
+        assert (answer.logprobs is not None) is read
+        assert cut_in_thinking(answer.text) is not read
 
 
 def test_marks_of_thinking_are_text_even_where_they_are_special_tokens(tiny_llm, tmp_path):
