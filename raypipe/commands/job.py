@@ -18,7 +18,7 @@ from raypipe.commands.mine import mine_encoders, mine_shared, start_cluster
 from raypipe.commands.origin import origin
 from raypipe.commands.query_facts import query_facts
 from raypipe.commands.query_sets import all_queries, contents
-from raypipe.commands.result import Result, line_of, publish, record_best
+from raypipe.commands.result import Result, line_of, local_page, publish, record_best
 from raypipe.commands.teacher_quality import teacher_quality
 from raypipe.config import flatten, to_yaml
 from raypipe.evaluation.report.contents import Report, SearchedTrial
@@ -32,6 +32,7 @@ from raypipe.storage.builder import Builder
 from raypipe.sweep.best import best_of
 from raypipe.sweep.derived import DerivedRow
 from raypipe.sweep.encoders import encoders_of, still_needed, trained_experiments
+from raypipe.sweep.first_documents import first_documents, tracked_documents
 from raypipe.sweep.mining_notes import mining_notes
 from raypipe.sweep.plan import Plan, training_sets
 from raypipe.sweep.report_facts import (
@@ -198,7 +199,9 @@ class StudyJob:
         self.notes += [*alarms_of(finished, builder), *builder.alarms]
         counts |= outcome.counts
         report, standing = self._report(rows, outcome, finished, counts, roles)
-        publish(report, self.relay, self.run_id)
+        shown = tracked_documents(report.first, first)
+        publish(replace(report, first=shown), self.relay, self.run_id)
+        page = local_page(report, self.run_id) if shown != report.first else ""
         line: dict[str, str] = {}
         best_row = ""
         if (best := best_of(finished, outcome.derived, builder)) is not None:
@@ -207,7 +210,7 @@ class StudyJob:
                 self.say(sentence)
             line = line_of(best.metrics, builder)
         self.relay.send("log", self.run_id, dict(outcome.numbers))
-        return Result("", report, line, counts, outcome.failed, qualities, best_row)
+        return Result("", report, line, counts, outcome.failed, qualities, best_row, page)
 
     def _train_encoders(self, runner: Runner, roles: Sequence[str]) -> dict[str, Any]:
         """Train the stages whose models retrieve lists; the counts of what they train on.
@@ -291,6 +294,7 @@ class StudyJob:
             curves=curves_of(finished, self.builder),
             searched=outcome.searched,
             origin=origin(),
+            first=first_documents(rows, self.study.first, self.builder),
             recipes={experiment.name: to_yaml(experiment)},
         )
         return report, standing
