@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -47,7 +47,7 @@ from raypipe.sweep.report_facts import (
 )
 from raypipe.sweep.run_trial import Work
 from raypipe.sweep.runner import Runner, tune_over
-from raypipe.sweep.table_rows import baseline_rankings, baselines, trained_rows
+from raypipe.sweep.table_rows import baseline_rankings, baseline_runs, baselines, trained_rows
 from raypipe.sweep.tracked_rows import PHASE_TAG, REFERENCES_TAG, log_plain_row
 from raypipe.synthesis.known_items import synthetic_sets
 from raypipe.tracking.recorder import Kind
@@ -177,6 +177,7 @@ class StudyJob:
         roles, missing = available(first, builder)
         self.note([*missing_notes(first, missing), *study.shown_once()])
         facts = self._query_facts(roles)
+        builder.plan(self._first_steps(roles))
         runner = Runner(builder, self.relay, self.run_id, study.experiment.sweep.retries)
         of_encoders = self._train_encoders(runner, roles)
         # early, so that a bad teacher is known before it scores all training lists, which costs
@@ -233,6 +234,13 @@ class StudyJob:
         for fact in facts.values():
             self.note(fact.notes)
         return {f"facts of {name}": dict(fact.counts) for name, fact in facts.items()}
+
+    def _first_steps(self, roles: Sequence[str]) -> Iterator[Step]:
+        """What is made before the trials, and the rows without training."""
+        yield from self.study.plan.shared()
+        for _, _, run in baseline_runs(self.study.first):
+            runs = {role: run(role) for role in roles}
+            yield from (self.study.first.metrics(r, role) for role, r in runs.items() if r)
 
     def _last_steps(self, roles: Sequence[str]) -> dict[str, Step]:
         """The metrics of every trial, whose inputs are all that the job makes of it."""
