@@ -82,13 +82,16 @@ def shown(title: str, yes: bool, line: str = "") -> Iterator[None]:
 def _foot(line: str) -> Iterator[None]:
     """The line with a spinner, from `DELAY_S` on; bars of the body below it, with the time left."""
     from rich.progress import Progress, SpinnerColumn, TextColumn
+    from rich.table import Column
 
-    text = TextColumn("{task.description}", markup=False)
-    _, bar, *others = Progress.get_default_columns()
+    cut = Column(ratio=1, no_wrap=True, overflow="ellipsis")
+    text = TextColumn("{task.description}", markup=False, table_column=cut)
+    _, _, *others = Progress.get_default_columns()  # how much of it, and the time left
     console = _console()
     progress = Progress(
-        *(SpinnerColumn(), text, bar, *others),
+        *(SpinnerColumn(), text, *others),
         console=console,
+        expand=True,
         transient=True,
         disable=not console.is_interactive,
         refresh_per_second=4,

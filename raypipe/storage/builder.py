@@ -93,7 +93,7 @@ class Builder:
                 if attempt.comes_first():
                     line = f"{step.kind} {printable(step.name)}"
                     bars = getattr(self.context, "progress_bars", False)
-                    if not (at_foot := bars and watched()):
+                    if not (at_foot := bars and watched() and not step.tells):
                         self.announce(line)
                     with shown(printable(step.name), bars, self._nth(line) if at_foot else ""):
                         counts = step.run(attempt, self.context)

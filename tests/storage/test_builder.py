@@ -56,8 +56,16 @@ def test_a_terminal_has_the_step_at_its_foot_and_a_file_has_a_line(store, monkey
     monkeypatch.setattr("raypipe.storage.builder.watched", lambda: True)
     builder.get(both)
     builder.get(Number(3))
-    assert lines == ["numbers number"]
-    expected = ["", "step 2 of 3: numbers two", "step 3 of 3: sums sum", "step 4: numbers number"]
+    monkeypatch.setattr(Number, "tells", True)  # as trainings do, whose bars stand there
+    builder.get(Number(4, "four"))
+    assert lines == ["numbers number", "numbers four"]
+    expected = [
+        "",
+        "step 2 of 3: numbers two",
+        "step 3 of 3: sums sum",
+        "step 4: numbers number",
+        "",
+    ]
     assert feet == expected
 
 
