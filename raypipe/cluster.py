@@ -153,7 +153,7 @@ def _init(variables: Mapping[str, str]) -> None:
     import ray
 
     def start(env: Mapping[str, str], port: int | None) -> Any:
-        with sigterm_kept():
+        with sigterm_kept(), _silent_core():
             return ray.init(
                 logging_level=logging.WARNING,
                 dashboard_port=port,
@@ -184,6 +184,50 @@ def _start_here(start: Callable[..., Any], variables: Mapping[str, str]) -> None
             break
         seen = context.dashboard_url  # else another job that starts now took the port
     start(variables, None)
+
+
+@contextlib.contextmanager
+def _silent_core() -> Iterator[None]:
+    """In the body, connect to Ray with a C++ core that says nothing but what is fatal in this
+    process: it writes its errors to the terminal of the job, which asks nothing of anybody. Ray's
+    other processes log as ever. RAY_BACKEND_LOG_LEVEL of the user's counts everywhere."""
+    from ray._private import worker
+
+    usual, name = worker.connect, "RAY_BACKEND_LOG_LEVEL"
+
+    def connect(*args: Any, **kwargs: Any) -> Any:
+        os.environ[name] = "fatal"  # read once, when the core starts
+        try:
+            with _without_line(name):
+                return usual(*args, **kwargs)
+        finally:
+            del os.environ[name]
+
+    if name in os.environ:
+        yield
+        return
+    worker.connect = connect
+    try:
+        yield
+    finally:
+        worker.connect = usual
+
+
+@contextlib.contextmanager
+def _without_line(word: str) -> Iterator[None]:
+    """What C++ writes to stderr in the body comes after it, without lines that hold the word."""
+    with tempfile.TemporaryFile() as kept:
+        usual = os.dup(2)
+        os.dup2(kept.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(usual, 2)
+            os.close(usual)
+            kept.seek(0)
+            for line in kept:
+                if word.encode() not in line:
+                    os.write(2, line)
 
 
 @contextlib.contextmanager

@@ -36,6 +36,7 @@ DELAY_S = 2.0
 _UNITS = (("hour", 3600), ("minute", 60), ("second", 1))
 _BUFFER = 1 << 18  # bytes read at a time: readers of lines would move the bar once a line
 _TITLE: ContextVar[str | None] = ContextVar("title", default=None)
+_FOOT: ContextVar[Progress | None] = ContextVar("foot", default=None)
 
 
 def say_from_afar(line: str) -> None:
@@ -57,14 +58,65 @@ def duration(seconds: float) -> str:
     return " ".join(words[:2]) or "less than a second"
 
 
+def watched() -> bool:
+    """Whether somebody sees what this process prints as it is printed."""
+    return sys.stdout.isatty() and sys.stderr.isatty()
+
+
 @contextlib.contextmanager
-def shown(title: str, yes: bool) -> Iterator[None]:
-    """In the body, draw a bar for every read if `yes`, with the title before each bar."""
+def shown(title: str, yes: bool, line: str = "") -> Iterator[None]:
+    """In the body, draw a bar for every read if `yes`, with the title before each bar.
+
+    Args:
+        line: stands at the foot of the terminal meanwhile, above the bars.
+    """
     token = _TITLE.set(title if yes else None)
+    try:
+        with _foot(line) if yes and line else contextlib.nullcontext():
+            yield
+    finally:
+        _TITLE.reset(token)
+
+
+@contextlib.contextmanager
+def _foot(line: str) -> Iterator[None]:
+    """The line with a spinner, from `DELAY_S` on; bars of the body below it, with the time left."""
+    from rich.progress import Progress, SpinnerColumn, TextColumn
+    from rich.table import Column
+
+    cut = Column(ratio=1, no_wrap=True, overflow="ellipsis")
+    text = TextColumn("{task.description}", markup=False, table_column=cut)
+    _, _, *others = Progress.get_default_columns()  # how much of it, and the time left
+    console = _console()
+    progress = Progress(
+        *(SpinnerColumn(), text, *others),
+        console=console,
+        expand=True,
+        transient=True,
+        disable=not console.is_interactive,
+        refresh_per_second=4,
+    )
+    progress.add_task(printable(line), total=None)
+    token = _FOOT.set(progress)
+    try:
+        with _started_late(progress):
+            yield
+    finally:
+        _FOOT.reset(token)
+
+
+@contextlib.contextmanager
+def _started_late(progress: Progress) -> Iterator[None]:
+    """Draw from `DELAY_S` on, if the body takes so long."""
+    start = threading.Timer(DELAY_S, progress.start)
+    start.daemon = True
+    start.start()
     try:
         yield
     finally:
-        _TITLE.reset(token)
+        start.cancel()
+        start.join()  # the timer may be drawing just now
+        progress.stop()
 
 
 @contextlib.contextmanager
@@ -103,6 +155,14 @@ def _bar(what: str, total: int | None) -> Iterator[tuple[Progress, TaskID] | Non
     if (title := _TITLE.get()) is None:
         yield None
         return
+    label = f"{title}: {printable(what)}"
+    if (foot := _FOOT.get()) is not None:
+        task = foot.add_task(label, total=total)
+        try:
+            yield foot, task
+        finally:
+            foot.remove_task(task)
+        return
     from rich.progress import Progress, TextColumn
 
     console = _console()
@@ -110,16 +170,9 @@ def _bar(what: str, total: int | None) -> Iterator[tuple[Progress, TaskID] | Non
     progress = Progress(
         *columns, console=console, transient=True, disable=not console.is_interactive
     )
-    task = progress.add_task(f"{title}: {printable(what)}", total=total)
-    start = threading.Timer(DELAY_S, progress.start)
-    start.daemon = True
-    start.start()
-    try:
+    task = progress.add_task(label, total=total)
+    with _started_late(progress):
         yield progress, task
-    finally:
-        start.cancel()
-        start.join()  # the timer may be drawing the bar just now
-        progress.stop()
 
 
 def any_character() -> None:

@@ -24,11 +24,15 @@ from raypipe.cluster import (
     _leave_out_token_note,
     _listen_on_loopback,
     _one_start_at_a_time,
+    _silent_core,
+    _without_line,
     connect,
     may_start_late,
 )
 from raypipe.config import ConfigError
 from raypipe.resources import Resources
+
+LEVEL = "RAY_BACKEND_LOG_LEVEL"
 
 
 @pytest.mark.ray
@@ -82,6 +86,32 @@ def test_the_token_of_rays_doors_is_its_owners(cluster):
     if os.environ.get("RAY_AUTH_MODE") != "token" or not token.exists():
         pytest.skip("this Ray has no token")
     assert token.stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize("own", [None, "debug"])
+def test_the_core_of_this_process_says_only_what_is_fatal(monkeypatch, own):
+    """Ray's other processes, and those that start later, log as ever."""
+    from ray._private import worker
+
+    levels: list[str | None] = []
+    monkeypatch.setattr(worker, "connect", lambda: levels.append(os.environ.get(LEVEL)))
+    usual = worker.connect
+    monkeypatch.delenv(LEVEL, raising=False)
+    if own is not None:
+        monkeypatch.setenv(LEVEL, own)
+    with _silent_core():
+        assert os.environ.get(LEVEL) == own  # as Ray's processes get it, which start before
+        worker.connect()
+    assert levels == [own or "fatal"]
+    assert os.environ.get(LEVEL) == own and worker.connect is usual
+
+
+def test_a_line_of_c_is_left_out_and_others_come_late(capfd):
+    with _without_line("LOG_LEVEL"):
+        os.write(2, b"set from RAY_BACKEND_LOG_LEVEL\nan error\n")
+        assert capfd.readouterr().err == ""
+    os.write(2, b"after\n")
+    assert capfd.readouterr().err == "an error\nafter\n"
 
 
 def test_a_ray_that_gives_up_starting_is_one_sentence():

@@ -25,6 +25,13 @@ DOCS = sorted((ROOT / "docs").glob("*.md"))
 WRITTEN = [README, *DOCS, ROOT / "CHANGELOG.md"]
 READ_BY_OTHERS = {"plug-ins.md": "tests/plugins/test_examples.py", "reference.md": "generated"}
 """Documents whose recipes need packages of their own, or are none."""
+FIRST_WORDS = (
+    *("re-rank", "cross-encoder", "candidate", "first stage", "backbone", "stages", "negative"),
+    "teacher",
+)
+"""Words that somebody who has searched, and never trained a model, does not know."""
+NEED_NO_GLOSSARY = ("glossary.md", "reference.md", "security.md", "architecture.md", "install.md")
+"""The glossary itself, what is generated, and pages without words of the field."""
 TAKE_A_RECIPE = ("synthesize", "mine", "train", "sweep", "export")
 SMALL = """\
 name: small
@@ -199,6 +206,29 @@ def test_every_document_is_reached_from_the_readme():
     others = [ROOT / name for name in ("CHANGELOG.md", "jobs/labbook.md")]
     assert {*DOCS, *others} <= reached
     assert {"CITATION.cff", "LICENSE"} <= set(links(README))
+
+
+@pytest.mark.parametrize("word", FIRST_WORDS)
+def test_words_of_the_readme_are_explained_where_they_first_stand(word):
+    """There they are emphasised; the glossary has them, too."""
+    first = re.search(rf"\*?\b{word}", " ".join(README.read_text("utf-8").split()), re.IGNORECASE)
+    assert first is not None and first.group().startswith("*"), word
+    assert re.search(
+        rf"^\| {word.removesuffix('s')}",
+        (ROOT / "docs/glossary.md").read_text("utf-8"),
+        re.M | re.I,
+    )
+
+
+def test_the_readme_is_a_screen_and_a_half():
+    """Of 60 to 70 lines each."""
+    assert len(README.read_text("utf-8").splitlines()) <= 110
+
+
+def test_the_glossary_is_one_click_from_every_page():
+    """A page is where a search leads; whoever stands there for the first time finds the words."""
+    pages = [page for page in DOCS if page.name not in NEED_NO_GLOSSARY]
+    assert [named(page) for page in pages if "glossary.md" not in links(page)] == []
 
 
 @pytest.mark.parametrize("document", WRITTEN, ids=named)

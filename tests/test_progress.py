@@ -106,6 +106,18 @@ def test_a_bar_stands_where_the_reader_is(screen, drawing, tmp_path, packed):
         drawing("100%")
 
 
+def test_what_runs_stands_at_the_foot_and_bars_below_it(screen, drawing):
+    with progress.shown("x", True, "step 2 of 9: tokens \x1b[31m[red]x"):
+        drawing(r"step 2 of 9: tokens \ufffd\[31m\[red\]x")
+        with progress.counting("rows", 200) as at:
+            at(50)
+            assert "x: rows" in drawing("25%")
+        with progress.counting("texts", 10) as at:
+            at(9)
+            drawing("90%")
+    assert progress._FOOT.get() is None
+
+
 def test_a_files_name_steers_no_terminal(screen, drawing, tmp_path):
     path = tmp_path / "a\x1b[31m[red]b"
     path.write_bytes(b"x" * 8)

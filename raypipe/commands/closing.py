@@ -22,6 +22,7 @@ def closing_lines(result: Result, seconds: float) -> list[str]:
         "checkpoint": result.artifacts.get("checkpoint"),
         "runs": result.artifacts.get("metrics"),  # run.trec stands beside the values
         **result.places,
+        **({"report": result.page} if result.page else {}),
     }
     lines = [verdict_sentence(result.report, result.best)]
     lines += [f"{what}: {place}" for what, place in found.items() if place]

@@ -169,6 +169,9 @@ def _run(
     target: tuple[Callable[[Any], Callable[[Path], None]], Path] | None = None,
     trains: bool = False,
 ) -> None:
+    works = not (print_config or dry_run)
+    if works:  # what it needs is imported for seconds, on a busy machine for a minute
+        print(f"recipe: {recipe}", flush=True)
     with errors():
         from raypipe.cluster import expect_ray
         from raypipe.config import ConfigError
@@ -179,7 +182,7 @@ def _run(
             raise ConfigError(
                 f"--summary {summary}: no directory {summary.absolute().parent}; make it first"
             )
-        if trains and not (print_config or dry_run):
+        if trains and works:
             expect_ray(models=True)
         experiment = load(Experiment, recipe, overrides)
         if print_config:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -18,7 +18,7 @@ from raypipe.commands.mine import mine_encoders, mine_shared, start_cluster
 from raypipe.commands.origin import origin
 from raypipe.commands.query_facts import query_facts
 from raypipe.commands.query_sets import all_queries, contents
-from raypipe.commands.result import Result, line_of, publish, record_best
+from raypipe.commands.result import Result, line_of, local_page, publish, record_best
 from raypipe.commands.teacher_quality import teacher_quality
 from raypipe.config import flatten, to_yaml
 from raypipe.evaluation.report.contents import Report, SearchedTrial
@@ -32,6 +32,7 @@ from raypipe.storage.builder import Builder
 from raypipe.sweep.best import best_of
 from raypipe.sweep.derived import DerivedRow
 from raypipe.sweep.encoders import encoders_of, still_needed, trained_experiments
+from raypipe.sweep.first_documents import first_documents, tracked_documents
 from raypipe.sweep.mining_notes import mining_notes
 from raypipe.sweep.plan import Plan, training_sets
 from raypipe.sweep.report_facts import (
@@ -46,7 +47,7 @@ from raypipe.sweep.report_facts import (
 )
 from raypipe.sweep.run_trial import Work
 from raypipe.sweep.runner import Runner, tune_over
-from raypipe.sweep.table_rows import baseline_rankings, baselines, trained_rows
+from raypipe.sweep.table_rows import baseline_rankings, baseline_runs, baselines, trained_rows
 from raypipe.sweep.tracked_rows import PHASE_TAG, REFERENCES_TAG, log_plain_row
 from raypipe.synthesis.known_items import synthetic_sets
 from raypipe.tracking.recorder import Kind
@@ -176,6 +177,7 @@ class StudyJob:
         roles, missing = available(first, builder)
         self.note([*missing_notes(first, missing), *study.shown_once()])
         facts = self._query_facts(roles)
+        builder.plan(self._first_steps(roles))
         runner = Runner(builder, self.relay, self.run_id, study.experiment.sweep.retries)
         of_encoders = self._train_encoders(runner, roles)
         # early, so that a bad teacher is known before it scores all training lists, which costs
@@ -198,7 +200,9 @@ class StudyJob:
         self.notes += [*alarms_of(finished, builder), *builder.alarms]
         counts |= outcome.counts
         report, standing = self._report(rows, outcome, finished, counts, roles)
-        publish(report, self.relay, self.run_id)
+        shown = tracked_documents(report.first, first)
+        publish(replace(report, first=shown), self.relay, self.run_id)
+        page = local_page(report, self.run_id) if shown != report.first else ""
         line: dict[str, str] = {}
         best_row = ""
         if (best := best_of(finished, outcome.derived, builder)) is not None:
@@ -207,7 +211,7 @@ class StudyJob:
                 self.say(sentence)
             line = line_of(best.metrics, builder)
         self.relay.send("log", self.run_id, dict(outcome.numbers))
-        return Result("", report, line, counts, outcome.failed, qualities, best_row)
+        return Result("", report, line, counts, outcome.failed, qualities, best_row, page)
 
     def _train_encoders(self, runner: Runner, roles: Sequence[str]) -> dict[str, Any]:
         """Train the stages whose models retrieve lists; the counts of what they train on.
@@ -230,6 +234,13 @@ class StudyJob:
         for fact in facts.values():
             self.note(fact.notes)
         return {f"facts of {name}": dict(fact.counts) for name, fact in facts.items()}
+
+    def _first_steps(self, roles: Sequence[str]) -> Iterator[Step]:
+        """What is made before the trials, and the rows without training."""
+        yield from self.study.plan.shared()
+        for _, _, run in baseline_runs(self.study.first):
+            runs = {role: run(role) for role in roles}
+            yield from (self.study.first.metrics(r, role) for role, r in runs.items() if r)
 
     def _last_steps(self, roles: Sequence[str]) -> dict[str, Step]:
         """The metrics of every trial, whose inputs are all that the job makes of it."""
@@ -291,6 +302,7 @@ class StudyJob:
             curves=curves_of(finished, self.builder),
             searched=outcome.searched,
             origin=origin(),
+            first=first_documents(rows, self.study.first, self.builder),
             recipes={experiment.name: to_yaml(experiment)},
         )
         return report, standing

@@ -23,7 +23,7 @@ from raypipe.storage.artifacts import Artifact, Step
 from raypipe.storage.builder import Builder
 from raypipe.storage.claims import Claims
 from raypipe.storage.keys import share
-from raypipe.sweep.counters import behind, behind_lines, counts_line, steps_behind
+from raypipe.sweep.counters import behind, behind_lines, counts_line, said_once, steps_behind
 from raypipe.sweep.encoders import trained_experiments
 from raypipe.sweep.mining_notes import mining_notes
 from raypipe.sweep.plan import Plan, training_sets
@@ -207,7 +207,7 @@ def made(
     """Make the steps, say all their counts; (their artifacts, what these were made from)."""
     artifacts = {name: builder.get(step) for name, step in steps.items()}
     made_from = behind(steps, builder)
-    for name, artifact in artifacts.items():
+    for name, artifact in said_once(artifacts).items():
         say(counts_line(name, artifact.counts))
     for line in behind_lines(made_from):
         say(line)

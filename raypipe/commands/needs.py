@@ -17,6 +17,8 @@ from raypipe.recipe.experiment import Experiment
 from raypipe.recipe.reading import load, written
 from raypipe.recipe.space import Sweep
 from raypipe.recipe.trials import expand
+from raypipe.runs.depth_curve import depth_curve
+from raypipe.runs.metrics import Metrics
 from raypipe.storage.address import masks_allowed
 from raypipe.storage.artifacts import Step, Store
 from raypipe.storage.builder import Builder
@@ -92,7 +94,9 @@ def _steps(recipe: Experiment, builder: Builder) -> Iterator[Step]:
         first = trials[0].experiment
         for role in first.test_sets():
             made = (run(role) for _, _, run in baseline_runs(first))
-            yield from (first.metrics(step, role) for step in made if step is not None)
+            for step in made:
+                if step is not None:
+                    yield from _measured(first.metrics(step, role))
         yield from quality_steps(first, training_sets(trials), builder)
         if experiment.sweep.mode == "search":
             plan = Plan.joined([Plan.of(trials), _drawn(experiment, builder.store)])
@@ -102,10 +106,18 @@ def _steps(recipe: Experiment, builder: Builder) -> Iterator[Step]:
             plan = Plan.of(answer(trials, asked, builder, {}).trials)
             derived = derived_rows(plan, experiment.evaluation.ensembles)
             for row in [*derived, *retrieved_rows(plan)]:
-                yield from (row.metrics(role) for role in first.test_sets())
+                for role in first.test_sets():
+                    yield from _measured(row.metrics(role))
         yield from plan.stages.values()
         for trial in plan.trials:
-            yield from (plan.metrics(trial, role) for role in trial.experiment.test_sets())
+            for role in trial.experiment.test_sets():
+                yield from _measured(plan.metrics(trial, role))
+
+
+def _measured(metrics: Metrics) -> Iterator[Step]:
+    """A row's metrics, and its values at other depths."""
+    curve = depth_curve(metrics)
+    yield from (metrics,) if curve is None else (metrics, curve)
 
 
 def _alone(recipe: Experiment) -> Experiment:

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from raypipe.config import ConfigError, nearest, twice_in
 from raypipe.evaluation.report.contents import Report, SetFacts
+from raypipe.evaluation.report.first_documents import FirstDocuments
 from raypipe.evaluation.results import PerQuery, Row
 from raypipe.evaluation.same_run import joined, same_run
 from raypipe.sweep.tracked_report import read_report
@@ -113,9 +114,21 @@ def beside(report: Report, other: Report, name: str) -> Report:
         links=_renamed(other.links, names, report.links),
         curves=_renamed(other.curves, names, report.curves),
         origin=report.origin | {f"{what}, {name}": text for what, text in other.origin.items()},
+        first=_first_beside(report, other, names, names_of_sets),
         recipes=report.recipes
         | {name if job in report.recipes else job: text for job, text in other.recipes.items()},
     )
+
+
+def _first_beside(
+    report: Report, other: Report, names: Mapping[str, str], names_of_sets: Mapping[str, str]
+) -> dict[str, FirstDocuments]:
+    """Test set -> how the rows of both begin."""
+    found = dict(report.first)
+    for role, first in other.first.items():
+        name, renamed = names_of_sets.get(role, role), first.renamed(names)
+        found[name] = found[name].beside(renamed) if name in found else renamed
+    return found
 
 
 def _shared(report: Report, other: Report, facts: SetFacts) -> tuple[str, ...]:
@@ -150,7 +163,7 @@ def _on_sets(row: Row, names: Mapping[str, str]) -> Row:
     """The row with its test sets renamed."""
     fields = {
         field: {names.get(name, name): value for name, value in getattr(row, field).items()}
-        for field in ("results", "runs", "tied")
+        for field in ("results", "runs", "tied", "depths", "costs", "first")
     }
     return replace(row, **fields)
 

@@ -15,11 +15,13 @@ from raypipe.evaluation.report.page import to_html
 from raypipe.evaluation.report.text import print_report, to_markdown
 from raypipe.evaluation.results import MAIN
 from raypipe.models.trained_bi_encoder import TrainedBiEncoder
+from raypipe.names import path_part
 from raypipe.runs.metrics import Metrics
 from raypipe.storage.artifacts import Step
 from raypipe.storage.builder import Builder
+from raypipe.storage.files import home, make_folder, open_own
 from raypipe.sweep.best import Best
-from raypipe.sweep.tracked_rows import COMPARISON, comparison_json
+from raypipe.sweep.tracked_rows import COMPARISON, FIRST, comparison_json
 from raypipe.tracking.relay import Relay
 
 
@@ -38,6 +40,8 @@ class Result:
     teachers: Sequence[TeacherQuality] = ()
     best: str = ""
     """The row of the model that the job hands out; empty if it trained none."""
+    page: str = ""
+    """The report's page on this machine, if it shows texts that the tracked one does not."""
     places: Mapping[str, str] = field(default_factory=dict)
     """Where a reader finds `report` and `MLflow`; empty if the server was not reached."""
 
@@ -69,6 +73,9 @@ def publish(report: Report, relay: Relay, run: str) -> None:
     try:
         relay.send("log_text", run, json.dumps(comparison_json(report), indent=1), COMPARISON)
         relay.send("log_text", run, json.dumps(report.json(), indent=1), "report.json")
+        if report.first:
+            first = {role: documents.json() for role, documents in report.first.items()}
+            relay.send("log_text", run, json.dumps(first), FIRST)
         relay.send("log_text", run, to_markdown(report), "report.md")
         relay.send("log_text", run, to_html(report), "report.html")
         plot = plots.png(plots.intervals(report, report.sets[0]))
@@ -76,6 +83,15 @@ def publish(report: Report, relay: Relay, run: str) -> None:
         relay.stored()
     finally:
         print_report(report, notes=False)
+
+
+def local_page(report: Report, run: str) -> str:
+    """Write the page below raypipe's home, with everything that the report shows; its path."""
+    page = home() / "reports" / path_part(report.name, f"-{run[:8]}.html")
+    make_folder(page.parent)
+    with open_own(page, "w") as sink:
+        sink.write(to_html(report))
+    return str(page)
 
 
 def record_best(best: Best, builder: Builder, relay: Relay, run: str) -> list[str]:

@@ -32,6 +32,9 @@ class Dataset(ABC):
     name: str
     """`docs_name` with the split, such as `beir-scifact-test`."""
 
+    public: bool = False
+    """Whether everybody may read the texts: those of published data sets."""
+
     @abstractmethod
     def check(self, queries: bool = True) -> None:
         """Check ids, files, split and packages; read no content.

@@ -99,6 +99,8 @@ def bibliography(dataset: str) -> dict[str, str]:
 class IrDataset(Dataset):
     """A data set of the ir_datasets library; files are fetched on first use, into its own cache."""
 
+    public = True
+
     def __init__(self, dataset_id: str) -> None:
         import ir_datasets
 

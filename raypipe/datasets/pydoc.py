@@ -58,6 +58,7 @@ class PyDoc(Dataset):
             raise ConfigError(f"dataset pydoc {found}{nearest(split or '', SPLITS)}")
         self.split = split
         self.packages = tuple(packages or PACKAGES)
+        self.public = packages is None  # others may be the user's own
         if self.packages == (INSTALLED,):
             self.packages = (STDLIB, *installed())
         parts = ["pydoc", *(packages or ())]

@@ -82,6 +82,13 @@ def bounded(name: str, depth: int) -> str:
     return f"{name.strip()}@{depth}" if base in ("AP", "MAP") and "@" not in name else name
 
 
+def cutoff(name: str) -> int | None:
+    """How many documents of a list decide a measure; None if all may."""
+    (measure,) = parse_measures([name])
+    found = None if isinstance(measure, OwnMeasure) else measure.params.get("cutoff")
+    return None if found is None else int(found)
+
+
 def evaluate(
     run: pa.Table, qrels: pa.Table, measures: Sequence[str], positive_relevance: int = 1
 ) -> pa.Table:

@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from raypipe.records import RUN
 
+_LISTS = pa.schema([RUN.field("query_id"), RUN.field("doc_ids")])
 Ranking = dict[str, list[str]]
 """query_id to doc_ids, best first."""
 NOT_RERANKED = "-first-stage"
@@ -161,6 +162,35 @@ def rerank(candidates: pa.Table, scores: Mapping[str, Sequence[float]], depth: i
         return np.argsort(-head_scores, kind="stable").tolist(), head_scores
 
     return _reordered(candidates, depth, order)
+
+
+def rerank_to(
+    candidates: pa.Table,
+    ranked: Mapping[str, Sequence[Mapping[str, Any]]],
+    depth: int,
+    scored: int,
+    most: int | None = None,
+) -> pa.Table:
+    """What a run that re-ranked `scored` candidates is with fewer of them, without scores.
+
+    Args:
+        candidates: query_id and doc_ids, best first.
+        ranked: per query the row of the run, whose first `scored` documents are in its order.
+        depth: at most `scored`.
+        most: documents of each list to keep; None keeps all.
+
+    Returns:
+        query_id and doc_ids, one row per row of `candidates`: the first `depth` candidates in the
+        run's order, then the others in their own.
+    """
+    query_ids = candidates["query_id"].to_pylist()
+    lists = []
+    for query_id, doc_ids in zip(query_ids, candidates["doc_ids"].to_pylist(), strict=True):
+        (row,) = ranked[query_id]
+        head = set(doc_ids[:depth])
+        ordered = [doc_id for doc_id in row["doc_ids"][:scored] if doc_id in head]
+        lists.append((ordered + doc_ids[depth:])[:most])
+    return pa.table({"query_id": query_ids, "doc_ids": lists}, schema=_LISTS)
 
 
 def oracle(candidates: pa.Table, qrels: pa.Table, depth: int) -> pa.Table:

@@ -57,6 +57,20 @@ class StageFacts:
 
 
 @dataclass(frozen=True)
+class QueryCost:
+    """What a query of a test set took behind the first stage; of several seeds the mean."""
+
+    milliseconds: float
+    """The scoring's time over its queries, on the machine that scored, loading included."""
+    pairs: float
+    """Query-document pairs that models read."""
+    requests: float
+    """Requests to a language model."""
+    weights: int
+    """Bytes of the weights of all models that scored, as they are stored."""
+
+
+@dataclass(frozen=True)
 class Row:
     """One system: the same recipe under every seed it was trained with."""
 
@@ -82,6 +96,14 @@ class Row:
     tied: Mapping[str, int] = field(default_factory=dict)
     """Test set -> lists of two documents or more that have one score, over all seeds: there the row
     is what it re-ranked. Sets without such a list may be left out."""
+    depths: Mapping[str, Sequence[Mapping[int, float]]] = field(default_factory=dict)
+    """Test set -> per seed, candidates re-ranked -> mean of the first tested measure; sets without
+    a curve are left out."""
+    costs: Mapping[str, QueryCost] = field(default_factory=dict)
+    """Test set -> what a query took; sets whose runs are gone are left out."""
+    first: Mapping[str, Mapping[str, Sequence[str]]] = field(default_factory=dict)
+    """Test set -> query_id -> the first documents of the first seed's list; empty for rows that
+    were read from a tracking store, whose job has them."""
 
 
 @dataclass(frozen=True)

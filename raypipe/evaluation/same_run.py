@@ -45,6 +45,9 @@ def joined(row: Row, other: Row) -> Row:
         results={**other.results, **row.results},
         runs={**other.runs, **row.runs},
         tied={**other.tied, **row.tied},
+        depths={**other.depths, **row.depths},
+        costs={**other.costs, **row.costs},
+        first={**other.first, **row.first},
     )
 
 

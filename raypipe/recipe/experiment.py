@@ -22,6 +22,7 @@ from raypipe.config import NOT_SEMANTIC, Config, ConfigError, nearest, twice_in
 from raypipe.datasets.steps import Collection, Listed, Queries, QuerySet
 from raypipe.evaluation.measures import bounded
 from raypipe.evaluation.own_measures import fit_to_travel
+from raypipe.evaluation.report.first_documents import ReportOptions
 from raypipe.evaluation.report.published import Published
 from raypipe.evaluation.results import MAIN
 from raypipe.groups.training_set import MinedSet, TrainingData, TrainingSet
@@ -132,6 +133,8 @@ class Experiment(Config):
     """What varies between trials, such as losses, backbones, stage orders and seeds."""
     resources: Annotated[Resources, NOT_SEMANTIC] = Resources()
     """How much of the cluster the job uses."""
+    report: Annotated[ReportOptions, NOT_SEMANTIC] = ReportOptions()
+    """What the report shows of the data."""
     storage: Annotated[Address | None, NOT_SEMANTIC] = None
     """Directory or URI of the artifacts; None is $RAYPIPE_HOME/storage."""
     storage_shared: Annotated[bool, NOT_SEMANTIC] = False

@@ -118,6 +118,7 @@ class Stage(Step):
     """Name, query tokens and document tokens of the further sets behind `groups`, in its order."""
 
     kind: ClassVar[str] = "checkpoint"
+    tells: ClassVar[bool] = True
     libraries: ClassVar[tuple[str, ...]] = ("torch", "transformers")
     version: ClassVar[int] = 2
 

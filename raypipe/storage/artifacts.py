@@ -61,6 +61,8 @@ class Step:
 
     kind: ClassVar[str]
     version: ClassVar[int] = 1
+    tells: ClassVar[bool] = False
+    """Whether its processes say how far they are, by lines of their own."""
     libraries: ClassVar[tuple[str, ...]] = ()
     """Distributions that may decide the content; another major version is said at reuse."""
 

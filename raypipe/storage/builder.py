@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from raypipe.names import printable
-from raypipe.progress import shown
+from raypipe.progress import shown, watched
 from raypipe.storage.artifacts import Artifact, Step, Store
 from raypipe.storage.files import KnownFile
 from raypipe.storage.outside import check_inputs, check_read, checked
@@ -27,7 +27,7 @@ class Builder:
 
     Args:
         context: handed to every `Step.run`.
-        announce: called with a line when a step starts.
+        announce: called with a line when a step starts; on a terminal the line stands at its foot.
         claim: held while an artifact is made, so that jobs of one cluster make it once.
         made: digests of the steps that this builder ran.
         keys: kept so that the job's other processes can open what has keys in its address.
@@ -41,6 +41,8 @@ class Builder:
     keys: Any = None
     alarms: list[str] = field(default_factory=list)
     """What steps say of the counts of their artifacts, each sentence once."""
+    planned: int = 0
+    """How many steps this builder will have made, as far as `plan` knows."""
     told: set[str] = field(default_factory=set)
     """What was announced of artifacts that stand; nothing of it is announced again."""
     _done: dict[str, Artifact] = field(default_factory=dict)
@@ -89,9 +91,11 @@ class Builder:
             with self.store.attempt(step, inputs) as attempt:
                 attempt.outside = outside
                 if attempt.comes_first():
-                    self.announce(f"{step.kind} {printable(step.name)}")
+                    line = f"{step.kind} {printable(step.name)}"
                     bars = getattr(self.context, "progress_bars", False)
-                    with shown(printable(step.name), bars):
+                    if not (at_foot := bars and watched() and not step.tells):
+                        self.announce(line)
+                    with shown(printable(step.name), bars, self._nth(line) if at_foot else ""):
                         counts = step.run(attempt, self.context)
                     check_read(outside)
                     artifact = attempt.commit(counts, self._used(step))
@@ -114,6 +118,23 @@ class Builder:
             waiting = True
             time.sleep(wait)
             wait = min(2 * wait, _LONGEST_WAIT_S)
+
+    def _nth(self, line: str) -> str:
+        """The line behind the number of its step, of those that were planned as far as known."""
+        number = len(self.made) + 1
+        of = f" of {self.planned}" if number <= self.planned else ""
+        return f"step {number}{of}: {line}"
+
+    def plan(self, steps: Iterable[Step]) -> None:
+        """Count what is to be made for these steps, for people to see how far the work is."""
+        missing: set[str] = set()
+        waiting = list(steps)
+        while waiting:
+            step = waiting.pop()
+            if step.digest not in missing and self.find(step) is None:
+                missing.add(step.digest)
+                waiting += {**step.inputs(), **step.needs()}.values()
+        self.planned = len(self.made) + len(missing)
 
     def _used(self, step: Step) -> dict[str, Any]:
         """What the manifest says of the resources, and of a claim that another job took."""

@@ -10,6 +10,8 @@ from typing import Any
 from raypipe.storage.artifacts import Artifact, Step
 from raypipe.storage.builder import Builder
 
+_SIZES = {"rows", "tokens", "docs", "postings", "terms", "shards"}
+"""Counters that say how large an artifact is; the others say what was chosen, cut or dropped."""
 _WORDS = {"docs": "documents", "qrels": "judgements"}
 """Words of counters that people spell out."""
 
@@ -63,6 +65,19 @@ def steps_behind(steps: Mapping[str, Step]) -> Iterator[tuple[str, Step]]:
 
 
 def behind_lines(artifacts: Mapping[str, Artifact]) -> list[str]:
-    """A line for each artifact that counts anything."""
-    lines = (counts_line(name, artifact.counts) for name, artifact in artifacts.items())
+    """A line for each artifact that counts more than its own size."""
+    lines = (
+        counts_line(name, artifact.counts)
+        for name, artifact in artifacts.items()
+        if not {key for key, number in artifact.counts.items() if number} <= _SIZES
+    )
     return [line for line in lines if not line.endswith(": empty")]
+
+
+def said_once(artifacts: Mapping[str, Artifact]) -> dict[str, Artifact]:
+    """The artifacts, each under all of its names, such as `collection/test, collection`."""
+    names: dict[str, list[str]] = {}
+    for name, artifact in artifacts.items():
+        names.setdefault(artifact.uri, []).append(name)
+    by_uri = {artifact.uri: artifact for artifact in artifacts.values()}
+    return {", ".join(of): by_uri[uri] for uri, of in names.items()}

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from raypipe.config import ConfigError
+from raypipe.evaluation.joined_rows import joined_curves, mean_costs
 from raypipe.evaluation.results import MAIN, Row
 from raypipe.models.averages import AveragedWeights
 from raypipe.models.trained_bi_encoder import TrainedBiEncoder
@@ -214,6 +215,8 @@ def _joined(rows: Sequence[Row]) -> Row:
         reused=all(row.reused for row in rows),
         runs={role: digests for role, digests in runs.items() if digests},
         tied={role: lists for role, lists in tied.items() if lists},
+        depths=joined_curves(rows),
+        costs=mean_costs(rows),
     )
 
 

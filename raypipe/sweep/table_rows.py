@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -14,12 +16,15 @@ from raypipe.models.cross_encoder import CrossEncoder
 from raypipe.progress import Say
 from raypipe.recipe.experiment import Experiment
 from raypipe.recipe.trials import ORACLE, by_row, fixed_rows, retrieved_untrained, untrained_rows
+from raypipe.runs.depth_curve import depth_curve
 from raypipe.runs.metrics import TIED, Metrics
 from raypipe.stages.stage import Stage
 from raypipe.storage.artifacts import Artifact, Step
 from raypipe.storage.builder import Builder
 from raypipe.storage.copies import CopyError
+from raypipe.sweep.first_documents import first_ids
 from raypipe.sweep.plan import Plan
+from raypipe.sweep.query_cost import query_cost
 
 # --- rows that need no training -------------------------------------------------------------------
 
@@ -183,7 +188,8 @@ def stage_facts(stage: Stage, facts: Mapping[str, Any]) -> StageFacts:
 
 
 def measured_by(steps: Mapping[str, Sequence[Metrics]], builder: Builder) -> dict[str, Any]:
-    """The fields of a row that its metrics hold: results, digests of the runs, tied lists.
+    """The fields of a row that its metrics hold, and the runs behind them: results, digests of the
+    runs, tied lists, curves over depths, costs.
 
     Args:
         steps: test set to the metrics of every seed.
@@ -197,7 +203,37 @@ def measured_by(steps: Mapping[str, Sequence[Metrics]], builder: Builder) -> dic
         "results": {role: list(map(per_query, seeds)) for role, seeds in artifacts.items()},
         "runs": {role: [step.run_step.digest for step in seeds] for role, seeds in steps.items()},
         "tied": {role: lists for role, lists in tied.items() if lists},
+        "depths": _by_set(steps, lambda seeds: depth_means(seeds, builder)),
+        "costs": _by_set(steps, lambda seeds: query_cost(seeds, builder)),
+        "first": _by_set(steps, lambda seeds: first_ids(seeds, builder)),
     }
+
+
+def _by_set(steps: Mapping[str, Sequence[Metrics]], of: Callable[[Any], Any]) -> dict[str, Any]:
+    found = {role: of(seeds) for role, seeds in steps.items()}
+    return {role: value for role, value in found.items() if value}
+
+
+def depth_means(seeds: Sequence[Metrics], builder: Builder) -> list[dict[int, float]]:
+    """Per seed, candidates re-ranked -> mean; empty where a seed has no curve.
+
+    A curve is made of lists that stand, without a word; nothing is scored for it.
+    """
+    curves = []
+    for step in seeds:
+        curve = depth_curve(step)
+        if curve is None:
+            return []
+        artifact = builder.find(curve)
+        if artifact is None:
+            if any(builder.find(part) is None for part in curve.inputs().values()):
+                return []
+            artifact = replace(builder, announce=lambda line: None).get(curve)
+        by_depth: dict[int, list[float]] = {}
+        for value in artifact.table().select(["depth", "value"]).to_pylist():
+            by_depth.setdefault(value["depth"], []).append(value["value"])
+        curves.append({depth: math.fsum(v) / len(v) for depth, v in by_depth.items()})
+    return curves
 
 
 def per_query(metrics: Artifact) -> dict[str, dict[str, float]]:

@@ -12,12 +12,15 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from raypipe.evaluation.joined_rows import joined_curves, mean_costs
 from raypipe.evaluation.report.contents import Report, SearchedTrial, SetFacts, StageHistory
-from raypipe.evaluation.results import PerQuery, Row, StageFacts, Statistics
+from raypipe.evaluation.report.first_documents import FirstDocuments
+from raypipe.evaluation.results import PerQuery, QueryCost, Row, StageFacts, Statistics
 from raypipe.sweep.tracked_rows import (
     COMPARISON,
     ELSEWHERE,
     ERROR_TAG,
+    FIRST,
     PER_QUERY,
     PHASE_TAG,
     REFERENCES_TAG,
@@ -89,6 +92,7 @@ def read_report(store: TrackingStore, job: TrackedRun) -> Report:
         folder = Path(scratch)
         facts = job.json(COMPARISON, folder) or {}
         recipe = job.file("recipe.yaml", folder)
+        first = job.json(FIRST, folder) or {}
         recipes = {} if recipe is None else {job.name: recipe.read_text("utf-8")}
         row_runs = list(_row_runs(store, job, folder))
     failed = _failed(facts, row_runs)
@@ -115,6 +119,7 @@ def read_report(store: TrackingStore, job: TrackedRun) -> Report:
         links={row: [one.run.address for one in seeds] for row, seeds in seeds_by_row.items()},
         curves={row: _curves(store, seeds, sets) for row, seeds in seeds_by_row.items()},
         origin=facts.get("origin") or _origin(job),
+        first={role: FirstDocuments.of_json(plain) for role, plain in first.items()},
         recipes=recipes,
     )
 
@@ -183,6 +188,7 @@ def _joined(row_runs: Sequence[_RowRun]) -> Row:
     seconds = [row["seconds"] for row in rows if row["seconds"] is not None]
     common = [name for name in seeds[0].results if all(name in one.results for one in seeds)]
     first = rows[0]
+    plain = [_details(row) for row in rows]
     runs = {name: [d for row in rows for d in row.get("runs", {}).get(name, ())] for name in common}
     tied = {name: sum(row.get("tied", {}).get(name, 0) for row in rows) for name in common}
     return Row(
@@ -197,7 +203,19 @@ def _joined(row_runs: Sequence[_RowRun]) -> Row:
         error=first["error"],
         runs={name: digests for name, digests in runs.items() if digests},
         tied={name: lists for name, lists in tied.items() if lists},
+        depths=joined_curves(plain),
+        costs=mean_costs(plain),
     )
+
+
+def _details(plain: Mapping[str, Any]) -> Row:
+    """What `row.json` says of depths and costs; files of earlier versions say nothing."""
+    depths = {
+        name: [{int(depth): value for depth, value in curve.items()} for curve in curves]
+        for name, curves in plain.get("depths", {}).items()
+    }
+    costs = {name: QueryCost(**cost) for name, cost in plain.get("costs", {}).items()}
+    return Row(plain["name"], plain["kind"], {}, depths=depths, costs=costs)
 
 
 def _set_facts(plain: Mapping[str, Any]) -> SetFacts:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from raypipe.evaluation.comparison import tested
 from raypipe.evaluation.report.contents import Report
 from raypipe.evaluation.results import MAIN, PerQuery, Row
 from raypipe.storage.artifacts import Artifact
@@ -27,6 +28,7 @@ if TYPE_CHECKING:  # a report reads jobs without Ray
     from raypipe.tracking.relay import Relay
 
 ROW, PER_QUERY, COMPARISON = "row.json", "per_query.parquet", "comparison.json"
+FIRST = "first_documents.json"
 """Files of tracked runs."""
 ERROR_TAG = "raypipe.error"
 """Tag of a trial that failed: the last line of its error."""
@@ -52,6 +54,8 @@ def log_row(relay: Relay, run: str, row: Row, metrics: Mapping[str, Artifact]) -
         metrics: by test set, the artifacts that hold the rankings to copy.
     """
     relay.send("log_text", run, json.dumps(row_json(row), indent=1), ROW)
+    if curves := depth_series(row):
+        relay.send("log_series", run, curves)
     with TemporaryDirectory() as scratch:
         path = Path(scratch) / PER_QUERY
         pq.write_table(table({role: seeds[0] for role, seeds in row.results.items()}), path)
@@ -106,10 +110,26 @@ def _send_file(relay: Relay, run: str, path: Path, name: str | None = None) -> N
     relay.send("log_bytes", run, path.read_bytes(), name or path.name)
 
 
+def depth_series(row: Row) -> dict[str, list[tuple[int, float]]]:
+    """The curves of a row's first seed as series, whose step is the number of candidates."""
+    return {
+        f"{'' if role == MAIN else f'{role}/'}by_depth/{_measure(row, role)}": sorted(
+            curves[0].items()
+        )
+        for role, curves in row.depths.items()
+    }
+
+
+def _measure(row: Row, role: str) -> str:
+    return next(filter(tested, row.results[role][0]))
+
+
 def row_json(row: Row) -> dict[str, Any]:
-    """Everything of a row but its values."""
-    plain = {f.name: getattr(row, f.name) for f in fields(row) if f.name != "results"}
+    """Everything of a row but its values, and how its lists begin, which the job has."""
+    left_out = ("results", "first")
+    plain = {f.name: getattr(row, f.name) for f in fields(row) if f.name not in left_out}
     plain["stages"] = [asdict(stage) for stage in row.stages]
+    plain["costs"] = {test_set: asdict(cost) for test_set, cost in row.costs.items()}
     return {**plain, "seeds": list(row.seeds)}
 
 

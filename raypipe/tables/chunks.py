@@ -23,6 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raypipe.config import digest
+from raypipe.progress import counting
 from raypipe.resources import CancelledWorkError, Context
 from raypipe.storage.artifacts import Attempt
 from raypipe.storage.outside import check_read
@@ -284,12 +285,12 @@ def _plan(
     return [chunk for name, chunk in chunks.items() if name not in taken], total
 
 
-def quieten(context: Context) -> None:
-    """Make Ray Data print failures, and bars where the context wants them, but nothing else."""
+def quieten() -> None:
+    """Make Ray Data print failures and nothing else: `counting` shows how far it is."""
     import ray
 
     data = ray.data.DataContext.get_current()
-    data.enable_progress_bars = context.progress_bars
+    data.enable_progress_bars = False
     data.print_on_execution_start = False
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # "bars disabled"
@@ -301,7 +302,7 @@ def _stream(
     """Run chunks on an actor pool of Ray Data; return their counters."""
     import ray
 
-    quieten(context)
+    quieten()
     compute, ask = context.resources.pool(len(todo), model=model)
     results = ray.data.from_items(
         [vars(chunk) for chunk in todo], override_num_blocks=len(todo)
@@ -313,7 +314,11 @@ def _stream(
         compute=compute,
         **ask,
     )
-    done = results.take_all()
+    done = []
+    with counting(attempt.step.kind, len(todo)) as move:
+        for row in results.iter_rows():
+            done.append(row)
+            move(len(done))
     if len(done) != len(todo):
         raise RuntimeError(
             f"{attempt.step.path}: {len(done)} of {len(todo)} chunks came back; run the command "

@@ -102,6 +102,16 @@ class Done:
         self.failed = failed
 
 
+def test_the_first_line_comes_before_anything_is_read(recipe, capsys):
+    """What a recipe needs is imported for seconds."""
+    with pytest.raises(typer.Exit):
+        _run(lambda experiment, dry: None, recipe, ["sed=4"], False, False, None)
+    assert capsys.readouterr().out == f"recipe: {recipe}\n"
+    with pytest.raises(typer.Exit):
+        _run(lambda experiment, dry: None, recipe, ["sed=4"], False, True, None)
+    assert capsys.readouterr().out == ""
+
+
 @pytest.mark.parametrize(
     ("result", "code", "written"),
     [(Done({}), None, True), (Done({"one": "error"}), 1, False), (None, None, False)],

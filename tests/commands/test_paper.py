@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import csv
+import re
+import shutil
+import subprocess
 from pathlib import Path
 from typing import get_args
 
@@ -87,6 +90,23 @@ def test_the_document_includes_the_table_and_the_references(written):
     assert {"clark2020electra", "schlatt2024rank", "gao2021rethink", "burges2005learning"} <= keys
     assert {"Bajaj2016Msmarco", "Craswell2019TrecDl"} <= keys  # by ir_datasets
     assert "devlin2018bert" not in keys
+
+
+def test_the_document_compiles_or_is_whole_where_no_tex_is(written, tmp_path):
+    folder = shutil.copytree(written[0], tmp_path / "paper")
+    latex, bibtex = (shutil.which(program) for program in ("pdflatex", "bibtex"))
+    if latex is None or bibtex is None:
+        text = (folder / "table.tex").read_text() + (folder / "paper.tex").read_text()
+        opened, closed = (re.findall(rf"\\{word}{{(\w+)}}", text) for word in ("begin", "end"))
+        assert sorted(opened) == sorted(closed) and text.count("{") == text.count("}")
+        return
+    compiled = [latex, "-interaction=nonstopmode", "-halt-on-error", "paper"]
+    for words in (compiled, [bibtex, "paper"], compiled, compiled):
+        done = subprocess.run(words, cwd=folder, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout[-2000:]
+    log = (folder / "paper.log").read_text(errors="replace")
+    assert (folder / "paper.pdf").stat().st_size > 10_000
+    assert "Overfull" not in log and "undefined" not in log
 
 
 def test_what_no_entry_is_known_of_is_a_comment():

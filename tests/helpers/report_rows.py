@@ -13,9 +13,10 @@ from pathlib import Path
 from rich.console import Console
 
 from raypipe.evaluation.report.contents import Report, SearchedTrial, SetFacts, StageHistory
+from raypipe.evaluation.report.first_documents import FirstDocuments
 from raypipe.evaluation.report.page import to_html
 from raypipe.evaluation.report.text import print_report, to_markdown
-from raypipe.evaluation.results import Row, StageFacts, Statistics
+from raypipe.evaluation.results import QueryCost, Row, StageFacts, Statistics
 
 GOLDEN = Path(__file__).parents[1] / "evaluation" / "report" / "golden"
 MEASURES = ("nDCG@10", "RR@10", "Judged@10")
@@ -38,6 +39,13 @@ TRIALS = (
     SearchedTrial(1, {"lr": "0.1", "loss": "hinge"}, "pruned", 0.1),
     SearchedTrial(2, {"lr": "7"}, "failed", None),
     SearchedTrial(3, {"lr": "0.002"}, "finished", 0.6),
+)
+
+
+FIRST = FirstDocuments(
+    {"BM25": {"q0": ["d1", "d2"], "q1": ["d3"]}, "MiniLM | mnrl > kl": {"q0": ["d2", "d1"]}},
+    {"q0": "What is <b>bold</b>?"},
+    {"d1": "The first document", "d2": "The second, with </script> in it"},
 )
 
 
@@ -76,12 +84,20 @@ def rows() -> list[Row]:
     small = [v + (0.125 if i % 3 == 0 and v < 1 else 0.0) for i, v in enumerate(base)]
     large = [min(1.0, v + 0.25 + 0.125 * (i % 2)) for i, v in enumerate(base)]
     both, three = ("contrastive", "distil"), [1, 2, 3]
+    curve = {10: 0.5, 20: 0.5625, 50: 0.625}
+    depths = {"test": [{d: v + seed / 16 for d, v in curve.items()} for seed in range(3)]}
+    small_model = {"test": QueryCost(12.5, 50.0, 0.0, 90_400_000)}
+    llm = {"test": QueryCost(2_350.0, 0.0, 12.0, 0)}
     return [
         row("BM25", "first_stage", base, base, judged=0.5),
         row("MiniLM zero-shot", "zero_shot", base, base[::-1]),
-        row("RankVicuna", "teacher", small, base),
+        row("RankVicuna", "teacher", small, base, costs=llm),
         row("oracle", "oracle", [1.0] * 12, [1.0] * 12),
-        row("MiniLM | mnrl", "trained", small, small, 0.75, ["contrastive"], False, 9.4, three),
+        row(
+            *("MiniLM | mnrl", "trained", small, small, 0.75, ["contrastive"], False, 9.4, three),
+            depths=depths,
+            costs=small_model,
+        ),
         row("MiniLM | mnrl > kl", "trained", large, small, 1.0, both, True, 3671.0, three),
         row("tiny", "trained", small[::-1], base, 1.0, ["distil"], False, 60.0, [1]),
         Row("broken", "trained", {}, (1,), error="FloatingPointError: the loss is nan"),
@@ -115,6 +131,7 @@ def report(**changes) -> Report:
         "notes": ("fever (beir/fever/test) could not be had: no network",),
         "links": {"tiny": ["http://127.0.0.1:5000/#/experiments/1/runs/abc"]},
         "curves": curves,
+        "first": {"test": FIRST},
         "origin": {"date": "2026-01-02 03:04 UTC", "machine": "a laptop"},
         "recipes": {"strategies": "name: strategies\nseed: 1\n"},
     }

@@ -99,7 +99,10 @@ def track(
         results = r.results["test"]
         for place in order if order and r.seeds else range(len(results)):
             seeds = r.seeds[place : place + 1]
-            single = replace(r, seeds=seeds, results={"test": [results[place]]}, **changed)
+            curves = {name: [of[place]] for name, of in r.depths.items()}
+            single = replace(
+                r, seeds=seeds, results={"test": [results[place]]}, depths=curves, **changed
+            )
             track_run(recorder, job, r.name, single, {SEED_TAG: seeds[0]} if seeds else {})
     if finish:
         recorder.log_text(job, json.dumps(comparison_json(one)), COMPARISON)

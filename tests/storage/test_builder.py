@@ -8,6 +8,7 @@ import re
 import shutil
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
@@ -36,6 +37,36 @@ def test_every_step_is_made_once_and_found_by_other_builders(store):
     assert read(later.get(Sum((inner, two))).local()) == 5
     assert len(later.made) == 1 and len(lines) == 5
     assert inner.log == ["sum"] and later.find(inner) == builder.find(inner)
+
+
+def test_a_terminal_has_the_step_at_its_foot_and_a_file_has_a_line(store, monkeypatch):
+    feet: list[str] = []
+
+    @contextlib.contextmanager
+    def shown(title: str, yes: bool, line: str) -> Any:
+        feet.append(line)
+        yield
+
+    monkeypatch.setattr("raypipe.storage.builder.shown", shown)
+    context, lines = SimpleNamespace(progress_bars=True), list[str]()
+    builder = Builder(store, context, announce=lines.append)
+    both = Sum((Number(1), Number(2, "two")))
+    builder.get(Number(1))
+    builder.plan([both, Number(2, "two")])
+    monkeypatch.setattr("raypipe.storage.builder.watched", lambda: True)
+    builder.get(both)
+    builder.get(Number(3))
+    monkeypatch.setattr(Number, "tells", True)  # as trainings do, whose bars stand there
+    builder.get(Number(4, "four"))
+    assert lines == ["numbers number", "numbers four"]
+    expected = [
+        "",
+        "step 2 of 3: numbers two",
+        "step 3 of 3: sums sum",
+        "step 4: numbers number",
+        "",
+    ]
+    assert feet == expected
 
 
 def test_what_a_step_needs_is_made_and_handed_to_it(store):

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from raypipe.storage.artifacts import Attempt, Step, Store
 from raypipe.storage.builder import Builder
-from raypipe.sweep.counters import behind, behind_lines, counts_line
+from raypipe.sweep.counters import behind, behind_lines, counts_line, said_once
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,20 @@ def test_every_distinct_artifact_once_by_the_shortest_way(tmp_path):
         "vectors of groups of distil: 3 texts cut",
         "member their run of candidates of groups of distil: 7 unknown documents",
     ]
+
+
+def test_an_artifact_of_several_names_is_one_line(tmp_path):
+    builder = Builder(Store(str(tmp_path)))
+    found = {"collection/test": builder.get(QUERIES), "groups": builder.get(GROUPS)}
+    found["collection"] = builder.get(QUERIES)
+    assert list(said_once(found)) == ["collection/test, collection", "groups"]
+
+
+def test_sizes_of_what_is_behind_are_left_out(tmp_path):
+    builder = Builder(Store(str(tmp_path)))
+    tokens = builder.get(Node("tokens", counts={"rows": 9, "tokens": 81, "empty": 0}))
+    cut = builder.get(Node("vectors", counts={"rows": 9, "texts_cut": 1}))
+    assert behind_lines({"tokens": tokens, "vectors": cut}) == ["vectors: 9 rows, 1 text cut"]
 
 
 def test_what_is_not_there_any_more_is_left_out(tmp_path):

@@ -11,6 +11,7 @@ from tracked_jobs import BASE, QUERIES, failed, report, row, track, track_run
 
 from raypipe.evaluation.bootstrap import interval
 from raypipe.evaluation.report.contents import Report, SetFacts
+from raypipe.evaluation.results import QueryCost
 from raypipe.recipe.experiment import Experiment
 from raypipe.recipe.reading import load
 from raypipe.recipe.trials import expand
@@ -29,7 +30,15 @@ from raypipe.sweep.tracked_rows import (
 from raypipe.tracking.recorder import Recorder
 from raypipe.tracking.stored_runs import TrackingStore
 
-SEEDS = row("cl", "trained", 0.2, (1, 2, 3), spread=0.07)
+SEEDS = row(
+    "cl",
+    "trained",
+    0.2,
+    (1, 2, 3),
+    spread=0.07,
+    depths={"test": [{10: 0.2 + seed / 100, 50: 0.3} for seed in (1, 2, 3)]},
+    costs={"test": QueryCost(12.5, 50.0, 0.0, 90_000_000)},
+)
 DIED = "WorkerCrashedError: the process died"
 LONG = "kd / " * 100
 """A name of which MLflow shows two ends."""
@@ -175,6 +184,9 @@ def test_the_jobs_own_rows_have_their_seeds_in_order(recipe, monkeypatch):
         def get(self, step):
             seed = step.seed if isinstance(step, Stage) else step.run_step.weights.seed
             return SimpleNamespace(seed=seed, counts={"queries_with_constant_scores": seed})
+
+        def find(self, step):
+            return None
 
     facts = {"steps": 10, "pairs": 640, "seconds": 5.0}
     monkeypatch.setattr(rows_module, "chain_facts", lambda chain, builder: [facts])

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
 from raypipe.evaluation.comparison import JudgedSet, compare, family_sizes
+from raypipe.evaluation.report.first_documents import FirstDocuments
 from raypipe.evaluation.results import Line, Row, Statistics, SuiteVersus, Versus
 from raypipe.evaluation.slices import Sliced, rows_by_group
 from raypipe.evaluation.suite_comparison import SuiteTests, compare_suites, suite_family_sizes
@@ -97,6 +98,8 @@ class Report:
     """Every trial of a search; empty for a comparison."""
     origin: Mapping[str, str] = field(default_factory=dict)
     """When, where and with what the report was made: date, commit, machine."""
+    first: Mapping[str, FirstDocuments] = field(default_factory=dict)
+    """Test set -> how its rows begin, with the texts that may be shown."""
     recipes: Mapping[str, str] = field(default_factory=dict)
     """Job -> its recipe, every field, as YAML with masked addresses."""
 
@@ -220,6 +223,8 @@ def line_json(line: Line, test_set: str) -> dict[str, Any]:
         "reused": row.reused,
         "run_digests": list(row.runs.get(test_set, ())),
         "tied_lists": row.tied.get(test_set, 0),
+        "depths": [{str(d): v for d, v in seed.items()} for seed in row.depths.get(test_set, ())],
+        "cost": asdict(row.costs[test_set]) if test_set in row.costs else None,
         "error": row.error or None,
         "metrics": dict(line.means),
         "seed_metrics": {m: list(v) for m, v in line.seed_means.items()},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, get_args
@@ -9,6 +10,7 @@ from typing import Any, get_args
 from raypipe.evaluation.equivalence import Verdict
 from raypipe.evaluation.report import plots
 from raypipe.evaluation.report.contents import Report, SetFacts
+from raypipe.evaluation.report.details import details_of
 from raypipe.evaluation.report.per_query import per_query_json
 from raypipe.evaluation.report.tables import (
     Table,
@@ -26,6 +28,7 @@ from raypipe.names import printable
 _DRAWINGS: dict[str, Callable[[Report, SetFacts], Any]] = {
     "Effectiveness": plots.intervals,
     "Effectiveness against cost": plots.cost,
+    "Effectiveness by candidates re-ranked": plots.by_depth,
 }
 """Heading to the plot of one test set."""
 
@@ -38,10 +41,14 @@ class _Section:
     effectiveness: Table
     tests: dict[str, Table]
     """Reference to the tests against it."""
+    details: dict[str, Table]
+    """Heading to the table."""
     slices: dict[str, Table]
     """Heading to the table of a slice."""
     drawings: dict[str, str]
     """Heading to SVG."""
+    panels: dict[str, str]
+    """Heading of a plot of differences to JSON: the reference, then the row of each panel."""
     per_query: str
     """JSON of the table that the page's script fills; empty without one."""
 
@@ -103,22 +110,26 @@ def _section(report: Report, test_set: SetFacts) -> _Section:
     several = len([line for line in report.lines[test_set.name] if line.means]) > 1
     drawn = _DRAWINGS if several else {}
     figures = {heading: draw(report, test_set) for heading, draw in drawn.items()}
-    tests = {}
+    tests, panels = {}, {}
     references = report.references_on(test_set)
     for reference in references:
         heading = "Differences per query" + f" to {reference}" * (len(references) > 1)
         figures[heading] = plots.differences(report, test_set, reference)
+        rows = [reference, *plots.compared(report, test_set, reference)]
+        panels[heading] = json.dumps(list(map(printable, rows)))
         if (table := against(report, test_set, reference)) is not None:
             tests[reference] = table
     return _Section(
         test_set,
         effectiveness(report, test_set),
         tests,
+        details_of(report, test_set),
         {
             slice_heading(groups, name): sliced(groups)
             for name, groups in report.sliced(test_set).items()
         },
         {heading: plots.svg(figure) for heading, figure in figures.items() if figure is not None},
+        panels,
         per_query_json(report, test_set),
     )
 

@@ -1,10 +1,11 @@
-"""Values per query: of two rows side by side on the page, to be filtered and sorted there."""
+"""Values per query, and how lists begin: of two rows side by side on the page, to be filtered and
+sorted there."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from raypipe.evaluation.comparison import tested
 from raypipe.evaluation.report.contents import Report, SetFacts
@@ -50,8 +51,25 @@ def per_query_json(report: Report, test_set: SetFacts) -> str:
             "values": [[round(of_row[q], 4) for q in queries] for of_row in values.values()],
             "left": left,
             "right": right,
+            **_beginnings(report, test_set, queries, names),
         }
     )
+
+
+def _beginnings(
+    report: Report, test_set: SetFacts, queries: Sequence[str], names: Sequence[str]
+) -> dict[str, object]:
+    """`texts` of the queries, `docs` as ids with their texts, and `first`: per row and query the
+    places of its first documents among these; nothing where no list is known."""
+    known = report.first.get(test_set.name)
+    if known is None:
+        return {}
+    places: dict[str, int] = {}
+    lists = [[known.rows.get(row, {}).get(q, ()) for q in queries] for row in names]
+    first = [[[places.setdefault(d, len(places)) for d in ids] for ids in row] for row in lists]
+    docs = [[printable(doc_id), printable(known.docs.get(doc_id, ""))] for doc_id in places]
+    texts = [printable(known.queries.get(q, "")) for q in queries]
+    return {"texts": texts, "docs": docs, "first": first}
 
 
 def _in_html(content: Mapping[str, object]) -> str:

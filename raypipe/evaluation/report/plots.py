@@ -11,6 +11,7 @@ from typing import Any
 
 from raypipe.evaluation.comparison import tested
 from raypipe.evaluation.report.contents import LABELS, Report, SetFacts, StageHistory
+from raypipe.evaluation.report.details import mean_curve
 from raypipe.evaluation.report.per_query import seed_means
 from raypipe.evaluation.report.tables import MARK
 from raypipe.evaluation.results import Kind, Line
@@ -170,6 +171,38 @@ def cost(report: Report, test_set: SetFacts) -> Any | None:
 
 
 @_no_tex()
+def by_depth(report: Report, test_set: SetFacts) -> Any | None:
+    """The first tested measure by the number of candidates re-ranked, the first stage a dashed
+    line; None without a curve."""
+    lines = [line for line in report.lines[test_set.name] if line.means]
+    drawn = [(line, curve) for line in lines if (curve := mean_curve(line.row, test_set.name))]
+    if not drawn:
+        return None
+    measure = next(filter(tested, test_set.measures))
+    figure = _figure(7.2, 4.2 + 0.18 * len(drawn))
+    axis = figure.subplots()
+    for line in lines:
+        if line.row.kind == "first_stage":
+            look = {"color": COLOURS["first_stage"], "linestyle": "--", "linewidth": 0.9}
+            axis.axhline(line.means[measure], label=plot_text(line.row.name), **look)
+    for number, (line, curve) in enumerate(drawn):
+        colour, style = _CYCLE[number % len(_CYCLE)], _STYLES[number // len(_CYCLE) % len(_STYLES)]
+        look = {"color": colour, "linestyle": style, "linewidth": 1.3, "markersize": 4}
+        axis.plot(*zip(*sorted(curve.items()), strict=True), "o", **look)
+        axis.lines[-1].set_label(plot_text(line.row.name))
+    depths = sorted({depth for _, curve in drawn for depth in curve})
+    axis.set_xscale("log")
+    axis.set_xticks(depths, list(map(str, depths)))
+    axis.minorticks_off()
+    axis.set_xlabel("candidates re-ranked")
+    axis.set_ylabel(measure)
+    axis.grid(alpha=0.25)
+    axis.spines[["top", "right"]].set_visible(False)
+    _legend(figure, [axis], columns=2)
+    return figure
+
+
+@_no_tex()
 def curves(report: Report) -> Any | None:
     """Loss and validation of every stage; None where nothing was reported.
 
@@ -206,14 +239,14 @@ def curves(report: Report) -> Any | None:
     return figure
 
 
-def _legend(figure: Any, axes: Any) -> None:
+def _legend(figure: Any, axes: Any, columns: int = 3) -> None:
     """One entry for each label and colour: long names may look alike."""
     handles: dict[tuple[str, str], Any] = {}
     for axis in axes:
         for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
             handles.setdefault((label, handle.get_color()), handle)
     labels = [label for label, _ in handles]
-    look = {"loc": "outside lower center", "ncols": 3, "frameon": False, "fontsize": 8}
+    look = {"loc": "outside lower center", "ncols": columns, "frameon": False, "fontsize": 8}
     figure.legend(list(handles.values()), labels, **look)
 
 
@@ -253,19 +286,26 @@ def _smooth(history: StageHistory, name: str, most: int = 60) -> list[tuple[floa
     ]
 
 
+def compared(report: Report, test_set: SetFacts, reference: str) -> list[str]:
+    """The rows that are tested against a reference and differ from it on some query."""
+    measure = next(filter(tested, test_set.measures), None)
+    lines = {line.row.name: line for line in report.lines[test_set.name]}
+    rows = [n for n, line in lines.items() if measure in line.versus.get(reference, {})]
+    if measure is None or not rows:
+        return []
+    base = seed_means(report, reference, test_set.name, measure)
+    return [n for n in rows if seed_means(report, n, test_set.name, measure) != base]
+
+
 @_no_tex()
 def differences(report: Report, test_set: SetFacts, reference: str) -> Any | None:
-    """Per-query differences to a reference, sorted, one panel per row; None without tests, or where
-    no row differs on any query."""
-    measure = next((m for m in test_set.measures if tested(m)), None)
-    lines = {line.row.name: line for line in report.lines[test_set.name]}
-    compared = [n for n, line in lines.items() if measure in line.versus.get(reference, {})]
-    if not compared or measure is None:
+    """Per-query differences to a reference, the largest first, one panel for each of `compared`;
+    None without any."""
+    names = compared(report, test_set, reference)
+    measure = next(filter(tested, test_set.measures), None)
+    if not names or measure is None:
         return None
     base = seed_means(report, reference, test_set.name, measure)
-    names = [n for n in compared if seed_means(report, n, test_set.name, measure) != base]
-    if not names:
-        return None
     columns = min(3, len(names))
     rows = math.ceil(len(names) / columns)
     figure = _figure(3.4 * columns, 0.6 + 1.9 * rows)
@@ -278,6 +318,7 @@ def differences(report: Report, test_set: SetFacts, reference: str) -> Any | Non
         won, lost = sum(v > 0 for v in values), sum(v < 0 for v in values)
         axis.set_title(f"{plot_text(name)}\n{won} better, {lost} worse", fontsize=8)
         axis.axhline(0, color="black", linewidth=0.6)
+        axis.set_xlim(0, len(values))  # the page's script finds a query by its place
         axis.set_xticks([])
         axis.spines[["top", "right", "bottom"]].set_visible(False)
     for axis in list(axes.flat)[len(names) :]:

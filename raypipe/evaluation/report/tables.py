@@ -51,7 +51,7 @@ def effectiveness(report: Report, test_set: SetFacts) -> Table:
                 value = published.get(row.name)
                 cells.append(NO_VALUE if value is None else figure(value))
         cells += [_count(row.tied.get(test_set.name, 0))] * tied
-        body.append([*cells, *[_count(row.pairs), _seconds(row.seconds)] * trained])
+        body.append([*cells, *[_count(row.pairs), seconds(row.seconds)] * trained])
     bold = tuple(i for i, line in enumerate(lines) if line.row.name in references)
     return Table(heads, body, 3, bold)
 
@@ -249,7 +249,7 @@ def _count(value: int | None) -> str:
     return NO_VALUE if value is None else f"{value:,}"
 
 
-def _seconds(value: float | None) -> str:
+def seconds(value: float | None) -> str:
     if value is None:
         return NO_VALUE
     return f"{value:,.0f}" if value >= 10 else f"{value:.1f}"

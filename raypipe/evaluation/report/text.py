@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from raypipe.evaluation.comparison import family_sizes, tested
 from raypipe.evaluation.report.contents import Report
+from raypipe.evaluation.report.details import about_details, details_of
 from raypipe.evaluation.report.tables import (
     MARK,
     NO_VALUE,
@@ -49,6 +50,8 @@ def to_markdown(report: Report) -> str:
         for reference in report.references_on(test_set):
             if (tests := against(report, test_set, reference)) is not None:
                 parts += [f"Against {markdown_text(reference)}:", _markdown(tests)]
+        for heading, details in details_of(report, test_set).items():
+            parts += [heading, _markdown(details)]
         for name, groups in report.sliced(test_set).items():
             parts += [markdown_text(slice_heading(groups, name)), _markdown(sliced(groups))]
         parts += [f"Published: {markdown_text(source)}" for source in test_set.sources]
@@ -124,7 +127,8 @@ def explanation(report: Report) -> list[str]:
         f"({chosen.resamples:,} resamples), otherwise by a t interval over queries and seeds."
     ]
     if report.mode == "search":
-        return [*sentences, "A search chose among many trials and stopped some: nothing is tested."]
+        sentences.append("A search chose among many trials and stopped some: nothing is tested.")
+        return [*sentences, *about_details(report)]
     sentences.append(
         "Letters: rows that this one is significantly better than (paired t-tests of all pairs of "
         "a test set, Holm)."
@@ -147,7 +151,7 @@ def explanation(report: Report) -> list[str]:
             )
         if "oracle" in kinds:
             sentences[-1] += " The oracle reads the judgements and is not tested."
-    return [*sentences, *_about_suites(report)]
+    return [*sentences, *_about_suites(report), *about_details(report)]
 
 
 def _about_suites(report: Report) -> list[str]:

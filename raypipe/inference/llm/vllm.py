@@ -258,7 +258,7 @@ def processed(processor: Any, rows: list[dict[str, Any]], context: Context) -> l
     """
     import ray
 
-    quieten(context)
+    quieten()
     items = [{"index": index, **row} for index, row in enumerate(rows)]
     results = processor(ray.data.from_items(items, override_num_blocks=1)).take_all()
     results.sort(key=lambda row: row["index"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html as html_module
 import html.parser
 import json
 import re
@@ -56,8 +57,8 @@ def test_the_page_stands_alone(text):
     assert page.open == []
     outside = [a for a in page.addresses if not a.startswith("#")]
     assert outside == ["http://127.0.0.1:5000/#/experiments/1/runs/abc"]
-    # two sets with intervals, cost and differences each, and one figure of curves
-    assert page.tags.count("svg") == 7
+    # two sets with intervals, cost and differences each, a curve over depths, and one of stages
+    assert page.tags.count("svg") == 8
     assert "<script>\nfunction sorted(th){" in text  # not escaped
     assert "Pareto" in text and "broken" in text
     for verdict in ("better", "inconclusive"):
@@ -151,7 +152,7 @@ def test_regions_and_plots_have_names_of_their_own(text):
     assert (
         text.count('<div class="plot" role="img" tabindex="0" aria-label="')
         == text.count("<svg")
-        == 7
+        == 8
     )
 
 
@@ -214,3 +215,24 @@ def test_rows_that_differ_on_no_query_have_no_plot_of_differences():
     assert "Differences per query" not in to_html(
         report(rows=(FULL.rows[0], twin), references=("BM25",), curves={})
     )
+
+
+def test_how_lists_begin_and_the_texts_that_may_be_shown(text):
+    first, second = data(text)
+    assert first["texts"][0] == "What is <b>bold</b>?" and first["texts"][1] == ""
+    bm25 = first["first"][first["rows"].index("BM25")]
+    shown = [[first["docs"][place] for place in places] for places in bm25[:3]]
+    assert shown == [
+        [["d1", "The first document"], ["d2", "The second, with </script> in it"]],
+        [["d3", ""]],
+        [],
+    ]
+    assert not {"texts", "docs", "first"} & second.keys()  # nothing is known of this set's lists
+
+
+def test_panels_of_differences_name_their_rows(text):
+    """By which the script finds the query below the pointer."""
+    found = re.findall(r'data-set="1" data-panels="([^"]*)"', text)
+    assert [json.loads(html_module.unescape(names)) for names in found] == [
+        ["MiniLM | mnrl", "BM25", "MiniLM zero-shot", "RankVicuna", "MiniLM | mnrl > kl", "tiny"]
+    ]
