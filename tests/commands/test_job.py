@@ -83,7 +83,7 @@ class Silent(Standing):
 @pytest.fixture
 def relay(tmp_path, monkeypatch) -> Near:
     one = Near(Recorder(f"sqlite:///{tmp_path}/tracked/mlflow.db", "tiny"))
-    monkeypatch.setattr(Relay, "open", lambda uri, experiment: one)
+    monkeypatch.setattr(Relay, "open", lambda uri, experiment, tags: one)
     return one
 
 
@@ -102,7 +102,7 @@ def test_nothing_that_is_recorded_holds_a_password(recipe, relay, tmp_path, monk
     monkeypatch.setenv("HUSH", "hush")  # the recipe names it, the job knows it
     given = [f"tracking={TRACKING.replace('hush', '${HUSH}')}", f"storage={STORAGE}"]
     experiment = load(Experiment, recipe, given)
-    assert (experiment.tracking, experiment.store().uri) == (TRACKING, STORAGE)
+    assert (experiment.tracking.uri, experiment.store().uri) == (TRACKING, STORAGE)
     (trial, *_), builder = expand(experiment), Silent()
 
     def work(relay: Relay, run: str) -> Any:
@@ -117,7 +117,7 @@ def test_nothing_that_is_recorded_holds_a_password(recipe, relay, tmp_path, monk
     )
     assert [name for name, content in found.items() if b"hush" in content] == []
     one = runs(tmp_path)[trial.name]
-    assert one.data.params["tracking"] == "postgresql://***@host/db?password=***"
+    assert one.data.params["tracking.uri"] == "postgresql://***@host/db?password=***"
     assert one.data.tags["raypipe.error"] == f"OSError: no answer from {SHOWN}?secret_key=***"
     assert one.info.status == "FAILED"
     relay.close()
