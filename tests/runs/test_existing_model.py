@@ -17,6 +17,7 @@ from raypipe.evaluation.results import MAIN
 from raypipe.recipe.experiment import Experiment
 from raypipe.recipe.reading import load
 from raypipe.recipe.trials import expand
+from raypipe.resources import Context, Resources
 from raypipe.runs.baselines import TeacherRun
 from raypipe.storage.builder import Builder
 from raypipe.sweep.table_rows import baseline_runs, baselines
@@ -111,8 +112,9 @@ def test_its_template_makes_the_texts_of_files(ranker, beir_folder, recipe, tmp_
     files = {n: str(tmp_path / f) for n, f in (("corpus", "corpus.csv"),
              ("queries", "queries.tsv"), ("qrels", "qrels.txt"))}  # fmt: skip
     data = json.dumps({"dataset": {**files, "text": "{title}: {text}"}})
-    run = with_model(recipe, ranker, f"data.test={data}").existing_run("last")
-    assert next(iter(run.candidates.collection.queries.open().docs()))[1].startswith("seen: ")
+    experiment = with_model(recipe, ranker, f"data.test={data}")
+    run = experiment.existing_run("last")
+    assert next(iter(experiment.query_set(MAIN).open().docs()))[1].startswith("seen: ")
     read = run.teacher.lists.collection.collection.queries
     assert next(iter(read.open().docs()))[1].endswith(" seen")
 
@@ -158,12 +160,18 @@ def test_a_model_that_was_mixed_is_shown_alone_and_that_is_said(recipe, ranker, 
     assert line.endswith("alone, though it was registered mixed with its first stage (weight 0.7)")
 
 
-def test_the_row_ranks_as_the_model_scores(recipe, ranker, monkeypatch):
-    """Its ten candidates in the order of transformers' own scores of the pairs, cut alike."""
+def test_the_row_ranks_as_the_model_scores(recipe, ranker, tmp_path, monkeypatch):
+    """Its ten candidates with transformers' own scores of the pairs, cut alike."""
     import torch
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    experiment = with_model(recipe, ranker, "reference=last")
+    lines = [f"q{q} Q0 d{(q + 7 * r) % 120:03d} {r} {-r} t\n" for q in range(48, 60)
+             for r in range(12)]  # fmt: skip
+    (tmp_path / "first.run").write_text("".join(lines))
+    source = f"candidates={{type: trec_run, paths: ['{tmp_path}/first.run'], depth: 20}}"
+    experiment = with_model(recipe, ranker, "reference=last", source)
+    monkeypatch.setattr(Resources, "use_gpu", lambda self: False)  # which asks a cluster
+    monkeypatch.setattr(Context, "need_ray", lambda self: None)
     builder = builder_here(experiment.store(), monkeypatch)
     only = [row for row in baseline_runs(experiment) if row[0] == "last"]
     monkeypatch.setattr("raypipe.sweep.table_rows.baseline_runs", lambda _: iter(only))
@@ -178,10 +186,12 @@ def test_the_row_ranks_as_the_model_scores(recipe, ranker, monkeypatch):
                          for c in ("query_id", "text")), strict=True))  # fmt: skip
     run = builder.get(experiment.existing_run("last")).table().to_pylist()
     (first,) = [one for one in run if one["query_id"] == "q48"]
-    cut = {"add_special_tokens": False}
-    query = tokenizer(queries["q48"], **cut)["input_ids"][: TRUNCATION["query"]]
     for doc_id, score in list(zip(first["doc_ids"], first["scores"], strict=True))[:10]:
-        doc = tokenizer(texts[doc_id], **cut)["input_ids"][: TRUNCATION["doc"]]
-        pair = tokenizer.prepare_for_model(query, doc, return_tensors="pt", prepend_batch_axis=True)
+        sides = tokenizer([queries["q48"], texts[doc_id]], add_special_tokens=False).encodings
+        for side, most in zip(sides, (TRUNCATION["query"], TRUNCATION["doc"]), strict=True):
+            side.truncate(most)
+        pair = tokenizer.backend_tokenizer.post_process(*sides)
+        inputs = {"input_ids": torch.tensor([pair.ids]),
+                  "token_type_ids": torch.tensor([pair.type_ids])}  # fmt: skip
         with torch.no_grad():
-            np.testing.assert_allclose(score, model(**pair).logits.item(), rtol=0, atol=1e-5)
+            np.testing.assert_allclose(score, model(**inputs).logits.item(), rtol=0, atol=1e-5)

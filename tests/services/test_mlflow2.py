@@ -21,6 +21,8 @@ from raypipe.tracking.stored_runs import TrackingStore
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = "RAYPIPE_MLFLOW2"
+WITH = ("SQLAlchemy<2.1", "setuptools<81")
+"""What MLflow 2 needs and does not say."""
 pytestmark = pytest.mark.services
 
 
@@ -34,7 +36,7 @@ def old_mlflow(tmp_path_factory) -> str:
         pytest.skip(f"needs ${PROGRAM}, the program mlflow of a version before 3, or uv to get it")
     folder = tmp_path_factory.mktemp("mlflow2")
     made = subprocess.run([uv, "venv", "-q", "--python", sys.executable, folder])
-    install = [uv, "pip", "install", "-q", "--python", folder, "mlflow>=2.17,<3", "setuptools<81"]
+    install = [uv, "pip", "install", "-q", "--python", folder, "mlflow>=2.17,<3", *WITH]
     if made.returncode or subprocess.run(install).returncode:
         pytest.skip(f"needs ${PROGRAM}, or a package index that has mlflow<3")
     return str(folder / "bin" / "mlflow")
