@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from chunks_here import builder_here
+from drawn_ranker import drawn_ranker
 
 from raypipe.commands.existing_rows import look_at_run_rows
 from raypipe.commands.query_sets import contents
@@ -30,17 +31,9 @@ TRUNCATION = {"type": "budgets", "query": 4, "doc": 9}
 @pytest.fixture(scope="module")
 def ranker(tmp_path_factory, tiny_backbone) -> Path:
     """A cross-encoder with drawn weights that names how it was trained, as raypipe's do."""
-    import torch
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
-
     folder = tmp_path_factory.mktemp("ranker") / "checkpoint"
-    torch.manual_seed(3)
-    model = AutoModelForSequenceClassification.from_pretrained(tiny_backbone, num_labels=1)
-    torch.nn.init.normal_(model.classifier.weight)
-    model.config.raypipe = {"truncation": TRUNCATION, "text": "{text} {title}"}
-    model.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(tiny_backbone).save_pretrained(folder)
-    return folder
+    said = {"truncation": TRUNCATION, "text": "{text} {title}"}
+    return drawn_ranker(folder, tiny_backbone, said)
 
 
 @pytest.fixture(scope="module")
