@@ -21,6 +21,10 @@ SEED_TAG = "raypipe.seed"
 """Tag of trials and stages."""
 NOTE_TAG = "mlflow.note.content"
 """The tag with the Markdown that MLflow shows on the page of a run."""
+_MODE = "workflowType=machine_learning"
+"""Shows MLflow's pages of trainings, not those of traces; earlier versions do not read it."""
+TRAININGS = f"#/experiments?{_MODE}"
+"""The page of all experiments, behind a server's address."""
 _PARAM_CHARS, _KEY_CHARS = 6000, 250
 _NO_FILE = "#%?"
 """What a server refuses in the name of a file, or reads as something else."""
@@ -34,7 +38,8 @@ def run_page(server: str, experiment_id: str, run_id: str) -> str:
     """
     if not server.startswith("http"):
         return f"{server} run {run_id}"
-    return f"{server.rstrip('/')}/#/experiments/{quote(experiment_id)}/runs/{quote(run_id)}"
+    page = f"{server.rstrip('/')}/#/experiments/{quote(experiment_id)}/runs/{quote(run_id)}"
+    return f"{page}?{_MODE}"
 
 
 def metric_name(measure: str) -> str:

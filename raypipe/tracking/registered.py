@@ -92,10 +92,23 @@ def _new_version(
         name,
         place.files if model_id is None else f"models:/{model_id}",
         run_id=run_id,
-        tags=dict(tags) or None,
+        tags={key: value for key, value in tags.items() if not key.startswith("mlflow.")},
+        description=_description(name, tags),
         model_id=model_id,
     )
     return str(made.version)
+
+
+def _description(name: str, tags: Mapping[str, str]) -> str:
+    """What MLflow shows above a version's tags: what it reached, and how it opens."""
+    reached = ""
+    if TEST in tags and VALUE in tags:
+        measure = tags[TEST].partition(" ")[0]
+        reached = f"{measure} {float(tags[VALUE]):.3f} on the job's test queries; "
+    return (
+        f"{reached}the source run has the report. `raypipe rerank --model 'models:/{name}@best'` "
+        "and `mlflow.pyfunc.load_model` open the version that has the alias."
+    )
 
 
 def _find_or_make(client: MlflowClient, name: str) -> None:

@@ -16,6 +16,8 @@ from raypipe.tracking.names import (
     run_page,
 )
 
+MODE = "?workflowType=machine_learning"
+
 
 @pytest.mark.parametrize(
     ("measure", "metric"),
@@ -72,8 +74,8 @@ def test_a_recipes_name_can_be_registered(recipe, registered):
 @pytest.mark.parametrize(
     ("server", "page"),
     [
-        ("http://host:5000/", "http://host:5000/#/experiments/7/runs/abc"),
-        ("https://host/mlflow", "https://host/mlflow/#/experiments/7/runs/abc"),
+        ("http://host:5000/", f"http://host:5000/#/experiments/7/runs/abc{MODE}"),
+        ("https://host/mlflow", f"https://host/mlflow/#/experiments/7/runs/abc{MODE}"),
         ("sqlite:////home/mlflow.db", "sqlite:////home/mlflow.db run abc"),
     ],
 )
