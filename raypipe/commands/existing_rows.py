@@ -1,4 +1,4 @@
-"""Looks, before work, whether the runs that a recipe shows as rows are of its test queries."""
+"""Looks, before work, at the runs and models that a recipe shows as rows."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from raypipe.config import ConfigError
 from raypipe.names import quoted
 from raypipe.recipe.experiment import Experiment
 from raypipe.runs.existing import queries_in
+from raypipe.runs.existing_model import ModelRow
 
 
 def look_at_run_rows(experiment: Experiment, read: Read) -> Iterator[str]:
-    """How many queries of its test set each file has, of the sets that the recipe itself names.
+    """How many queries of its test set each file has, of the sets that the recipe itself names;
+    how each model reads.
 
     Raises:
         ConfigError: a file has none, and whose queries it has if a set of the recipe's has them.
@@ -21,6 +23,9 @@ def look_at_run_rows(experiment: Experiment, read: Read) -> Iterator[str]:
     roles = ("validation", *(role for role in experiment.test_sets()))
     by_role = dict(zip(roles, known, strict=False))
     for name, row in experiment.evaluation.rows.items():
+        if isinstance(row, ModelRow):
+            yield f"evaluation.rows.{name}: {row.line(experiment.tracking_uri())}"
+            continue
         for role, path in row.paths().items():
             if role not in by_role:  # of a suite: fetched later
                 continue

@@ -136,7 +136,7 @@ def card_facts(best: Best, builder: Builder) -> CardFacts:
     experiment = trial.experiment
     backbone, model = Backbone(experiment.backbone), experiment.last_model
     folder = builder.get(plan.last(trial)).local()
-    public = experiment.replace(storage=None, tracking=None)  # nobody else's business
+    public = experiment.replace(storage=None, tracking={})  # nobody else's business
     first_stage = experiment.metrics(experiment.first_stage("test"))
     is_mixed = best.mix is not None
     alone = {"test, model alone": plan.metrics(trial)} if is_mixed else {}

@@ -15,6 +15,7 @@ from raypipe.commands.closing import closing_lines, places_of
 from raypipe.commands.existing_rows import look_at_run_rows
 from raypipe.commands.lock import LOCK, lock_text
 from raypipe.commands.mine import mine_encoders, mine_shared, start_cluster
+from raypipe.commands.note import note_of
 from raypipe.commands.origin import origin
 from raypipe.commands.query_facts import query_facts
 from raypipe.commands.query_sets import all_queries, contents
@@ -50,8 +51,11 @@ from raypipe.sweep.runner import Runner, tune_over
 from raypipe.sweep.table_rows import baseline_rankings, baseline_runs, baselines, trained_rows
 from raypipe.sweep.tracked_rows import PHASE_TAG, REFERENCES_TAG, log_plain_row
 from raypipe.synthesis.known_items import synthetic_sets
+from raypipe.tracking.names import NOTE_TAG
+from raypipe.tracking.opening import Opening
 from raypipe.tracking.recorder import Kind
 from raypipe.tracking.relay import Relay
+from raypipe.tracking.settings import tracked_tags
 
 
 @dataclass(frozen=True)
@@ -131,6 +135,8 @@ def run_study(study: Study, builder: Builder, say: Say) -> Result:
     """
     started = time.monotonic()
     builder.announce = say
+    experiment = study.experiment
+    opening = Opening(experiment.tracking_uri(), experiment.tracked_experiment, say)
     experiments = trained_experiments(study.trials)
     if any(synthetic_sets(one.query_sets().values()) for one in experiments):
         start_cluster(study.experiment, builder, say)  # queries are written there
@@ -138,6 +144,7 @@ def run_study(study: Study, builder: Builder, say: Say) -> Result:
     notes = check_held_out(experiments, read)
     for line in look_at_run_rows(study.first, read):
         say(line)
+    opening.check()
     start_cluster(study.experiment, builder, say)
     for line in study.plan_lines(builder):
         say(line)
@@ -210,6 +217,7 @@ class StudyJob:
             for sentence in record_best(best, builder, self.relay, self.run_id):
                 self.say(sentence)
             line = line_of(best.metrics, builder)
+        self.relay.send("tag", self.run_id, {NOTE_TAG: note_of(report, best_row)})
         self.relay.send("log", self.run_id, dict(outcome.numbers))
         return Result("", report, line, counts, outcome.failed, qualities, best_row, page)
 
@@ -310,7 +318,8 @@ class StudyJob:
 
 def tracked(experiment: Experiment, say: Say, work: Callable[[Relay, str], Result]) -> Result:
     """Do the work inside a tracked run, whose id in the relay it gets."""
-    relay = Relay.open(experiment.tracking_uri(), experiment.name)
+    tags = tracked_tags(experiment.tracking)
+    relay = Relay.open(experiment.tracking_uri(), experiment.tracked_experiment, tags)
     references = json.dumps(experiment.reference)
     tags = {REFERENCES_TAG: references, "raypipe.mode": experiment.sweep.mode}
     run_id = relay.start(experiment.name, "job", None, flatten(experiment), tags)

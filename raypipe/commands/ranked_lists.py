@@ -10,11 +10,10 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import TypeAdapter, ValidationError
 
 from raypipe.candidates import Source
 from raypipe.candidates.bm25.source import Bm25
@@ -28,10 +27,7 @@ from raypipe.datasets.steps import QRELS_FILE, Collection, Listed, Queries, Quer
 from raypipe.evaluation.measures import bounded, evaluate, means
 from raypipe.evaluation.ranking import write_trec_run
 from raypipe.inference.lists import Lists
-from raypipe.inference.truncation import LongestFirst, Truncation
 from raypipe.models.backbone import Backbone
-from raypipe.models.checks import has_scorer
-from raypipe.models.sentence_modules import read_score_modules
 from raypipe.names import trec_token
 from raypipe.progress import Say
 from raypipe.resources import Resources, default_precision
@@ -39,11 +35,9 @@ from raypipe.runs.baselines import TeacherRun
 from raypipe.storage.artifacts import Artifact, Step, Store
 from raypipe.storage.builder import Builder
 from raypipe.storage.files import home
-from raypipe.teachers.bi_encoder import BiEncoderTeacher
-from raypipe.teachers.cross_encoder import CrossEncoderTeacher
+from raypipe.teachers.existing import read_as_trained, scorer_of, template_of
 
 MEASURES = ("nDCG@10", "RR@10", "Judged@10")
-USUAL_LENGTH = 512
 Precision = Literal["auto", "bf16", "fp16", "fp32"]
 
 
@@ -145,7 +139,7 @@ def rerank(
         raise ConfigError("--model bm25 is for retrieve; rerank needs a model")
     expect_ray(models=True)
     source: Source = Bm25(depth=max(depth, 100)) if run is None else _run(run)
-    scorer = _scorer(model, max_length, label)
+    scorer = scorer_of(model, max_length, label)
     scorer.check()
     data = texts_as_trained(model, data, say)
     builder, precision = _start(data, source, place, say)
@@ -208,13 +202,11 @@ def retrieve(
 def texts_as_trained(model: str, data: QuerySet, say: Say) -> QuerySet:
     """The data with documents' texts made of columns as in the model's training, if its files have
     these columns and no other template is named."""
-    config = Backbone(model).published_config()
-    template = (config.get("raypipe") or {}).get("text")
+    template = template_of(model)
     if template is None or data.text_template is not None or not is_own(data.dataset):
         return data
-    alike = QuerySet(dataset=f"{data.dataset},text={template}")
     try:
-        next(alike.open().docs(), None)
+        alike = read_as_trained(data, template)
     except ConfigError as error:
         say(f"texts of documents are not made as in training, of {template}: {error}")
         return data
@@ -233,38 +225,6 @@ def _notes_on(run: str, lists: Artifact) -> list[str]:
     if tied := lists.counts.get("queries_ordered_by_score"):
         notes.append(f"lists of {run} whose ranks tell no order, ordered by score: {tied}")
     return notes
-
-
-def _scorer(
-    model: str, max_length: int | None, label: int | None
-) -> CrossEncoderTeacher | BiEncoderTeacher:
-    """A cross-encoder if the model's files have a trained head, else a bi-encoder."""
-    backbone = Backbone(model)
-    backbone.check()
-    config = backbone.published_config()
-    modular = read_score_modules(backbone.published, f"model {model}") is not None
-    if not modular and not has_scorer(config):
-        if label is not None:
-            raise ConfigError(f"--label {label}: {model} is a bi-encoder and has no labels")
-        return BiEncoderTeacher(backbone=model, max_length=max_length)
-    return CrossEncoderTeacher(
-        backbone=model, truncation=_truncation(model, config, max_length), label=label
-    )
-
-
-def _truncation(model: str, config: Mapping[str, Any], max_length: int | None) -> Truncation:
-    own = (config.get("raypipe") or {}).get("truncation")
-    if max_length is not None or own is None:
-        positions = int(config.get("max_position_embeddings") or USUAL_LENGTH)
-        return LongestFirst(max_length=max_length or min(positions, USUAL_LENGTH))
-    try:
-        read: Truncation = TypeAdapter(Truncation).validate_python(own)
-    except ValidationError as error:
-        why = error.errors()[0]["msg"]
-        raise ConfigError(
-            f"model {model}: config.json names a truncation that is none ({why}); give --max-length"
-        ) from None
-    return read
 
 
 def _run(path: str) -> TrecRun:

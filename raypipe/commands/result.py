@@ -118,14 +118,14 @@ def record_best(best: Best, builder: Builder, relay: Relay, run: str) -> list[st
     measure = experiment.measures()[0]
     reached, before = means.get(measure, 0.0), first.counts["means"].get(measure, 0.0)
     contest = {"test": f"{measure} {first.digest}", "value": reached}
-    registered = experiment.name if reached >= before else None
+    registered = experiment.registered_model if reached >= before else None
     weights = (str(checkpoint.local()), "reranker", registered, means, best.digest(), contest)
     relay.send("log_model", run, *weights, best.interpolation(builder))
     if registered:
         return []
     return [
-        f"{best.name} is not registered as the best model of {experiment.name}: its {measure} on "
-        f"the test queries is {reached:.3f}, the first stage's {before:.3f}"
+        f"{best.name} is not registered as the best model of {experiment.registered_model}: its "
+        f"{measure} on the test queries is {reached:.3f}, the first stage's {before:.3f}"
     ]
 
 

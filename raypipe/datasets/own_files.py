@@ -95,6 +95,14 @@ def text_template_of(dataset: str) -> str | None:
     return OwnFiles(dataset, documents_only=True).text_template if named else None
 
 
+def with_text(dataset: str, template: str) -> str:
+    """The id of the same files with documents' texts made of this template."""
+    head = next(head for head in HEADS if dataset.startswith(head))
+    pieces = _PART.split(dataset.removeprefix(head))
+    kept = [piece for piece in pieces if not piece.startswith("text=")]
+    return head + ",".join([*kept, f"text={template}"])
+
+
 class OwnFiles(Dataset):
     """`files:corpus=/c.tsv,queries=/q.tsv[,qrels=/q.txt][,text={title} {body}]`: see `PARTS`.
 

@@ -251,6 +251,7 @@ class Listed(Step):
         lists = attempt.inputs["candidates"].table()["doc_ids"].to_pylist()
         named = {doc_id for doc_ids in lists for doc_id in doc_ids[: self.depth]}
         rows = np.sort(docs.rows_of(pa.array(sorted(named), pa.string())))
+        rows = rows[rows >= 0]  # candidates of texts that are made otherwise
         ids, texts = docs.ids_at(rows), docs.texts(rows.tolist())
         table = pa.table([ids, pa.array(texts, DOCS.field(1).type)], schema=DOCS)
         with attempt.open(DOCS_FILE) as sink, pa.ipc.new_file(sink, DOCS) as writer:

@@ -15,7 +15,9 @@ from raypipe.evaluation.equivalence import Verdict
 
 MAIN = "test"
 """The recipe's own test set, `data.test` over `candidates`."""
-Kind = Literal["first_stage", "zero_shot", "teacher", "oracle", "trained", "derived", "run"]
+Kind = Literal[
+    "first_stage", "zero_shot", "teacher", "oracle", "trained", "derived", "run", "model"
+]
 PerQuery = Mapping[str, Mapping[str, float]]
 """measure -> query_id -> value."""
 

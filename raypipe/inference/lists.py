@@ -76,14 +76,15 @@ class ListReader:
         return len(self._candidates)
 
     def read(self, rows: range) -> list[ScoreList]:
-        """The lists of consecutive rows; documents without text do not occur in candidates."""
+        """The lists of consecutive rows. Documents without text do not occur in candidates; those
+        that have text there alone, where texts are made otherwise, are left out."""
         part = self._candidates.read(rows).to_pylist()
         extra = self._extra.of_queries(r["query_id"] for r in part) if self._extra else {}
         merged = []
         for row in part:
             more = [d for added in extra.get(row["query_id"], ()) for d in added["doc_ids"]]
             merged.append(list(dict.fromkeys([*row["doc_ids"][: self.depth], *more])))
-        doc_rows = self._docs.rows_of([d for doc_ids in merged for d in doc_ids])
+        merged, doc_rows = self._known(merged)
         queries = self._queries.rows_of([r["query_id"] for r in part])
         ends = np.cumsum([len(doc_ids) for doc_ids in merged])
         return [
@@ -96,3 +97,12 @@ class ListReader:
             )
             for row, query, doc_ids, end in zip(part, queries, merged, ends, strict=True)
         ]
+
+    def _known(self, lists: list[list[str]]) -> tuple[list[list[str]], np.ndarray]:
+        """The lists without documents that the collection lacks, and all their rows in a line."""
+        rows = self._docs.rows_of([doc_id for doc_ids in lists for doc_id in doc_ids])
+        if (rows >= 0).all():
+            return lists, rows
+        known = iter((rows >= 0).tolist())
+        kept = [[doc_id for doc_id in doc_ids if next(known)] for doc_ids in lists]
+        return kept, rows[rows >= 0]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -17,12 +17,14 @@ from raypipe.evaluation.slices import Slices
 from raypipe.evaluation.suites import SUITES, SuiteName
 from raypipe.names import Name
 from raypipe.runs.existing import RunRow
+from raypipe.runs.existing_model import ModelRow
 from raypipe.synthesis.synthetic import AnyQueries
 from raypipe.tracking.names import metric_name
 
 RESERVED = ("train", "validation", MAIN)
 Derivation = Literal["seeds", "average", "interpolation"]
 Untrained = Literal["cosine", "fusion"]
+AnyRow = Annotated[RunRow | ModelRow, Field(discriminator="type")]
 
 
 class EvaluationSet(Config):
@@ -72,15 +74,25 @@ class Evaluation(Config):
     """Rows that cost no training: the mean of the z-scores of all seeds, the mean of their weights,
     and scores mixed with the first stage's by a weight chosen on validation queries; where
     `untrained` has the fusion, mixed with that too."""
-    rows: dict[Name, RunRow] = Field(default_factory=dict)
-    """Runs that exist, by the name of their row: `{type: run, path: other.run}`. They are judged,
-    tested and tracked beside the others, and may be a `reference`."""
+    rows: dict[Name, AnyRow] = Field(default_factory=dict)
+    """Runs and models that exist, by the name of their row: `{type: run, path: other.run}`, where
+    the type may be left out, or `{type: model, uri: "models:/NAME@best"}`. They are judged, tested
+    and tracked beside the others, and may be a `reference`."""
     slices: dict[Name, Slices] = Field(default_factory=dict)
     """Groups of test queries by name, each name a table of the first measure per group, with every
     row's worst one. The queries of other test sets are parted too, where the table has their ids.
     """
     statistics: Statistics = Statistics()
     """How rows are told apart."""
+
+    @field_validator("rows", mode="before")
+    @classmethod
+    def _run_unless_named(cls, rows: Any) -> Any:
+        def typed(row: Any) -> Any:
+            untyped = isinstance(row, Mapping) and "type" not in row
+            return {"type": "run", **row} if untyped else row
+
+        return {n: typed(row) for n, row in rows.items()} if isinstance(rows, Mapping) else rows
 
     @model_validator(mode="after")
     def _consistent(self) -> Evaluation:
@@ -98,7 +110,7 @@ class Evaluation(Config):
                 raise ValueError(f"sets.{name}: expected a name without '/'; leave it out")
         self._check_tracked()
         for name, row in self.rows.items():
-            for test_set in row.sets:
+            for test_set in row.sets if isinstance(row, RunRow) else ():
                 if test_set not in (known := [*self.sets, *self.suite_sets()]):
                     raise ValueError(
                         f"rows.{name}.sets.{test_set}: there is no such test set"

@@ -47,7 +47,8 @@ from raypipe.recipe.stage_models import check_models, check_models_files
 from raypipe.recipe.untrained import check_untrained, untrained_scorer
 from raypipe.resources import Resources, default_precision
 from raypipe.runs.baselines import OracleRun, TeacherRun
-from raypipe.runs.existing import ExistingRun
+from raypipe.runs.existing import ExistingRun, RunRow
+from raypipe.runs.existing_model import ModelRow
 from raypipe.runs.metrics import Metrics
 from raypipe.runs.rerank import BiEncoderRun, CrossEncoderRun, Reranking
 from raypipe.stages.stage import Stage, StageConfig
@@ -57,6 +58,7 @@ from raypipe.storage.files import home
 from raypipe.synthesis.synthetic import AnyQueries, Synthetic
 from raypipe.teachers import Teacher
 from raypipe.tracking.client import check_scheme
+from raypipe.tracking.settings import Tracking, not_mlflows_own
 
 Role = str
 """train, validation, test, or the name of a further test set."""
@@ -139,8 +141,8 @@ class Experiment(Config):
     """Directory or URI of the artifacts; None is $RAYPIPE_HOME/storage."""
     storage_shared: Annotated[bool, NOT_SEMANTIC] = False
     """A storage directory is the same on every node (NFS)."""
-    tracking: Annotated[Address | None, NOT_SEMANTIC] = None
-    """MLflow URI; None is $MLFLOW_TRACKING_URI, or a file under $RAYPIPE_HOME."""
+    tracking: Annotated[Tracking, NOT_SEMANTIC] = Tracking()
+    """Where and under which names the job is tracked; an address alone is `tracking.uri`."""
 
     @field_validator("model", mode="before")
     @classmethod
@@ -162,11 +164,7 @@ class Experiment(Config):
     @field_validator("name")
     @classmethod
     def _own(cls, name: str) -> str:
-        if name == "Default":
-            raise ValueError(
-                "expected another name than that of MLflow's own experiment, whose files go below "
-                "the working directory; rename the recipe"
-            )
+        not_mlflows_own(name)
         return name
 
     @field_validator("precision")
@@ -184,7 +182,7 @@ class Experiment(Config):
     @model_validator(mode="after")
     def _tracked_somewhere(self) -> Experiment:
         with _blamed_on("tracking"):  # as a check of all fields, which shows no password
-            check_scheme(self.tracking or "")
+            check_scheme(self.tracking.uri or "")
         return self
 
     @model_validator(mode="after")
@@ -370,8 +368,18 @@ class Experiment(Config):
         return Store(self.storage or str(home() / "storage"))
 
     def tracking_uri(self) -> Address | None:
-        named = self.tracking or os.environ.get("MLFLOW_TRACKING_URI")
+        named = self.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI")
         return Address(named) if named else None
+
+    @property
+    def tracked_experiment(self) -> str:
+        """The name of MLflow's experiment."""
+        return self.tracking.experiment or self.name
+
+    @property
+    def registered_model(self) -> str:
+        """The name in MLflow's registry of the best model."""
+        return self.tracking.registered_model or self.name
 
     def check(self, *, model: bool = True) -> None:
         """Everything outside the recipe that must be there, before work starts.
@@ -398,7 +406,7 @@ class Experiment(Config):
                 self.evaluation.suite_candidates.check()
         for name, row in self.evaluation.rows.items():
             with _blamed_on(f"evaluation.rows.{name}"):
-                row.check()
+                row.check() if isinstance(row, RunRow) else row.check(self.tracking_uri())
         for name, slices in self.evaluation.slices.items():
             with _blamed_on(f"evaluation.slices.{name}"):
                 slices.check()
@@ -569,12 +577,15 @@ class Experiment(Config):
         """Candidates in the order of the backbone's own vectors."""
         return self._run_by(self.untrained_scores(how, role, self.depth(role)), "score", role)
 
-    def existing_run(self, row: str, role: Role = MAIN) -> ExistingRun | None:
-        """The file's lists of the role's queries; None where the row names no file of these."""
-        path = self.evaluation.rows[row].paths().get(role)
-        if path is None:
-            return None
-        return ExistingRun(row, path, self.collection(role), self.queries(role))
+    def existing_run(self, row: str, role: Role = MAIN) -> ExistingRun | TeacherRun | None:
+        """The file's lists of the role's queries, None where the row names no file of these; or the
+        role's candidates re-ranked by the row's model."""
+        named, queries = self.evaluation.rows[row], self.queries(role)
+        if isinstance(named, ModelRow):
+            first, tracking = self.first_stage(role), self.tracking_uri()
+            return named.run_of(first, queries, self.depth(role), self.precision, tracking)
+        path = named.paths().get(role)
+        return None if path is None else ExistingRun(row, path, self.collection(role), queries)
 
     def _run_by(self, scores: Step, values: str, role: Role) -> TeacherRun:
         candidates, queries = self.first_stage(role), self.queries(role)

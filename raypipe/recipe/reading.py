@@ -18,8 +18,11 @@ from raypipe.recipe.variables import expand_variables
 from raypipe.recipe.yaml_text import parse_yaml, read_yaml
 from raypipe.storage.address import shown_value
 from raypipe.storage.files import near_names
+from raypipe.tracking.settings import Tracking, as_section
 from raypipe.train.settings import INSTEAD
 
+TRACKING = "tracking"
+"""A recipe's field that may be a mapping or an address."""
 BASE = "base"
 """A recipe's key for the file that the recipe changes, relative to its own folder."""
 _PAIRS = [pair for names in INSTEAD.items() for pair in (names, names[::-1])]
@@ -138,6 +141,8 @@ def merged(tree: Mapping[str, Any], changes: Mapping[str, Any], where: str = "")
         if value is not None and not isinstance(value, Mapping):
             result = _without_replaced(result, key, changes)
         old, path = result.get(key), f"{where}.{key}".lstrip(".")
+        if path == TRACKING and value is not None:  # an address changes nothing but the address
+            old, value = as_section(old), as_section(value)
         result[key] = value
         if isinstance(value, Mapping) and isinstance(old, Mapping):
             same_type = value.get("type", old.get("type")) == old.get("type")
@@ -194,6 +199,8 @@ def override(cls: type[Config], tree: Mapping[str, Any], key: str, value: Any) -
     Raises:
         ConfigError: a part of the key is neither a field nor an existing name of a mapping.
     """
+    if key == TRACKING and isinstance(value, str):
+        key = f"{TRACKING}.uri"
     head, *rest = key.split(".")
     return _override(cls, tree, [head, *rest], value, key)
 
@@ -209,6 +216,8 @@ def _override(kind: Any, tree: Any, parts: list[str], value: Any, key: str) -> d
     result = dict(tree) if isinstance(tree, Mapping) else {}
     if is_plugin_name(tree):  # an objective's bare name
         result = {"type": tree}
+    if isinstance(tree, str) and Tracking in models(kind):
+        result = as_section(tree)
     head, *rest = parts
     item = mapping_value(kind)
     if item is not None and not models(item):  # free keys, which may hold dots: sweep.space

@@ -232,6 +232,11 @@ def json_schema() -> dict[str, Any]:
     model = schema["properties"]["model"]  # a cross-encoder needs no type
     model["anyOf"] = model.pop("oneOf")
     del model["discriminator"]
+    tracking = schema["properties"]["tracking"]  # an address alone will do
+    schema["properties"]["tracking"] = {
+        "anyOf": [tracking, {"type": ["string", "null"]}],
+        "description": tracking.get("description", ""),
+    }
     schema["properties"]["base"] = {
         "type": "string",
         "description": "Another recipe, whose fields stand where this one has none.",

@@ -72,7 +72,11 @@ def _refused(name: str, content: str, where: str) -> str:
         return ""
     if _SECRET.search(name):
         return "by its name it holds a secret"
-    if where not in ("storage", "tracking") and "://" in content and mask(content) != content:
+    if (
+        where not in ("storage", "tracking", "tracking.uri")
+        and "://" in content
+        and mask(content) != content
+    ):
         return "it holds an address with a secret"
     return ""
 

@@ -19,8 +19,8 @@ from raypipe.storage.builder import Builder
 from raypipe.storage.masking import without_secrets
 from raypipe.sweep.plan import Plan
 from raypipe.sweep.table_rows import chain_facts, totals, trained_row, trainer_facts
-from raypipe.sweep.tracked_rows import ERROR_TAG, SEED_TAG, log_row
-from raypipe.tracking.names import ROW_TAG
+from raypipe.sweep.tracked_rows import ERROR_TAG, log_row
+from raypipe.tracking.names import NAME_TAG, ROW_TAG, SEED_TAG
 from raypipe.tracking.relay import Relay, StageReports, series
 
 OnReport = Callable[[dict[str, Any]], None]
@@ -158,8 +158,10 @@ def _run_stage(
     on_report: OnReport | None,
 ) -> bool:
     """Train the stage if it does not stand, and track it; whether it was trained now."""
-    tags = {"digest": stage.digest, "groups_digest": stage.groups.digest}
-    run = relay.start(stage.stage_name, "stage", parent, flatten(stage.config), tags)
+    tags = {"digest": stage.digest, "groups_digest": stage.groups.digest, SEED_TAG: stage.seed}
+    tags[NAME_TAG] = stage.stage_name
+    title = f"{trial}: stage {stage.stage_name}"
+    run = relay.start(title, "stage", parent, flatten(stage.config), tags)
     context = builder.context
     assert isinstance(context, Context)
     track = StageReports(relay, {stage.digest: run})

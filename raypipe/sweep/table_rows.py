@@ -70,8 +70,8 @@ def baseline_runs(
         yield name, "zero_shot", partial(experiment.untrained_run, how)
     for name in retrieved_untrained(experiment):
         yield name, "zero_shot", partial(experiment.retrieved, None)
-    for name in experiment.evaluation.rows:
-        yield name, "run", partial(experiment.existing_run, name)
+    for name, row in experiment.evaluation.rows.items():
+        yield name, row.type, partial(experiment.existing_run, name)
     yield ORACLE, "oracle", experiment.oracle
 
 

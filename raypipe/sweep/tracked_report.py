@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,14 +23,14 @@ from raypipe.sweep.tracked_rows import (
     ERROR_TAG,
     FIRST,
     PER_QUERY,
+    PER_QUERY_BEFORE,
     PHASE_TAG,
     REFERENCES_TAG,
     ROW,
     ROW_KINDS,
-    SEED_TAG,
     ranking_file,
 )
-from raypipe.tracking.names import file_name, metric_name, run_name
+from raypipe.tracking.names import SEED_TAG, file_name, metric_name, run_name
 from raypipe.tracking.stored_runs import TrackedRun, TrackingStore
 
 _CURVES = ("loss", "val/")
@@ -38,10 +39,19 @@ _CURVES = ("loss", "val/")
 def read_table(path: Path) -> dict[str, dict[str, dict[str, float]]]:
     """test set -> measure -> query_id -> value."""
     results: dict[str, dict[str, dict[str, float]]] = {}
-    for row in pq.read_table(path).to_pylist():
+    for row in _lines(path):
         by_measure = results.setdefault(row["test_set"], {}).setdefault(row["measure"], {})
-        by_measure[row["query_id"]] = row["value"]
+        by_measure[row["query_id"]] = float(row["value"])
     return results
+
+
+def _lines(path: Path) -> Iterator[Mapping[str, Any]]:
+    """The lines of `per_query.csv`, or of the table of jobs of before."""
+    if path.suffix == ".parquet":
+        yield from pq.read_table(path).to_pylist()
+        return
+    with path.open(encoding="utf-8", newline="") as file:
+        yield from csv.DictReader(file)
 
 
 @dataclass(frozen=True)
@@ -59,7 +69,7 @@ class _RowRun:
         """Fetch the run's files into the folder, which is made, and read them."""
         folder.mkdir(parents=True)
         row = run.json(ROW, folder)
-        path = run.file(PER_QUERY, folder) if row is not None else None
+        path = run.file([PER_QUERY, PER_QUERY_BEFORE], folder) if row is not None else None
         return cls(run, row, {} if path is None else read_table(path))
 
     @property
@@ -149,7 +159,8 @@ def rankings(store: TrackingStore, job: TrackedRun, test_sets: Sequence[str]) ->
         for (row, seed), row_run in latest.items():
             folder = Path(scratch) / row_run.run.run_id
             for test_set in test_sets:
-                path = row_run.run.file(file_name(ranking_file(test_set)), folder)
+                names = [file_name(ranking_file(test_set, suffix)) for suffix in ("txt", "trec")]
+                path = row_run.run.file(names, folder)
                 content = b"" if path is None else path.read_bytes()
                 if content and not content.startswith(ELSEWHERE.encode()):
                     yield Ranking(row, seed, test_set, content)

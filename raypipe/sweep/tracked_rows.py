@@ -1,25 +1,25 @@
 """Rows and comparisons as files of tracked runs, written by a job; `tracked_report` reads them.
 
-A run of kind trial, baseline or derived has `row.json` and `per_query.parquet`; a job has
-`comparison.json`, which says what was compared on what.
+A run of kind trial, baseline or derived has `row.json` and `per_query.csv`; a job has
+`comparison.json`, which says what was compared on what. MLflow shows text of these suffixes on a
+run's page; jobs of before have `per_query.parquet` and `run.trec`.
 """
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
-
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from raypipe.evaluation.comparison import tested
 from raypipe.evaluation.report.contents import Report
 from raypipe.evaluation.results import MAIN, PerQuery, Row
+from raypipe.names import encodable
 from raypipe.storage.artifacts import Artifact
 from raypipe.tracking.names import ROW_TAG
 from raypipe.tracking.recorder import Kind
@@ -27,13 +27,13 @@ from raypipe.tracking.recorder import Kind
 if TYPE_CHECKING:  # a report reads jobs without Ray
     from raypipe.tracking.relay import Relay
 
-ROW, PER_QUERY, COMPARISON = "row.json", "per_query.parquet", "comparison.json"
+ROW, PER_QUERY, COMPARISON = "row.json", "per_query.csv", "comparison.json"
 FIRST = "first_documents.json"
 """Files of tracked runs."""
+PER_QUERY_BEFORE = "per_query.parquet"
+"""What jobs of before have in place of `per_query.csv`."""
 ERROR_TAG = "raypipe.error"
 """Tag of a trial that failed: the last line of its error."""
-SEED_TAG = "raypipe.seed"
-"""Tag of a trial."""
 REFERENCES_TAG = "raypipe.references"
 """Tag of a job: JSON, names of rows. Jobs of version 0.1 have `raypipe.reference`, one name."""
 PHASE_TAG = "raypipe.phase"
@@ -43,8 +43,8 @@ ROW_KINDS = ("baseline", "trial", "derived")
 ELSEWHERE = "too large to copy; it is in"
 """Begins the file that stands for a ranking."""
 _MOST = 64 << 20  # bytes of a ranking that is copied into the tracking store
-_KEYS = ("test_set", "query_id", "measure")
-_SCHEMA = pa.schema([*((key, pa.string()) for key in _KEYS), ("value", pa.float64())])
+COLUMNS = ("test_set", "query_id", "measure", "value")
+"""Of `per_query.csv`."""
 
 
 def log_row(relay: Relay, run: str, row: Row, metrics: Mapping[str, Artifact]) -> None:
@@ -56,10 +56,8 @@ def log_row(relay: Relay, run: str, row: Row, metrics: Mapping[str, Artifact]) -
     relay.send("log_text", run, json.dumps(row_json(row), indent=1), ROW)
     if curves := depth_series(row):
         relay.send("log_series", run, curves)
-    with TemporaryDirectory() as scratch:
-        path = Path(scratch) / PER_QUERY
-        pq.write_table(table({role: seeds[0] for role, seeds in row.results.items()}), path)
-        _send_file(relay, run, path)
+    values = values_csv({role: seeds[0] for role, seeds in row.results.items()})
+    relay.send("log_bytes", run, values, PER_QUERY)
     for role, artifact in metrics.items():
         name = ranking_file(role)
         path = artifact.local() / "run.trec"
@@ -69,9 +67,13 @@ def log_row(relay: Relay, run: str, row: Row, metrics: Mapping[str, Artifact]) -
             relay.send("log_text", run, f"{ELSEWHERE} {artifact.uri}\n", name)
 
 
-def ranking_file(test_set: str) -> str:
-    """The file of a row's run that holds its ranking of a test set."""
-    return "run.trec" if test_set == MAIN else f"run.{test_set}.trec"
+def ranking_file(test_set: str, suffix: str = "txt") -> str:
+    """The file of a row's run that holds its ranking of a test set, as a TREC run.
+
+    Args:
+        suffix: `trec` of jobs of before.
+    """
+    return f"run.{suffix}" if test_set == MAIN else f"run.{test_set}.{suffix}"
 
 
 def log_plain_row(
@@ -105,9 +107,9 @@ def _mean(values: Mapping[str, float]) -> float:
     return math.fsum(values.values()) / len(values)
 
 
-def _send_file(relay: Relay, run: str, path: Path, name: str | None = None) -> None:
+def _send_file(relay: Relay, run: str, path: Path, name: str) -> None:
     """The bytes travel: the writing actor may run on another node."""
-    relay.send("log_bytes", run, path.read_bytes(), name or path.name)
+    relay.send("log_bytes", run, path.read_bytes(), name)
 
 
 def depth_series(row: Row) -> dict[str, list[tuple[int, float]]]:
@@ -156,13 +158,13 @@ def comparison_json(report: Report) -> dict[str, Any]:
     }
 
 
-def table(results: Mapping[str, PerQuery]) -> pa.Table:
-    """The content of `per_query.parquet`: one row per test set, query and measure."""
-    rows = [
-        (role, query_id, measure, value)
-        for role, per_query in results.items()
-        for measure, values in per_query.items()
-        for query_id, value in values.items()
-    ]
-    columns = [list(column) for column in zip(*rows, strict=True)] or [[] for _ in _SCHEMA]
-    return pa.table(columns, schema=_SCHEMA)
+def values_csv(results: Mapping[str, PerQuery]) -> bytes:
+    """The content of `per_query.csv`: one line per test set, query and measure; values as exact as
+    they are."""
+    text = io.StringIO()
+    lines = csv.writer(text)
+    lines.writerow(COLUMNS)
+    for role, per_query in results.items():
+        for measure, values in per_query.items():
+            lines.writerows((role, query, measure, repr(value)) for query, value in values.items())
+    return encodable(text.getvalue()).encode()

@@ -13,6 +13,7 @@ from raypipe.extras import check_installed
 from raypipe.interrupts import one_sentence
 from raypipe.progress import any_character
 from raypipe.tracking.client import default_uri, resolved
+from raypipe.tracking.names import TRAININGS
 from raypipe.tracking.orphans import send_left_behind
 
 
@@ -41,7 +42,8 @@ def main(arguments: list[str]) -> int:
     address = ["--host", options.host, "--port", str(options.port)]
     command = [sys.executable, "-m", "mlflow", "ui", *address]
     command += ["--default-artifact-root", root] if root else []
-    print(f"MLflow UI on {uri}: http://{options.host}:{options.port}", flush=True)
+    page = f"http://{options.host}:{options.port}/{TRAININGS}"
+    print(f"MLflow UI on {uri}: {page}", flush=True)
     # by the environment: everyone on this machine may read the arguments of a process
     environment = {**os.environ, "MLFLOW_BACKEND_STORE_URI": uri.reveal()}
     os.execve(sys.executable, command + others, environment)

@@ -31,7 +31,8 @@ def save_pyfunc(
         target: the folder to make; `mlflow.pyfunc.load_model` opens it.
         checkpoint: a Hugging Face directory; trainer state in it is left out.
         run_id: the id of the tracked run that the checkpoint came from.
-        logged: the logged model that the checkpoint becomes; None outside a run.
+        logged: the logged model that the checkpoint becomes; None outside a run, and for a folder
+            of the run's artifacts.
         interpolation: what the model is mixed with; None is what its config.json says.
     """
     import mlflow.pyfunc
@@ -39,7 +40,7 @@ def save_pyfunc(
     from mlflow.types import ColSpec, Schema
 
     packages = ["mlflow", "pandas", "safetensors", "torch", "transformers"]
-    ids: dict[str, Any] = {}
+    ids: dict[str, Any] = {"artifact_path": target.name, "run_id": run_id} if run_id else {}
     if logged is not None:
         ids = {
             "artifact_path": logged.artifact_location,

@@ -15,6 +15,16 @@ from raypipe.names import encodable, path_part, shortened
 
 ROW_TAG = "raypipe.row"
 """The tag of a run that belongs to a row of the report: the row's name."""
+NAME_TAG = "raypipe.name"
+"""The tag with a run's own name, which other jobs' runs may have too."""
+SEED_TAG = "raypipe.seed"
+"""Tag of trials and stages."""
+NOTE_TAG = "mlflow.note.content"
+"""The tag with the Markdown that MLflow shows on the page of a run."""
+_MODE = "workflowType=machine_learning"
+"""Shows MLflow's pages of trainings, not those of traces; earlier versions do not read it."""
+TRAININGS = f"#/experiments?{_MODE}"
+"""The page of all experiments, behind a server's address."""
 _PARAM_CHARS, _KEY_CHARS = 6000, 250
 _NO_FILE = "#%?"
 """What a server refuses in the name of a file, or reads as something else."""
@@ -28,7 +38,8 @@ def run_page(server: str, experiment_id: str, run_id: str) -> str:
     """
     if not server.startswith("http"):
         return f"{server} run {run_id}"
-    return f"{server.rstrip('/')}/#/experiments/{quote(experiment_id)}/runs/{quote(run_id)}"
+    page = f"{server.rstrip('/')}/#/experiments/{quote(experiment_id)}/runs/{quote(run_id)}"
+    return f"{page}?{_MODE}"
 
 
 def metric_name(measure: str) -> str:
@@ -67,6 +78,18 @@ def model_name(name: str) -> str:
 def run_name(name: str) -> str:
     """`name` as the title of a run, for which databases have so many characters."""
     return shortened(name, _KEY_CHARS)
+
+
+def distinct_name(name: str, seed: object, stamp: str) -> str:
+    """The title of a run, which tells it from runs of other seeds and other jobs of its name.
+
+    Args:
+        seed: of a trial or stage; None of others, and where the name says it.
+        stamp: when the job began; empty leaves it out.
+    """
+    parts = [] if seed is None or f"seed {seed}" in name else [f"seed {seed}"]
+    behind = "".join(f", {part}" for part in (*parts, stamp) if part)
+    return shortened(name, _KEY_CHARS - len(behind)) + behind
 
 
 def experiment_folder(name: str) -> str:

@@ -25,6 +25,7 @@ CALL_S = 60.0
 _UPLOAD_S = 15.0
 _SLOWEST = 1 << 20  # bytes per second; a proxy answers when it has stored what it was given
 _TRIES = 6  # of a record that a live server fails on, over half a minute
+_DENIALS = {"PERMISSION_DENIED", "UNAUTHENTICATED"}
 _PASSING = {
     *("TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "RESOURCE_EXHAUSTED"),
     *("DEADLINE_EXCEEDED", "ABORTED", "CANCELLED"),
@@ -33,14 +34,35 @@ _STATUS = re.compile(r"too many (\d{3}) error responses|failed with error code (
 _uploading = threading.Lock()
 
 
+class DeniedError(Exception):
+    """The server lets the user not write where the job's records go; the text says the remedy."""
+
+
+def is_denied(error: Exception) -> bool:
+    """Whether the server understood, and lets the user not do it."""
+    code = getattr(error, "error_code", None)
+    return isinstance(error, DeniedError) or code in _DENIALS or _status(error) in (401, 403)
+
+
+def is_unknown_call(error: Exception) -> bool:
+    """Whether the server has no such call, as one of an earlier version."""
+    return _status(error) in (404, 405)
+
+
+def first_line(error: Exception | None) -> str:
+    """The first line of an error's text, cut; the caller takes the secrets out."""
+    return (str(error).splitlines() or [""])[0][:200]
+
+
 def tries(error: Exception, record: Record) -> float:
     """The number of tries, each with such an error, after which a record counts as refused.
 
     Infinite for errors that pass: no answer, a server that is away, busy or restarted, a locked
     file, a full disk. A server that breaks on a record while others go through (500) gets some
-    tries; the start of a run gets infinitely many, because all records of the run depend on it. A
-    record that the server understands and rejects has one try, and so has one with half characters
-    (lone surrogates), which no server can store.
+    tries; the start of a run gets infinitely many, because all records of the run depend on it, and
+    so it does where it is denied: somebody may allow it before the records are sent again. A record
+    that the server understands and rejects has one try, and so has one with half characters (lone
+    surrogates), which no server can store.
     """
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import OperationalError
@@ -48,6 +70,8 @@ def tries(error: Exception, record: Record) -> float:
     if not _is_text(record):
         return 1
     some = math.inf if record.verb == "start" else _TRIES
+    if is_denied(error):
+        return math.inf if record.verb == "start" or isinstance(error, DeniedError) else 1
     if (status := _status(error)) is not None:
         passes = status in (408, 429) or status > 501
         return some if status == 500 else math.inf if passes else 1

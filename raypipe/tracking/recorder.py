@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 from raypipe.names import encodable
 from raypipe.tracking.client import default_uri, import_mlflow, resolved
-from raypipe.tracking.names import file_name
+from raypipe.tracking.names import NAME_TAG, SEED_TAG, distinct_name, file_name, run_name
 from raypipe.tracking.orphans import orphans
 from raypipe.tracking.sender import Sender, drain, stop
 from raypipe.tracking.server import Server, now
@@ -37,6 +37,9 @@ class Recorder:
     Args:
         program: what MLflow shows as the source of the runs, such as sweep.py.
         name: of the spool; a recorder that died goes on in the spool that it had.
+        stamp: when the job began, which stands behind the runs' names; empty leaves them as
+            they are.
+        tags: of every run, and of versions of the registered model.
     """
 
     def __init__(
@@ -46,6 +49,8 @@ class Recorder:
         warn: Callable[[str], None] = _log.warning,
         program: str = "",
         name: str | None = None,
+        stamp: str = "",
+        tags: Mapping[str, str] | None = None,
     ) -> None:
         self.uri, root = resolved(uri or default_uri())
         target = {"uri": self.uri, "experiment": experiment, "artifact_root": root}
@@ -57,7 +62,8 @@ class Recorder:
         self._counting = threading.Lock()
         self._warn = warn
         self._watch: _Watch | None = None
-        self._origin = origin(program)
+        self._origin = {**origin(program), **(tags or {})}
+        self._tags, self._stamp = dict(tags or {}), stamp
 
     def start(
         self,
@@ -70,9 +76,13 @@ class Recorder:
     ) -> None:
         """Begin a run below `parent`."""
         own = {"raypipe.kind": kind, **self._origin, **(tags or {})}
+        shown = name
+        if self._stamp:
+            own.setdefault(NAME_TAG, run_name(name))
+            shown = distinct_name(name, own.get(SEED_TAG), self._stamp)
         content = {
             "parent": parent,
-            "name": name,
+            "name": shown,
             "params": _texts(params or {}),
             "tags": _texts({k: v for k, v in own.items() if v not in (None, "")}),
             "at": now(),
@@ -137,6 +147,7 @@ class Recorder:
         points = [(k, float(v), now(), 0) for k, v in (metrics or {}).items()]
         content = {"name": name, "registered": registered, "points": points, "digest": digest}
         content["contest"] = dict(contest or {})
+        content["tags"] = _texts(self._tags)
         if interpolation is not None:
             content["interpolation"] = dict(interpolation)
         self._say("model", run, content, {"checkpoint": Path(checkpoint)})

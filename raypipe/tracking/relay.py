@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import time
 import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -34,10 +35,16 @@ class _Writer:
     """
 
     def __init__(
-        self, uri: str | None, experiment: str, program: str = "", name: str | None = None
+        self,
+        uri: str | None,
+        experiment: str,
+        program: str = "",
+        name: str | None = None,
+        stamp: str = "",
+        tags: Mapping[str, str] | None = None,
     ) -> None:
         self._lines: list[str] = []
-        self._recorder = Recorder(uri, experiment, self._lines.append, program, name)
+        self._recorder = Recorder(uri, experiment, self._lines.append, program, name, stamp, tags)
         if self._recorder.spool.is_continued and (open_runs := self._recorder.spool.unfinished()):
             self._recorder.watch(open_runs[-1])  # the job's own
 
@@ -90,9 +97,14 @@ class Relay:
         self._actor = self._started()
 
     @classmethod
-    def open(cls, uri: str | None, experiment: str) -> Relay:
-        """Start the writing actor on this node; it ends with the driver."""
-        return cls((uri and Address(uri), experiment, Path(sys.argv[0]).name, new_name()))
+    def open(cls, uri: str | None, experiment: str, tags: Mapping[str, str] | None = None) -> Relay:
+        """Start the writing actor on this node; it ends with the driver.
+
+        Args:
+            tags: of every run, and of versions of the registered model.
+        """
+        program, stamp = Path(sys.argv[0]).name, time.strftime("%Y-%m-%d %H:%M:%S")
+        return cls((uri and Address(uri), experiment, program, new_name(), stamp, dict(tags or {})))
 
     def _started(self) -> ActorHandle:
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)

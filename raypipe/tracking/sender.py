@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 from raypipe.storage.address import Address
 from raypipe.tracking.client import import_mlflow
-from raypipe.tracking.patience import CALL_S, seconds, tries
+from raypipe.tracking.patience import CALL_S, DeniedError, is_denied, seconds, tries
 from raypipe.tracking.record import DAMAGED, Record
 from raypipe.tracking.server import Server, UnknownRunError
 from raypipe.tracking.spool import Spool
@@ -18,6 +18,7 @@ _log = logging.getLogger(__name__)
 _PAUSES_S = (0.5, 1.0, 2.0, 5.0, 10.0, 15.0)
 _STOP_S = 30.0
 _SLOW = 4
+_REASON, _SENTENCE = 200, 800  # characters of others' words, of our own
 
 
 class Sender:
@@ -121,10 +122,11 @@ class Sender:
     def _lost(self, error: Exception) -> None:
         if not self.away:
             self.away, self._pauses = True, iter(_PAUSES_S)
-            why = self._reason(error, 200)
+            why = self._reason(error, _REASON if not isinstance(error, DeniedError) else _SENTENCE)
+            does = f"does not {'take records' if is_denied(error) else 'answer'} ({why})"
             self.warn(
-                f"tracking: {Address(self.server.uri)} does not answer ({why}); the job goes on, "
-                f"its records wait in {self.spool.folder}"
+                f"tracking: {Address(self.server.uri)} {does}; the job goes on, its records wait "
+                f"in {self.spool.folder}"
             )
         self._timed_out = "timed out" in str(error).lower()
         self._now.wait(next(self._pauses, _PAUSES_S[-1]))

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import logging
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext, suppress
@@ -19,7 +18,6 @@ from urllib.parse import urlsplit
 from raypipe.storage.address import Address
 from raypipe.storage.files import locked
 from raypipe.tracking.client import client
-from raypipe.tracking.models import save_pyfunc
 from raypipe.tracking.names import (
     cells,
     experiment_folder,
@@ -28,9 +26,10 @@ from raypipe.tracking.names import (
     model_name,
     run_name,
 )
-from raypipe.tracking.patience import uploading
+from raypipe.tracking.patience import DeniedError, first_line, is_denied, uploading
 from raypipe.tracking.record import Record
-from raypipe.tracking.registered import DIGEST, TEST, VALUE, best_version, keeps, new_version
+from raypipe.tracking.registered import DIGEST, TEST, VALUE, best_version, register
+from raypipe.tracking.uploads import log_model
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -43,6 +42,9 @@ _OF_DELETED = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}
 """Codes of errors that a deleted experiment causes, among others."""
 _PARAMS_PER_BATCH, _METRICS_PER_BATCH = 100, 1000
 _TAG_CHARS, _DIGEST_CHARS = 8000, 36
+_SHOWN = 6  # experiments that an error names
+KIND = {"mlflow.experimentKind": "custom_model_development"}
+"""The tag of a new experiment that lets MLflow show the runs of trainings, and no traces."""
 
 
 class UnknownRunError(Exception):
@@ -209,6 +211,7 @@ class Server:
         digest: str = "",
         contest: Mapping[str, Any] | None = None,
         interpolation: Mapping[str, Any] | None = None,
+        tags: Mapping[str, str] | None = None,
     ) -> None:
         """Log a checkpoint as a pyfunc; under a registered name it gets the alias `best`."""
         self.connect()
@@ -217,47 +220,16 @@ class Server:
         if best is not None and digest and best.tags.get(DIGEST) == digest:
             self._points(run_id, points)
             return  # the same weights would only be copied once more
-        logged = self._logged(run_id, name, files[0], interpolation)
-        self._points(run_id, points, logged.model_id)
+        place = log_model(self.client, self.experiment_id, run_id, name, files[0], interpolation)
+        self._points(run_id, points, place.model_id)
         if registered:
-            tags = {DIGEST: digest} if digest else {}
+            versioned = {**(tags or {}), **({DIGEST: digest} if digest else {})}
             if contest:
-                tags |= {TEST: str(contest["test"]), VALUE: repr(float(contest["value"]))}
+                versioned |= {TEST: str(contest["test"]), VALUE: repr(float(contest["value"]))}
             # a database resolves models:/ by the process's own tracking address
             by_server = self.uri.startswith("http")
-            version = new_version(self.client, registered, logged, run_id, tags, by_server)
-            if reason := keeps(best, tags):
-                self.say(
-                    f"tracking: the alias `best` of {registered} stays with version "
-                    f"{best.version}, which {reason}; version {version} is beside it: move the "
-                    "alias in MLflow's UI if it should serve"
-                )
-            else:
-                self.client.set_registered_model_alias(registered, "best", version)
-
-    def _logged(
-        self,
-        run_id: str,
-        name: str,
-        checkpoint: Path,
-        interpolation: Mapping[str, Any] | None,
-    ) -> Any:
-        """The run's model of that name; a second try finds the model that the first one made."""
-        from mlflow.entities import LoggedModelOutput
-
-        known = self.client.search_logged_models(
-            [self.experiment_id], f"source_run_id = '{run_id}' AND name = '{name}'"
-        )
-        if ready := [model for model in known if str(model.status) == "READY"]:
-            return ready[0]
-        logged = self.client.create_logged_model(self.experiment_id, name, source_run_id=run_id)
-        self.client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
-        with tempfile.TemporaryDirectory() as folder:
-            target = Path(folder) / "model"
-            save_pyfunc(target, checkpoint, run_id, logged, interpolation)
-            with uploading([target]):
-                self.client.log_model_artifacts(logged.model_id, str(target))
-        return self.client.finalize_logged_model(logged.model_id, "READY")
+            if said := register(self.client, registered, place, run_id, versioned, best, by_server):
+                self.say(self.uri.clean(f"tracking: {said}"))
 
     def _finish(self, run_id: str, files: Sequence[Path], *, status: str, at: int) -> None:
         self.client.set_terminated(run_id, status, at)
@@ -267,23 +239,51 @@ class Server:
 
         Returns:
             Whether it was there and deleted, so that it had to be restored.
+
+        Raises:
+            DeniedError: the server lets the user neither see nor make it.
         """
         if self.experiment_id:
             return False
         database = self.uri.reveal().removeprefix("sqlite:///")
         once = locked(Path(database + ".lock")) if database != self.uri else nullcontext()
         with once:
-            experiment = self.client.get_experiment_by_name(self.experiment)
-            if experiment is None:
-                with suppress(Exception):  # another job was faster; a real error shows below
-                    self.client.create_experiment(self.experiment, self.files or None)
-                experiment = self.client.get_experiment_by_name(self.experiment)
-        if experiment is None:
-            raise RuntimeError(f"experiment {self.experiment!r} could not be created")
+            experiment = self._experiment()
         if is_deleted := experiment.lifecycle_stage == "deleted":
             self._restore(experiment.experiment_id)
         self.experiment_id = experiment.experiment_id
         return bool(is_deleted)
+
+    def _experiment(self) -> Any:
+        """The experiment, which is made if it is missing."""
+        problem: Exception | None = None
+        try:
+            found = self.client.get_experiment_by_name(self.experiment)
+            if found is not None:
+                return found
+            try:
+                self.client.create_experiment(self.experiment, self.files or None, tags=dict(KIND))
+            except Exception as error:  # another job was faster; a real error shows below
+                problem = error
+            if (found := self.client.get_experiment_by_name(self.experiment)) is not None:
+                return found
+        except Exception as error:
+            problem = error
+        if problem is not None and not is_denied(problem):
+            raise problem
+        raise DeniedError(
+            f"the experiment {self.experiment!r} could not be had: the server denies it "
+            f"({self.uri.clean(first_line(problem))}); ask whoever keeps the server to make it or "
+            f"to let you write there, or name one with tracking.experiment{self._others()}"
+        )
+
+    def _others(self) -> str:
+        """The end of a sentence: experiments that the user sees."""
+        names: list[str] = []
+        with suppress(Exception):
+            names = [one.name for one in self.client.search_experiments(max_results=_SHOWN)]
+        names = [name for name in names if name != "Default"]
+        return f", such as {', '.join(names)}" if names else ""
 
     def _restore(self, experiment_id: str) -> None:
         with suppress(Exception):  # another job was faster; a real error shows below

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raypipe.config import ConfigError, nearest
 from raypipe.tracking.client import client, default_uri, resolved
-from raypipe.tracking.names import run_page
+from raypipe.tracking.names import NAME_TAG, run_page
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -41,10 +41,11 @@ class TrackedRun:
         """The address of the run's page, see `names.run_page`."""
         return run_page(self.store.uri.place, self.experiment_id, self.run_id)
 
-    def file(self, name: str, folder: Path) -> Path | None:
-        """A copy of one of the run's files in `folder`; None if the run has no such file."""
-        names = {entry.path for entry in self.store.client.list_artifacts(self.run_id)}
-        if name not in names:
+    def file(self, names: str | Sequence[str], folder: Path) -> Path | None:
+        """A copy in `folder` of the first of these files that the run has; None if it has none."""
+        there = {entry.path for entry in self.store.client.list_artifacts(self.run_id)}
+        wanted = [names] if isinstance(names, str) else names
+        if (name := next((name for name in wanted if name in there), None)) is None:
             return None
         return Path(self.store.client.download_artifacts(self.run_id, name, str(folder)))
 
@@ -67,6 +68,12 @@ class TrackedRun:
         return curves
 
 
+def _of_recipe(name: str) -> str:
+    """The end of a query for the jobs of a recipe, which may share an experiment with others."""
+    quote = '"' if "'" in name else "'"  # MLflow's queries have no escape
+    return f" AND tags.`{NAME_TAG}` = {quote}{name.replace(quote, '')}{quote}"
+
+
 class TrackingStore:
     """A tracking server or database, for reading."""
 
@@ -79,7 +86,8 @@ class TrackingStore:
         """A tracked job.
 
         Args:
-            named: a run id, or an experiment, whose latest job is meant; None is the latest of all.
+            named: a run id; or an experiment or the name of a recipe, whose latest job is meant;
+                None is the latest of all.
 
         Raises:
             ConfigError: there is no such job.
@@ -93,13 +101,17 @@ class TrackingStore:
                     f"no tracked run {named} in {self.shown}: {reason}; look it up in the UI"
                 ) from None
         experiments = {each.name: each.experiment_id for each in self.client.search_experiments()}
-        if named is not None and named not in experiments:
-            near = nearest(named, experiments)
-            raise ConfigError(f"no tracked experiment {named!r} in {self.shown}{near}")
-        ids = list(experiments.values()) if named is None else [experiments[named]]
+        ids = [experiments[named]] if named in experiments else list(experiments.values())
+        of_recipe = "" if named is None or named in experiments else _of_recipe(named)
         runs = self.client.search_runs(
-            ids, "tags.`raypipe.kind` = 'job'", order_by=["attributes.start_time DESC"]
+            ids,
+            f"tags.`raypipe.kind` = 'job'{of_recipe}",
+            order_by=["attributes.start_time DESC"],
+            max_results=1,
         )
+        if not runs and of_recipe:
+            near = nearest(str(named), experiments)
+            raise ConfigError(f"no tracked experiment {named!r} in {self.shown}{near}")
         if not runs:
             raise ConfigError(f"no tracked job in {self.shown}; run jobs/sweep.py first")
         return self._read(runs[0])
@@ -125,7 +137,7 @@ class TrackingStore:
             store=self,
             run_id=run.info.run_id,
             experiment_id=run.info.experiment_id,
-            name=run.info.run_name,
+            name=tags.get(NAME_TAG, run.info.run_name),  # jobs of before have no such tag
             kind=tags.get("raypipe.kind", ""),
             status=run.info.status,
             parent=tags.get("mlflow.parentRunId", ""),

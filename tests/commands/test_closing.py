@@ -35,7 +35,7 @@ def test_a_job_without_a_model_and_without_a_server():
 
 
 def test_places_of_a_server_and_of_a_folder(tmp_path):
-    page = "http://host:5000/#/experiments/3/runs/abc"
+    page = "http://host:5000/#/experiments/3/runs/abc?workflowType=machine_learning"
     expected = {"report": f"report.html of {page}", "MLflow": page}
     assert places_of(SENT, "abc") == expected
     local = {**SENT, "files": (tmp_path / "my files").as_uri()}

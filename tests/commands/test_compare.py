@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import shutil
 import sys
 import threading
@@ -19,10 +20,12 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 from ray.tune.experiment import Trial
+from tracked_jobs import own_name
 
 from raypipe.commands.compare import run
 from raypipe.evaluation.report.page import to_html
 from raypipe.evaluation.report.text import to_markdown
+from raypipe.evaluation.report.verdict import verdict_sentence
 from raypipe.recipe.experiment import Experiment
 from raypipe.recipe.reading import load
 from raypipe.resources import Context, Resources
@@ -167,9 +170,12 @@ def test_metrics_are_those_of_the_stored_run(first):
 
 
 def test_tracked_runs_are_nested(first, tracked):
-    runs = {run.info.run_name: run for run in tracked(first.tracked_run)}
+    runs = {own_name(run): run for run in tracked(first.tracked_run)}
     kinds = {name: run.data.tags["raypipe.kind"] for name, run in runs.items()}
     assert kinds == {row.name: KINDS.get(row.kind, "baseline") for row in first.report.rows}
+    titles = [run.info.run_name for run in runs.values()]
+    assert all(re.search(r", \d{4}-\d\d-\d\d \d\d:\d\d:\d\d$", title) for title in titles)
+    assert runs["contrastive"].info.run_name.startswith("contrastive, seed 1, 20")
     for line in first.report.lines["test"]:
         assert runs[line.row.name].data.metrics["nDCG_10"] == pytest.approx(line.means["nDCG@10"])
     trials = {name: runs[name] for name in TRIALS}
@@ -182,7 +188,7 @@ def test_tracked_runs_are_nested(first, tracked):
         assert trial.data.params["sweep.order"] == name
         assert trial.data.metrics["pairs"] == by_name(first)[name].row.pairs
         assert trial.data.metrics["validation/nDCG_10"] > 0
-        stages = {run.info.run_name: run for run in tracked(trial.info.run_id)}
+        stages = {own_name(run): run for run in tracked(trial.info.run_id)}
         assert sorted(stages) == name.split(" -> ")
         for stage in stages.values():
             assert stage.data.tags["raypipe.kind"] == "stage"
@@ -200,7 +206,7 @@ def test_curves_have_steps(first, tracked, client, path):
     checked = 0
     for trial in tracked(first.tracked_run, "trial"):
         for stage in tracked(trial.info.run_id):
-            rows = by_stage[stage.info.run_name]
+            rows = by_stage[own_name(stage)]
             for metric, name in (("loss", "loss"), ("val/nDCG_10", "val/nDCG@10")):
                 curve = client.get_metric_history(stage.info.run_id, metric)
                 expected = [(row["step"], row[name]) for row in rows if name in row]
@@ -217,6 +223,9 @@ def test_artifacts_and_inputs_of_the_tracked_run(first, tracked, client, tmp_pat
     image = Path(client.download_artifacts(first.tracked_run, "report.png", str(tmp_path)))
     assert image.read_bytes().startswith(b"\x89PNG")
     job = client.get_run(first.tracked_run)
+    note = job.data.tags["mlflow.note.content"]
+    assert note.startswith(f"**{verdict_sentence(first.report, first.best)}**")
+    assert fetched.read_text()[:300] in note and "report.html" in note.splitlines()[-1]
     assert job.info.status == "FINISHED" and job.data.metrics["stages_trained"] == 2
     contexts = [
         tag.value for one in job.inputs.dataset_inputs for tag in one.tags if "context" in tag.key
@@ -225,10 +234,10 @@ def test_artifacts_and_inputs_of_the_tracked_run(first, tracked, client, tmp_pat
     assert any(name.startswith("system/") for name in job.data.metrics)
     for trial in tracked(first.tracked_run, "trial"):
         files = {file.path for file in client.list_artifacts(trial.info.run_id)}
-        assert files == {"per_query.parquet", "row.json", "run.trec"}
+        assert files == {"per_query.csv", "row.json", "run.txt"}
     for row in tracked(first.tracked_run, "baseline"):
         files = {file.path for file in client.list_artifacts(row.info.run_id)}
-        assert files == {"per_query.parquet", "row.json", "run.trec"}
+        assert files == {"per_query.csv", "row.json", "run.txt"}
 
 
 def logged_model(first, client):
@@ -281,6 +290,25 @@ def test_a_second_run_trains_nothing(first, path, tracked):
         assert other.versus == line.versus and other.row.pairs == line.row.pairs
     assert again.artifacts == first.artifacts and again.tracked_run != first.tracked_run
     assert len(tracked(first.tracked_run, "trial")) == 2
+    _same_metrics(tracked(first.tracked_run), tracked(again.tracked_run))
+    for name, trial in by_own_name(tracked(first.tracked_run, "trial")).items():
+        repeated = by_own_name(tracked(again.tracked_run, "trial"))[name]
+        _same_metrics(tracked(trial.info.run_id), tracked(repeated.info.run_id))
+
+
+def by_own_name(runs):
+    return {own_name(run): run for run in runs}
+
+
+def _same_metrics(before, after) -> None:
+    """What is found again has the metrics that it was tracked with first."""
+    runs, repeated = by_own_name(before), by_own_name(after)
+    assert runs.keys() == repeated.keys()
+    for name in runs:
+        known, found = dict(runs[name].data.metrics), dict(repeated[name].data.metrics)
+        assert found.pop("reused", 1.0) == 1.0
+        known.pop("reused", None)
+        assert found == pytest.approx(known) and found
 
 
 def test_the_report_of_another_day_is_the_same(first, path):
@@ -354,9 +382,7 @@ def test_a_failing_trial_does_not_stop_the_others(first, path, client):
         f"tags.mlflow.parentRunId = '{result.tracked_run}'",
     )
     status = [
-        (run.info.run_name, run.info.status)
-        for run in runs
-        if run.data.tags["raypipe.kind"] == "trial"
+        (own_name(run), run.info.status) for run in runs if run.data.tags["raypipe.kind"] == "trial"
     ]
     # tried once more, then reported
     assert sorted(status) == [("broken", "FAILED")] * 2 + [("ranknet", "FINISHED")]

@@ -8,13 +8,18 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from denying_server import denying_server
 from report_rows import report as given
 
 from raypipe.commands import result as results
+from raypipe.commands.compare import run
 from raypipe.commands.job import log_inputs, tracked
 from raypipe.commands.mine import Mined
+from raypipe.commands.note import note_of
 from raypipe.commands.result import line_of, record_best
 from raypipe.config import ConfigError
+from raypipe.evaluation.report.text import to_markdown
+from raypipe.evaluation.report.verdict import verdict_sentence
 from raypipe.recipe.experiment import Experiment
 from raypipe.recipe.reading import load
 from raypipe.recipe.trials import expand
@@ -83,7 +88,7 @@ class Silent(Standing):
 @pytest.fixture
 def relay(tmp_path, monkeypatch) -> Near:
     one = Near(Recorder(f"sqlite:///{tmp_path}/tracked/mlflow.db", "tiny"))
-    monkeypatch.setattr(Relay, "open", lambda uri, experiment: one)
+    monkeypatch.setattr(Relay, "open", lambda uri, experiment, tags: one)
     return one
 
 
@@ -102,7 +107,7 @@ def test_nothing_that_is_recorded_holds_a_password(recipe, relay, tmp_path, monk
     monkeypatch.setenv("HUSH", "hush")  # the recipe names it, the job knows it
     given = [f"tracking={TRACKING.replace('hush', '${HUSH}')}", f"storage={STORAGE}"]
     experiment = load(Experiment, recipe, given)
-    assert (experiment.tracking, experiment.store().uri) == (TRACKING, STORAGE)
+    assert (experiment.tracking.uri, experiment.store().uri) == (TRACKING, STORAGE)
     (trial, *_), builder = expand(experiment), Silent()
 
     def work(relay: Relay, run: str) -> Any:
@@ -117,7 +122,7 @@ def test_nothing_that_is_recorded_holds_a_password(recipe, relay, tmp_path, monk
     )
     assert [name for name, content in found.items() if b"hush" in content] == []
     one = runs(tmp_path)[trial.name]
-    assert one.data.params["tracking"] == "postgresql://***@host/db?password=***"
+    assert one.data.params["tracking.uri"] == "postgresql://***@host/db?password=***"
     assert one.data.tags["raypipe.error"] == f"OSError: no answer from {SHOWN}?secret_key=***"
     assert one.info.status == "FAILED"
     relay.close()
@@ -263,3 +268,21 @@ def test_a_report_that_cannot_be_stored_is_printed(order):
     with pytest.raises(OSError, match="no disk"):
         results.publish(given(), Ordered(order, "report.md"), "run")
     assert order == ["comparison.json", "report.json", "printed"]
+
+
+def test_a_server_that_denies_the_experiment_ends_the_job_before_work(recipe, monkeypatch):
+    monkeypatch.setattr("raypipe.commands.job.start_cluster", lambda *_: pytest.fail("it began"))
+    with denying_server() as (uri, _):
+        experiment = load(Experiment, recipe, [f"tracking={uri}", "tracking.experiment=ours"])
+        with pytest.raises(ConfigError, match=r"^tracking: the experiment 'ours' could not be had"):
+            run(experiment, lambda line: None)
+
+
+def test_a_job_s_note_fits_a_tag_and_ends_with_a_whole_line():
+    short, long = given(), given(notes=tuple(f"note {n} {'x' * 90}" for n in range(90)))
+    for report in (short, long):
+        note = note_of(report, "")
+        assert note.startswith(f"**{verdict_sentence(report, '')}**\n\n# ")
+        assert note.endswith("`report.html` among the artifacts.") and len(note) <= 5000
+    kept, cut, _ = note_of(long, "").partition("\n\n...\n\n")
+    assert cut and kept.splitlines()[-1] in to_markdown(long).splitlines()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tracked_jobs import own_name
 
 from raypipe.commands.compare import plan_of, run
 from raypipe.commands.ranked_lists import Workplace, rerank, retrieve
@@ -75,7 +76,7 @@ def test_retrievers_are_trained_judged_and_handed_out(path, unprobed, beir_folde
     runs = store.client.search_runs(
         [store.client.get_experiment_by_name("tiny").experiment_id], max_results=100
     )
-    tracked = {run.info.run_name: run for run in runs}
+    tracked = {own_name(run): run for run in runs}
     retrieving = tracked["contrastive, retrieving"].data.metrics
     expected = means(result, "contrastive, retrieving")["nDCG@10"]
     assert retrieving["nDCG_10"] == pytest.approx(expected, abs=1e-9)
@@ -141,7 +142,7 @@ def test_a_re_ranker_is_trained_on_lists_of_a_retriever_that_is_trained_before(
     found = store.client.search_runs(
         [store.client.get_experiment_by_name("tiny").experiment_id], max_results=100
     )
-    (encoder,) = [one for one in found if one.info.run_name == "vectors of vectors"]
+    (encoder,) = [one for one in found if own_name(one) == "vectors of vectors"]
     assert encoder.data.tags["raypipe.phase"] == "encoder"
     assert all(one.info.status == "FINISHED" for one in found)
 

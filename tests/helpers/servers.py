@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -59,9 +59,11 @@ def end(process: subprocess.Popen) -> None:
 
 
 @contextlib.contextmanager
-def mlflow_server(folder: Path, port: int, backend: str) -> Iterator[subprocess.Popen]:
+def mlflow_server(
+    folder: Path, port: int, backend: str, program: Sequence[str] = (sys.executable, "-m", "mlflow")
+) -> Iterator[subprocess.Popen]:
     """`mlflow server` on this port, until the block ends."""
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1"]
+    command = [*program, "server", "--host", "127.0.0.1"]
     command += ["--port", str(port), "--workers", "1", "--backend-store-uri", backend]
     command += ["--artifacts-destination", str(folder / "artifacts")]
     with (folder / "server.log").open("a") as log:

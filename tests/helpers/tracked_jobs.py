@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
-
-import pyarrow.parquet as pq
+from typing import Any
 
 from raypipe.evaluation.report.contents import Report, SetFacts
 from raypipe.evaluation.results import Row, StageFacts, Statistics
@@ -16,11 +14,11 @@ from raypipe.sweep.tracked_rows import (
     PER_QUERY,
     REFERENCES_TAG,
     ROW,
-    SEED_TAG,
     comparison_json,
     row_json,
-    table,
+    values_csv,
 )
+from raypipe.tracking.names import NAME_TAG, SEED_TAG
 from raypipe.tracking.recorder import Recorder
 
 QUERIES = [f"q{i}" for i in range(6)]
@@ -51,6 +49,11 @@ def report(name: str, *rows: Row) -> Report:
     return Report(name, rows, facts, (reference,), FEW)
 
 
+def own_name(run: Any) -> str:
+    """What raypipe calls an MLflow run, whose title has seed and time behind it."""
+    return str(run.data.tags[NAME_TAG])
+
+
 BASE = row("BM25", "first_stage", 0.2)
 
 
@@ -73,10 +76,8 @@ def track_run(
     recorder.start(run, name, kind, job, tags=tags)
     if one is not None:
         recorder.log_text(run, json.dumps(row_json(one)), ROW)
-        with tempfile.NamedTemporaryFile(suffix=".parquet") as file:
-            pq.write_table(table({role: seeds[0] for role, seeds in one.results.items()}), file)
-            file.flush()
-            recorder.log_artifact(run, file.name, PER_QUERY)
+        values = values_csv({role: seeds[0] for role, seeds in one.results.items()})
+        recorder.log_bytes(run, values, PER_QUERY)
     if status is not None:
         recorder.finish(run, status)
 

@@ -110,7 +110,7 @@ def test_a_run_has_its_curves_and_files(tracked, browser):
     browser.get(f"{uri}/#/experiments/{experiment}/runs/{runs['contrastive']}")
     shown(browser, "contrastive", "nDCG_10")
     browser.get(f"{uri}/#/experiments/{experiment}/runs/{runs['contrastive']}/artifacts")
-    shown(browser, "per_query.parquet", "run.trec")
+    shown(browser, "per_query.csv", "run.txt")
     keep(browser, "mlflow-run")
 
 

@@ -126,7 +126,7 @@ def test_a_sweep_with_derived_rows_and_its_export(swept_recipe, unprobed, tmp_pa
         return {k: v for k, v in result.report.lines.items() for v in [[x.means for x in v]]}
 
     assert values(again) == values(result)
-    store = TrackingStore(experiment.tracking)
+    store = TrackingStore(experiment.tracking.uri)
     read = read_report(store, store.job("tiny"))
     assert read.json()["sets"] == again.report.json()["sets"]
     (trial, _) = expand(experiment)

@@ -24,9 +24,9 @@ from raypipe.sweep.tracked_rows import (
     COMPARISON,
     ERROR_TAG,
     PHASE_TAG,
-    SEED_TAG,
     comparison_json,
 )
+from raypipe.tracking.names import SEED_TAG
 from raypipe.tracking.recorder import Recorder
 from raypipe.tracking.stored_runs import TrackingStore
 

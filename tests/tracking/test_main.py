@@ -55,7 +55,7 @@ def free_port() -> int:
 def test_the_ui_says_the_port_that_it_is_told(ui, form):
     port = free_port()
     _, words, out, _ = ui(*form.format(port).split(), "--workers", "1")
-    assert f"http://127.0.0.1:{port}\n" in out
+    assert f"http://127.0.0.1:{port}/#/experiments?workflowType=machine_learning\n" in out
     assert words.count("--port") == 1 and words[words.index("--port") + 1] == str(port)
     assert words[-2:] == ["--workers", "1"]
 

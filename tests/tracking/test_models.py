@@ -10,9 +10,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from raypipe.config import ConfigError
 from raypipe.runs.combined import interpolate
 from raypipe.tables.scales import zscore
 from raypipe.tracking.models import save_pyfunc, write_interpolation
+from raypipe.tracking.registered import local_checkpoint, version_of
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +115,41 @@ def test_a_checkpoint_without_a_head_is_refused(tracker, client, checkpoint, tmp
         mlflow.pyfunc.load_model(uri)
 
 
+def test_a_registered_model_is_found_at_its_own_store(tracker, client, checkpoint):
+    """Not at the process's: MLflow itself looks `models:/` up there."""
+    run = tracker.start("model", "job")
+    tracker.log_model(
+        run, checkpoint, "reranker", "found", {}, "d", {"test": "nDCG@10 abc", "value": 0.61}
+    )
+    folder = local_checkpoint("models:/found@best", str(tracker.uri))
+    assert (folder / "model.safetensors").is_file()
+    assert folder == local_checkpoint("models:/found/1", str(tracker.uri))
+    assert version_of("models:/found@best", str(tracker.uri)) == "1"
+    version = client.get_model_version("found", "1")
+    assert version.description.startswith("nDCG@10 0.610 on the job's test queries; ")
+    for wrong in ("models:/found@other", "models:/found/7", "models:/found", "models:/lost@best"):
+        with pytest.raises(ConfigError, match=f"^{wrong}: not found at sqlite"):
+            local_checkpoint(wrong, str(tracker.uri))
+
+
+def test_a_registry_that_denies_costs_the_job_nothing(tracker, client, checkpoint, monkeypatch):
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+    from mlflow.protos.databricks_pb2 import PERMISSION_DENIED
+
+    def denied(self, name: str, *_: object, **__: object) -> None:
+        raise MlflowException("Permission denied", error_code=PERMISSION_DENIED)
+
+    monkeypatch.setattr(MlflowClient, "create_registered_model", denied)
+    said: list[str] = []
+    monkeypatch.setattr(tracker.recorder.sender.server, "say", said.append)
+    run = tracker.start("model", "job")
+    run_id = tracker.log_model(run, checkpoint, "reranker", "forbidden", {"nDCG@10": 0.5}, "d")
+    assert client.get_run(run_id).outputs.model_outputs  # the model is logged all the same
+    assert len(said) == 1 and "denies a version of the registered model forbidden" in said[0]
+    assert said[0].endswith("or name another with tracking.registered_model")
+
+
 def test_the_newest_registered_model_is_the_best(tracker, client, checkpoint):
     import mlflow
 
@@ -121,6 +158,7 @@ def test_the_newest_registered_model_is_the_best(tracker, client, checkpoint):
         tracker.log_model(run, checkpoint, "reranker", "mine")
     version = client.get_model_version_by_alias("mine", "best")
     assert (int(version.version), version.run_id) == (2, tracker.id(run))
+    assert "raypipe rerank --model 'models:/mine@best'" in version.description
     mlflow.set_tracking_uri(tracker.uri)
     model = mlflow.pyfunc.load_model("models:/mine@best")
     assert len(model.predict(pd.DataFrame({"query": ["a"], "text": ["b"]}))) == 1

@@ -6,6 +6,7 @@ import pytest
 
 from raypipe.tracking.names import (
     cells,
+    distinct_name,
     experiment_folder,
     file_name,
     key,
@@ -14,6 +15,8 @@ from raypipe.tracking.names import (
     run_name,
     run_page,
 )
+
+MODE = "?workflowType=machine_learning"
 
 
 @pytest.mark.parametrize(
@@ -71,8 +74,8 @@ def test_a_recipes_name_can_be_registered(recipe, registered):
 @pytest.mark.parametrize(
     ("server", "page"),
     [
-        ("http://host:5000/", "http://host:5000/#/experiments/7/runs/abc"),
-        ("https://host/mlflow", "https://host/mlflow/#/experiments/7/runs/abc"),
+        ("http://host:5000/", f"http://host:5000/#/experiments/7/runs/abc{MODE}"),
+        ("https://host/mlflow", f"https://host/mlflow/#/experiments/7/runs/abc{MODE}"),
         ("sqlite:////home/mlflow.db", "sqlite:////home/mlflow.db run abc"),
     ],
 )
@@ -105,3 +108,13 @@ def test_files_and_titles_of_runs():
     for name in odd:
         assert name.endswith(".trec") and not set("#?%/") & set(name) and len(name) <= 255
     assert run_name("MiniLM / kd") == "MiniLM / kd" and len(run_name("x" * 600)) == 250
+
+
+def test_a_run_s_title_says_its_seed_and_job():
+    began = "2026-11-28 04:31:05"
+    assert distinct_name("kd", 2, began) == f"kd, seed 2, {began}"
+    assert distinct_name("kd / seed 2", 2, began) == f"kd / seed 2, {began}"
+    assert distinct_name("BM25", None, began) == f"BM25, {began}"
+    assert distinct_name("BM25", None, "") == "BM25"
+    long = distinct_name("x" * 600, 2, began)
+    assert len(long) == 250 and long.endswith(f", seed 2, {began}")

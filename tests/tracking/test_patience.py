@@ -162,7 +162,8 @@ def test_what_the_server_answers_decides_how_often_it_is_asked(status, expected)
     with Half(status) as server, pytest.raises(Exception) as error:
         client(server.uri).get_run("0" * 32)
     assert tries(error.value, METRICS) == expected
-    assert tries(error.value, START) == (math.inf if expected > 1 else 1)
+    denied = status in (401, 403)  # somebody may allow it before the records are sent again
+    assert tries(error.value, START) == (math.inf if expected > 1 or denied else 1)
 
 
 def test_no_answer_passes_and_a_lost_file_does_not(silent):

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from raypipe.tracking.client import default_uri, resolved
-from raypipe.tracking.names import experiment_folder
+from raypipe.tracking.names import SEED_TAG, experiment_folder
 from raypipe.tracking.recorder import Recorder
+from raypipe.tracking.stored_runs import TrackingStore
 
 DEAD = "http://127.0.0.1:9"
 
@@ -106,6 +107,30 @@ def test_a_run_whose_creation_was_not_confirmed_is_not_created_twice(tracker, cl
 def test_importing_tracking_does_not_import_mlflow():
     code = "import sys, raypipe.tracking; sys.exit('mlflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_a_new_experiment_is_shown_as_one_of_trainings(client, experiment_id):
+    tags = client.get_experiment(experiment_id).tags
+    assert tags["mlflow.experimentKind"] == "custom_model_development"
+
+
+def test_runs_of_two_jobs_have_titles_of_their_own_and_one_name(tracker, client):
+    stamps = ("2026-11-28 04:31:05", "2026-11-29 04:31:05")
+    titles, found = [], []
+    for stamp in stamps:
+        recorder = Recorder(tracker.uri, "raypipe tests", stamp=stamp, tags={"team": "search"})
+        recorder.start("job", f"twice {stamps[0]}", "job")
+        recorder.start("kd", "kd", "trial", "job", tags={SEED_TAG: 2})
+        assert recorder.drain() == (0, 0)
+        titles.append(client.get_run(recorder.server_run("kd")).info.run_name)
+        store = TrackingStore(str(tracker.uri))
+        (trial,) = store.children(store.job(recorder.server_run("job")))
+        found.append((trial.name, trial.tags["team"]))
+        recorder.close()
+    assert titles == [f"kd, seed 2, {stamp}" for stamp in stamps]
+    assert found == [("kd", "search")] * 2
+    latest = store.job(f"twice {stamps[0]}")  # by its recipe, in an experiment of another name
+    assert client.get_run(latest.run_id).info.run_name.endswith(stamps[1])
 
 
 # --- experiments that were deleted in the UI ------------------------------------------------------

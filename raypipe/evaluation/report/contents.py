@@ -25,6 +25,7 @@ LABELS = {
     "trained": "trained",
     "derived": "no training",
     "run": "run file",
+    "model": "model that exists",
 }
 """Kinds of rows as tables call them."""
 

@@ -25,6 +25,7 @@ COLOURS: dict[Kind, str] = {  # told apart by everyone (Okabe and Ito)
     "trained": "#0072b2",
     "derived": "#56b4e9",
     "run": "#0072b2",
+    "model": "#d55e00",
 }
 _CYCLE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#7f7f7f")
 _STYLES = ("-", "--", ":", "-.")
