@@ -187,6 +187,13 @@ class Vectors:
             self.parts.append(column.flatten().to_numpy().reshape(len(column), -1))
             self._total += len(column)
 
+    @classmethod
+    def of(cls, matrix: Array) -> Vectors:
+        """[rows, hidden] float32 that are in memory."""
+        vectors = cls.__new__(cls)
+        vectors.parts, vectors.starts, vectors._total = [matrix], [0], len(matrix)
+        return vectors
+
     def __len__(self) -> int:
         return self._total
 

@@ -1,0 +1,98 @@
+"""How the workers of a stage validate: re-ranked lists, retrieval over a pool, the loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from raypipe.groups.kept_out import step_text_inputs
+from raypipe.groups.training_groups import TrainingGroups
+from raypipe.inference.tokens import Tokens
+from raypipe.inference.vector_pairs import pair_scorer
+from raypipe.losses.base import Loss
+from raypipe.losses.combination import over_group_and_step
+from raypipe.stages.pool import PoolValidation
+from raypipe.stages.validation import Validation, lists_of
+from raypipe.storage.artifacts import Artifact, Step
+from raypipe.train.batches import Batcher
+from raypipe.train.parallel import load_whole, sharded, whole_state
+from raypipe.train.settings import LOSS
+from raypipe.train.validation_loss import ValidationLoss
+
+OF_LOSS = "loss_"
+"""What the names of a stage's inputs begin with that the validation loss reads."""
+
+
+@dataclass(frozen=True)
+class LossGroups:
+    """Groups of validation queries, mined as a stage's training groups are."""
+
+    groups: TrainingGroups
+    query_tokens: Tokens
+    doc_tokens: Tokens
+
+    def steps(self, loss: Loss) -> dict[str, Step]:
+        """What the validation loss reads, by the names that training groups have, prefixed."""
+        texts = step_text_inputs(self.groups, []) if over_group_and_step(loss)[1] else {}
+        named: dict[str, Step] = {**vars(self), **texts}
+        return {f"{OF_LOSS}{name}": step for name, step in named.items()}
+
+
+def of_loss(inputs: Mapping[str, Artifact]) -> dict[str, Artifact]:
+    """The artifacts of `LossGroups.steps`, by the names that training groups have."""
+    return {
+        name.removeprefix(OF_LOSS): artifact
+        for name, artifact in inputs.items()
+        if name.startswith(OF_LOSS)
+    }
+
+
+def validate_of(
+    stage: Any,
+    inputs: Mapping[str, Artifact],
+    validation: Validation,
+    template: Any,
+    start: Path,
+    device: str,
+    tokens: int,
+    batcher: Callable[[Mapping[str, Artifact]], Batcher],
+) -> Callable[[nn.Module], dict[str, float]]:
+    """The loop's `validate`.
+
+    Args:
+        tokens: padded tokens per forward pass.
+        batcher: makes the batcher of the groups among these artifacts.
+    """
+
+    def scorer(module: nn.Module) -> Any:
+        settings = (stage.truncation, tokens, stage.precision, device)
+        return pair_scorer(stage.model, module, template, *settings)
+
+    ranking: Validation | PoolValidation = validation
+    if stage.pool is not None:
+        out = stage.leaves_itself_out
+        ranking = PoolValidation.of(validation, lists_of(inputs), stage.pool, out, device)
+    loss = None
+    if stage.selection == LOSS:
+        loss = ValidationLoss(batcher(of_loss(inputs)), stage.config, stage.precision)
+
+    def values(module: nn.Module) -> dict[str, float]:
+        first = {} if loss is None else {LOSS: loss(module)}
+        return {**first, **ranking.run(module, scorer)}
+
+    copies: list[nn.Module] = []  # at most one
+
+    def validate(bare: nn.Module) -> dict[str, float]:
+        if not sharded(bare):
+            return values(bare)
+        # a sharded forward pass waits for all workers, but they score unlike numbers of batches
+        if not copies:
+            copies.append(stage.model.load(start, stage.seed, training=False, device=device))
+        load_whole(copies[0], whole_state(bare))
+        return values(copies[0])
+
+    return validate
