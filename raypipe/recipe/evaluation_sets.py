@@ -18,7 +18,7 @@ from raypipe.evaluation.slices import Slices
 from raypipe.evaluation.suites import SUITES, SuiteName
 from raypipe.names import Name
 from raypipe.runs.existing import RunRow
-from raypipe.stages.pool import SelectionPool
+from raypipe.stages.selection_pool import SelectionPool
 from raypipe.synthesis.synthetic import AnyQueries
 from raypipe.tracking.names import metric_name
 from raypipe.train.settings import LOSS

@@ -49,8 +49,8 @@ from raypipe.runs.baselines import OracleRun, TeacherRun
 from raypipe.runs.existing import ExistingRun
 from raypipe.runs.metrics import Metrics
 from raypipe.runs.rerank import BiEncoderRun, CrossEncoderRun, Reranking
+from raypipe.stages.loss_groups import LossGroups
 from raypipe.stages.stage import Stage, StageConfig
-from raypipe.stages.validating import LossGroups
 from raypipe.storage.address import Address
 from raypipe.storage.artifacts import Step, Store
 from raypipe.storage.files import home

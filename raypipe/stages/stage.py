@@ -31,9 +31,9 @@ from raypipe.models.any_model import AnyModel, cross_encoder_unless_named
 from raypipe.models.backbone import Backbone
 from raypipe.resources import NO_FP16, Context, Resources
 from raypipe.runs.rerank import Reranking
-from raypipe.stages.pool import SelectionPool
+from raypipe.stages.loss_groups import LossGroups, of_loss
+from raypipe.stages.selection_pool import SelectionPool
 from raypipe.stages.slots import open_slots
-from raypipe.stages.validating import LossGroups, of_loss
 from raypipe.storage.artifacts import Artifact, Attempt, Step
 from raypipe.train.checkpoint import Checkpoints
 from raypipe.train.group_reader import GroupReader

@@ -19,8 +19,9 @@ from raypipe.datasets.steps import DOCS_FILE
 from raypipe.evaluation.measures import evaluate, means
 from raypipe.recipe.experiment import Experiment
 from raypipe.records import DOCS, QRELS
-from raypipe.stages import pool as pool_module
-from raypipe.stages.pool import PoolValidation, SelectionPool, drawn
+from raypipe.stages import pool_validation as pool_module
+from raypipe.stages.pool_validation import PoolValidation, drawn
+from raypipe.stages.selection_pool import SelectionPool
 from raypipe.stages.stage import history
 from raypipe.stages.validation import Validation
 from raypipe.tables.text_table import TextTable

@@ -11,16 +11,15 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from pydantic import Field
 from torch import nn
 
 from raypipe.candidates.dense.exact import ExactSearch, Found
-from raypipe.config import Config
 from raypipe.datasets.steps import DOCS_FILE
 from raypipe.evaluation.measures import evaluate, means
 from raypipe.inference.embeddings import Vectors
 from raypipe.inference.vector_pairs import VectorPairScorer
 from raypipe.records import RUN
+from raypipe.stages.selection_pool import SelectionPool
 from raypipe.stages.validation import Validation
 from raypipe.storage.artifacts import Artifact
 from raypipe.tables.text_table import TextTable
@@ -31,16 +30,6 @@ DEPTH = 1000
 """Documents per query that measures see."""
 AT_A_TIME = 1024
 """Queries that are searched for together."""
-
-
-class SelectionPool(Config):
-    """What validation retrieves from: the documents of the validation lists, what the validation
-    queries judge, and some of the collection."""
-
-    documents: int = Field(10_000, ge=1)
-    """Further documents, drawn by `seed`; all of the collection where it has no more."""
-    seed: int = Field(1, ge=0)
-    """Of the draw, which is the same for every stage and seed of a recipe."""
 
 
 @dataclass(frozen=True)
