@@ -170,12 +170,21 @@ def test_encoding_gives_the_vectors_of_sentence_transformers(part, monkeypatch):
     ]
 
 
-def test_a_step_in_parts_has_the_gradients_of_the_plain_step(part, monkeypatch, tmp_path):
-    """Each in a process of its own, whose peak is its own."""
+def test_a_step_in_parts_has_the_gradients_of_the_plain_step(part, monkeypatch):
+    """Here in one process, of a few short texts."""
+    import numpy as np
+
     vectors = part("benchmarks.vectors")
-    rows = list(vectors.caching((1, 16)))
+    for name, value in {"QUERIES": 4, "DOCS": 2, "LENGTH": 8, "STEPS": 1}.items():
+        monkeypatch.setattr(vectors, name, value)
+
+    def here(share: int, folder: Path) -> dict:
+        folder.mkdir()
+        figures = vectors.one_step(share, folder)
+        return {**figures, "gradients": np.load(folder / "gradients.npy")}
+
+    monkeypatch.setattr(vectors, "_in_a_process", here)
+    rows = list(vectors.caching((1, 4)))
     assert [row.unit for row in rows] == ["MB", "s", "ppm"]
-    memory, seconds, off = rows
-    assert memory.ratio > 1.5 and seconds.other > 0 and off.raypipe < 100
-    with pytest.raises(SystemExit, match="exit 1 of 0"):
-        vectors._in_a_process(0, tmp_path / "none")
+    _, seconds, off = rows
+    assert seconds.raypipe > 0 < seconds.other and 0 < off.raypipe < 100
