@@ -1,14 +1,15 @@
 #!/usr/bin/env python
 """Measure raypipe beside other programs on this machine, as ratios within one run.
 
-    python jobs/benchmark.py [--only models mining dense fixed] [--json FILE]
+    python jobs/benchmark.py [--only models mining vectors dense fixed] [--json FILE]
     python jobs/benchmark.py --only mining --passages 20000 200000
     python jobs/benchmark.py --choices
     python jobs/benchmark.py --ids 1000000
     python jobs/benchmark.py --gpu [--rehearse] [--json FILE]
 
 Needs the extra `bench`. `models`: scoring and training beside sentence-transformers, as shipped and
-at its best. `mining`: jobs/mine.py beside a plain script with bm25s. `dense`: exact search beside
+at its best. `mining`: jobs/mine.py beside a plain script with bm25s. `vectors`: encoding beside
+sentence-transformers, and gradient caching beside the plain step. `dense`: exact search beside
 faiss. `fixed`: what a small job costs. A ratio above 1 says how many times faster raypipe is, or
 how many times less it takes. --choices compares raypipe's training with itself, one thing changed;
 --ids two ways to look ids up; --gpu measures a GPU with random weights, in minutes and without Ray
@@ -30,7 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 if TYPE_CHECKING:
     from benchmarks.rows import Measured
 
-PARTS = ("models", "mining", "dense", "fixed")
+PARTS = ("models", "mining", "vectors", "dense", "fixed")
 VERSIONS = ("torch", "transformers", "sentence-transformers", "bm25s", "faiss-cpu", "ray")
 
 
@@ -79,6 +80,7 @@ def measured(options: argparse.Namespace) -> Iterator[Measured]:
     arguments: dict[str, tuple[Any, ...]] = {
         "models": (measure,),
         "mining": (options.passages, options.repeats),
+        "vectors": (measure,),
         "dense": (measure,),
         "fixed": (),
     }

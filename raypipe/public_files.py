@@ -171,7 +171,25 @@ MSMARCO = PublishedFolder(
 )
 """What the recipes of published settings read beside ir_datasets."""
 
-FOLDERS = {folder.name: folder for folder in (MSMARCO_DL, MSMARCO)}
+_LOGITS = "no public file is known: RankT5-3B's logits, `query_id doc_id score`, of the lists of"
+
+CADET = PublishedFolder(
+    "cadet",
+    (
+        PublishedFile(
+            "demonstrations.jsonl",
+            "no public file is known: passages with a query of each type that people wrote",
+        ),
+        PublishedFile("rankt5-3b.tsv", f"{_LOGITS} cadet.yaml and cadet-controlled.yaml"),
+        PublishedFile("rankt5-3b.msmarco.tsv", f"{_LOGITS} cadet-general.yaml over MS MARCO"),
+        PublishedFile("rankt5-3b.dbpedia.tsv", f"{_LOGITS} it over DBpedia"),
+        PublishedFile("rankt5-3b.climate-fever.tsv", f"{_LOGITS} it over Climate-FEVER"),
+    ),
+    below_data=True,
+)
+"""A teacher's scores and demonstrations of the recipes cadet, which are one's own to make."""
+
+FOLDERS = {folder.name: folder for folder in (MSMARCO_DL, MSMARCO, CADET)}
 """By the name that `raypipe data` takes."""
 
 TRAINED = ("teacher-pydoc", "teacher-scifact")

@@ -148,6 +148,7 @@ def _judged_by(experiment: Experiment) -> Mapping[str, Any]:
     if experiment.sweep.mode == "search":
         values |= flatten(experiment.data.validation, "data.validation")
         values["evaluation.selection"] = evaluation.selection
+        values["evaluation.selection_pool"] = str(evaluation.selection_pool)
     for name, test_set in evaluation.sets.items():
         values |= flatten(test_set.queries, f"evaluation.sets.{name}.queries")
         measures = ", ".join(sorted(experiment.measures(name)))

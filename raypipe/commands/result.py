@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from raypipe.commands.export import card_of
@@ -99,7 +99,7 @@ def record_best(best: Best, builder: Builder, relay: Relay, run: str) -> list[st
 
     The server registers the model under the recipe's name if it is new there; its alias `best` goes
     to no model that is worse than the first stage, or than the holder on the same test set. A
-    bi-encoder is not registered.
+    bi-encoder is registered as it is, whatever its scores are mixed with.
 
     Returns:
         Why the model is not registered, in a sentence; empty if it may be.
@@ -108,18 +108,17 @@ def record_best(best: Best, builder: Builder, relay: Relay, run: str) -> list[st
     checkpoint = builder.get(best.plan.last(best.trial))
     experiment = best.trial.experiment
     relay.send("log_text", run, str(card_of(best, builder)), "README.md")
-    if isinstance(experiment.last_model, TrainedBiEncoder):
-        return [
-            f"{best.name} is not registered, which re-rankers of pairs are: sentence-transformers, "
-            f"and raypipe retrieve --model, open its checkpoint in {checkpoint.local()}"
-        ]
+    vectors = isinstance(experiment.last_model, TrainedBiEncoder)
+    if vectors:
+        best = replace(best, mixed=None)
     means = builder.get(best.metrics).counts["means"]
     first = builder.get(experiment.metrics(experiment.first_stage("test")))
     measure = experiment.measures()[0]
     reached, before = means.get(measure, 0.0), first.counts["means"].get(measure, 0.0)
     contest = {"test": f"{measure} {first.digest}", "value": reached}
     registered = experiment.registered_model if reached >= before else None
-    weights = (str(checkpoint.local()), "reranker", registered, means, best.digest(), contest)
+    name = "retriever" if vectors else "reranker"
+    weights = (str(checkpoint.local()), name, registered, means, best.digest(), contest)
     relay.send("log_model", run, *weights, best.interpolation(builder))
     if registered:
         return []

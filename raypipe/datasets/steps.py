@@ -11,13 +11,14 @@ import numpy as np
 import pyarrow as pa
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
-from raypipe.config import Config
+from raypipe.config import UNLESS_DEFAULT, Config
 from raypipe.datasets.clicks import BIASED, JUDGED_BY_CLICKS
 from raypipe.datasets.dataset import Dataset
 from raypipe.datasets.docstore import write_docs
 from raypipe.datasets.ir import open_dataset
 from raypipe.datasets.own_files import PARTS, one_line, text_template_of
 from raypipe.datasets.queries import SelectedQueries, select_queries
+from raypipe.datasets.without_titles import TEXT_ONLY, WithoutTitles
 from raypipe.records import DOCS, QUERIES, WEIGHTS
 from raypipe.storage.artifacts import Attempt, Step
 from raypipe.tables.text_table import TextTable
@@ -62,6 +63,9 @@ class QuerySet(Config):
     `{title} | {brand}` of columns, and the columns `doc_id`, `query_id` and `relevance`
     (docs/own-data.md). In one line:
     `files:corpus=/c.tsv,queries=/q.tsv,qrels=/qrels.txt`."""
+    fields: Annotated[Literal["title_and_text", "text"], UNLESS_DEFAULT] = "title_and_text"
+    """What a document's text is: its title before its text, as MTEB and BEIR have it, or the text
+    alone (CADET). The same in every set of one collection, which is else read as two."""
     split: str | None = None
     """The split of beir:, msmarco:, trec: and pydoc; an ir_datasets id names its split itself."""
     limit: int | None = Field(None, ge=1)
@@ -83,7 +87,11 @@ class QuerySet(Config):
         Raises:
             ConfigError: unknown id or split.
         """
-        return opened(self.dataset, self.split)
+        return self._read(opened(self.dataset, self.split))
+
+    def _read(self, dataset: Dataset) -> Dataset:
+        """The data set with the fields that are read of its documents."""
+        return WithoutTitles(dataset) if self.fields == TEXT_ONLY else dataset
 
     def check(self) -> None:
         """Look whether everything outside the recipe is there.
@@ -111,6 +119,10 @@ class QuerySet(Config):
     def trained_on(self, candidates: Step) -> Step:
         """Of candidate lists of training queries what may be trained on: by default all."""
         return candidates
+
+    def as_trained_on(self) -> QuerySet:
+        """The same queries, with the lists that training queries would have."""
+        return self
 
     @property
     def has_own_lists(self) -> bool:

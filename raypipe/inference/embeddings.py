@@ -16,6 +16,7 @@ from raypipe.inference.pairs import Template
 from raypipe.inference.scoring import TextEncoder, ready_to_score
 from raypipe.inference.token_reader import TokenReader
 from raypipe.inference.tokens import Tokens, text_file
+from raypipe.inference.vector_sizes import too_large, width_of
 from raypipe.models.bi_encoder import BiEncoder
 from raypipe.models.sentence_modules import SentenceModules
 from raypipe.models.tokenizer import load_tokenizer
@@ -94,6 +95,13 @@ class Embeddings(Step):
 
     def run(self, attempt: Attempt, context: Context) -> Mapping[str, Any]:
         rows = len(TokenReader(attempt.inputs["tokens"].local()))
+        width = width_of(self.tokens.backbone.published_config(), self.modules)
+        if sentence := too_large(rows, width):
+            print(
+                f"encoding: {sentence}; they are written as they come, and exact search reads them "
+                "from there block by block; an index would not fit",
+                flush=True,
+            )
         job = _Encode(
             attempt.inputs["tokens"],
             attempt.inputs["backbone"],
@@ -186,6 +194,13 @@ class Vectors:
             self.starts.append(self._total)
             self.parts.append(column.flatten().to_numpy().reshape(len(column), -1))
             self._total += len(column)
+
+    @classmethod
+    def of(cls, matrix: Array) -> Vectors:
+        """[rows, hidden] float32 that are in memory."""
+        vectors = cls.__new__(cls)
+        vectors.parts, vectors.starts, vectors._total = [matrix], [0], len(matrix)
+        return vectors
 
     def __len__(self) -> int:
         return self._total

@@ -51,6 +51,18 @@ class VectorPairScorer:
         scores: Array = (products / self.temperature).astype(np.float32)
         return scores
 
+    def queries(self, texts: Sequence[Array]) -> Array:
+        """[len(texts), hidden] float32 vectors of queries."""
+        special = self.encode.template.n_special
+        cut = [text[: self.lengths.passages(len(text), 0, special)[0][0]] for text in texts]
+        return self.encode(cut)
+
+    def documents(self, texts: Sequence[Array]) -> Array:
+        """[len(texts), hidden] float32 vectors of documents."""
+        special = self.encode.template.n_special
+        cut = [text[: self.lengths.passages(0, len(text), special)[0][2]] for text in texts]
+        return self.encode(cut)
+
     def counts(self, pairs: Sequence[Pair]) -> dict[str, int]:
         """pairs; documents_cut: pairs whose document is not read to its end."""
         special = self.encode.template.n_special

@@ -24,12 +24,18 @@ from raypipe.program.options import (
     SplitOption,
     StorageOption,
     TextOption,
+    TrackingOption,
 )
+from raypipe.program.rerank import model_folder
 
 
 def retrieve(
     model: Annotated[
-        str, typer.Option(help="hub name, folder or package:NAME/FOLDER of a bi-encoder, or bm25")
+        str,
+        typer.Option(
+            help="hub name, folder or package:NAME/FOLDER of a bi-encoder, models:/NAME@best of "
+            "MLflow, or bm25"
+        ),
     ],
     dataset: DatasetOption = None,
     split: SplitOption = None,
@@ -43,6 +49,7 @@ def retrieve(
     measures: MeasuresOption = "nDCG@10 RR@10 Judged@10",
     precision: PrecisionOption = "auto",
     storage: StorageOption = None,
+    tracking: TrackingOption = None,
 ) -> None:
     with errors("retrieve"):
         from raypipe.commands import ranked_lists as work
@@ -52,8 +59,9 @@ def retrieve(
         checked_out(out)
         data = query_set(dataset, split, corpus, queries, qrels, text)
         where = place(storage, precision)
+        chosen = model_folder(model, tracking)
         ranked = work.retrieve(
-            model, data, depth, where, max_length=max_length, measures=measures.split()
+            chosen, data, depth, where, max_length=max_length, measures=measures.split()
         )
         shown(ranked, out)
 

@@ -25,10 +25,16 @@ def check_cross_encoders(
         models: those of all stages of the recipe.
 
     Raises:
-        ValueError: rows of retrieval are asked for and no stage has a bi-encoder, or the loss of a
-            cross-encoder's stage is over the step.
+        ValueError: rows of retrieval are asked for and no stage has a bi-encoder, the loss of a
+            cross-encoder's stage is over the step, or it is to be validated by retrieval.
     """
     for name, (stage, model) in running.items():
+        if not isinstance(model, TrainedBiEncoder) and evaluation.selection_pool is not None:
+            raise ValueError(
+                f"evaluation.selection_pool: bi-encoders retrieve, and the stage {name} has a "
+                "model that reads query and document together; leave it out, or set "
+                "model.type=bi_encoder"
+            )
         if not isinstance(model, TrainedBiEncoder) and over_group_and_step(stage.loss)[1]:
             raise ValueError(
                 f"stages.{name}.loss: over=step compares a query with the documents of all others, "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -9,7 +10,7 @@ from pydantic import Field, field_validator, model_validator
 
 from raypipe.candidates import Source
 from raypipe.candidates.bm25.source import Bm25
-from raypipe.config import Config, nearest
+from raypipe.config import UNLESS_DEFAULT, Config, nearest
 from raypipe.datasets.steps import QuerySet
 from raypipe.evaluation.measures import parse_measures
 from raypipe.evaluation.results import MAIN, Statistics
@@ -18,8 +19,10 @@ from raypipe.evaluation.suites import SUITES, SuiteName
 from raypipe.names import Name
 from raypipe.runs.existing import RunRow
 from raypipe.runs.existing_model import ModelRow
+from raypipe.stages.selection_pool import SelectionPool
 from raypipe.synthesis.synthetic import AnyQueries
 from raypipe.tracking.names import metric_name
+from raypipe.train.settings import LOSS
 
 RESERVED = ("train", "validation", MAIN)
 Derivation = Literal["seeds", "average", "interpolation"]
@@ -56,7 +59,12 @@ class Evaluation(Config):
     measures: tuple[str, ...] = Field(("nDCG@10", "RR@10", "Judged@10"), min_length=1)
     """Names as in ir-measures, or `my_package.module:Class@10`; the most important first."""
     selection: str = "nDCG@10"
-    """The measure on validation queries by which the best checkpoint is kept."""
+    """The measure on validation queries by which the best checkpoint is kept; or `loss`, what the
+    stage minimises, on groups of validation queries that are mined as the training groups are:
+    lower is better. Between trials the first of `measures` decides then."""
+    selection_pool: Annotated[SelectionPool | None, UNLESS_DEFAULT] = None
+    """Validate bi-encoders by retrieval instead of re-ranking the validation lists: `{documents:
+    10000}` and the documents of these lists are encoded and ranked at each validation."""
     sets: dict[Name, EvaluationSet] = Field(default_factory=dict)
     """Further test sets by name, each a table of its own: the same queries over another first
     stage, or other collections (zero-shot transfer)."""
@@ -100,9 +108,7 @@ class Evaluation(Config):
             parse_measures(self.measures)
         except ValueError as error:
             raise ValueError(f"measures: {error}") from None
-        if self.selection not in self.measures:
-            near = nearest(self.selection, self.measures)
-            raise ValueError(f"selection: {self.selection!r} is not measured{near}")
+        self._check_selection()
         for name in self.sets:
             if name in RESERVED or self.suite_of(name):
                 raise ValueError(f"sets.{name}: this name is taken; choose another")
@@ -117,6 +123,24 @@ class Evaluation(Config):
                         f"{nearest(test_set, known) or '; name it in evaluation.sets'}"
                     )
         return self
+
+    def _check_selection(self) -> None:
+        """Refuse what cannot choose a checkpoint."""
+        if self.selection == LOSS:
+            if self.selection_pool is not None:
+                raise ValueError(
+                    "selection_pool: measures rank a pool, and selection=loss ranks nothing; leave "
+                    "one of them out"
+                )
+            return
+        if LOSS in re.split(r"\W+", self.selection):
+            raise ValueError(
+                f"selection: expected one of {', '.join(self.measures)}, or loss alone, found "
+                f"{self.selection!r}; one value chooses the checkpoint"
+            )
+        if self.selection not in self.measures:
+            near = nearest(self.selection, [*self.measures, LOSS])
+            raise ValueError(f"selection: {self.selection!r} is not measured{near}")
 
     def _check_tracked(self) -> None:
         """Refuse two test sets whose values MLflow would have under one name."""

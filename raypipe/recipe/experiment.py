@@ -42,7 +42,7 @@ from raypipe.recipe.bi_encoder_checks import (
 from raypipe.recipe.evaluation_sets import Evaluation, EvaluationSet, Untrained
 from raypipe.recipe.list_stages import Encoders
 from raypipe.recipe.space import Sweep
-from raypipe.recipe.stage_checks import check_stage
+from raypipe.recipe.stage_checks import check_loss_groups, check_stage
 from raypipe.recipe.stage_models import check_models, check_models_files
 from raypipe.recipe.untrained import check_untrained, untrained_scorer
 from raypipe.resources import Resources, default_precision
@@ -51,6 +51,7 @@ from raypipe.runs.existing import ExistingRun, RunRow
 from raypipe.runs.existing_model import ModelRow
 from raypipe.runs.metrics import Metrics
 from raypipe.runs.rerank import BiEncoderRun, CrossEncoderRun, Reranking
+from raypipe.stages.loss_groups import LossGroups
 from raypipe.stages.stage import Stage, StageConfig
 from raypipe.storage.address import Address
 from raypipe.storage.artifacts import Step, Store
@@ -59,6 +60,7 @@ from raypipe.synthesis.synthetic import AnyQueries, Synthetic
 from raypipe.teachers import Teacher
 from raypipe.tracking.client import check_scheme
 from raypipe.tracking.settings import Tracking, not_mlflows_own
+from raypipe.train.settings import LOSS
 
 Role = str
 """train, validation, test, or the name of a further test set."""
@@ -208,7 +210,10 @@ class Experiment(Config):
         trained = dict.fromkeys([*self.stage_names, *Encoders(self).trained])
         for name in trained:
             longest = self._read_by(self.model_of(name)).longest
-            check_stage(name, self.stages[name], self.training(name), self.resources, longest)
+            stage, data = self.stages[name], self.training(name)
+            check_stage(name, stage, data, self.resources, longest)
+            if self.evaluation.selection == LOSS:
+                check_loss_groups(name, stage, self.validation_groups(name), data)
         running = {name: (self.stages[name], self.model_of(name)) for name in trained}
         every = [self.model_of(name) for name in self.stages]
         check_bi_encoders(running, every, self.truncation, self.resources)
@@ -306,6 +311,11 @@ class Experiment(Config):
             self.encoder,
         )
 
+    def validation_groups(self, stage: str) -> TrainingData:
+        """The groups of validation queries, mined as those that the stage trains on."""
+        queries = self._with_test(self.data.validation).as_trained_on()
+        return replace(self.training(stage), query_set=queries, further={})
+
     def mined_sets(self) -> dict[tuple[str, ...], TrainingData]:
         """The distinct training sets, each followed by its further ones: `STAGE (NAME)`."""
         sets: dict[tuple[str, ...], TrainingData] = {}
@@ -360,9 +370,17 @@ class Experiment(Config):
 
     @property
     def selection(self) -> str:
-        """The measure that chooses checkpoints, by the depth of the validation lists."""
-        name = bounded(self.evaluation.selection, self.source("validation").depth)
-        return fit_to_travel([name])[0]
+        """The measure that chooses checkpoints, by the depth of the validation lists; or `LOSS`."""
+        chosen = self.evaluation.selection
+        return LOSS if chosen == LOSS else self.compared_by
+
+    @property
+    def compared_by(self) -> str:
+        """The measure that chooses between trials on validation queries: that of `selection`, and
+        where the loss selects the first one, since losses of two objectives do not compare."""
+        chosen = self.evaluation.selection
+        name = self.evaluation.measures[0] if chosen == LOSS else chosen
+        return fit_to_travel([bounded(name, self.source("validation").depth)])[0]
 
     def store(self) -> Store:
         return Store(self.storage or str(home() / "storage"))
@@ -528,7 +546,14 @@ class Experiment(Config):
             depth=self.evaluation.validation_depth,
             seed=self.seed,
             precision=self.precision,
+            pool=self.evaluation.selection_pool,
+            leaves_itself_out=bool(getattr(source, "exclude_query_id", False)),
+            loss_groups=self._loss_groups(name, model) if self.selection == LOSS else None,
         )
+
+    def _loss_groups(self, stage: str, model: AnyModel) -> LossGroups:
+        data = self.validation_groups(stage)
+        return LossGroups(data.groups(), *_tokens(model, data.queries(), data.collection()))
 
     def run_of(self, weights: Step, role: Role = MAIN) -> CrossEncoderRun:
         """The role's candidates re-ranked by a trained stage or a backbone that ships a scorer."""

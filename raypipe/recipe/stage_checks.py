@@ -44,6 +44,33 @@ def check_stage(
         member.problems(path)
 
 
+def check_loss_groups(
+    name: str, stage: StageConfig, data: TrainingData, trained_on: TrainingData
+) -> None:
+    """Refuse selection by a loss of groups that validation queries cannot have.
+
+    Args:
+        data: as what the stage trains on, of validation queries.
+
+    Raises:
+        ValueError: the stage trains on ready-made groups, or on lists of a filter that the
+            validation queries lack.
+    """
+    where = "evaluation.selection: loss"
+    if data.training_set.triples is not None:
+        raise ValueError(
+            f"{where}: is computed on groups of validation queries that are mined as those of the "
+            f"stage {name}, whose triples are ready-made; select by a measure"
+        )
+    if trained_on.query_set.has_own_lists and not data.query_set.has_own_lists:
+        raise ValueError(
+            f"{where}: the stage {name} trains on lists of its queries' filter, and "
+            "data.validation has no such lists; give it the filter of the training queries, with "
+            "teacher and lists, or select by a measure"
+        )
+    _check_step_terms(f"{where}: of the stage {name} on data.validation", stage, data)
+
+
 def _check_step_terms(where: str, stage: StageConfig, data: TrainingData) -> None:
     """Refuse losses over a step of one query, with a share of raw teacher values, and plug-ins that
     say they are over the step: they are given the documents of groups."""

@@ -77,6 +77,8 @@ def _check_rows(experiment: Experiment, rows: Sequence[str]) -> None:
     for name in experiment.reference:
         if name not in rows:
             raise ConfigError(f"reference: no row {name!r}{nearest(name, rows)}")
+    if experiment.evaluation.retrieval is not None:  # rows that papers print, and no reference
+        rows = [*rows, *map(retrieved_row, rows)]
     for position, table in enumerate(experiment.published):
         for row in {row: None for values in table.values.values() for row in values}:
             if row not in rows:

@@ -31,6 +31,8 @@ from raypipe.models.any_model import AnyModel, cross_encoder_unless_named
 from raypipe.models.backbone import Backbone
 from raypipe.resources import NO_FP16, Context, Resources
 from raypipe.runs.rerank import Reranking
+from raypipe.stages.loss_groups import LossGroups, of_loss
+from raypipe.stages.selection_pool import SelectionPool
 from raypipe.stages.slots import open_slots
 from raypipe.storage.artifacts import Artifact, Attempt, Step
 from raypipe.train.checkpoint import Checkpoints
@@ -116,6 +118,12 @@ class Stage(Step):
     precision: str
     further_tokens: tuple[tuple[str, Tokens, Tokens], ...] = ()
     """Name, query tokens and document tokens of the further sets behind `groups`, in its order."""
+    pool: SelectionPool | None = None
+    """What validation retrieves from instead of re-ranking the lists."""
+    leaves_itself_out: bool = False
+    """Of the pool: whether a document with the query's id is no candidate of it."""
+    loss_groups: LossGroups | None = None
+    """What the validation loss is computed on, where that selects."""
 
     kind: ClassVar[str] = "checkpoint"
     tells: ClassVar[bool] = True
@@ -193,9 +201,16 @@ class Stage(Step):
             "precision": self.precision,
             **({"dropout_tokens": self.config.dropout_tokens} if self.has_dropout else {}),
             **({"offers_start": True} if self.offers_start else {}),
+            **self._pooled(),
         }
 
+    def _pooled(self) -> Mapping[str, Any]:
+        if self.pool is None:
+            return {}
+        return {"pool": self.pool.semantic(), "leaves_itself_out": self.leaves_itself_out}
+
     def inputs(self) -> Mapping[str, Step]:
+        held_out = {} if self.loss_groups is None else self.loss_groups.steps(self.config.loss)
         return {
             "start": self.start,
             "groups": self.groups,
@@ -205,6 +220,7 @@ class Stage(Step):
             **{f"doc_tokens of {name}": docs for name, _, docs in self.further_tokens},
             **self._step_texts(),
             **self.validation.steps("validation_"),
+            **held_out,
         }
 
     def _step_texts(self) -> Mapping[str, Step]:
@@ -223,6 +239,8 @@ class Stage(Step):
         groups = GroupReader(attempt.inputs["groups"].local())
         use_gpu = resources.use_gpu()
         self.check(groups, context.micro_batch_tokens(), use_gpu=use_gpu)
+        if self.loss_groups is not None:
+            self._check_validated(attempt.inputs, resources.workers)
         attempt.resumable = True  # an error leaves the checkpoints
         work = StageWork(
             self,
@@ -264,6 +282,29 @@ class Stage(Step):
             raise ConfigError(problem)
         if self.precision == "fp16" and not use_gpu:
             raise ConfigError(NO_FP16)
+
+    def _check_validated(self, inputs: Mapping[str, Artifact], workers: int) -> None:
+        """Refuse, before workers start, groups of validation queries that have no loss.
+
+        Raises:
+            ConfigError: they are too few, or have no values that the loss can fit.
+        """
+        where, loss = "evaluation.selection: loss", self.config.loss
+        groups = GroupReader(of_loss(inputs)["groups"].local())
+        least = max(workers, 2 if over_group_and_step(loss)[1] else 1)
+        if len(groups) < least:
+            raise ConfigError(
+                f"{where}: expected at least {least} groups of validation queries for the stage "
+                f"{self.stage_name}, found {len(groups)}; take more queries in data.validation, or "
+                "select by a measure"
+            )
+        if loss.uses == "teacher" and not groups.has_teacher:
+            raise ConfigError(
+                f"{where}: {loss.type} fits a teacher's values, and the teacher has none for some "
+                "groups of the validation queries; name one that has, or select by a measure"
+            )
+        if problem := _refused(loss, groups, len(groups)):
+            raise ConfigError(f"{where}: {problem}")
 
     def checkpoints(self, attempt: Attempt) -> Checkpoints:
         """The checkpoints of this stage's unfinished training, in a folder of the attempt's own.

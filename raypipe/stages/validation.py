@@ -119,12 +119,16 @@ class Validation:
         return [(query, self.doc_tokens[doc]) for doc in self.doc_rows[row]]
 
 
-def validation_of(stage: Any, inputs: Mapping[str, Artifact]) -> Validation:
-    """The validation of a stage, from the artifacts of its inputs."""
-    artifacts = {
+def lists_of(inputs: Mapping[str, Artifact]) -> dict[str, Artifact]:
+    """The artifacts of a stage's validation lists, by the names of the `Reranking`'s fields."""
+    return {
         name.removeprefix("validation_"): artifact
         for name, artifact in inputs.items()
         if name.startswith("validation_")
     }
+
+
+def validation_of(stage: Any, inputs: Mapping[str, Artifact]) -> Validation:
+    """The validation of a stage, from the artifacts of its inputs."""
     positive_relevance = stage.validation.queries.queries.positive_relevance
-    return Validation.of(artifacts, stage.depth, stage.measures, positive_relevance)
+    return Validation.of(lists_of(inputs), stage.depth, stage.measures, positive_relevance)

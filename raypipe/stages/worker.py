@@ -14,9 +14,8 @@ from torch import nn
 
 from raypipe.groups.kept_out import read_step_texts
 from raypipe.inference.pairs import Template
-from raypipe.inference.scoring import PairScorer
 from raypipe.inference.token_reader import joined_reader
-from raypipe.inference.vector_pairs import VectorPairScorer, pair_scorer, template_of
+from raypipe.inference.vector_pairs import template_of
 from raypipe.losses.base import Loss
 from raypipe.losses.combination import over_group_and_step
 from raypipe.models.freeze import compiled, enable_gradient_checkpointing, freeze
@@ -24,7 +23,8 @@ from raypipe.models.pooler import untrained_pooler
 from raypipe.models.trained_bi_encoder import TrainedBiEncoder
 from raypipe.stages.messages import Saver, Tell, reporter, speaker
 from raypipe.stages.output import documents_cut, write_checkpoint
-from raypipe.stages.validation import Validation, validation_of
+from raypipe.stages.validating import validate_of
+from raypipe.stages.validation import validation_of
 from raypipe.storage.artifacts import Artifact
 from raypipe.train.alarms import Alarms, cut_sentence
 from raypipe.train.batches import Batcher, Targets
@@ -64,7 +64,9 @@ def train_worker(config: Mapping[str, Any], tell: Tell) -> None:
     template = template_of(stage.model, start)
     validation = validation_of(stage, inputs)
     say = speaker(config["label"], rank)
-    alarms = Alarms(say, stage.selection, validation.first_stage())
+    # over a pool the model ranks fewer documents than the first stage did
+    first = validation.first_stage() if stage.pool is None else None
+    alarms = Alarms(say, stage.selection, first)
     groups = GroupReader(inputs["groups"].local())
     used = min(len(groups), stage.config.limit or len(groups))
     scores_only = stage.config.objective is None
@@ -75,7 +77,19 @@ def train_worker(config: Mapping[str, Any], tell: Tell) -> None:
     cut, documents = documents_cut(batcher, used)
     facts["documents_cut"] = cut / max(documents, 1)
     say(cut_sentence(cut, documents, stage.truncation.reads))
-    validate = _validate(stage, validation, template, start, device, config["batch_tokens"])
+    batch_tokens = config["batch_tokens"]
+    validate = validate_of(
+        stage,
+        inputs,
+        validation,
+        template,
+        start,
+        device,
+        batch_tokens,
+        lambda held_out: _batcher(
+            stage, held_out, GroupReader(held_out["groups"].local()), template, batch_tokens
+        ),
+    )
     outcome = _trained(wrapped, batcher, config, used, rank, validate, alarms, say, tell)
     facts["micro_batch_tokens"] = budget
     moved = drift(before, model)
@@ -186,7 +200,7 @@ def _prepared(model: nn.Module, config: Any, strategy: str, device: str) -> nn.M
 
 
 def _batcher(
-    stage: Any, inputs: dict[str, Artifact], groups: GroupReader, template: Template, budget: int
+    stage: Any, inputs: Mapping[str, Artifact], groups: GroupReader, template: Template, budget: int
 ) -> Batcher:
     made: Callable[..., Batcher] = Batcher
     if isinstance(stage.model, TrainedBiEncoder):
@@ -203,26 +217,3 @@ def _batcher(
         budget,
         drawn=stage.has_dropout,
     )
-
-
-def _validate(
-    stage: Any, validation: Validation, template: Template, start: Path, device: str, tokens: int
-) -> Callable[[nn.Module], dict[str, float]]:
-    """The loop's `validate`."""
-
-    def scorer(module: nn.Module) -> PairScorer | VectorPairScorer:
-        settings = (stage.truncation, tokens, stage.precision, device)
-        return pair_scorer(stage.model, module, template, *settings)
-
-    copies: list[nn.Module] = []  # at most one
-
-    def validate(bare: nn.Module) -> dict[str, float]:
-        if not sharded(bare):
-            return validation.run(bare, scorer)
-        # a sharded forward pass waits for all workers, but they score unlike numbers of batches
-        if not copies:
-            copies.append(stage.model.load(start, stage.seed, training=False, device=device))
-        load_whole(copies[0], whole_state(bare))
-        return validation.run(copies[0], scorer)
-
-    return validate

@@ -89,7 +89,7 @@ def best_of(plan: Plan, rows: Sequence[DerivedRow], builder: Builder) -> Best | 
     for trial in plan.trials if not models else ():
         if trial.name in standing:
             validation = standing[trial.name].counts["best"]
-            value = float(validation[trial.experiment.selection])
+            value = float(validation[trial.experiment.compared_by])
             models.append((value, Best(trial, plan)))
     models.sort(key=lambda pair: pair[1].mixed is not None)  # of equal ones, the simpler
     return max(models, key=lambda pair: pair[0])[1] if models else None

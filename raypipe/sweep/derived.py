@@ -49,7 +49,7 @@ class Mix:
     def weight(self, role: Role = MAIN) -> BestInterpolation:
         """The step that chooses the weight: on validation queries, over the recipe's first stage,
         to the depth of the test set; one over another first stage uses the same weight."""
-        depth, measure = self.experiment.depth(role), self.experiment.selection
+        depth, measure = self.experiment.depth(role), self.experiment.compared_by
         run, fusion = self.deep_run("validation", depth), self._fusion("validation", depth)
         return BestInterpolation(run, measure, fusion=fusion)
 

@@ -153,7 +153,7 @@ def _best(
         RuntimeError: no candidate of the question has a checkpoint.
     """
     plan = question.candidates
-    measure = plan.trials[0].experiment.selection
+    measure = plan.trials[0].experiment.compared_by
     validated: list[tuple[float, tuple[Choice, ...]]] = []
     for trial, choices in zip(plan.trials, question.values, strict=True):
         checkpoint = None if trial.name in failed else builder.find(plan.last(trial))

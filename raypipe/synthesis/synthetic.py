@@ -68,7 +68,7 @@ class Synthetic(QuerySet):
 
     def open(self) -> Dataset:
         """The documents behind the id; queries and split need not be there."""
-        return opened(self.dataset, None, documents_only=True)
+        return self._read(opened(self.dataset, None, documents_only=True))
 
     def check(self) -> None:
         """The documents are there, and what the generator needs."""
@@ -192,6 +192,18 @@ class Synthetic(QuerySet):
     def trained_on(self, candidates: Step) -> Step:
         """Candidate lists of training queries without passages held out and copies of others."""
         return Trainable(candidates, self.drawn())
+
+    def as_trained_on(self) -> Synthetic:
+        """The queries that the filter's teacher keeps too, with its lists."""
+        return _AsTrainedOn(**dict(self))
+
+
+class _AsTrainedOn(Synthetic):
+    """Validation queries whose filter asks its teacher, as that of training queries does."""
+
+    @property
+    def _asks_teacher(self) -> bool:
+        return self.filter is not None and self.filter.teacher is not None
 
 
 def _kind(value: Any) -> str:

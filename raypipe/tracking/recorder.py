@@ -134,7 +134,7 @@ class Recorder:
         contest: Mapping[str, Any] | None = None,
         interpolation: Mapping[str, Any] | None = None,
     ) -> None:
-        """Log a cross-encoder checkpoint as a pyfunc that re-ranks.
+        """Log a checkpoint as a pyfunc that re-ranks, or gives vectors.
 
         Args:
             registered: a name in the model registry: the checkpoint becomes the newest version

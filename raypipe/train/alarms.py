@@ -20,6 +20,7 @@ from raypipe.train.drift import (
     rate_sentence,
     spacing_share,
 )
+from raypipe.train.selection import merit
 
 AGAIN = 10
 """An alarm is repeated when its figure has become this many times worse."""
@@ -41,7 +42,7 @@ class Alarms:
 
     Args:
         say: receives each sentence, once.
-        selection: the key of validation values that selects checkpoints; higher is better.
+        selection: the key of validation values that selects checkpoints, see `Selection`.
         first_stage: the validation values of the candidates before re-ranking; None if not known.
     """
 
@@ -114,7 +115,10 @@ class Alarms:
         """After a validation, with the means of its measures."""
         value = float(values[self._selection])
         self._last = (step, value)
-        if self._best is None or value > self._best[1]:
+        best = (
+            None if self._best is None else merit(self._selection, {self._selection: self._best[1]})
+        )
+        if best is None or merit(self._selection, values) > best:
             self._best = (step, value)
 
     def on_end(self, moved: Mapping[str, float] | None = None) -> None:

@@ -60,7 +60,8 @@ def train(
     Args:
         model: possibly wrapped in DistributedDataParallel or sharded; every worker calls this.
         groups: how many groups of the batcher's reader are used.
-        selection: the key of `validate`'s result that decides, higher is better.
+        selection: the key of `validate`'s result that decides: a measure, higher is better, or
+            `LOSS`, lower is better.
         validate: measures the bare model; every worker calls it and gets the same values.
         report: called about 20 times with the new rows of the history, after a resume with all.
         save: called on every worker with the step and a snapshot (None on others than rank 0).

@@ -39,6 +39,23 @@ def gathered(value: Any) -> list[Any]:
     return parts
 
 
+def gathered_rows(rows_RH: Tensor) -> list[Tensor]:
+    """Every worker's rows by rank, on this worker's device, without a graph.
+
+    Workers may have unlike numbers of rows. With NCCL they go from device to device.
+    """
+    rows_RH = rows_RH.detach()
+    if rank_and_world()[1] == 1:
+        return [rows_RH]
+    own = rows_RH if "nccl" in dist.get_backend_config() else rows_RH.cpu()
+    sizes = gathered(len(own))
+    padded = own.new_zeros((max(sizes), *own.shape[1:]))
+    padded[: len(own)] = own
+    parts = [torch.empty_like(padded) for _ in sizes]
+    dist.all_gather(parts, padded)
+    return [part[:size].to(rows_RH.device) for part, size in zip(parts, sizes, strict=True)]
+
+
 def bare(model: nn.Module) -> nn.Module:
     """The model without its DistributedDataParallel wrapper."""
     return model.module if isinstance(model, DistributedDataParallel) else model

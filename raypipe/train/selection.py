@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from raypipe.train.parallel import bare
-from raypipe.train.settings import EarlyStopping
+from raypipe.train.settings import LOSS, EarlyStopping
 
 
 @dataclass
@@ -18,14 +18,14 @@ class Selection:
     """The best validation so far with its weights, and the patience that is left."""
 
     key: str
-    """The measure that decides; higher is better."""
+    """The measure that decides, higher is better, or `LOSS`, lower is better."""
     stopping: EarlyStopping | None
     best_step: int = 0
     best: dict[str, float] | None = None
     weights: dict[str, Tensor] | None = None
     """Copies on the model's device, spread as the model is."""
     mark: float = -math.inf
-    """The value that last counted as an improvement."""
+    """The `merit` that last counted as an improvement."""
     stale: int = 0
     """Validations since that improvement."""
 
@@ -34,8 +34,8 @@ class Selection:
 
         Step 0, the start, uses up no patience: a stage may fall below its start before it rises.
         """
-        value = values[self.key]
-        if self.best is None or value > self.best[self.key]:
+        value = merit(self.key, values)
+        if self.best is None or value > merit(self.key, self.best):
             self.best_step, self.best = step, dict(values)
             self.weights = copy_of(model)
         if step == 0:
@@ -60,6 +60,12 @@ class Selection:
         """Continue from `state`; the caller sets `weights`."""
         self.best_step, self.best, self.stale = state["best_step"], state["best"], state["stale"]
         self.mark = -math.inf if state["mark"] is None else state["mark"]
+
+
+def merit(key: str, values: Mapping[str, float]) -> float:
+    """The value by which validations are compared, higher is better: a loss has its sign turned."""
+    value = float(values[key])
+    return -value if key == LOSS else value
 
 
 def copy_of(model: nn.Module) -> dict[str, Tensor]:

@@ -31,9 +31,12 @@ class EarlyStopping(Config):
     patience: int = Field(2, ge=1)
     """Validations in a row without improvement after which the stage ends."""
     min_delta: float = Field(0.0, ge=0)
-    """An improvement is more than this above the value that last counted as one."""
+    """An improvement is more than this above the value that last counted as one; of a loss, below.
+    """
 
 
+LOSS = "loss"
+"""The name of the validation loss where measures have theirs; lower is better."""
 INSTEAD = {"steps": "epochs", "warmup_steps": "warmup", "validate_every": "validations"}
 """A setting, and the one that is not used where it is set."""
 

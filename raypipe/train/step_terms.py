@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from raypipe.losses.combination import StepTerm
 from raypipe.losses.listwise import InfoNCE
 from raypipe.train.batches import Block, cells
-from raypipe.train.parallel import gathered, rank_and_world
+from raypipe.train.parallel import gathered, gathered_rows, rank_and_world
 
 Array = np.ndarray[Any, Any]
 
@@ -127,10 +127,13 @@ def step_losses(
     """
     own = _share(blocks, vectors)
     rank, _ = rank_and_world()
-    sent = replace(
-        own, queries_QH=own.queries_QH.detach().cpu(), docs_DH=own.docs_DH.detach().cpu()
-    )
-    shares: list[_Share] = gathered(sent)
+    nothing = torch.empty(0)
+    sent = gathered(replace(own, queries_QH=nothing, docs_DH=nothing))
+    vectors_of = zip(gathered_rows(own.queries_QH), gathered_rows(own.docs_DH), strict=True)
+    shares: list[_Share] = [
+        replace(share, queries_QH=queries_QH, docs_DH=docs_DH)
+        for share, (queries_QH, docs_DH) in zip(sent, vectors_of, strict=True)
+    ]
     starts = np.cumsum([0, *(len(share.query_rows_Q) for share in shares)])
     _check_finite(shares)
     shares[rank] = own

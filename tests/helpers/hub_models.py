@@ -9,7 +9,8 @@ from raypipe.models.backbone import Backbone
 FAMILIES = {
     **{"ettin": "modernbert", "modernbert": "modernbert"},  # without dropout
     **{"minilm": "bert", "distilbert": "distilbert", "electra": "electra", "roberta": "roberta"},
-    **{"deberta-v3": "deberta-v2", "bert-base": "bert"},
+    **{"deberta-v3": "deberta-v2", "bert-base": "bert", "bge": "bert", "e5-": "bert"},
+    **{"arctic-embed": "bert"},
 }
 """Part of a backbone's name to its family."""
 

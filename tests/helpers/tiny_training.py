@@ -97,6 +97,7 @@ def fit(
     wrap=lambda model: model,
     device: str = "cpu",
     drawn: bool = False,
+    selection: str = "nDCG@10",
     **more,
 ) -> tuple[TrainingOutcome, torch.nn.Module, list[dict]]:
     """Train the tiny model; returns outcome, bare model and what was reported."""
@@ -112,7 +113,7 @@ def fit(
         len(TRAINING),
         seed=seed,
         precision=precision,
-        selection="nDCG@10",
+        selection=selection,
         validate=validate,
         report=reports.append,
         **more,

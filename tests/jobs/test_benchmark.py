@@ -148,3 +148,43 @@ def test_every_way_of_scoring_and_training_takes_the_same_pairs(part, monkeypatc
         *("as shipped: fp32, batches of 32", "at its best: bf16, batches of 4"),
         *("as shipped: fp32, dropout .1", "as shipped, in bf16", "at its best: bf16, no dropout"),
     ]
+
+
+def test_encoding_gives_the_vectors_of_sentence_transformers(part, monkeypatch):
+    vectors, models = part("benchmarks.vectors"), part("benchmarks.models")
+    for name, value in {"SIZES": (2, 4), "ENCODED": 4, "LONGEST": 16}.items():
+        monkeypatch.setattr(vectors, name, value)
+    pairs = [(f"what is number {n}", f"it is {n} " * n) for n in range(1, 9)]
+    monkeypatch.setattr(models, "texts", lambda: pairs)
+    gpu = part("benchmarks.gpu")
+    monkeypatch.setattr(gpu.Bench, "rate", lambda bench, work: float(work()))
+
+    def once(raypipe: Callable[[], int], other: Callable[[], int]) -> tuple[float, float]:
+        return float(raypipe()), float(other())
+
+    rows = list(vectors.encoding(once))  # which compares the vectors itself
+    assert [(row.unit, row.raypipe, row.other) for row in rows] == [("texts/s", 4.0, 4.0)] * 2
+    assert [row.against.partition(", ")[2] for row in rows] == [
+        "batches of 32, its default",
+        "batches of 2, its best",
+    ]
+
+
+def test_a_step_in_parts_has_the_gradients_of_the_plain_step(part, monkeypatch):
+    """Here in one process, of a few short texts."""
+    import numpy as np
+
+    vectors = part("benchmarks.vectors")
+    for name, value in {"QUERIES": 4, "DOCS": 2, "LENGTH": 8, "STEPS": 1}.items():
+        monkeypatch.setattr(vectors, name, value)
+
+    def here(share: int, folder: Path) -> dict:
+        folder.mkdir()
+        figures = vectors.one_step(share, folder)
+        return {**figures, "gradients": np.load(folder / "gradients.npy")}
+
+    monkeypatch.setattr(vectors, "_in_a_process", here)
+    rows = list(vectors.caching((1, 4)))
+    assert [row.unit for row in rows] == ["MB", "s", "ppm"]
+    _, seconds, off = rows
+    assert seconds.raypipe > 0 < seconds.other and 0 < off.raypipe < 100

@@ -22,13 +22,15 @@ CONTROLLED = sorted(path.stem for path in RECIPES.glob("*-controlled.yaml"))
 def elsewhere(tmp_path_factory):
     """Models of the hub and the published files, as if they were there; files hold their names."""
     home = tmp_path_factory.mktemp("home")
-    (home / "msmarco").mkdir()
     for recipe in RECIPES.glob("*.yaml"):
-        for name in re.findall(r"~/msmarco/([\w.-]+)", recipe.read_text()):
-            (home / "msmarco" / name).write_text(name)
+        text = re.sub(r"\$\{RAYPIPE_DATA:-(.*?)\}", r"\1", recipe.read_text())
+        for name in re.findall(r"~/((?:msmarco|raypipe-data/cadet)/[\w.-]+)", text):
+            (home / name).parent.mkdir(parents=True, exist_ok=True)
+            (home / name).write_text(name)
     with pytest.MonkeyPatch.context() as patch:
         as_if_on_the_hub(patch)
         patch.setenv("HOME", str(home))
+        patch.delenv("RAYPIPE_DATA", raising=False)
         yield
 
 

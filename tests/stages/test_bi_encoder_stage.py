@@ -7,7 +7,9 @@ import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
+import mlflow
 import numpy as np
+import pandas as pd
 import pytest
 from beir_recipe import DATA, read_recipe
 from card_facts import blocks
@@ -18,6 +20,7 @@ from raypipe.candidates.dense.source import Dense
 from raypipe.commands.export import export
 from raypipe.commands.result import record_best
 from raypipe.datasets.steps import Collection, Queries
+from raypipe.models.backbone import Backbone
 from raypipe.recipe.experiment import Experiment
 from raypipe.recipe.trials import expand
 from raypipe.stages.stage import history
@@ -25,6 +28,7 @@ from raypipe.sweep.best import Best
 from raypipe.sweep.derived import retrieved_rows
 from raypipe.sweep.plan import Plan
 from raypipe.sweep.table_rows import baseline_runs
+from raypipe.tracking import save_pyfunc
 
 RECIPE = (
     "name: retriever\n"
@@ -153,13 +157,37 @@ def test_what_trains_ranks_and_opens_elsewhere(experiment, beir_folder, monkeypa
     assert second.counts["best"]["nDCG@10"] >= checkpoint.counts["best"]["nDCG@10"]
     assert (second.local() / "modules.json").is_file()
 
-    # no registry of re-rankers takes it: the end of the job names the folder
+    # the registry takes it as a retriever
     (trial,), sent = expand(experiment), []
     relay = SimpleNamespace(send=lambda kind, *rest: sent.append((kind, *rest)))
     builder.get(Plan.of([trial]).metrics(trial))
-    (sentence,) = record_best(Best(trial, Plan.of([trial])), builder, relay, "run")
-    assert [kind for kind, *_ in sent] == ["tag", "log_text"]
-    assert sentence.endswith(f"open its checkpoint in {second.local()}")
+    builder.get(experiment.metrics(experiment.first_stage("test")))
+    said = record_best(Best(trial, Plan.of([trial])), builder, relay, "run")
+    assert [kind for kind, *_ in sent] == ["tag", "log_text", "log_model"]
+    _, run, folder, name, registered, *_ = sent[2]
+    assert (run, folder, name) == ("run", str(second.local()), "retriever")
+    assert registered == (None if said else experiment.name)
+
+    # and gives the vectors of sentence-transformers, queries cut at their own length
+    save_pyfunc(tmp_path / "logged", second.local())
+    shutil.rmtree(tmp_path / "logged" / "artifacts" / "checkpoint" / "2_Normalize")  # uploads do
+    logged = mlflow.pyfunc.load_model(str(tmp_path / "logged"))
+    theirs = SentenceTransformer(str(second.local()), device="cpu")
+    long = " ".join(docs.values())
+    table = pd.DataFrame(
+        {"text": [long, long, "a b"], "side": ["query", "document", "query"]}, index=[7, 8, 9]
+    )
+    given = logged.predict(table)
+    expected = [theirs.encode_document(long), theirs.encode_query("a b")]
+    np.testing.assert_allclose(list(given["vector"][[8, 9]]), expected, atol=1e-6)
+    theirs.max_seq_length = 12
+    np.testing.assert_allclose(given["vector"][7], theirs.encode_query(long), atol=1e-6)
+    assert logged.predict(table[["text"]])["vector"][7] == given["vector"][8]
+    with pytest.raises(Exception, match="expected query or document, found 'left'"):
+        logged.predict(table.assign(side="left"))
+    opened = Dense(backbone=str(tmp_path / "logged" / "artifacts" / "checkpoint"), depth=100)
+    opened.check()
+    assert opened.longest_query(Backbone(opened.backbone).published) == 12
 
     # what is handed out is the checkpoint with a card whose code gives its scores
     export(trial, builder, tmp_path / "out", say=pytest.fail)

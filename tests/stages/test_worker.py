@@ -93,6 +93,7 @@ class Bench:
             offers_start=self.offers_start,
             text_template="{title}: {body}",
             has_dropout=False,
+            pool=None,
         )
         settings = {
             "stage": stage,

@@ -9,8 +9,11 @@ import pytest
 import torch
 from tiny_training import STAGE, column, fit, same, weights
 
+from raypipe.train.alarms import Alarms
 from raypipe.train.selection import Selection
 from raypipe.train.settings import EarlyStopping
+
+WEIGHT = torch.nn.Linear(1, 1)
 
 
 def offers(values: list[float], stopping: EarlyStopping | None) -> tuple[Selection, int]:
@@ -41,6 +44,18 @@ def test_patience(values, patience, delta, ended, best):
     assert (count, selection.best_step) == (ended, best)
     assert selection.weights is not None and float(selection.weights["weight"]) == best
     assert selection.best == {"m": values[best - 1]}
+
+
+def test_of_losses_the_lowest_is_kept():
+    """Patience, the least improvement and what a restart goes on from have the sign of a loss."""
+    selection, model = Selection("loss", EarlyStopping(patience=2, min_delta=0.05)), WEIGHT
+    for step, value in enumerate([2.0, 1.0, 0.97, 1.5]):
+        selection.offer(step, {"loss": value, "nDCG@10": value}, model)
+        again = Selection("loss", EarlyStopping(patience=2, min_delta=0.05))
+        again.load(json.loads(json.dumps(selection.state(), allow_nan=False)))
+        selection = again
+        assert selection.exhausted == (step == 3)
+    assert selection.best == {"loss": 0.97, "nDCG@10": 0.97} and selection.best_step == 2
 
 
 def test_without_early_stopping_nothing_is_exhausted():
@@ -74,6 +89,29 @@ def test_a_selection_goes_on_from_its_state():
     fresh = Selection("m", stopping)
     fresh.load(Selection("m", stopping).state())
     assert fresh.mark == -math.inf
+
+
+def test_a_stage_whose_loss_rises_keeps_its_start(data, tiny_backbone):
+    script, seen, said = iter([0.5, 0.6, 0.9, 0.2]), [], []
+    alarms = Alarms(said.append, "loss", None)
+
+    def validate(model):
+        seen.append(weights(model))
+        return {"loss": next(script), "nDCG@10": 0.1 * len(seen)}
+
+    outcome, model, _ = fit(
+        data,
+        tiny_backbone,
+        STAGE.replace(steps=20, validate_every=2, early_stopping=EarlyStopping(patience=1)),
+        validate=validate,
+        selection="loss",
+        offers_start=True,
+        alarms=alarms,
+    )
+    alarms.on_end()
+    assert (outcome.steps, outcome.best_step) == (4, 0)
+    assert outcome.best == {"loss": 0.5, "nDCG@10": 0.1} and same(weights(model), seen[0])
+    assert any("validation loss was 0.5000 before the first step" in line for line in said)
 
 
 def test_a_stage_ends_early_with_its_best_weights(data, tiny_backbone):

@@ -15,6 +15,7 @@ from pydantic import Field, model_validator
 from raypipe.candidates.dense.exact import MARGIN, Found, rank
 from raypipe.config import Config, ConfigError
 from raypipe.inference.embeddings import Embeddings, Vectors
+from raypipe.inference.vector_sizes import too_large
 from raypipe.resources import Context
 from raypipe.storage.artifacts import Attempt, Step
 
@@ -145,6 +146,11 @@ def _build_index(attempt: Attempt, config: IvfIndex | HnswIndex) -> dict[str, in
     import faiss
 
     docs = Vectors(attempt.inputs["doc_vectors"].local())
+    if sentence := too_large(len(docs), docs.width):
+        raise ConfigError(
+            f"index.type={config.type}: {sentence}, which an index holds whole; set "
+            "index.type=exact, which reads them block by block, or take a larger machine"
+        )
     threads = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(1)  # the order in which threads add documents changes a graph
     try:

@@ -198,7 +198,7 @@ def _trainable(
 
     choices = [(key, label, value) for key, label, value in config["choices"]]
     trial = trial_of_draw(experiment, config["number"], choices)
-    measure = experiment.selection
+    measure = experiment.compared_by
     tell = Validations(tune.report, f"val/{measure}") if config["prunable"] else None
     builder = trial_builder(trial, store, context, told)
     work = Work(Plan.of([trial]), (), {PHASE_TAG: "search"})
