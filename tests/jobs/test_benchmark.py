@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -148,3 +149,24 @@ def test_every_way_of_scoring_and_training_takes_the_same_pairs(part, monkeypatc
         *("as shipped: fp32, batches of 32", "at its best: bf16, batches of 4"),
         *("as shipped: fp32, dropout .1", "as shipped, in bf16", "at its best: bf16, no dropout"),
     ]
+
+
+def test_growing_asks_only_what_is_new_and_ends_with_the_bytes_of_a_fresh_start(
+    part, tmp_path, monkeypatch
+):
+    """Eight new passages of 80 and two new queries of 12; what is known is neither read by a model
+    nor asked again."""
+    increments = part("benchmarks.increments")
+    monkeypatch.setattr(increments, "DEPTH", 6)
+    grown, fresh = increments.both(tmp_path, 72, 10, 8, 2)
+    assert grown.files == fresh.files  # tokens, vectors, scores, answers
+    assert len(fresh.files) == 9 and all(fresh.files.values())
+    assert fresh.questions == 12 * 3 and 2 * 3 <= grown.questions < 12 * 3 / 2
+    counts = {
+        manifest["kind"]: manifest["counts"]
+        for path in sorted((tmp_path / "storage").glob("*/*/manifest.json"), key=os.path.getmtime)
+        for manifest in [json.loads(path.read_text())]
+        if manifest["kind"] in ("tokens", "embeddings", "teacher")
+    }
+    assert counts["tokens"]["texts_taken_over"] == counts["embeddings"]["texts_taken_over"] == 10
+    assert counts["teacher"]["requests_taken_over"] == fresh.questions - grown.questions
