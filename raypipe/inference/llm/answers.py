@@ -20,10 +20,9 @@ import pyarrow.parquet as pq
 from raypipe.config import digest
 from raypipe.inference.llm.base import Answer, Engine, Generator, Prompt
 from raypipe.storage.artifacts import Store
+from raypipe.storage.inventory import ANSWERS
 from raypipe.tables.chunks import TAKEN, Counts, Work
 
-ANSWERS = ".answers"
-"""The folder below the storage."""
 _SCHEMA = pa.schema([("prompt", pa.string()), ("answer", pa.string())])
 
 
