@@ -141,7 +141,7 @@ def write_models(home: Path) -> tuple[str, str]:
     return folders[0], folders[1]
 
 
-def run(folder: Path, storage: Path, models: tuple[str, str], server: Server) -> Side:
+def run(folder: Path, storage: Path, models: tuple[str, str], server: YesNoServer) -> Side:
     """Tokens, vectors, a cross-encoder's scores and a language model's answers."""
     late, resources = RayOnDemand(_no_ray), Resources(cpus_per_worker=1)
     context = CpuContext(resources, "fp32", progress_bars=False, slots=Here(), late=late)
@@ -180,7 +180,7 @@ def steps(folder: Path, models: tuple[str, str], url: str) -> Sequence[tuple[str
     )
 
 
-class Server(ThreadingHTTPServer):
+class YesNoServer(ThreadingHTTPServer):
     """A chat server that counts what it is asked."""
 
     daemon_threads = True
@@ -193,7 +193,7 @@ class Server(ThreadingHTTPServer):
 
 
 class _Handler(BaseHTTPRequestHandler):
-    server: Server
+    server: YesNoServer
     protocol_version = "HTTP/1.1"
 
     def log_message(self, *_: object) -> None:
@@ -218,9 +218,9 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def language_model() -> Iterator[Server]:
+def language_model() -> Iterator[YesNoServer]:
     """The server, until the block ends."""
-    server = Server()
+    server = YesNoServer()
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         yield server
