@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Measure raypipe beside other programs on this machine, as ratios within one run.
 
-    python jobs/benchmark.py [--only models mining vectors dense fixed] [--json FILE]
+    python jobs/benchmark.py [--only models mining vectors dense fixed increments] [--json FILE]
     python jobs/benchmark.py --only mining --passages 20000 200000
     python jobs/benchmark.py --choices
     python jobs/benchmark.py --ids 1000000
@@ -10,7 +10,8 @@
 Needs the extra `bench`. `models`: scoring and training beside sentence-transformers, as shipped and
 at its best. `mining`: jobs/mine.py beside a plain script with bm25s. `vectors`: encoding beside
 sentence-transformers, and gradient caching beside the plain step. `dense`: exact search beside
-faiss. `fixed`: what a small job costs. A ratio above 1 says how many times faster raypipe is, or
+faiss. `fixed`: what a small job costs. `increments`: 1 % new documents and 5 % new queries beside
+a fresh start. A ratio above 1 says how many times faster raypipe is, or
 how many times less it takes. --choices compares raypipe's training with itself, one thing changed;
 --ids two ways to look ids up; --gpu measures a GPU with random weights, in minutes and without Ray
 (benchmarks/gpu.py), with --rehearse small models on this CPU. docs/speed.md says how to read it.
@@ -31,7 +32,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 if TYPE_CHECKING:
     from benchmarks.rows import Measured
 
-PARTS = ("models", "mining", "vectors", "dense", "fixed")
+PARTS = ("models", "mining", "vectors", "dense", "fixed", "increments")
 VERSIONS = ("torch", "transformers", "sentence-transformers", "bm25s", "faiss-cpu", "ray")
 
 
@@ -83,6 +84,7 @@ def measured(options: argparse.Namespace) -> Iterator[Measured]:
         "vectors": (measure,),
         "dense": (measure,),
         "fixed": (),
+        "increments": (),
     }
     if options.choices:
         yield from importlib.import_module("benchmarks.models").choices(measure)

@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-LESS = ("s", "CPU s", "MB")
+LESS = ("s", "CPU s", "MB", "questions")
 """Units of which less is better; of the others, pairs and queries per second, more."""
 
 

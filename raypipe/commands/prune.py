@@ -23,6 +23,7 @@ from raypipe.storage.artifacts import Artifact, Store
 from raypipe.storage.cache import discard, surplus
 from raypipe.storage.files import home
 from raypipe.storage.inventory import (
+    ANSWERS,
     TUNE,
     TUNE_OVER,
     Folder,
@@ -158,11 +159,22 @@ def left_overs(store: Store, keep: Sequence[str] = (), tracking: str | None = No
             f"artifacts stay, {len(contents.artifacts)} of {size_text(everything)}: name the "
             "recipes to keep, --keep RECIPE.yaml, to remove those that none of them needs"
         )
+    left_over.notes += _answers(store)
     left_over.notes += [
         f"{path} stays: its manifest cannot be read ({problem}); see verify"
         for path, problem in contents.unreadable.items()
     ]
     return left_over
+
+
+def _answers(store: Store) -> list[str]:
+    """What is said of language models' answers, which stay: they may have been paid for."""
+    if not (size := folder_at(store, ANSWERS).size):
+        return []
+    return [
+        f"answers of language models stay, {size_text(size)}: later jobs ask nothing twice; remove "
+        f"{store.shown_path(ANSWERS)} to have them asked again"
+    ]
 
 
 def _needed(keep: Iterable[str], contents: Inventory, tracking: str | None) -> set[str]:

@@ -278,11 +278,14 @@ def _header(named: Sequence[str]) -> Header:
 def _kept(
     named: Sequence[str], column: str | None, template: TextTemplate | None
 ) -> Callable[[Sequence[str]], Sequence[str]]:
-    """Which columns of a binary table are read: the named ones, and those with usual names."""
+    """Which columns of a binary table are read: the named ones, and those with usual names; all,
+    for the error to show, where none has ids."""
 
     def keep(names: Sequence[str]) -> Sequence[str]:
         usual = {*(IDS if column is None else ()), *((*TEXTS, "title") if not template else ())}
-        return [name for name in names if name in named or name.casefold() in usual]
+        kept = [name for name in names if name in named or name.casefold() in usual]
+        has_ids = column is not None or any(name.casefold() in IDS for name in kept)
+        return kept if has_ids else names
 
     return keep
 

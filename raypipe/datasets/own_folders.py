@@ -1,7 +1,8 @@
 """Folders as MS MARCO and TREC publish them, by the usual names of their files.
 
 `msmarco:/folder` with split `train`, `dev` or `dev.small` has collection.tsv, queries.SPLIT.tsv and
-qrels.SPLIT.tsv; or, for documents, msmarco-docs.tsv, msmarco-docSPLIT-queries.tsv and -qrels.tsv.
+qrels.SPLIT.tsv; without a split, queries.tsv and qrels.tsv; or, for documents, msmarco-docs.tsv,
+msmarco-docSPLIT-queries.tsv and -qrels.tsv.
 `trec:/folder` has collection*, topics* and qrels*; a split says which of several topics and qrels.
 """
 
@@ -18,20 +19,27 @@ _TREC = {"corpus": ("collection", "corpus", "docs"), "queries": ("topics", "quer
 
 
 def msmarco(folder: str, split: str | None) -> OwnFiles:
-    """One split of MS MARCO's files.
+    """One split of MS MARCO's files, or their only queries and judgements where no split is named.
 
     Raises:
-        ConfigError: no such folder or file, or no split was named.
+        ConfigError: no such folder or file, or no split was named where there are several.
     """
     dataset = f"msmarco:{folder}"
     place = _folder(dataset, folder)
     documents = _one_of(place, "msmarco-docs.tsv") is not None
+    if split is None and not documents and (queries := _one_of(place, "queries.tsv")):
+        corpus = _named(dataset, place, "collection.tsv")
+        return OwnFiles(files_id(corpus=corpus, queries=queries, qrels=_one_of(place, "qrels.tsv")))
     before, after = ("msmarco-doc", "-queries.tsv") if documents else ("queries.", ".tsv")
     names = [path.name.removesuffix(".gz") for path in sorted(place.glob(f"{before}*{after}*"))]
     splits = list(dict.fromkeys(n.removeprefix(before).removesuffix(after) for n in names))
     if split not in splits:
         found = f"found {split!r}" if split else "found none"
         near = nearest(split or "", splits) or f"; {place} has no {before}SPLIT{after}"
+        if split and not documents and _one_of(place, "queries.tsv"):
+            near = (
+                "; queries.tsv is of no split: leave `split` out, and part it by `limit` and `skip`"
+            )
         raise ConfigError(f"dataset {dataset}: expected a split, {found}{near}")
     corpus = "msmarco-docs.tsv" if documents else "collection.tsv"
     qrels = f"msmarco-doc{split}-qrels.tsv" if documents else f"qrels.{split}.tsv"

@@ -36,7 +36,7 @@ from raypipe.storage.artifacts import Attempt, Step
 from raypipe.storage.files import check_files, file_checksum, full_paths
 from raypipe.storage.parts import part_name
 from raypipe.tables.fields import SeenIds
-from raypipe.tables.text_columns import read_blocks
+from raypipe.tables.text_columns import TextBlock, read_blocks
 from raypipe.tables.text_table import TextTable
 
 TRIPLES = pa.schema([(name, pa.string()) for name in ("query_id", "pos_id", "neg_id")])
@@ -226,6 +226,7 @@ def _file_blocks(path: Path, counts: Counter[str]) -> Iterator[pa.Table]:
             if not columns:
                 first = block.data.lstrip().split(b"\n", 1)[0].split()
                 columns = [*(SCORES if len(first) == 5 else ()), *TRIPLES.names]
+                _refuse_run(block, first)
             table = block.table(columns, dict.fromkeys(columns, pa.string()))
             if table is None:
                 rows = [[f.decode() for f in fields[-3:]] for _, fields, _ in block.rows(columns)]
@@ -235,6 +236,33 @@ def _file_blocks(path: Path, counts: Counter[str]) -> Iterator[pa.Table]:
             yield table.select(TRIPLES.names)
     except ValueError as error:
         raise ConfigError(f"triples {error}") from None
+
+
+def _refuse_run(block: TextBlock, first: list[bytes]) -> None:
+    """Refuse a run, whose ranks would be read as ids of negatives: MS MARCO has documents 1, 2, 3.
+
+    Args:
+        first: fields of the first line.
+
+    Raises:
+        ValueError: ranks in the place of a negative, with or without a score behind; TREC's form.
+    """
+    found = "what looks like a run: name it as candidates (type: trec_run) or as teacher (run_file)"
+    expected = " ".join(TRIPLES.names)
+    scored = len(first) == 4 and first[2].isdigit() and first[3].replace(b".", b"").isdigit()
+    if scored or (len(first) == 6 and first[3].isdigit()):
+        raise block.wrong(1, f"triples, {expected}", found, b" ".join(first))
+    if len(first) != len(TRIPLES):
+        return
+    docs: list[bytes] = []
+    for _, (query, doc, rank), _ in block.rows(TRIPLES.names):
+        if query != first[0]:
+            break
+        docs.append(doc)
+        if rank != str(len(docs)).encode():
+            return
+    if len(docs) > 1 and len({*docs}) == len(docs):
+        raise block.wrong(1, f"triples, {expected}", found, b" ".join(first))
 
 
 def _dataset_blocks(dataset: Dataset) -> Iterator[pa.Table]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from raypipe.datasets.steps import Queries
+from raypipe.inference.known_rows import EarlierRows, earlier_rows, known_texts, split_rows
 from raypipe.inference.pairs import Template
 from raypipe.inference.scoring import TextEncoder, ready_to_score
 from raypipe.inference.token_reader import TokenReader
@@ -23,7 +25,8 @@ from raypipe.models.tokenizer import load_tokenizer
 from raypipe.resources import Context
 from raypipe.storage.artifacts import Artifact, Attempt, Step
 from raypipe.storage.parts import arrow_parts
-from raypipe.tables.chunks import Counts, Work, run_chunks
+from raypipe.storage.similar import made_from
+from raypipe.tables.chunks import TAKEN, Counts, Work, run_chunks
 from raypipe.tables.text_table import TextTable
 
 CHUNK = 4096
@@ -102,17 +105,21 @@ class Embeddings(Step):
                 "from there block by block; an index would not fit",
                 flush=True,
             )
+        texts = attempt.inputs.get("texts") or made_from(attempt.inputs["tokens"], "texts")
+        earlier = earlier_rows(attempt.store, self, "tokens", "texts") if texts else ()
         job = _Encode(
             attempt.inputs["tokens"],
             attempt.inputs["backbone"],
-            attempt.inputs.get("texts"),
+            texts,
             text_file(self.tokens.texts),
+            "texts" in attempt.inputs,
             self.encoder,
             self.prefix,
             self.longest,
             self.precision,
             context.batch_tokens(),
             context.device(),
+            earlier,
         )
         return run_chunks(job, rows, CHUNK, attempt, context, model=True, suffix="arrow")
 
@@ -122,15 +129,19 @@ class _Encode:
     tokens: Artifact
     backbone: Artifact
     texts: Artifact | None
-    """Read where there is a prefix, whose last tokens may depend on the text after it."""
+    """None where they are gone: then no vector is taken from an earlier artifact."""
     file: str
     """The file of `texts`."""
+    prefixed: bool
+    """Texts get their prefix before they are tokenised: its last tokens may depend on the text."""
     encoder: BiEncoder
     prefix: str
     longest: int
     precision: str
     budget: int
     device: str
+    earlier: tuple[EarlierRows, ...] = ()
+    """Vectors of other texts, whose vectors of the same texts are these."""
 
     def build(self) -> Work:
         folder = self.backbone.local()
@@ -144,21 +155,25 @@ class _Encode:
             self.device,
             prefixed=True,
         )
-        read = self._reader(tokenizer)
+        read, find = self._reader(tokenizer), self._finder()
 
         def work(chunk: range) -> tuple[pa.Table, Counts]:
             texts = read(chunk)
-            vectors = encode(texts)
+            there, new, known = find(chunk)
+            vectors = _joined(there, known, new, encode([texts[i] for i in new]) if new else None)
             self._check(vectors, chunk)
             column = pa.FixedSizeListArray.from_arrays(vectors.reshape(-1), vectors.shape[1])
-            counts = {"texts_cut": sum(len(text) > encode.room for text in texts)}
+            counts = {
+                "texts_cut": sum(len(text) > encode.room for text in texts),
+                f"texts{TAKEN}": len(there),
+            }
             return pa.table({"vector": column}), counts
 
         return work
 
     def _reader(self, tokenizer: Any) -> Callable[[range], list[Array]]:
         """Gives the tokens of a chunk's texts, with their prefix."""
-        if self.texts is None:
+        if self.texts is None or not self.prefixed:
             tokens = TokenReader(self.tokens.local())
             return lambda chunk: [tokens[i] for i in chunk]
         texts = TextTable(self.texts.local() / self.file)
@@ -170,6 +185,20 @@ class _Encode:
 
         return read
 
+    def _finder(self) -> Callable[[range], tuple[list[int], list[int], Array | None]]:
+        """Gives a chunk's positions that have a vector, those that have none, and the vectors."""
+        if self.texts is None or not self.earlier:
+            return lambda chunk: ([], list(range(len(chunk))), None)
+        texts, known = TextTable(self.texts.local() / self.file), known_texts(self.earlier)
+        stored = Vectors(*(each.rows.local() for each in self.earlier))
+
+        def find(chunk: range) -> tuple[list[int], list[int], Array | None]:
+            rows = known.rows_of(texts.texts(chunk))
+            there, new = split_rows(rows)
+            return there, new, stored.take(rows[there]) if there else None
+
+        return find
+
     def _check(self, vectors: Array, chunk: range) -> None:
         finite = np.isfinite(vectors).all(axis=1)
         if not finite.all():
@@ -180,16 +209,27 @@ class _Encode:
             )
 
 
-class Vectors:
-    """All parts of an embeddings artifact as one matrix: memory-mapped, never copied whole."""
+def _joined(there: list[int], known: Array | None, new: list[int], made: Array | None) -> Array:
+    """[len(there) + len(new), hidden]: vectors that were known and made, each in its place."""
+    some = made if made is not None else known
+    assert some is not None, "a chunk has a text"
+    vectors = np.empty((len(there) + len(new), some.shape[1]), dtype=np.float32)
+    for places, part in ((there, known), (new, made)):
+        if part is not None:
+            vectors[places] = part
+    return vectors
 
-    def __init__(self, folder: Path) -> None:
+
+class Vectors:
+    """All parts of embeddings artifacts as one matrix: memory-mapped, never copied whole."""
+
+    def __init__(self, *folders: Path) -> None:
         self.parts: list[Array] = []
         """[rows of the part, hidden] float32 each."""
         self.starts: list[int] = []
         """Row number of every part's first row."""
         self._total = 0
-        for reader in arrow_parts(folder):
+        for reader in chain.from_iterable(map(arrow_parts, folders)):
             column = reader.get_batch(0).column(0)
             self.starts.append(self._total)
             self.parts.append(column.flatten().to_numpy().reshape(len(column), -1))

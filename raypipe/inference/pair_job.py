@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from raypipe.datasets.steps import DOCS_FILE, QUERIES_FILE
+from raypipe.inference.known_scores import EarlierScores, KnownScores
 from raypipe.inference.lists import ListReader, ScoreList
 from raypipe.inference.scoring import ready_to_score
 from raypipe.inference.token_reader import TokenReader
@@ -15,7 +17,8 @@ from raypipe.inference.truncation import Reading
 from raypipe.inference.vector_pairs import pair_scorer, template_of
 from raypipe.models.any_model import AnyModel
 from raypipe.storage.artifacts import Artifact
-from raypipe.tables.chunks import Counts
+from raypipe.tables.chunks import TAKEN, Counts
+from raypipe.tables.text_table import TextTable
 
 Array = np.ndarray[Any, Any]
 Scored = list[tuple[ScoreList, Array]]
@@ -36,6 +39,8 @@ class PairJob:
     device: str
     label: int | None = None
     """Of a head with several outputs, the one that is the score."""
+    earlier: tuple[EarlierScores, ...] = ()
+    """The same model's scores of other lists: a pair of the same texts is not scored again."""
 
     def open(self) -> Callable[[range], tuple[Scored, Counts]]:
         """Load the model; the result scores rows of the candidates and counts pairs."""
@@ -57,6 +62,8 @@ class PairJob:
             self.device,
         )
 
+        known = self._known()
+
         def scored(chunk: range) -> tuple[Scored, Counts]:
             part = lists.read(chunk)
             pairs = [
@@ -65,6 +72,33 @@ class PairJob:
                 for d in listed.doc_indices
             ]
             ends = np.cumsum([len(listed.doc_ids) for listed in part])[:-1]
-            return list(zip(part, np.split(score(pairs), ends), strict=True)), score.counts(pairs)
+            scores = known(part)
+            new = np.flatnonzero(np.isnan(scores))
+            scores[new] = score([pairs[i] for i in new])
+            counts = score.counts(pairs)
+            if self.earlier:
+                counts[f"pairs{TAKEN}"] = len(pairs) - len(new)
+            return list(zip(part, np.split(scores, ends), strict=True)), counts
 
         return scored
+
+    def _known(self) -> Callable[[Sequence[ScoreList]], Array]:
+        """Gives the float32 scores of all documents of some lists, NaN where they are unknown."""
+        if not self.earlier:
+            return lambda part: np.full(sum(len(x.doc_ids) for x in part), np.nan, np.float32)
+        earlier = KnownScores(self.earlier)
+        docs = TextTable(self.inputs["collection"].local() / DOCS_FILE)
+        queries = TextTable(self.inputs["queries"].local() / QUERIES_FILE)
+
+        def known(part: Sequence[ScoreList]) -> Array:
+            by_text = earlier.of([queries.text(listed.query_index) for listed in part])
+            return np.array(
+                [
+                    scores.get(docs.text(int(d)), np.nan) if scores else np.nan
+                    for listed, scores in zip(part, by_text, strict=True)
+                    for d in listed.doc_indices
+                ],
+                np.float32,
+            )
+
+        return known

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 
 Ids = np.ndarray[Any, Any]
+ROUND = 8
+"""Tokens: lengths are padded to multiples of it, 4 of 100 tokens."""
 
 
 @dataclass(frozen=True)
@@ -58,8 +60,14 @@ class Template:
     def n_special(self) -> int:
         return len(self.before) + len(self.between) + len(self.after)
 
-    def pad(self, texts: Sequence[tuple[Ids, Ids | None]]) -> dict[str, Ids]:
-        """[batch, longest] int64 arrays as the tokenizer would give; texts are cut already."""
+    def pad(
+        self, texts: Sequence[tuple[Ids, Ids | None]], longest: int | None = None
+    ) -> dict[str, Ids]:
+        """[batch, longest] int64 arrays as the tokenizer would give; texts are cut already.
+
+        Args:
+            longest: tokens that every text is padded to; None is those of the longest.
+        """
         before, between, after = (
             np.array(part, dtype=np.int64) for part in (self.before, self.between, self.after)
         )
@@ -70,7 +78,7 @@ class Template:
         ]
         sizes = np.array([len(part) for part in parts]).reshape(len(texts), 5)
         lengths = sizes.sum(axis=1)
-        mask = np.arange(lengths.max()) < lengths[:, None]
+        mask = np.arange(lengths.max() if longest is None else longest) < lengths[:, None]
         ids = np.full(mask.shape, self.pad_id, dtype=np.int64)
         ids[mask] = np.concatenate(parts)
         inputs = {"input_ids": ids, "attention_mask": mask.astype(np.int64)}
@@ -93,6 +101,29 @@ class Template:
         often[:, len(before)] = sizes[:, 1]
         often[:, len(before) + 1 + len(between)] = sizes[:, 3]
         return np.repeat(np.tile(values, len(sizes)), often.reshape(-1))
+
+
+def padded_lengths(lengths: Sequence[int] | Ids, most: int) -> Ids:
+    """Every length rounded up to a multiple of `ROUND`, but at most `most` where it was below."""
+    exact = np.asarray(lengths, dtype=np.int64)
+    return np.maximum(exact, np.minimum(-(-exact // ROUND) * ROUND, most))
+
+
+def even_batches(padded: Ids, budget: int) -> Iterator[Ids]:
+    """As `length_batches`, but only texts of one padded length are together in a batch.
+
+    What a text is padded to then depends on the text alone. On a CPU so does its value, to the bit:
+    a matrix product adds a row's numbers in the same order whatever rows are beside it, but sums
+    over 40 positions and over 48 do not end alike.
+    """
+    if not len(padded):
+        return
+    order = np.argsort(-padded, kind="stable")
+    ends = np.flatnonzero(np.diff(padded[order], append=-1)) + 1
+    for start, stop in zip([0, *ends[:-1]], ends, strict=True):
+        size = max(budget // max(int(padded[order[start]]), 1), 1)
+        for first in range(start, stop, size):
+            yield order[first : min(first + size, stop)]
 
 
 def length_batches(lengths: Sequence[int] | Ids, budget: int) -> Iterator[Ids]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from torch import nn
 
 from raypipe.config import ConfigError
 from raypipe.inference.out_of_memory import BudgetRecord, halving
-from raypipe.inference.pairs import Template, length_batches
+from raypipe.inference.pairs import Template, even_batches, length_batches, padded_lengths
 from raypipe.inference.transfer import is_gpu, made_ahead, to_tensors
 from raypipe.inference.truncation import MaxP, Pair, Truncation, expand
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from raypipe.models.bi_encoder import Encoder
 
 Array = np.ndarray[Any, Any]
+_HEADS = {"pooler", "head", "classifier", "score"}
+"""Names of the modules that read one vector per text."""
 
 
 def autocast(device: str | torch.device, precision: str) -> torch.autocast:
@@ -30,12 +33,15 @@ def autocast(device: str | torch.device, precision: str) -> torch.autocast:
 
 
 def ready_to_score(model: nn.Module, device: str, precision: str) -> nn.Module:
-    """The model as it scores in `precision`, in place.
+    """The model as it scores in `precision`, in place. On a CPU a text's value does not depend on
+    the texts beside it, see `even_batches` and `rows_alone`.
 
     In bf16 its weights are bf16, but the head's: no pass casts weights, and norms and residual sums
     read half as many bytes. On a CPU with AMX it then takes the sdpa kernel: MiniLM-L6 scored 1.45
     times as many pairs of 96 tokens so, and 1.8 times as many of 256, as by autocast and eager.
     """
+    if not is_gpu(device):
+        rows_alone(model)
     if precision != "bf16":
         return model
     if not is_gpu(device) and torch.cpu._is_amx_tile_supported():
@@ -43,6 +49,21 @@ def ready_to_score(model: nn.Module, device: str, precision: str) -> nn.Module:
 
         use_sdpa(model)
     return bf16_weights(model)
+
+
+def rows_alone(model: nn.Module) -> None:
+    """Have heads compute one text at a time, in place: a product of few rows adds up in another
+    order than one of many. What comes before has a row per token, and so never few."""
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear) and not _HEADS.isdisjoint(name.split(".")):
+            module.forward = partial(_row_by_row, module)  # type: ignore[method-assign]
+
+
+def _row_by_row(linear: nn.Linear, rows: torch.Tensor) -> torch.Tensor:
+    if rows.dim() != 2:
+        return nn.functional.linear(rows, linear.weight, linear.bias)
+    parts = [nn.functional.linear(row, linear.weight, linear.bias) for row in rows.split(1)]
+    return torch.cat(parts)
 
 
 def bf16_weights(model: nn.Module) -> nn.Module:
@@ -88,6 +109,22 @@ class _WithinMemory:
         if self.budget == GPU_TOKENS:
             self.budget = min(self.budget, self._record().read() or self.budget)
 
+    def _padded(self, lengths: list[int], most: int) -> list[int]:
+        """On a CPU the tokens that each text is padded to, which nothing but its length decides.
+
+        GPUs have no such promise to keep, and want large batches.
+        """
+        return lengths if is_gpu(self.device) else padded_lengths(lengths, most).tolist()
+
+    def _batches(self, lengths: list[int], tokens: int) -> list[Array]:
+        if is_gpu(self.device):
+            return list(length_batches(lengths, tokens))
+        return list(even_batches(np.asarray(lengths, dtype=np.int64), tokens))
+
+    def _width(self, lengths: list[int], rows: Array) -> int:
+        """Tokens that the texts of a batch are padded to."""
+        return max(lengths[i] for i in rows)
+
     def _record(self) -> BudgetRecord:
         return BudgetRecord.of(self._scored, f"scoring in {self.precision}", self.device)
 
@@ -126,7 +163,7 @@ class PairScorer(_WithinMemory):
         """[len(pairs)] float32 scores, in the order given."""
         extra = self.template.n_special
         flat, counts = expand(pairs, self.truncation, extra)
-        lengths = [len(q) + len(d) + extra for q, d in flat]
+        lengths = self._padded([len(q) + len(d) + extra for q, d in flat], self.truncation.longest)
         longest = max(lengths, default=1)
         scores = halving(
             lambda tokens: self._scores(flat, lengths, tokens), self.budget, longest, self._halved
@@ -138,10 +175,10 @@ class PairScorer(_WithinMemory):
     def _scores(self, flat: list[Pair], lengths: list[int], tokens: int) -> Array:
         """[len(flat)] scores of passages; the device is waited for once, at the end."""
         scores, parts = np.zeros(len(flat), dtype=np.float32), []
-        batches = list(length_batches(lengths, tokens))
+        batches = self._batches(lengths, tokens)
         with torch.inference_mode(), mixed(self.model, self.device, self.precision):
             for inputs in made_ahead(
-                lambda rows: self.template.pad([flat[i] for i in rows]),
+                lambda rows: self.template.pad([flat[i] for i in rows], self._width(lengths, rows)),
                 batches,
                 threads=is_gpu(self.device),
             ):
@@ -203,7 +240,9 @@ class TextEncoder(_WithinMemory):
         """[len(texts), width] float32 vectors, in the order given."""
         cut = [text[: self.room] for text in texts]
         assert cut, "no texts"
-        lengths = [len(text) + self.template.n_special for text in cut]
+        lengths = self._padded(
+            [len(text) + self.template.n_special for text in cut], self.max_length
+        )
         return halving(
             lambda tokens: self._vectors(cut, lengths, tokens),
             self.budget,
@@ -212,10 +251,12 @@ class TextEncoder(_WithinMemory):
         )
 
     def _vectors(self, cut: list[Array], lengths: list[int], tokens: int) -> Array:
-        parts, batches = [], list(length_batches(lengths, tokens))
+        parts, batches = [], self._batches(lengths, tokens)
         with torch.inference_mode(), mixed(self.encoder, self.device, self.precision):
             for inputs in made_ahead(
-                lambda rows: self.template.pad([(cut[i], None) for i in rows]),
+                lambda rows: self.template.pad(
+                    [(cut[i], None) for i in rows], self._width(lengths, rows)
+                ),
                 batches,
                 threads=is_gpu(self.device),
             ):

@@ -9,12 +9,13 @@ from typing import Any, ClassVar
 import pyarrow as pa
 
 from raypipe.datasets.steps import DOCS_FILE, QUERIES_FILE, Collection, Listed, Queries
-from raypipe.inference.token_reader import token_table
+from raypipe.inference.known_rows import EarlierRows, earlier_rows, known_texts, split_rows
+from raypipe.inference.token_reader import TokenReader, token_table
 from raypipe.models.backbone import Backbone
 from raypipe.models.tokenizer import load_tokenizer
 from raypipe.resources import Context
 from raypipe.storage.artifacts import Artifact, Attempt, Step
-from raypipe.tables.chunks import Counts, Work, run_chunks
+from raypipe.tables.chunks import TAKEN, Counts, Work, run_chunks
 from raypipe.tables.text_table import TextTable
 
 CHUNK = 8192
@@ -68,7 +69,13 @@ class Tokens(Step):
     def run(self, attempt: Attempt, context: Context) -> Mapping[str, Any]:
         file = text_file(self.texts)
         rows = len(TextTable(attempt.inputs["texts"].local() / file))
-        job = _Tokenise(attempt.inputs["texts"], file, attempt.inputs["backbone"], self.prefix)
+        job = _Tokenise(
+            attempt.inputs["texts"],
+            file,
+            attempt.inputs["backbone"],
+            self.prefix,
+            earlier_rows(attempt.store, self, "texts"),
+        )
         return run_chunks(job, rows, CHUNK, attempt, context, model=False, suffix="arrow")
 
 
@@ -83,22 +90,39 @@ class _Tokenise:
     file: str
     backbone: Artifact
     prefix: str = ""
+    earlier: tuple[EarlierRows, ...] = ()
+    """Token stores of other texts, whose tokens of the same texts are these."""
 
     def build(self) -> Work:
         texts = TextTable(self.texts.local() / self.file)
+        known = known_texts(self.earlier)
+        stored = TokenReader(*(each.rows.local() for each in self.earlier))
         tokenizer = load_tokenizer(self.backbone.local())
         unknown = tokenizer.unk_token_id
 
-        def work(chunk: range) -> tuple[pa.Table, Counts]:
-            encoded = tokenizer(
-                [self.prefix + text for text in texts.texts(chunk)],
+        def encoded(new: list[str]) -> list[list[int]]:
+            if not new:
+                return []
+            ids: list[list[int]] = tokenizer(
+                [self.prefix + text for text in new],
                 add_special_tokens=False,
                 return_attention_mask=False,
                 return_token_type_ids=False,
                 verbose=False,
-            )
-            rows = encoded["input_ids"]
+            )["input_ids"]
+            return ids
+
+        def work(chunk: range) -> tuple[pa.Table, Counts]:
+            read = texts.texts(chunk)
+            found = known.rows_of(read)
+            there, new = split_rows(found)
+            rows: list[list[int]] = [[]] * len(read)
+            for i in there:
+                rows[i] = stored[int(found[i])].tolist()
+            for i, ids in zip(new, encoded([read[i] for i in new]), strict=True):
+                rows[i] = ids
             counts = {
+                f"texts{TAKEN}": len(there),
                 "tokens": sum(map(len, rows)),
                 "unknown_tokens": sum(row.count(unknown) for row in rows),
                 "texts_without_tokens": sum(not row for row in rows),

@@ -2,6 +2,7 @@
 
 raypipe data beir:/data/scifact --split test
 raypipe data --corpus docs.tsv --queries queries.tsv --qrels qrels.txt
+raypipe data --corpus docs.parquet --queries queries.csv --part doc_id=sku --part query=words
 raypipe data msmarco-dl          # builds the folder that recipes name; --sources tells what of
 """
 
@@ -33,6 +34,14 @@ def data(
     queries: QueriesOption = None,
     qrels: QrelsOption = None,
     text: TextOption = None,
+    part: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE",
+            help="of the files, any number: doc_id=sku, query_id=nr, query=words, relevance=grade "
+            "name columns; clicks=FILE is a log",
+        ),
+    ] = None,
     to: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="of public files [where recipes look]")
     ] = None,
@@ -55,7 +64,7 @@ def data(
                     f"--{'sources' if sources else 'to'} belongs to folders of public files: "
                     f"raypipe data {' or '.join(FOLDERS)}"
                 )
-            lines = look(query_set(dataset, split, corpus, queries, qrels, text))
+            lines = look(query_set(dataset, split, corpus, queries, qrels, text, part or ()))
         else:
             lines = (build_data.sources if sources else build_data.build)(
                 folder, to or folder.folder

@@ -32,9 +32,18 @@ def export(
             "flagembedding, tevatron or sentence-transformers"
         ),
     ] = "transformers",
+    hub: Annotated[
+        str | None,
+        typer.Option(
+            "--push-to-hub",
+            metavar="USER/NAME",
+            help="upload the folder, too, to a repository of models or data sets, private if new",
+        ),
+    ] = None,
 ) -> None:
     with errors("export"):
         from raypipe.commands.group_forms import GROUP_FORMS, export_groups
+        from raypipe.commands.hub import check_push, push
         from raypipe.config import ConfigError
         from raypipe.recipe.experiment import Experiment
         from raypipe.recipe.reading import load
@@ -43,8 +52,12 @@ def export(
         path, overrides = recipe_and_overrides(recipe or [], DEFAULT)
         experiment = load(Experiment, path, overrides)
         check_new_folder(folder, str(folder))
+        if hub is not None:
+            check_push(hub)
         if form in GROUP_FORMS:
             export_groups(alone(experiment), folder, form)
+            if hub is not None:
+                push(folder, hub, "dataset")
             return
         write = writer_of(experiment, form)
         last = alone(experiment).trained()
@@ -54,6 +67,8 @@ def export(
                 "it first: raypipe train, with the same words"
             )
         write(folder)
+        if hub is not None:
+            push(folder, hub, "model")
 
 
 def add(app: typer.Typer) -> None:

@@ -21,6 +21,8 @@ from raypipe.storage.manifest import MANIFEST, content_of, parsed
 
 TUNE = ".tune"
 """The folder below the storage where Ray Tune keeps its own files, in a folder per job."""
+ANSWERS = ".answers"
+"""The folder below the storage with answers of language models, in a folder per engine."""
 TUNE_OVER = ".over"
 """The file that a job which ends leaves in its own one of these folders."""
 _ARTIFACT = re.compile(r".*-[0-9a-f]{16}", re.DOTALL)

@@ -37,6 +37,9 @@ Keep = Callable[[Counts], bool]
 LONG_S = 20.0
 """Processor seconds for which Ray is started: with an actor pool that costs ten, and two processes
 take half of the rest. On a busy machine chunks take longer by the clock, and so would Ray."""
+TAKEN = "_taken_over"
+"""The end of the names of counters that tell what an earlier artifact gave. They stand in the
+manifest alone: a chunk has the same bytes however much of it was known before."""
 _NOTE = b"raypipe.chunk"
 _BEGUN = ".begun-"
 
@@ -71,7 +74,8 @@ class Chunk:
             pass
         table, counts = work(range(self.start, self.stop))
         check_read(attempt.outside)
-        note = {"start": self.start, "stop": self.stop, "counts": counts}
+        noted = {name: count for name, count in counts.items() if not name.endswith(TAKEN)}
+        note = {"start": self.start, "stop": self.stop, "counts": noted}
         note["values"] = _hash(table, note)
         table = table.replace_schema_metadata({_NOTE: json.dumps(note, sort_keys=True)})
         with attempt.open(self.file) as sink:

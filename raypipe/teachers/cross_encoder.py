@@ -12,6 +12,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from raypipe.config import Config
+from raypipe.inference.known_scores import earlier_scores
 from raypipe.inference.lists import Lists
 from raypipe.inference.pair_job import PairJob
 from raypipe.inference.tokens import Tokens
@@ -126,6 +127,7 @@ class CrossEncoderScores(Step):
             context.batch_tokens(),
             context.device(),
             self.teacher.label,
+            earlier_scores(attempt.store, self, "weights"),
         )
         rows = len(Rows(attempt.inputs["candidates"]))
         return run_chunks(job, rows, CHUNK, attempt, context, model=True)

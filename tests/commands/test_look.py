@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from raypipe.commands.look import look
+from raypipe.commands.named_data import query_set
 from raypipe.config import ConfigError
 from raypipe.datasets.own_files import files_id
 from raypipe.datasets.steps import QuerySet
@@ -61,3 +64,28 @@ def test_the_program_has_every_command(monkeypatch, capsys):
     shown = capsys.readouterr().out
     assert all(f" {name} " in shown for name in COMMANDS)
     assert {"mine", "train", "sweep", "rerank", "retrieve", "evaluate", "report"} <= set(COMMANDS)
+
+
+def test_columns_of_own_names_and_a_log_are_named_on_the_command_line(tmp_path):
+    """The error of a table without a usual name shows its columns."""
+    rows = {"sku": ["a", "b"], "title": ["red shoe", "blue hat"], "brand": ["x", "y"]}
+    pq.write_table(pa.table(rows), tmp_path / "docs.parquet")
+    pq.write_table(pa.table({"nr": ["1"], "words": ["shoes"]}), tmp_path / "asked.parquet")
+    (tmp_path / "log.csv").write_text("query,doc_id,position,clicked\nhats,b,1,1\n")
+    corpus, queries = (str(tmp_path / f"{name}.parquet") for name in ("docs", "asked"))
+    names = ["doc_id=sku", "query_id=nr", "query=words"]
+    said = list(look(query_set(None, None, corpus, queries, None, "{title} | {brand}", names)))
+    assert "a query, 1: shoes" in said and "a document, a: red shoe | x" in said
+    with pytest.raises(ConfigError, match=r"asked.parquet:1: expected an id .* 'words': 'shoes'"):
+        list(look(query_set(None, None, corpus, queries, None, None, ["doc_id=sku"])))
+    log = ["doc_id=sku", f"clicks={tmp_path / 'log.csv'}", "least_impressions=1"]
+    assert any(
+        "judged_by_clicks 1" in line
+        for line in look(query_set(None, None, corpus, None, None, "{title}", log))
+    )
+    with pytest.raises(ConfigError, match="--queries FILE is missing"):
+        query_set(None, None, corpus, None, None, None, ["doc_id=sku"])
+    with pytest.raises(ConfigError, match=r"there is no part 'queryid'.*did you mean 'query_id'"):
+        query_set(None, None, corpus, queries, None, None, ["queryid=nr"])
+    with pytest.raises(ConfigError, match="--part belongs to --corpus"):
+        query_set("pydoc", "test", None, None, None, None, ["doc_id=sku"])

@@ -28,7 +28,7 @@ from raypipe.storage.artifacts import Store
 from raypipe.storage.builder import Builder
 from raypipe.storage.cache import LIMIT, localized
 from raypipe.storage.copies import RemoteFolder
-from raypipe.storage.inventory import TUNE, TUNE_OVER
+from raypipe.storage.inventory import ANSWERS, TUNE, TUNE_OVER
 from raypipe.storage.manifest import MANIFEST
 
 
@@ -262,3 +262,13 @@ def test_recipes_are_named_behind_keep(command, tmp_path, recipes):
     done = command(*words, "--keep", "a.yaml", "--yes")
     assert done.returncode == 0 and store.find(Number(8, "eight")) is None
     assert store.find(Number(7, "seven")) is not None  # what total was made from
+
+
+def test_answers_of_language_models_stay_and_are_named(store):
+    assert not any("answers" in note for note in left_overs(store).notes)
+    store.make_folder(f"{store.root}/{ANSWERS}/engine")
+    with store.fs.open_output_stream(f"{store.root}/{ANSWERS}/engine/a.parquet") as sink:
+        sink.write(b"x" * 2000)
+    found = left_overs(store)
+    assert any(note.startswith("answers of language models stay, 2.0 kB") for note in found.notes)
+    assert not any(ANSWERS in entry.path for part in found.garbage.values() for entry in part)

@@ -352,3 +352,16 @@ def test_msmarco_files(tmp_path):
             open_dataset(f"msmarco:{tmp_path}", split)
     with pytest.raises(ConfigError, match="no folder there"):
         open_dataset(f"msmarco:{tmp_path}/none", "train")
+
+
+def test_msmarco_files_of_no_split(tmp_path):
+    for name, row in (("collection", "0\tone"), ("queries", "7\twords"), ("qrels", "7\t0\t0\t1")):
+        write(tmp_path / f"{name}.tsv", f"{row}\n")
+    dataset = open_dataset(f"msmarco:{tmp_path}", None)
+    dataset.check()
+    assert list(dataset.docs()) == [("0", "one")]
+    assert list(dataset.queries()) == [("7", "words")] and list(dataset.qrels()) == [("7", "0", 1)]
+    with pytest.raises(ConfigError, match=r"found 'train'; queries.tsv is of no split: leave `spl"):
+        open_dataset(f"msmarco:{tmp_path}", "train")
+    (tmp_path / "qrels.tsv").unlink()
+    assert not list(open_dataset(f"msmarco:{tmp_path}", None).qrels())

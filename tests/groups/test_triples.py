@@ -221,6 +221,9 @@ def test_what_the_file_calls_positive_counts_as_positive(builder, data, tmp_path
     [
         ("q1\td1\td4\nq1\td1\n", r"triples .*tsv, line 2: expected three columns .*, found 2"),
         ("q1\td1\tmy doc\n", r"line 1: expected three columns \(query_id pos_id neg_id\), found 4"),
+        ("q1\td1\t1\nq1\td4\t2\nq2\td5\t1\n", "line 1: .* looks like a run: name it as candid"),
+        ("q1\td1\t1\t21.3\n", "expected triples, query_id pos_id neg_id, found what looks like"),
+        ("q1 Q0 d1 1 21.3 bm25\n", "looks like a run: name it as candidates .type: trec_run"),
         (b"q1\td1\td4\nother\td\xe9\td1\n", "line 2: expected UTF-8"),
         (gzip.compress(b"q1\td1\td4\n" * 99, mtime=0)[:-9], "expected a complete gzip file"),
         ("", "no triple is of a query and documents that are used here; found .*'triples': 0"),

@@ -17,7 +17,7 @@ from tokenizers.trainers import BpeTrainer, WordPieceTrainer
 from transformers import BertTokenizerFast, PreTrainedTokenizerFast
 
 from raypipe.config import Config, ConfigError
-from raypipe.inference.pairs import Template, length_batches
+from raypipe.inference.pairs import ROUND, Template, even_batches, length_batches, padded_lengths
 from raypipe.inference.truncation import Budgets, LongestFirst, Truncation
 from raypipe.models.tokenizer import load_tokenizer
 from raypipe.recipe.reading import validate
@@ -320,3 +320,17 @@ def test_padding_is_masked_and_typed():
         [0, 0, 0, 1, 1, 3, 3, 3],
         [0, 0, 0, 0, 1, 1, 1, 1],
     ]
+
+
+@quick
+@given(lengths=st.lists(st.integers(1, 70), max_size=60), budget=st.integers(8, 300))
+def test_what_a_text_is_padded_to_depends_on_its_length_alone(lengths, budget):
+    padded = padded_lengths(lengths, 66)
+    expected = [max(n, min(-(-n // ROUND) * ROUND, 66)) for n in lengths]
+    assert padded.tolist() == expected
+    batches = list(even_batches(padded, budget))
+    assert sorted(int(i) for batch in batches for i in batch) == list(range(len(lengths)))
+    for batch in batches:
+        (width,) = {int(padded[i]) for i in batch}
+        assert len(batch) == 1 or width * len(batch) <= budget
+        assert batch.tolist() == sorted(batch.tolist())

@@ -14,7 +14,7 @@ import torch
 
 from raypipe.datasets.steps import DOCS_FILE, QUERIES_FILE
 from raypipe.inference.pairs import Template
-from raypipe.inference.scoring import PairScorer
+from raypipe.inference.scoring import PairScorer, ready_to_score
 from raypipe.inference.token_reader import TokenReader, token_table
 from raypipe.inference.truncation import Budgets, LongestFirst, MaxP, Pair, Truncation
 from raypipe.models.cross_encoder import CrossEncoder, save
@@ -237,3 +237,19 @@ def test_the_logged_model_reads_what_the_scorer_reads(folder, beir_folder, tmp_p
     np.testing.assert_allclose(found["score"], expected, rtol=0, atol=1e-5)
     assert found["score"].dtype == "float32" and list(found.index) == list(range(7, 52))
     assert np.ptp(expected) > 0.01 and len(reranker.predict(None, frame[:0])) == 0
+
+
+def test_a_head_computes_one_text_at_a_time():
+    """A product of few rows adds up in another order than one of many."""
+    torch.manual_seed(0)
+    model = torch.nn.ModuleDict(
+        {"encoder": torch.nn.Linear(384, 384), "pooler": torch.nn.Linear(384, 384)}
+    )
+    states, plain = torch.randn(5, 384), torch.nn.functional.linear
+    pooler = model["pooler"]
+    expected = torch.cat([plain(row, pooler.weight, pooler.bias) for row in states.split(1)])
+    assert ready_to_score(model, "cpu", "fp32") is model
+    assert torch.equal(pooler(states), expected)
+    tokens = torch.randn(2, 3, 384)
+    assert torch.equal(pooler(tokens), plain(tokens, pooler.weight, pooler.bias))
+    assert torch.equal(model["encoder"](states), plain(states, *model["encoder"].parameters()))

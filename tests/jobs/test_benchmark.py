@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
 
 from raypipe.recipe.experiment import Experiment
 from raypipe.recipe.reading import load
@@ -188,3 +190,27 @@ def test_a_step_in_parts_has_the_gradients_of_the_plain_step(part, monkeypatch):
     assert [row.unit for row in rows] == ["MB", "s", "ppm"]
     _, seconds, off = rows
     assert seconds.raypipe > 0 < seconds.other and 0 < off.raypipe < 100
+
+
+def test_growing_asks_only_what_is_new_and_ends_with_the_bytes_of_a_fresh_start(
+    part, tmp_path, monkeypatch
+):
+    """Eight new passages of 80 and two new queries of 12; what is known is neither read by a model
+    nor asked again."""
+    increments = part("benchmarks.increments")
+    monkeypatch.setattr(increments, "DEPTH", 6)
+    grown, fresh = increments.both(tmp_path, 72, 10, 8, 2)
+    assert len(fresh.files) == 9 and all(fresh.files.values())
+    other = {name.split()[0] for name in fresh.files if grown.files[name] != fresh.files[name]}
+    if torch.backends.cpu.get_cpu_capability() == "AVX2":  # where it was measured
+        assert other == set()
+    assert other <= {"vectors", "cross-encoder"}
+    assert fresh.questions == 12 * 3 and 2 * 3 <= grown.questions < 12 * 3 / 2
+    counts = {
+        manifest["kind"]: manifest["counts"]
+        for path in sorted((tmp_path / "storage").glob("*/*/manifest.json"), key=os.path.getmtime)
+        for manifest in [json.loads(path.read_text())]
+        if manifest["kind"] in ("tokens", "embeddings", "teacher")
+    }
+    assert counts["tokens"]["texts_taken_over"] == counts["embeddings"]["texts_taken_over"] == 10
+    assert counts["teacher"]["requests_taken_over"] == fresh.questions - grown.questions

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from raypipe.inference.llm import AnyEngine
+from raypipe.inference.llm.answers import AnswerStore, Remembering
 from raypipe.inference.llm.base import Engine, Generator
 from raypipe.resources import Context
 from raypipe.storage.artifacts import Artifact, Attempt, Step
@@ -61,12 +62,13 @@ class LlmStep(Step):
         Args:
             chunk_rows: None takes `CHUNK_OF_MODEL` or `CHUNK_OF_SERVICE`.
         """
-        engine = self.engine
+        engine, answers = self.engine, AnswerStore.of(attempt.store, self.engine, self.precision)
         size = chunk_rows or (CHUNK_OF_MODEL if engine.in_actor else CHUNK_OF_SERVICE)
         if engine.in_actor:
-            job = ModelJob(ask, engine, dict(attempt.inputs), context.device(), self.precision)
+            inputs, device = dict(attempt.inputs), context.device()
+            job = ModelJob(ask, engine, inputs, device, self.precision, answers)
             return run_chunks(job, rows, size, attempt, context, model=True, keep=keep)
-        work = built_late(lambda: ask(engine.open(context)))
+        work = built_late(lambda: remembering(ask, engine.open(context), answers))
         return run_chunks_here(work, rows, size, attempt, context, keep=keep)
 
 
@@ -80,6 +82,17 @@ class ModelJob:
     """Of the step, those of the engine's `needs` among them."""
     device: str
     precision: str
+    answers: AnswerStore | None = None
+    """Where answers are kept; None keeps none."""
 
     def build(self) -> Work:
-        return self.ask(self.engine.at(self.inputs).build(self.device, self.precision))
+        generate = self.engine.at(self.inputs).build(self.device, self.precision)
+        return remembering(self.ask, generate, self.answers)
+
+
+def remembering(ask: Ask, generate: Generator, answers: AnswerStore | None) -> Work:
+    """The work on a chunk, which asks only what is not kept in `answers`."""
+    if answers is None:
+        return ask(generate)
+    remembers = Remembering(generate, answers)
+    return remembers.around(ask(remembers))
