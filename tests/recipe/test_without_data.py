@@ -42,5 +42,6 @@ def test_the_error_names_the_command_that_builds_the_folder(name, tmp_path, monk
         assert said == ""
     elif name in OWN_CORPUS:
         assert "raypipe-data/corpus: no folder at" in said
+        assert "put corpus.jsonl there, or name yours as data.train.dataset" in said
     else:
         assert COMMAND.search(said), said
