@@ -29,6 +29,11 @@ class PublishedFile:
     """Bytes of the content, unpacked."""
 
 
+def data_root() -> Path:
+    """Where recipes look for folders: `$RAYPIPE_DATA`, default ~/raypipe-data."""
+    return Path(os.environ.get("RAYPIPE_DATA") or "~/raypipe-data").expanduser()
+
+
 @dataclass(frozen=True)
 class PublishedFolder:
     """A folder that recipes name."""
@@ -46,8 +51,7 @@ class PublishedFolder:
     @property
     def folder(self) -> Path:
         """Where recipes look for it."""
-        data = os.environ.get("RAYPIPE_DATA") or "~/raypipe-data"
-        return Path(data if self.below_data else "~").expanduser() / self.name
+        return (data_root() if self.below_data else Path("~").expanduser()) / self.name
 
     @property
     def sentence(self) -> str:
@@ -196,6 +200,13 @@ TRAINED = ("teacher-pydoc", "teacher-scifact")
 """Teachers of shipped studies, below $RAYPIPE_DATA; a recipe of the same name trains each."""
 
 
+OWN_DOCUMENTS = (
+    "it is for documents of your own: put corpus.jsonl there, or name yours as data.train.dataset, "
+    "data.validation.dataset and data.test.dataset; `raypipe data ID` shows what is read of them"
+)
+"""On a folder that a recipe without labels reads."""
+
+
 def sentence_on(path: Path) -> str | None:
     """How to get a path that is not there; None if it is none of these folders'.
 
@@ -214,4 +225,6 @@ def sentence_on(path: Path) -> str | None:
             }
         if any(parts[-len(names) :] == names for names in inside):
             return folder.sentence
+    if Path(path).absolute() == (data_root() / "corpus").absolute():
+        return OWN_DOCUMENTS
     return None

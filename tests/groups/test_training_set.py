@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import yaml
+from beir_recipe import DATA, read_recipe
 
 from raypipe.commands.mine import steps_of
 from raypipe.config import ConfigError
@@ -11,7 +14,10 @@ from raypipe.groups.samplers import TopK
 from raypipe.recipe.experiment import Experiment
 from raypipe.recipe.reading import load, validate
 from raypipe.recipe.trials import expand
+from raypipe.resources import Context, RayOnDemand, Resources
+from raypipe.storage.builder import Builder
 from raypipe.sweep.plan import training_sets
+from raypipe.train.group_reader import GroupReader
 
 SECOND = (
     "{candidates: {type: trec_run, paths: [/run.trec], name: theirs, depth: 9}, "
@@ -217,3 +223,31 @@ def test_stages_with_commas_in_their_names_keep_their_sets(recipe):
         "random_window",
         "top_k",
     ]
+
+
+def test_a_small_set_is_trained_on_with_every_positive(tmp_path, tiny_backbone):
+    """As CISI: 40 queries with 1,979 relevant documents of 1,460."""
+    queries, positives, docs = 40, 1979, 1460
+    (tmp_path / "qrels").mkdir()
+    corpus = [{"_id": f"d{i}", "text": f"word{i} of q{i % queries} and all"} for i in range(docs)]
+    asked = [{"_id": f"q{i}", "text": f"all of q{i}"} for i in range(queries)]
+    for name, rows in (("corpus", corpus), ("queries", asked)):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    judged = [f"q{n % queries}\td{(n // queries * 29 + n) % docs}\t1\n" for n in range(positives)]
+    assert len({*judged}) == positives
+    for split in ("train", "validation", "test"):
+        path = tmp_path / "qrels" / f"{split}.tsv"
+        path.write_text("".join(["query-id\tcorpus-id\tscore\n", *judged]))
+    recipe = "name: cisi\nstorage: {folder}/storage\n" + DATA
+    recipe += 'model: {{backbone: "{backbone}"}}\nstages: {{a: {{loss: {{type: infonce}}}}}}\n'
+    experiment = read_recipe(recipe, tmp_path, tmp_path, tiny_backbone)
+
+    def no_ray() -> None:
+        raise AssertionError("mining of this size starts no Ray")
+
+    context = Context(Resources(), progress_bars=False, late=RayOnDemand(no_ray))
+    (data,) = experiment.training_sets().values()
+    artifact = Builder(experiment.store(), context).get(data.joined_groups())
+    assert artifact.counts["groups"] == positives
+    reader = GroupReader(artifact.local())
+    assert len(reader) == positives

@@ -49,5 +49,6 @@ def test_the_error_names_the_command_that_builds_the_folder(name, tmp_path, monk
         assert re.search(r"`raypipe train \S*studies/teacher-\w+.yaml --export \S+` makes it", said)
     elif name in OWN_CORPUS:
         assert "raypipe-data/corpus: no folder at" in said
+        assert "put corpus.jsonl there, or name yours as data.train.dataset" in said
     else:
         assert COMMAND.search(said), said
