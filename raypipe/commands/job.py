@@ -55,7 +55,7 @@ from raypipe.tracking.names import NOTE_TAG
 from raypipe.tracking.opening import Opening
 from raypipe.tracking.recorder import Kind
 from raypipe.tracking.relay import Relay
-from raypipe.tracking.settings import tracked_tags
+from raypipe.tracking.section import tracked_tags
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ from raypipe.runs.baselines import TeacherRun
 from raypipe.storage.artifacts import Artifact, Step, Store
 from raypipe.storage.builder import Builder
 from raypipe.storage.files import home
-from raypipe.teachers.existing import read_as_trained, scorer_of, template_of
+from raypipe.teachers.ready_model import read_as_trained, scorer_of, template_of
 
 MEASURES = ("nDCG@10", "RR@10", "Judged@10")
 Precision = Literal["auto", "bf16", "fp16", "fp32"]

@@ -59,7 +59,7 @@ from raypipe.storage.files import home
 from raypipe.synthesis.synthetic import AnyQueries, Synthetic
 from raypipe.teachers import Teacher
 from raypipe.tracking.client import check_scheme
-from raypipe.tracking.settings import Tracking, not_mlflows_own
+from raypipe.tracking.section import Tracking, not_mlflows_own
 from raypipe.train.settings import LOSS
 
 Role = str

@@ -18,7 +18,7 @@ from raypipe.recipe.variables import expand_variables
 from raypipe.recipe.yaml_text import parse_yaml, read_yaml
 from raypipe.storage.address import shown_value
 from raypipe.storage.files import near_names
-from raypipe.tracking.settings import Tracking, as_section
+from raypipe.tracking.section import Tracking, as_section
 from raypipe.train.settings import INSTEAD
 
 TRACKING = "tracking"

@@ -17,7 +17,7 @@ from raypipe.storage.address import Address
 from raypipe.storage.artifacts import Step
 from raypipe.teachers.bi_encoder import BiEncoderTeacher
 from raypipe.teachers.cross_encoder import CrossEncoderTeacher
-from raypipe.teachers.existing import read_as_trained, scorer_of, template_of
+from raypipe.teachers.ready_model import read_as_trained, scorer_of, template_of
 
 REGISTERED = "models:/"
 

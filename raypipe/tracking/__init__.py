@@ -1,7 +1,7 @@
 """Tracked runs on MLflow: the only package that imports mlflow, and only inside functions.
 
 `recorder` has the verbs that jobs use, and `relay` offers them to every process of a cluster.
-`settings` is what a recipe says of tracking, and `opening` asks a server before work whether it
+`section` is what a recipe says of tracking, and `opening` asks a server before work whether it
 takes records. `spool` keeps a job's records on disk, `sender` carries them to the `server`, with
 the `patience` that a call deserves. `stored_runs` reads tracked runs back. `models` writes
 checkpoints as MLflow models, with `pyfunc` inside, `uploads` brings them to the server, and

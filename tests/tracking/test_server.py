@@ -119,13 +119,14 @@ def test_runs_of_two_jobs_have_titles_of_their_own_and_one_name(tracker, client)
     titles, found = [], []
     for stamp in stamps:
         recorder = Recorder(tracker.uri, "raypipe tests", stamp=stamp, tags={"team": "search"})
-        recorder.start("job", f"twice {stamps[0]}", "job")
-        recorder.start("kd", "kd", "trial", "job", tags={SEED_TAG: 2})
+        job, trial = f"job {stamp}", f"kd {stamp}"
+        recorder.start(job, f"twice {stamps[0]}", "job")
+        recorder.start(trial, "kd", "trial", job, tags={SEED_TAG: 2})
         assert recorder.drain() == (0, 0)
-        titles.append(client.get_run(recorder.server_run("kd")).info.run_name)
+        titles.append(client.get_run(recorder.server_run(trial)).info.run_name)
         store = TrackingStore(str(tracker.uri))
-        (trial,) = store.children(store.job(recorder.server_run("job")))
-        found.append((trial.name, trial.tags["team"]))
+        (read,) = store.children(store.job(recorder.server_run(job)))
+        found.append((read.name, read.tags["team"]))
         recorder.close()
     assert titles == [f"kd, seed 2, {stamp}" for stamp in stamps]
     assert found == [("kd", "search")] * 2

@@ -8,7 +8,7 @@ import yaml
 from raypipe.config import ConfigError
 from raypipe.recipe.experiment import Experiment
 from raypipe.recipe.reading import load
-from raypipe.tracking.settings import Tracking, tracked_tags
+from raypipe.tracking.section import Tracking, tracked_tags
 
 SECTION = {"experiment": "team/search", "registered_model": "ranker", "owner": "mei"}
 
