@@ -31,6 +31,7 @@ from raypipe.datasets.own_folders import msmarco, trec
 from raypipe.datasets.pydoc import PyDoc
 from raypipe.datasets.training_file import TrainingFileData
 
+_AUTHORS = re.compile(r"(?i)(\bauthor\s*=\s*[{\"])([^{}\"]+)([}\"])")
 UNSPACED_LANGUAGES = ("zh", "ja", "th", "lo", "my", "km")
 
 
@@ -93,7 +94,14 @@ def bibliography(dataset: str) -> dict[str, str]:
     text = (pages / "bibliography.bib").read_text("utf-8")
     entries = re.findall(r"^(@\w+\{([^,\s]+),.*?)(?=^@|\Z)", text, re.MULTILINE | re.DOTALL)
     by_key = {key: entry.strip() for entry, key in entries}
-    return {key: by_key[key] for key in keys if key in by_key}
+    return {key: _AUTHORS.sub(_with_and, by_key[key]) for key in keys if key in by_key}
+
+
+def _with_and(match: re.Match[str]) -> str:
+    """Authors with ` and ` between them: of several commas BibTeX makes an error."""
+    people = re.split(r",\s+and\s+|\s+and\s+|,\s+", match[2].strip())
+    several = match[2].count(",") > 1 and all(" " in person.strip() for person in people)
+    return f"{match[1]}{' and '.join(people)}{match[3]}" if several else match[0]
 
 
 class IrDataset(Dataset):

@@ -116,6 +116,8 @@ def read_report(store: TrackingStore, job: TrackedRun) -> Report:
     rows = [replace(row, reused=reused.get(row.name, row.reused)) for row in finished] + failed
     sets = tuple(map(_set_facts, facts.get("sets", ()))) or _common_sets(rows, job.name)
     order = {name: position for position, name in enumerate(facts.get("rows", ()))}
+    if order:  # another row stands for the runs that are left out
+        rows = [row for row in rows if row.name in order]
     rows.sort(key=lambda row: order.get(row.name, len(order)))
     return Report(
         name=facts.get("name", job.name),

@@ -100,6 +100,7 @@ def test_msmarco_dl_has_the_published_counts(tmp_path):
 
 REAL = """
 import json, sys
+from raypipe.datasets.ir import _AUTHORS, _with_and, bibliography
 from raypipe.datasets.ir import open_dataset
 from raypipe.tables.text_table import TextTable
 from raypipe.datasets.queries import select_queries
@@ -138,3 +139,12 @@ def test_ir_datasets_offline(tmp_path_factory):
     assert found["vaswani"][4].startswith("compact memories have flexible capacit")
     # two of Cranfield's 1400 documents have neither title nor text
     assert found["cranfield"][:4] == [225, 1400, 1398, 2]
+
+
+def test_authors_of_its_bibliography_are_ones_that_bibtex_reads():
+    """Several works there have commas between all of their authors."""
+    works = bibliography("msmarco-passage/dev")
+    entry = next(text for key, text in works.items() if "Bajaj" in key)
+    assert "Payal Bajaj and Daniel Campos and Nick Craswell" in entry
+    usual = "author = {Lastname, First and Other, Second},"
+    assert _AUTHORS.sub(_with_and, usual) == usual

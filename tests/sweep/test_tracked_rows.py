@@ -115,6 +115,17 @@ def test_the_tables_are_those_of_the_job(store, name):
     assert found.json()["failed"] == JOBS[name].json()["failed"]
 
 
+def test_a_row_that_another_one_stands_for_is_none_again(tmp_path):
+    """It has a tracked run, and no line in the job's table; its tests would widen the family."""
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    recorder = Recorder(uri, "twins")
+    job = track(recorder, report("twins", BASE, SEEDS))
+    track_run(recorder, job, "twin", replace(BASE, name="twin"))
+    assert recorder.drain() == (0, 0)
+    recorder.close()
+    assert [row.name for row in read(TrackingStore(uri), "twins").rows] == ["BM25", "cl"]
+
+
 def test_a_job_has_its_references_again(store):
     for name in ("two", "two, killed"):
         assert read(store, name).references == ("cl", "BM25")

@@ -84,7 +84,7 @@ def about_details(report: Report) -> list[str]:
     if any(row.costs for row in report.rows):
         sentences.append(
             "What a query took is the scoring's time over its queries, with the loading of the "
-            "model and without the first stage, on the machine that scored: compare what one "
+            "model, without first stage and vectors, on the machine that scored: compare what one "
             "machine did. Weights are as stored; in bf16 they take half of the memory of fp32."
         )
     return sentences

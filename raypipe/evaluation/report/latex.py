@@ -40,7 +40,7 @@ def tex(text: str) -> str:
 
 
 def to_latex(report: Report) -> str:
-    r"""The tables of all test sets, to be \input; the preamble needs booktabs."""
+    r"""The tables of all test sets, to be \input; the preamble needs booktabs and tabularx."""
     return "\n".join(_table(report, test_set) for test_set in report.sets)
 
 
@@ -58,7 +58,8 @@ def paper(name: str, tables: str) -> str:
         r"\documentclass{article}",
         r"\usepackage[T1]{fontenc}",
         r"\usepackage[utf8]{inputenc}",
-        r"\usepackage{booktabs}",
+        r"\usepackage{booktabs,tabularx}",
+        r"\setlength{\belowcaptionskip}{6pt}",
         *((r"\ifdefined\DeclareUnicodeCharacter", *declared, r"\fi") if unknown else ()),
         r"\begin{document}",
         rf"\section*{{{tex(name)}}}",
@@ -83,20 +84,20 @@ def _table(report: Report, test_set: SetFacts) -> str:
     best = _best(lines, test_set)
     body = [_row(line, test_set, best) for line in lines if line.means]
     heads = " & ".join(["", "Model", *map(tex, test_set.measures)])
-    columns = "ll" + "r" * len(test_set.measures)
+    columns = r"l>{\raggedright\arraybackslash\hangindent=1em}X" + "r" * len(test_set.measures)
     return "\n".join(
         (
-            r"\begin{table}",
+            r"\begin{table}[htbp]",
             r"\centering",
             rf"\caption{{{_caption(report, test_set)}}}",
             rf"\label{{tab:{_KEY.sub('-', test_set.name).strip('-').lower()}}}",
-            rf"\begin{{tabular}}{{@{{}}{columns}@{{}}}}",
+            rf"\begin{{tabularx}}{{\linewidth}}{{@{{}}{columns}@{{}}}}",
             r"\toprule",
             rf"{heads} \\",
             r"\midrule",
             *body,
             r"\bottomrule",
-            r"\end{tabular}",
+            r"\end{tabularx}",
             r"\end{table}",
             "",
         )

@@ -36,7 +36,7 @@ def bodies(text: str) -> list[list[list[str]]]:
 
 def test_a_table_for_each_set_with_a_cell_for_each_measure():
     text = to_latex(FULL)
-    assert environments(text) == ["tabular", "table"] * 2
+    assert environments(text) == ["tabularx", "table"] * 2
     first, second = bodies(text)
     assert {len(cells) for cells in first} == {5} and {len(cells) for cells in second} == {3}
     assert len(first) == 7  # the row that failed has no figures
@@ -69,7 +69,7 @@ def test_no_name_is_a_command(name):
     named = Row(name, row.kind, row.results)
     text = to_latex(report(rows=(named,), references=()))
     plain = re.sub(r"\\[\\&%$#_{}]|\\text\w+\{\}|\\rightarrow", "", text)
-    assert environments(plain) == ["tabular", "table"] * 2
+    assert environments(plain) == ["tabularx", "table"] * 2
     assert plain.count("{") == plain.count("}") and r"\input{x}" not in plain
     assert {len(cells) for cells in bodies(text)[0]} == {5}
 
