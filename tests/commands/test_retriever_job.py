@@ -13,6 +13,7 @@ from raypipe.commands.compare import plan_of, run
 from raypipe.commands.ranked_lists import Workplace, rerank, retrieve
 from raypipe.datasets.steps import QuerySet
 from raypipe.evaluation.results import MAIN
+from raypipe.program.rerank import model_folder
 from raypipe.recipe.experiment import Experiment
 from raypipe.recipe.reading import load
 from raypipe.recipe.trials import expand
@@ -81,16 +82,17 @@ def test_retrievers_are_trained_judged_and_handed_out(path, unprobed, beir_folde
     expected = means(result, "contrastive, retrieving")["nDCG@10"]
     assert retrieving["nDCG_10"] == pytest.approx(expected, abs=1e-9)
     assert all(one.info.status == "FINISHED" for one in runs)
-    page = next(line for line in said if "open its checkpoint in" in line)
-    folder = Path(page.rpartition(" in ")[2])
+    # the registry has the best one, which opens by its alias
+    folder = Path(model_folder("models:/tiny@best", str(experiment.tracking_uri())))
     best = next(trial for trial in expand(experiment) if trial.row == result.best)
     checkpoint = Builder(experiment.store()).find(Plan.of([best]).last(best))
-    assert folder == checkpoint.local()
+    for name in ("model.safetensors", "modules.json", "1_Pooling/config.json"):
+        assert (folder / name).read_bytes() == (checkpoint.local() / name).read_bytes()
     assert json.loads((folder / "config.json").read_text())["raypipe"]["truncation"] == {
         "type": "texts", "query": 16, "doc": 32
     }  # fmt: skip
 
-    # the folder alone gives the rows again: over the corpus, and of the first stage's lists
+    # it alone gives the rows again: over the corpus, and of the first stage's lists
     place = Workplace(str(experiment.store().uri), "fp32", Resources())
     data = QuerySet(dataset=f"beir:{beir_folder}", split="test")
     names_of = ("nDCG@10", "R@20")

@@ -170,7 +170,6 @@ def test_what_trains_ranks_and_opens_elsewhere(experiment, beir_folder, monkeypa
 
     # and gives the vectors of sentence-transformers, queries cut at their own length
     save_pyfunc(tmp_path / "logged", second.local())
-    shutil.rmtree(tmp_path / "logged" / "artifacts" / "checkpoint" / "2_Normalize")  # uploads do
     logged = mlflow.pyfunc.load_model(str(tmp_path / "logged"))
     theirs = SentenceTransformer(str(second.local()), device="cpu")
     long = " ".join(docs.values())
