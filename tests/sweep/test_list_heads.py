@@ -14,8 +14,8 @@ from raypipe.recipe.reading import load
 from raypipe.runs.metrics import Metrics
 from raypipe.storage.artifacts import Store
 from raypipe.storage.builder import Builder
-from raypipe.sweep import first_documents as module
-from raypipe.sweep.first_documents import first_documents, first_ids, tracked_documents
+from raypipe.sweep import list_heads as module
+from raypipe.sweep.list_heads import first_documents, first_ids, tracked_documents
 
 
 def rows_of(experiment: Experiment, builder: Builder) -> list[Row]:
