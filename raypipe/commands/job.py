@@ -33,7 +33,7 @@ from raypipe.storage.builder import Builder
 from raypipe.sweep.best import best_of
 from raypipe.sweep.derived import DerivedRow
 from raypipe.sweep.encoders import encoders_of, still_needed, trained_experiments
-from raypipe.sweep.first_documents import first_documents, tracked_documents
+from raypipe.sweep.list_heads import first_documents, tracked_documents
 from raypipe.sweep.mining_notes import mining_notes
 from raypipe.sweep.plan import Plan, training_sets
 from raypipe.sweep.report_facts import (

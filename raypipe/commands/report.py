@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from raypipe.config import ConfigError, nearest, twice_in
 from raypipe.evaluation.report.contents import Report, SetFacts
-from raypipe.evaluation.report.first_documents import FirstDocuments
+from raypipe.evaluation.report.first_documents import ListHeads
 from raypipe.evaluation.results import PerQuery, Row
 from raypipe.evaluation.same_run import joined, same_run
 from raypipe.sweep.tracked_report import read_report
@@ -122,7 +122,7 @@ def beside(report: Report, other: Report, name: str) -> Report:
 
 def _first_beside(
     report: Report, other: Report, names: Mapping[str, str], names_of_sets: Mapping[str, str]
-) -> dict[str, FirstDocuments]:
+) -> dict[str, ListHeads]:
     """Test set -> how the rows of both begin."""
     found = dict(report.first)
     for role, first in other.first.items():

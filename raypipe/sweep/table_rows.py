@@ -22,7 +22,7 @@ from raypipe.stages.stage import Stage
 from raypipe.storage.artifacts import Artifact, Step
 from raypipe.storage.builder import Builder
 from raypipe.storage.copies import CopyError
-from raypipe.sweep.first_documents import first_ids
+from raypipe.sweep.list_heads import first_ids
 from raypipe.sweep.plan import Plan
 from raypipe.sweep.query_cost import query_cost
 

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from raypipe.evaluation.joined_rows import joined_curves, mean_costs
 from raypipe.evaluation.report.contents import Report, SearchedTrial, SetFacts, StageHistory
-from raypipe.evaluation.report.first_documents import FirstDocuments
+from raypipe.evaluation.report.first_documents import ListHeads
 from raypipe.evaluation.results import PerQuery, QueryCost, Row, StageFacts, Statistics
 from raypipe.sweep.tracked_rows import (
     COMPARISON,
@@ -131,7 +131,7 @@ def read_report(store: TrackingStore, job: TrackedRun) -> Report:
         links={row: [one.run.address for one in seeds] for row, seeds in seeds_by_row.items()},
         curves={row: _curves(store, seeds, sets) for row, seeds in seeds_by_row.items()},
         origin=facts.get("origin") or _origin(job),
-        first={role: FirstDocuments.of_json(plain) for role, plain in first.items()},
+        first={role: ListHeads.of_json(plain) for role, plain in first.items()},
         recipes=recipes,
     )
 

@@ -9,7 +9,7 @@ import pytest
 
 from raypipe.config import ConfigError
 from raypipe.datasets.docstore import write_docs
-from raypipe.datasets.ir import IrDataset, open_dataset
+from raypipe.datasets.ir import _AUTHORS, IrDataset, _with_and, bibliography, open_dataset
 from raypipe.datasets.queries import select_queries
 from raypipe.tables.text_table import TextTable
 
@@ -100,7 +100,6 @@ def test_msmarco_dl_has_the_published_counts(tmp_path):
 
 REAL = """
 import json, sys
-from raypipe.datasets.ir import _AUTHORS, _with_and, bibliography
 from raypipe.datasets.ir import open_dataset
 from raypipe.tables.text_table import TextTable
 from raypipe.datasets.queries import select_queries

@@ -13,7 +13,7 @@ from pathlib import Path
 from rich.console import Console
 
 from raypipe.evaluation.report.contents import Report, SearchedTrial, SetFacts, StageHistory
-from raypipe.evaluation.report.first_documents import FirstDocuments
+from raypipe.evaluation.report.first_documents import ListHeads
 from raypipe.evaluation.report.page import to_html
 from raypipe.evaluation.report.text import print_report, to_markdown
 from raypipe.evaluation.results import QueryCost, Row, StageFacts, Statistics
@@ -42,7 +42,7 @@ TRIALS = (
 )
 
 
-FIRST = FirstDocuments(
+FIRST = ListHeads(
     {"BM25": {"q0": ["d1", "d2"], "q1": ["d3"]}, "MiniLM | mnrl > kl": {"q0": ["d2", "d1"]}},
     {"q0": "What is <b>bold</b>?"},
     {"d1": "The first document", "d2": "The second, with </script> in it"},

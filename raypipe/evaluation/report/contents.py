@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 from raypipe.evaluation.comparison import JudgedSet, compare, family_sizes
-from raypipe.evaluation.report.first_documents import FirstDocuments
+from raypipe.evaluation.report.first_documents import ListHeads
 from raypipe.evaluation.results import Line, Row, Statistics, SuiteVersus, Versus
 from raypipe.evaluation.slices import Sliced, rows_by_group
 from raypipe.evaluation.suite_comparison import SuiteTests, compare_suites, suite_family_sizes
@@ -99,7 +99,7 @@ class Report:
     """Every trial of a search; empty for a comparison."""
     origin: Mapping[str, str] = field(default_factory=dict)
     """When, where and with what the report was made: date, commit, machine."""
-    first: Mapping[str, FirstDocuments] = field(default_factory=dict)
+    first: Mapping[str, ListHeads] = field(default_factory=dict)
     """Test set -> how its rows begin, with the texts that may be shown."""
     recipes: Mapping[str, str] = field(default_factory=dict)
     """Job -> its recipe, every field, as YAML with masked addresses."""

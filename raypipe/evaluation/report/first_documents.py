@@ -26,7 +26,7 @@ class ReportOptions(Config):
 
 
 @dataclass(frozen=True)
-class FirstDocuments:
+class ListHeads:
     """Of one test set: how rows begin, and the texts that may be shown."""
 
     rows: Mapping[str, FirstIds]
@@ -36,9 +36,9 @@ class FirstDocuments:
     docs: Mapping[str, str] = field(default_factory=dict)
     """doc_id -> the beginning of the text; likewise."""
 
-    def without_texts(self) -> FirstDocuments:
+    def without_texts(self) -> ListHeads:
         """The ids alone."""
-        return FirstDocuments(self.rows)
+        return ListHeads(self.rows)
 
     def json(self) -> dict[str, Any]:
         """Plain JSON values, as `of_json` reads them."""
@@ -46,17 +46,17 @@ class FirstDocuments:
         return {"rows": rows, "queries": dict(self.queries), "docs": dict(self.docs)}
 
     @classmethod
-    def of_json(cls, plain: Mapping[str, Any]) -> FirstDocuments:
+    def of_json(cls, plain: Mapping[str, Any]) -> ListHeads:
         """What `json` wrote."""
         return cls(plain["rows"], plain["queries"], plain["docs"])
 
-    def renamed(self, names: Mapping[str, str]) -> FirstDocuments:
+    def renamed(self, names: Mapping[str, str]) -> ListHeads:
         """The same with other names of rows."""
         return replace(self, rows={names.get(row, row): ids for row, ids in self.rows.items()})
 
-    def beside(self, other: FirstDocuments) -> FirstDocuments:
+    def beside(self, other: ListHeads) -> ListHeads:
         """With the rows and texts of another job; where both have one, this one's stands."""
-        return FirstDocuments(
+        return ListHeads(
             {**other.rows, **self.rows},
             {**other.queries, **self.queries},
             {**other.docs, **self.docs},

@@ -8,13 +8,13 @@ from report_rows import FIRST
 
 from raypipe.evaluation.report.first_documents import (
     MOST_CHARACTERS,
-    FirstDocuments,
+    ListHeads,
     beginning,
 )
 
 
 def test_json_is_read_as_it_was_written():
-    assert FirstDocuments.of_json(json.loads(json.dumps(FIRST.json()))) == FIRST
+    assert ListHeads.of_json(json.loads(json.dumps(FIRST.json()))) == FIRST
 
 
 def test_without_texts_there_are_ids():
@@ -23,7 +23,7 @@ def test_without_texts_there_are_ids():
 
 
 def test_two_jobs_side_by_side():
-    other = FirstDocuments({"BM25": {"q0": ["d9"]}}, {"q9": "nine"}, {"d9": "ninth"})
+    other = ListHeads({"BM25": {"q0": ["d9"]}}, {"q9": "nine"}, {"d9": "ninth"})
     found = FIRST.beside(other.renamed({"BM25": "BM25 (later)"}))
     assert set(found.rows) == {"BM25", "MiniLM | mnrl > kl", "BM25 (later)"}
     assert found.queries["q9"] == "nine" and found.docs["d1"] == "The first document"

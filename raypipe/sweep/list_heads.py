@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow.compute as pc
 
 from raypipe.datasets.steps import DOCS_FILE, QUERIES_FILE
-from raypipe.evaluation.report.first_documents import SHOWN, FirstDocuments, FirstIds, beginning
+from raypipe.evaluation.report.first_documents import SHOWN, FirstIds, ListHeads, beginning
 from raypipe.evaluation.results import Row
 from raypipe.recipe.experiment import Experiment
 from raypipe.runs.metrics import Metrics
@@ -31,14 +31,14 @@ def first_ids(seeds: Sequence[Metrics], builder: Builder) -> FirstIds:
 
 def first_documents(
     rows: Sequence[Row], experiment: Experiment, builder: Builder
-) -> dict[str, FirstDocuments]:
+) -> dict[str, ListHeads]:
     """Test set -> how its rows begin, with texts where `shows_texts` allows them somewhere."""
     found = {}
     for role in dict.fromkeys(role for row in rows for role in row.first):
         lists = {row.name: row.first[role] for row in rows if role in row.first}
         if sum(map(len, lists.values())) > MOST_LISTS:
             continue
-        found[role] = FirstDocuments(lists)
+        found[role] = ListHeads(lists)
         if is_public(experiment, role) or experiment.report.texts is not None:
             found[role] = _with_texts(found[role], role, experiment, builder)
     return found
@@ -51,8 +51,8 @@ def is_public(experiment: Experiment, role: str) -> bool:
 
 
 def tracked_documents(
-    found: Mapping[str, FirstDocuments], experiment: Experiment
-) -> dict[str, FirstDocuments]:
+    found: Mapping[str, ListHeads], experiment: Experiment
+) -> dict[str, ListHeads]:
     """What the tracking store gets of them: own texts only as `report.texts: tracked`."""
     everything = experiment.report.texts == "tracked"
     return {
@@ -61,13 +61,11 @@ def tracked_documents(
     }
 
 
-def _with_texts(
-    first: FirstDocuments, role: str, experiment: Experiment, builder: Builder
-) -> FirstDocuments:
+def _with_texts(first: ListHeads, role: str, experiment: Experiment, builder: Builder) -> ListHeads:
     docs, queries = experiment.collection(role), experiment.queries(role)
     ids = {doc_id for lists in first.rows.values() for of in lists.values() for doc_id in of}
     query_ids = {query_id for lists in first.rows.values() for query_id in lists}
-    return FirstDocuments(
+    return ListHeads(
         first.rows,
         _texts(TextTable(builder.get(queries).local() / QUERIES_FILE), query_ids),
         _texts(TextTable(builder.get(docs).local() / DOCS_FILE), ids),

@@ -7,15 +7,15 @@ from types import SimpleNamespace
 import pytest
 from given_runs import candidates, queries
 
-from raypipe.evaluation.report.first_documents import FirstDocuments
+from raypipe.evaluation.report.first_documents import ListHeads
 from raypipe.evaluation.results import Row
 from raypipe.recipe.experiment import Experiment
 from raypipe.recipe.reading import load
 from raypipe.runs.metrics import Metrics
 from raypipe.storage.artifacts import Store
 from raypipe.storage.builder import Builder
-from raypipe.sweep import first_documents as module
-from raypipe.sweep.first_documents import first_documents, first_ids, tracked_documents
+from raypipe.sweep import list_heads as module
+from raypipe.sweep.list_heads import first_documents, first_ids, tracked_documents
 
 
 def rows_of(experiment: Experiment, builder: Builder) -> list[Row]:
@@ -27,7 +27,7 @@ def rows_of(experiment: Experiment, builder: Builder) -> list[Row]:
 def made(recipe):
     """A function of `report.texts`: the recipe, and how its first stage begins."""
 
-    def of(texts: str | None) -> tuple[Experiment, dict[str, FirstDocuments]]:
+    def of(texts: str | None) -> tuple[Experiment, dict[str, ListHeads]]:
         given = [] if texts is None else [f"report.texts={texts}"]
         experiment = load(Experiment, recipe, given)
         builder = Builder(experiment.store(), context=SimpleNamespace(slots=None, has_ray=False))
