@@ -115,10 +115,9 @@ def caching(shares: tuple[int, ...]) -> Iterator[Measured]:
     """The plain step beside the same step in parts: memory above the model's own, seconds, and the
     largest difference of a gradient as a share of the largest gradient."""
     with tempfile.TemporaryDirectory() as place:
-        found = {share: _in_a_process(share, Path(place, str(share))) for share in shares}
-        plain = found[shares[0]]
+        plain = _in_a_process(shares[0], Path(place, str(shares[0])))
         for share in shares[1:]:
-            part = found[share]
+            part = _in_a_process(share, Path(place, str(share)))
             step = f"step of {QUERIES * (1 + DOCS)} texts, 1/{share} alive"
             yield Measured(f"{step}: memory", "MB", part["memory_mb"], "all alive at once",
                            plain["memory_mb"])  # fmt: skip
