@@ -67,9 +67,9 @@ def client(first, path):
 def tracked(client):
     """All runs below a tracked run, by depth: {name: run}."""
     (experiment,) = [e for e in client.search_experiments() if e.name == "tiny"]
-    runs = client.search_runs([experiment.experiment_id], max_results=1000)
 
     def children(parent: str, kind: str | None = None) -> list:
+        runs = client.search_runs([experiment.experiment_id], max_results=1000)
         found = [r for r in runs if r.data.tags.get("mlflow.parentRunId") == parent]
         return [r for r in found if kind in (None, r.data.tags["raypipe.kind"])]
 
