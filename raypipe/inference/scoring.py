@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -56,14 +56,16 @@ def rows_alone(model: nn.Module) -> None:
     order than one of many. What comes before has a row per token, and so never few."""
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear) and not _HEADS.isdisjoint(name.split(".")):
-            module.forward = partial(_row_by_row, module)  # type: ignore[method-assign]
+            module.forward = partial(_row_by_row, module.forward)  # type: ignore[method-assign]
 
 
-def _row_by_row(linear: nn.Linear, rows: torch.Tensor) -> torch.Tensor:
+def _row_by_row(
+    forward: Callable[[torch.Tensor], torch.Tensor], rows: torch.Tensor
+) -> torch.Tensor:
+    """What `forward`, which may cast a row first, gives of each row."""
     if rows.dim() != 2:
-        return nn.functional.linear(rows, linear.weight, linear.bias)
-    parts = [nn.functional.linear(row, linear.weight, linear.bias) for row in rows.split(1)]
-    return torch.cat(parts)
+        return forward(rows)
+    return torch.cat([forward(row) for row in rows.split(1)])
 
 
 def bf16_weights(model: nn.Module) -> nn.Module:

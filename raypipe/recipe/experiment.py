@@ -127,7 +127,8 @@ class Experiment(Config):
     """The rows that the others are tested against, one name or a list, fixed before the results are
     known."""
     published: tuple[Published, ...] = ()
-    """Values of papers, shown beside the rows on the same data over the same first stage."""
+    """Values of papers, shown beside the rows on the same data over the same first stage: a list,
+    or the name of a JSON or YAML file that holds it, relative to the recipe."""
     seed: int = Field(1, ge=0)
     """Of head initialisation, query order and dropout."""
     precision: Literal["auto", "bf16", "fp16", "fp32"] = Field("auto", validate_default=True)

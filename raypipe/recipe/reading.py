@@ -23,6 +23,8 @@ from raypipe.train.settings import INSTEAD
 
 TRACKING = "tracking"
 """A recipe's field that may be a mapping or an address."""
+PUBLISHED = "published"
+"""A recipe's field that may be the name of a file with the tables, relative to its own folder."""
 BASE = "base"
 """A recipe's key for the file that the recipe changes, relative to its own folder."""
 _PAIRS = [pair for names in INSTEAD.items() for pair in (names, names[::-1])]
@@ -121,10 +123,24 @@ def _read(path: Path, below: tuple[Path, ...]) -> dict[str, Any]:
     tree = read_yaml(path) or {}
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: expected a mapping of fields, found {type(tree).__name__}")
+    if isinstance(tree.get(PUBLISHED), str):
+        tree[PUBLISHED] = _tables(path, tree[PUBLISHED])
     if (base := tree.pop(BASE, None)) is None:
         return tree
     named = Path(expand_variables(str(base), f"{path}: {BASE}")).expanduser()
     return merged(_read(path.parent / named, (*below, path)), tree)
+
+
+def _tables(path: Path, named: str) -> list[Any]:
+    """The printed tables of the file that a recipe names, relative to its own folder."""
+    where = f"{path}: {PUBLISHED}"
+    file = path.parent / Path(expand_variables(named, where)).expanduser()
+    if not file.is_file():
+        raise ConfigError(f"{where}: no file at {file}{near_names(file)}")
+    tables = read_yaml(file)
+    if not isinstance(tables, list):
+        raise ConfigError(f"{where}: expected a list of tables in {file}")
+    return tables
 
 
 def merged(tree: Mapping[str, Any], changes: Mapping[str, Any], where: str = "") -> dict[str, Any]:

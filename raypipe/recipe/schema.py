@@ -233,6 +233,11 @@ def json_schema() -> dict[str, Any]:
     model["anyOf"] = model.pop("oneOf")
     del model["discriminator"]
     tracking = schema["properties"]["tracking"]  # an address alone will do
+    published = schema["properties"]["published"]  # a file's name will do
+    schema["properties"]["published"] = {
+        "anyOf": [published, {"type": "string"}],
+        "description": published.get("description", ""),
+    }
     schema["properties"]["tracking"] = {
         "anyOf": [tracking, {"type": ["string", "null"]}],
         "description": tracking.get("description", ""),

@@ -185,7 +185,7 @@ def test_recipes_name_only_files_that_are_listed():
 
 def published_paths(text: str, folder: str) -> set[str]:
     """What stands behind the folder's name in a path."""
-    before = r"\}" if folder == "msmarco-dl" else "~"
+    before = r"\}" if FOLDERS[folder].below_data else "~"
     return set(re.findall(rf"{before}/{folder}/([\w./-]+)", text))
 
 

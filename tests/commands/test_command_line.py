@@ -135,7 +135,7 @@ def test_export_follows_work_that_succeeded(recipe, tmp_path, result, code, writ
 
 def test_export_refuses_a_folder_that_is_not_empty(command, recipe, tmp_path):
     done = command("train.py", recipe, "--export", tmp_path)  # the recipe is in it
-    assert (done.returncode, done.stdout) == (2, "")
+    assert (done.returncode, done.stdout) == (2, f"recipe: {recipe}\n")
     assert done.stderr == f"error: --export {tmp_path}: the folder is not empty; name a new one\n"
 
 
@@ -236,4 +236,5 @@ def test_an_interrupted_job_says_one_sentence(recipe, number):
         cwd=ROOT,
         env={**os.environ, "SIGNAL": str(int(number))},
     )
-    assert (done.returncode, done.stdout, done.stderr) == (128 + number, "", f"{SENTENCE}\n")
+    said = (f"recipe: {recipe}\n", f"{SENTENCE}\n")
+    assert (done.returncode, done.stdout, done.stderr) == (128 + number, *said)

@@ -55,7 +55,8 @@ def test_it_is_said_before_encoding(monkeypatch, capsys):
     monkeypatch.setattr(embeddings, "TokenReader", lambda folder: range(50))
     monkeypatch.setattr(embeddings, "text_file", lambda texts: "")
     monkeypatch.setattr(embeddings, "run_chunks", begin)
-    inputs = {name: SimpleNamespace(local=lambda: None) for name in ("tokens", "backbone")}
+    artifact = SimpleNamespace(local=lambda: None, manifest={"inputs": {}})
+    inputs = {"tokens": artifact, "backbone": artifact}
     context = SimpleNamespace(batch_tokens=lambda: 1, device=lambda: "cpu")
     with pytest.raises(SaidError):
         Embeddings.run(step, SimpleNamespace(inputs=inputs), context)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -555,3 +556,33 @@ def test_what_is_printed_with_steps_reads_back(tmp_path):
     recipe = read("stages.distil.steps=7", "stages.distil.warmup_steps=2")
     printed = written(tmp_path / "printed.yaml", to_yaml(recipe))
     assert "epochs: 1.0" in printed.read_text() and load(Experiment, printed) == recipe
+
+
+# --- printed values in a file of their own --------------------------------------------------------
+
+
+def test_published_values_stand_in_a_file_beside_the_recipe(tmp_path):
+    tables = [{"dataset": "d", "first_stage": "BM25", "source": "s", "values": {"RR@10": {"a": 1}}}]
+    (tmp_path / "printed.json").write_text(json.dumps(tables))
+    recipe = tmp_path / "changed.yaml"
+    recipe.write_text(f"base: {PYDOC}\npublished: printed.json\n")
+    (table,) = load(Experiment, recipe).published
+    assert table.values == {"RR@10": {"a": 1.0}}
+
+
+@pytest.mark.parametrize(
+    ("content", "words"), [(None, "no file at .*printed.json"), ("{}", "expected a list of tables")]
+)
+def test_published_values_that_are_not_there_are_refused(tmp_path, content, words):
+    if content is not None:
+        (tmp_path / "printed.json").write_text(content)
+    recipe = tmp_path / "changed.yaml"
+    recipe.write_text(f"base: {PYDOC}\npublished: printed.json\n")
+    with pytest.raises(ConfigError, match=rf"changed\.yaml: published: {words}"):
+        load(Experiment, recipe)
+
+
+def test_no_shipped_recipe_holds_printed_values():
+    for path in PYDOC.parent.rglob("*.yaml"):
+        assert "published:\n" not in path.read_text("utf-8"), path
+    assert len(load(Experiment, PYDOC.parent / "multistage.yaml").published) == 8

@@ -114,7 +114,10 @@ def test_a_new_experiment_is_shown_as_one_of_trainings(client, experiment_id):
     assert tags["mlflow.experimentKind"] == "custom_model_development"
 
 
-def test_runs_of_two_jobs_have_titles_of_their_own_and_one_name(tracker, client):
+def test_runs_of_two_jobs_have_titles_of_their_own_and_one_name(
+    tracker, client, monkeypatch, tmp_path
+):
+    monkeypatch.setenv("RAYPIPE_HOME", str(tmp_path))  # where no other test's records wait
     stamps = ("2026-11-28 04:31:05", "2026-11-29 04:31:05")
     titles, found = [], []
     for stamp in stamps:
