@@ -92,7 +92,8 @@ def _line(label: str, report: Mapping[str, Any], left: float | None) -> str:
     for row in report["rows"]:
         values = {k.removeprefix("val/"): v for k, v in row.items() if k.startswith("val/")}
         if values:
-            text += "  validation " + " ".join(f"{k} {v:.3f}" for k, v in values.items())
+            when = "validation" if row.get("step") else "before training"
+            text += f"  {when} " + " ".join(f"{k} {v:.3f}" for k, v in values.items())
     losses = [row["loss"] for row in report["rows"] if "loss" in row]
     if losses:
         text += f"  loss {sum(losses) / len(losses):.4f}"

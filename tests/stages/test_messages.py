@@ -32,11 +32,13 @@ def report(step: int, *rows: dict[str, float]) -> dict[str, Any]:
 def test_a_report_says_step_speed_and_time_left(times, capsys):
     sent = []
     send = reporter("a, distil", 0, lambda news: not sent.append(news), lambda: next(times))
-    send(report(10, {"step": 10, "loss": 0.5}, {"step": 10, "val/nDCG@10": 0.25}))
+    start = {"step": 0, "val/nDCG@10": 0.125}
+    send(report(10, start, {"step": 10, "loss": 0.5}, {"step": 10, "val/nDCG@10": 0.25}))
     send(report(20, {"step": 20, "loss": 0.25}))
     send(report(40))
     assert capsys.readouterr().out.splitlines() == [
-        f"{OWN}a, distil: step 10/40  validation nDCG@10 0.250  loss 0.5000  123 pairs/s",
+        f"{OWN}a, distil: step 10/40  before training nDCG@10 0.125  validation nDCG@10 0.250"
+        "  loss 0.5000  123 pairs/s",
         f"{OWN}a, distil: step 20/40  loss 0.2500  123 pairs/s  1 minute left",
         f"{OWN}a, distil: step 40/40  123 pairs/s",
     ]

@@ -41,7 +41,8 @@ def test_an_experiment_that_is_there_is_used(tracker, client, experiment_id):
     assert names.count("raypipe tests") == 1 and "mine" not in names
 
 
-def test_records_that_are_denied_wait_in_the_spool():
+def test_records_that_are_denied_wait_in_the_spool(monkeypatch, tmp_path):
+    monkeypatch.setenv("RAYPIPE_HOME", str(tmp_path))  # other tests' recorders would send them
     said: list[str] = []
     with denying_server() as (uri, _):
         recorder = Recorder(uri, "mine", said.append)
