@@ -114,12 +114,10 @@ def _flips(queries: int, resamples: int, seed: int) -> Iterator[npt.NDArray[np.f
     if 2**queries <= resamples:
         patterns_BQ = np.arange(2**queries)[:, None] >> np.arange(queries) & 1
         yield patterns_BQ * np.float64(2) - 1
-    elif queries * resamples <= _KEPT:
-        for drawn_BQ in _stored_flips(queries, resamples, seed):
-            yield drawn_BQ * np.float64(2) - 1
-    else:
-        for drawn_BQ in _drawn_flips(queries, resamples, seed):
-            yield drawn_BQ * np.float64(2) - 1
+        return
+    draw = _stored_flips if queries * resamples <= _KEPT else _drawn_flips
+    for drawn_BQ in draw(queries, resamples, seed):
+        yield drawn_BQ * np.float64(2) - 1
 
 
 def _drawn_flips(queries: int, resamples: int, seed: int) -> Iterator[npt.NDArray[np.int8]]:
